@@ -1,0 +1,123 @@
+"""Compile kernels: Python source → Numba → LLVM IR → a flat image of machine code.
+
+Runs in a process of its own (`python -m gguf_runtime.kernels.compiler FOLDER NAME…`, started by
+`code.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+
+A kernel is named `module.factory:PARAMETER:…`. The factory, in `kernels/cpu/` or beside it, takes the
+parameters as constants to compile in and returns the function to compile, whose own parameters are
+(thread, n_threads, counter) and then the slots of its argument record, 8 bytes each, annotated:
+`int` (also for addresses), `float` (kept as f64), or `Ref` (the address of an int, read at each run).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .code import Ref, write_image
+
+N_RUN_ARGUMENTS = 3  # thread, n_threads, counter
+
+
+def _resolve(name: str) -> Callable[..., Any]:
+    """The function to compile for a kernel's name."""
+    path, *parameters = name.split(":")
+    module, factory = path.split(".")
+    values = [int(p) if p.isdigit() else p for p in parameters]
+    return getattr(importlib.import_module(f"{__package__}.cpu.{module}"), factory)(*values)
+
+
+def _slots(function: Callable[..., Any]) -> dict[str, Any]:
+    """Argument names and annotations of a kernel, without those that each run gives."""
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    return {p.name: p.annotation for p in parameters[N_RUN_ARGUMENTS:]}
+
+
+def _lower(function: Callable[..., Any], slots: dict[str, Any]) -> tuple[str, str]:
+    """(LLVM IR before any optimisation, the function's symbol in it)."""
+    from numba import njit, types
+
+    kinds = [types.int64] * N_RUN_ARGUMENTS
+    kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    compiled = njit(types.void(*kinds), **options)(function).overloads[tuple(kinds)]
+    return compiled.library.get_llvm_str(), compiled.fndesc.mangled_name
+
+
+def _entry(symbol: str, slots: dict[str, Any]) -> str:
+    """IR of `entry(args, thread, n_threads, counter)`, which unpacks the record and calls the kernel."""
+    lines, values = [], ["i64 %thread", "i64 %n_threads", "i64 %counter"]
+    for i, kind in enumerate(slots.values()):
+        llvm = "double" if kind is float else "i64"
+        lines += [
+            f"%p{i} = add i64 %args, {8 * i}",
+            f"%q{i} = inttoptr i64 %p{i} to ptr",
+            f"%v{i} = load {llvm}, ptr %q{i}",
+        ]
+        if kind == Ref:
+            lines += [f"%r{i} = inttoptr i64 %v{i} to ptr", f"%w{i} = load i64, ptr %r{i}"]
+        values.append(f"{llvm} %{'w' if kind == Ref else 'v'}{i}")
+    body = "\n  ".join(lines)
+    return f"""
+define void @entry(i64 %args, i64 %thread, i64 %n_threads, i64 %counter) "no-builtins" {{
+  %ret = alloca ptr
+  %exc = alloca ptr
+  {body}
+  %status = call i32 @{symbol}(ptr %ret, ptr %exc, {", ".join(values)})
+  ret void
+}}
+"""
+
+
+def assemble(name: str, *, text: bool = False) -> Any:
+    """Compile a kernel for `simd.TARGET`: (its argument names, the object file), or assembly with `text`."""
+    import llvmlite.binding as llvm
+
+    from .simd import TARGET
+
+    function = _resolve(name)
+    slots = _slots(function)
+    source, symbol = _lower(function, slots)
+    if TARGET.arch == "aarch64":
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    # ELF everywhere (image.py), but the calling convention of the system's own C
+    triple = f"{TARGET.arch}-pc-windows-msvc-elf" if sys.platform == "win32" else f"{TARGET.arch}-unknown-linux-gnu"
+    machine = llvm.Target.from_triple(triple).create_target_machine(
+        cpu=TARGET.llvm_cpu, features=TARGET.llvm_features, opt=3, reloc="pic", codemodel="small"
+    )
+    module = llvm.parse_assembly(source + _entry(symbol, slots))
+    module.triple, module.data_layout = triple, str(machine.target_data)
+    for item in module.functions:
+        if not item.is_declaration and item.name != "entry":
+            item.linkage = "internal"
+            item.add_function_attribute("alwaysinline")
+    for item in module.global_variables:
+        if not item.is_declaration:
+            item.linkage = "internal"
+    # no vectoriser: kernels say themselves what is a vector
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return list(slots), machine.emit_assembly(module) if text else machine.emit_object(module)
+
+
+def main(folder: str, names: list[str]) -> None:
+    """Compile the named kernels, each into a file of `folder`; says each name on stdout when it is done."""
+    from .image import link
+
+    for name in names:
+        arguments, obj = assemble(name)
+        write_image(Path(folder), name, arguments, *link(obj, "entry"))
+        print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

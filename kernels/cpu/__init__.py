@@ -1,0 +1,1 @@
+"""The kernels of the CPU backend; compiler.py says how they are written and named."""

@@ -1,0 +1,202 @@
+"""The innermost steps of the products: a few vector instructions over registers, unrolled as they are emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..layout import F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
+from ..simd import (
+    F32,
+    I32,
+    I64,
+    _bf16_to_float,
+    _half_to_float,
+    call,
+    constant,
+    dot4,
+    f32x16,
+    i8x64,
+    i16x16,
+    i32x16,
+    loaded,
+    shuffled,
+    splat,
+    stored,
+)
+
+
+def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    return call(b, "llvm.fmuladd.v16f32", x.type, [x, y, z])
+
+
+def dot_unit(bits: int) -> Any:
+    """dot_unit(q, scales, mins, record, lane) → f32x16 whose lanes sum to the dot product of one unit.
+
+    q: the unit's vectors of 64 bytes; record: address of the activations of its first column; lane: the
+    address of d for its first 16 columns.
+    """
+
+    @intrinsic
+    def dot_unit(context, q, scales, mins, record, lane):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            q, scales, mins, record, lane = args
+            scaled = b.fmul(scales, loaded(b, lane, f32x16.llvm))
+            parts = []
+            for j in range(q.type.count):
+                a = loaded(b, record, i8x64.llvm, 64 * j)
+                dots = dot4(b, constant(I32, [0] * 16), b.extract_value(q, j), a, bits)
+                parts.append((b.sitofp(dots, f32x16.llvm), shuffled(b, scaled, None, [4 * j + i // 4 for i in range(16)])))
+            sums = loaded(b, lane, f32x16.llvm, Q8_SUM16 - Q8_D)
+            total = b.fneg(b.fmul(mins, sums))
+            for dots, scale in parts[::2]:
+                total = _multiply_add(b, dots, scale, total)
+            if len(parts) > 1:  # two chains of additions, half as long
+                other = b.fmul(*parts[1])
+                for dots, scale in parts[3::2]:
+                    other = _multiply_add(b, dots, scale, other)
+                total = b.fadd(total, other)
+            return total
+
+        return f32x16(q, scales, mins, record, lane), codegen
+
+    return dot_unit
+
+
+def dequantise(offset: int) -> Any:
+    """dequantise(out, q, scales, mins): store the columns of a unit as f32, scale·(q - offset) - min."""
+
+    @intrinsic
+    def store(context, out, q, scales, mins):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            out, q, scales, mins = args
+            for i in range(4 * q.type.count):
+                sixteen = shuffled(b, b.extract_value(q, i // 4), None, range(i % 4 * 16, i % 4 * 16 + 16))
+                whole = b.sub(b.zext(sixteen, i32x16.llvm), constant(I32, [offset] * 16))
+                scale, least = (shuffled(b, v, None, [i] * 16) for v in (scales, mins))
+                stored(b, out, b.fsub(b.fmul(b.sitofp(whole, f32x16.llvm), scale), least), 64 * i)
+            return context.get_dummy_value()
+
+        return types.void(out, q, scales, mins), codegen
+
+    return store
+
+
+def byte_group(group: int, bits: int, mins_offset: int) -> Any:
+    """step(acc, q, scales, record, place) → acc: one group of columns of 16 rows, for several tokens.
+
+    acc: f32x16 over rows, for each token; q: address of bytes [column / 4][row][4]; scales: address of f32[row],
+    the mins `mins_offset` bytes on; record: the first token's; place: the group's number within the record.
+    """
+
+    @intrinsic
+    def step(context, acc, q, scales, record, place):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            acc, q, scales, record, place = args
+            n = acc.type.count
+            record = [b.add(record, I64(Q8_BYTES * t)) for t in range(n)]
+            dots = [constant(I32, [0] * 16)] * n
+            first = b.mul(place, I64(group))
+            columns = [b.add(r, first) for r in record]
+            for c in range(0, group, 4):
+                weights = loaded(b, q, i8x64.llvm, 16 * c)
+                for t in range(n):
+                    four = splat(b, loaded(b, columns[t], I32, c), 16)
+                    dots[t] = dot4(b, dots[t], weights, b.bitcast(four, i8x64.llvm), bits)
+            scale, least = loaded(b, scales, f32x16.llvm), loaded(b, scales, f32x16.llvm, mins_offset)
+            d_at = b.mul(place, I64(group // 4))
+            sum_at = b.mul(place, I64(4))
+            sums = Q8_SUM16 if group == 16 else Q8_SUM32
+            for t in range(n):
+                d = splat(b, loaded(b, b.add(record[t], d_at), F32, Q8_D), 16)
+                total = splat(b, loaded(b, b.add(record[t], sum_at), F32, sums), 16)
+                value = b.extract_value(acc, t)
+                value = _multiply_add(b, b.fmul(b.sitofp(dots[t], f32x16.llvm), d), scale, value)
+                value = _multiply_add(b, b.fneg(total), least, value)
+                acc = b.insert_value(acc, value, t)
+            return acc
+
+        return acc(acc, q, scales, record, place), codegen
+
+    return step
+
+
+_READERS: dict[str, Callable[[ir.IRBuilder, ir.Value, int], ir.Value]] = {
+    "f32": lambda b, p, i: loaded(b, p, f32x16.llvm, 64 * i),
+    "f16": lambda b, p, i: _half_to_float(b, loaded(b, p, i16x16.llvm, 32 * i)),
+    "bf16": lambda b, p, i: _bf16_to_float(b, loaded(b, p, i16x16.llvm, 32 * i)),
+}
+
+
+def outer(kind: str, n_rows: int, n_vectors: int) -> Any:
+    """step(acc, a, stride, b) → acc: one step of a product of floats, acc[r][v] += a[r]·b[v].
+
+    acc: n_rows × n_vectors of f32x16, flat; a: address of a float, the next row's `stride` bytes on;
+    b: address of n_vectors × 16 numbers of `kind`.
+    """
+
+    @intrinsic
+    def step(context, acc, a, stride, vectors):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            acc, a, stride, vectors = args
+            values = [_READERS[kind](b, vectors, i) for i in range(n_vectors)]
+            for r in range(n_rows):
+                one = splat(b, loaded(b, b.add(a, b.mul(stride, I64(r))), F32), 16)
+                for i in range(n_vectors):
+                    at = r * n_vectors + i
+                    acc = b.insert_value(acc, _multiply_add(b, one, values[i], b.extract_value(acc, at)), at)
+            return acc
+
+        return acc(acc, a, stride, vectors), codegen
+
+    return step
+
+
+def zeros(n: int) -> Any:
+    """zeros() → a tuple of n vectors f32x16."""
+    kind = types.UniTuple(f32x16, n)
+
+    @intrinsic
+    def make(context):  # type: ignore[no-untyped-def]
+        return kind(), lambda context, b, sig, args: ir.Constant(context.get_value_type(kind), [[0.0] * 16] * n)
+
+    return make
+
+
+def load_tuple(n: int) -> Any:
+    """load_tuple(address, stride) → a tuple of n vectors f32x16, `stride` bytes apart."""
+    kind = types.UniTuple(f32x16, n)
+
+    @intrinsic
+    def load(context, address, stride):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            out = ir.Constant(context.get_value_type(kind), ir.Undefined)
+            for i in range(n):
+                at = b.add(args[0], b.mul(args[1], I64(i)))
+                out = b.insert_value(out, loaded(b, at, f32x16.llvm), i)
+            return out
+
+        return kind(address, stride), codegen
+
+    return load
+
+
+def store_tuple(n: int) -> Any:
+    """store_tuple(address, stride, acc): the reverse of load_tuple."""
+    kind = types.UniTuple(f32x16, n)
+
+    @intrinsic
+    def store(context, address, stride, acc):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            for i in range(n):
+                at = b.add(args[0], b.mul(args[1], I64(i)))
+                b.store(b.extract_value(args[2], i), b.inttoptr(at, f32x16.llvm.as_pointer())).align = 1
+            return context.get_dummy_value()
+
+        return types.void(address, stride, kind), codegen
+
+    return store

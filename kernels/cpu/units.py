@@ -1,0 +1,28 @@
+"""Where a unit of weights lies, also the last one of a row, which may be cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..formats import Format
+from ..simd import get_u8, inline, put_i8
+
+
+def unit_at(fmt: Format) -> Any:
+    """unit_at(spare, row, column, n_columns) → the address of the unit that begins at `column`.
+
+    Where the row ends within the unit, a copy at `spare`, filled up with zeros, so that nothing is read beyond.
+    """
+    unit, n_bytes = fmt.columns, fmt.n_bytes
+
+    @inline
+    def address(spare, row, column, n_columns):  # type: ignore[no-untyped-def]
+        at, rest = row + column // unit * n_bytes, n_columns - column
+        if rest >= unit:
+            return at
+        kept = rest * n_bytes // unit
+        for i in range(n_bytes):
+            put_i8(spare + i, get_u8(at + i) if i < kept else 0)
+        return spare
+
+    return address
