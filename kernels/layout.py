@@ -32,3 +32,6 @@ SCRATCH = 1 << 20  # bytes of scratch memory for each thread
 def record_bytes(fmt: str) -> int:
     """Bytes of one activation record for weights of this type."""
     return F32_BYTES if fmt in FLOATS else Q8_BYTES
+
+OP_BYTES = 24  # of an operation in a program: kernel, arguments, whether the threads meet first
+COUNTER_STRIDE = 64  # bytes between the operations' counters: a cache line each

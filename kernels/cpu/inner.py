@@ -200,3 +200,24 @@ def store_tuple(n: int) -> Any:
         return types.void(address, stride, kind), codegen
 
     return store
+
+
+def _pairwise(lanes: tuple[list[int], list[int]]) -> Any:
+    kind = types.UniTuple(f32x16, 2)
+
+    @intrinsic
+    def both(context, x, y):  # type: ignore[no-untyped-def]
+        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+            out = ir.Constant(context.get_value_type(kind), ir.Undefined)
+            for i in range(2):
+                out = b.insert_value(out, shuffled(b, *args, lanes[i]), i)
+            return out
+
+        return kind(x, y), codegen
+
+    return both
+
+
+#: 32 neighbouring numbers in two vectors → the even ones, the odd ones; and back.
+split_pairs = _pairwise(([*range(0, 32, 2)], [*range(1, 32, 2)]))
+join_pairs = _pairwise(([i // 2 + i % 2 * 16 for i in range(16)], [8 + i // 2 + i % 2 * 16 for i in range(16)]))

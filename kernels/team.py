@@ -1,0 +1,82 @@
+"""The thread team: runs programs, arrays of kernels bound to their arguments, on all of its threads.
+
+Threads sleep between programs; within one, Python does nothing. The caller only waits, so that Ctrl-C
+reaches it at once, and then stops the team between two operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from .code import Call, Kernel, Library, address
+from .layout import COUNTER_STRIDE
+
+
+class Program:
+    """Calls in the form that a team walks; `Team.program` makes it."""
+
+    def __init__(self, calls: Sequence[Call], meet: Sequence[bool], walk: Kernel, **shared: Any) -> None:
+        self._calls = calls  # kept alive: the table has the addresses of their records
+        rows = [(c.kernel.address, address(c.record), m) for c, m in zip(calls, meet, strict=True)]
+        self.counters = np.zeros(max(len(rows), 1) * COUNTER_STRIDE // 8, np.int64)
+        table, n_ops = np.array(rows, np.int64).reshape(len(rows), 3), np.array([len(rows)], np.int64)
+        self.walk = walk.bind(ops=table, counters=self.counters, n_ops=n_ops, **shared)
+
+
+class Team:
+    """A fixed number of threads that run programs together."""
+
+    def __init__(self, library: Library, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._walk = library.get("program.run")
+        self._barrier, self._stop = np.zeros(8, np.int64), np.zeros(8, np.int64)
+        self._inboxes: list[SimpleQueue[int | None]] = [SimpleQueue() for _ in range(n_threads)]
+        self._done: SimpleQueue[None] = SimpleQueue()
+        for i in range(n_threads):
+            threading.Thread(target=self._work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
+
+    def program(self, calls: Sequence[Call], meet: Sequence[bool]) -> Program:
+        """A program of these calls in this order; `meet[i]`: call i needs what earlier ones made, so wait for them."""
+        shared = {"barrier": self._barrier, "stop": self._stop, "give_way": _give_way()}
+        return Program(calls, meet, self._walk, **shared)
+
+    def run(self, program: Program) -> None:
+        """Run a program on all threads and wait for its end. A KeyboardInterrupt stops it between two operations."""
+        program.counters.fill(0)
+        for inbox in self._inboxes:
+            inbox.put(address(program.walk.record))
+        waiting = self.n_threads
+        try:
+            while waiting:
+                self._done.get()
+                waiting -= 1
+        except BaseException:
+            self._stop[0] = 1
+            for _ in range(waiting):
+                self._done.get()
+            self._stop[0] = self._barrier[0] = 0
+            raise
+
+    def close(self) -> None:
+        """End the threads."""
+        for inbox in self._inboxes:
+            inbox.put(None)
+
+    def _work(self, thread: int) -> None:
+        while (record := self._inboxes[thread].get()) is not None:
+            self._walk.run(record, thread, self.n_threads, 0)
+            self._done.put(None)
+
+
+def _give_way() -> int:
+    """Address of the system's function that yields the processor to another thread."""
+    if sys.platform == "win32":
+        return ctypes.cast(ctypes.WinDLL("kernel32").SwitchToThread, ctypes.c_void_p).value or 0
+    return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
