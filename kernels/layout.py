@@ -35,3 +35,4 @@ def record_bytes(fmt: str) -> int:
 
 OP_BYTES = 24  # of an operation in a program: kernel, arguments, whether the threads meet first
 COUNTER_STRIDE = 64  # bytes between the operations' counters: a cache line each
+MAX_HEAD_ROWS = 128  # heads that may share one key head

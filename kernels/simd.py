@@ -183,6 +183,14 @@ put_f32 = _op(types.void, [ADDRESS, types.float32], stored)
 put_i8 = _op(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I8)))
 
 
+def _prefetch(b: ir.IRBuilder, address: ir.Value) -> None:
+    call(b, "llvm.prefetch.p0", ir.VoidType(), [b.inttoptr(address, I8.as_pointer()), I32(0), I32(3), I32(1)])
+
+
+#: prefetch(address): have this cache line ready soon; any address will do.
+prefetch = _op(types.void, [ADDRESS], _prefetch)
+
+
 # --- half precision: in hardware where there is any, else with integers -----------------------------
 
 

@@ -1,12 +1,12 @@
 """The thread team: runs programs, arrays of kernels bound to their arguments, on all of its threads.
 
-Threads sleep between programs; within one, Python does nothing. The caller only waits, so that Ctrl-C
-reaches it at once, and then stops the team between two operations.
+Threads sleep between programs; within one, Python does nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -47,13 +47,20 @@ class Team:
         shared = {"barrier": self._barrier, "stop": self._stop, "give_way": _give_way()}
         return Program(calls, meet, self._walk, **shared)
 
-    def run(self, program: Program) -> None:
-        """Run a program on all threads and wait for its end. A KeyboardInterrupt stops it between two operations."""
+    def run(self, program: Program, *, here: bool) -> None:
+        """Run a program on all threads and wait for its end.
+
+        With `here`, the calling thread is one of them, which saves a wake-up: for short programs. Without, the caller
+        only waits, so that a KeyboardInterrupt reaches it at once and stops the team between two kernels.
+        """
         program.counters.fill(0)
-        for inbox in self._inboxes:
-            inbox.put(address(program.walk.record))
-        waiting = self.n_threads
+        record = address(program.walk.record)
+        waiting = self.n_threads - here
+        for inbox in self._inboxes[here:]:
+            inbox.put(record)
         try:
+            if here:
+                self._walk.run(record, 0, self.n_threads, 0)
             while waiting:
                 self._done.get()
                 waiting -= 1
@@ -80,3 +87,32 @@ def _give_way() -> int:
     if sys.platform == "win32":
         return ctypes.cast(ctypes.WinDLL("kernel32").SwitchToThread, ctypes.c_void_p).value or 0
     return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+
+
+def physical_cores() -> int:
+    """Cores that this process may use: hardware threads of one core count once, and a container's limit is kept."""
+    if sys.platform == "darwin":
+        libc, n, size = ctypes.CDLL(None), ctypes.c_int(0), ctypes.c_size_t(4)
+        for name in (b"hw.perflevel0.physicalcpu", b"hw.physicalcpu"):
+            if libc.sysctlbyname(name, ctypes.byref(n), ctypes.byref(size), None, 0) == 0 and n.value > 0:
+                return n.value
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, (os.cpu_count() or 1) // (2 if sys.platform == "win32" else 1))
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
+                cores.add(file.read())
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, min(len(cores), _container_limit()))
+
+
+def _container_limit() -> int:
+    """Processors that a container's quota amounts to, rounded up; a large number where there is none."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+            return -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return 1 << 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..code import Ref
-from ..layout import PAGE, SCRATCH
+from ..layout import MAX_HEAD_ROWS, PAGE, SCRATCH
 from ..simd import (
     TARGET,
     exp,
@@ -35,7 +35,7 @@ from .inner import join_pairs, load_tuple, outer, split_pairs, store_tuple, zero
 
 # rows (a row is one head of one query) and vectors that the inner products take together
 _N, _V = (4, 4) if TARGET.n_registers == 32 else (2, 2)
-_MAX_ROWS = 32  # rows of one task
+
 _MINUS_INFINITY = float("-inf")
 
 
@@ -103,7 +103,7 @@ def attend() -> Any:
     """out = softmax(q·k·scale, causal)·v for every head of every token.
 
     blocks: i64[n_blocks][4] of (address of the sequence's page addresses, first token of the block in the batch, its
-    tokens, the first one's position); tokens·(n_heads / n_kv_heads) <= 32. A task is one block and one key head.
+    tokens, the first one's position); tokens·(n_heads / n_kv_heads) <= MAX_HEAD_ROWS. A task is one block and one key head.
     """
     scores, weigh, weigh_one = outer("f16", _N, _V), outer("f16", _N, _V), outer("f16", _N, 1)
     none, load, save = zeros(_N * _V), load_tuple(_N), store_tuple(_N)
@@ -173,9 +173,9 @@ def attend() -> Any:
         group, stride = n_heads // n_kv_heads, (v_dim + 15) // 16 * 16
         # of each row: its query, its sum of values, (largest score, sum of weights); then the scores and scales of _N
         queries = scratch + thread * SCRATCH
-        sums = queries + 4 * _MAX_ROWS * head_dim + 64
-        states = sums + 4 * _MAX_ROWS * stride
-        s = states + 16 * _MAX_ROWS
+        sums = queries + 4 * MAX_HEAD_ROWS * head_dim + 64
+        states = sums + 4 * MAX_HEAD_ROWS * stride
+        s = states + 16 * MAX_HEAD_ROWS
         scales = s + 4 * _N * PAGE
         while True:
             task = take(counter)

@@ -17,6 +17,7 @@ from ..simd import (
     get_f32,
     inline,
     load_f32,
+    prefetch,
     put_f32,
     reduce_add,
     splat_f32,
@@ -27,7 +28,8 @@ from ..simd import (
 from .inner import byte_group, dot_unit, load_tuple, outer, store_tuple
 from .units import unit_at
 
-_CHUNK = 16  # rows that a thread takes at a time in matvec
+_AHEAD = 4096
+_CHUNK = 64
 _TILES = 2  # tiles of rows that a thread takes at a time in matmul
 _MANY, _FEW = 12, 4  # tokens that the inner loops take together
 
@@ -85,6 +87,8 @@ def matvec(name: str) -> Any:
                 address = weights + row * row_bytes
                 acc = splat_f32(0.0)
                 for i in range(n_columns // unit):
+                    for line in range(0, n_bytes, 64):
+                        prefetch(address + i * n_bytes + line + _AHEAD)
                     acc = acc + dot(address + i * n_bytes, x, i * unit)
                 if whole < n_columns:
                     acc = acc + dot(address_of(scratch, address, whole, n_columns), x, whole)

@@ -1,0 +1,82 @@
+"""The CPU backend: runs a graph's programs of kernels on the thread team, one batch at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..cache import PageLayout, PagePool
+from ..graph import Attention, Graph, Rope, RopeFrequencies
+from ..kernels.code import Library, address
+from ..kernels.layout import PAGE, SCRATCH
+from ..kernels.team import Program, Team
+from . import Batch
+from .plan import Inputs, Plan, Step
+
+_TASK_ROWS = 32  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
+_FEW_TOKENS = 16  # a pass over so few is short: no need to interrupt it
+
+
+class CpuBackend:
+    """Runs a graph on the CPU. Compiles the kernels that it needs; holds the buffers and the KV pages."""
+
+    def __init__(self, graph: Graph, n_ubatch: int, n_threads: int) -> None:
+        self.n_threads = n_threads
+        library = Library()
+        layout = PageLayout(graph.kv)
+        self.pool = PagePool(layout)
+        self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
+        angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
+        scratch = np.empty(n_threads * SCRATCH, np.uint8)
+        self._inputs = Inputs(n_ubatch, scratch, angles)
+        self._plan = Plan(graph, layout, self._inputs, n_ubatch)
+        library.load(["program.run", *self._plan.kernels()])
+        self._library, self._team = library, Team(library, n_threads)
+        self._programs: dict[tuple[bool, int], Program] = {}
+        group = max(op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention))
+        self._task_tokens = max(1, _TASK_ROWS // group)
+
+    def run(self, batch: Batch) -> np.ndarray:
+        """Run one batch of at most n_ubatch tokens; gives logits f32[batch.n_logits, n_vocab]."""
+        self._fill(batch)
+        key = (batch.n_tokens == 1, min(batch.n_logits, 2))
+        if key not in self._programs:
+            self._programs[key] = self._program(self._plan.steps(*key))
+        self._team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)
+        return self._plan.logits[: batch.n_logits].copy()
+
+    def close(self) -> None:
+        self._team.close()
+
+    def _program(self, steps: list[Step]) -> Program:
+        calls = [self._library.get(step.kernel).bind(**step.arguments) for step in steps]
+        return self._team.program(calls, [step.meet for step in steps])
+
+    def _fill(self, batch: Batch) -> None:
+        """Write what the kernels read of a batch: ids, angles, places in the cache, attention tasks, wanted rows."""
+        inputs, first, n_blocks, n_logits = self._inputs, 0, 0, 0
+        positions = np.concatenate([np.arange(p.position, p.position + len(p.tokens)) for p in batch.parts])
+        for sequence, tokens, position, wanted in batch.parts:
+            n = len(tokens)
+            inputs.ids[first : first + n] = tokens
+            at = positions[first : first + n]
+            inputs.slots[first : first + n, 0] = sequence.table[at // PAGE]
+            inputs.slots[first : first + n, 1] = at % PAGE
+            for start in range(0, n, self._task_tokens):
+                taken = min(self._task_tokens, n - start)
+                inputs.blocks[n_blocks] = address(sequence.table), first + start, taken, position + start
+                n_blocks += 1
+            inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
+            first, n_logits = first + n, n_logits + wanted
+        inputs.n_tokens[0], inputs.n_blocks[0], inputs.n_logits[0] = first, n_blocks, n_logits
+        for rope, cos, sin in self._ropes:
+            theta = positions[:, None] * rope.frequencies
+            cos[:first], sin[:first] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
+
+
+def _distinct_ropes(graph: Graph) -> list[RopeFrequencies]:
+    return list({id(op.frequencies): op.frequencies for op in graph.ops if isinstance(op, Rope)}.values())
+
+
+def _angles(rope: RopeFrequencies, n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = (n_tokens, len(rope.frequencies))
+    return np.empty(shape, np.float32), np.empty(shape, np.float32)

@@ -1,0 +1,239 @@
+"""From a graph to the CPU's kernels: which run, in which order, on which buffers, and where threads must meet."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..cache import PageLayout
+from ..graph import Add, Attention, Embed, Graph, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
+from ..kernels.layout import COLUMNS, FLOATS, FORMATS, MAX_HEAD_ROWS, SCRATCH, record_bytes
+from ..loader import Tensor
+
+
+class PlanError(Exception):
+    """The model is sound, but needs something that the CPU kernels do not have."""
+
+
+class Step(NamedTuple):
+    """A kernel to run; `meet` where all threads must have finished what came before."""
+
+    kernel: str
+    arguments: dict[str, Any]
+    meet: bool
+
+
+class Inputs:
+    """What a batch tells the kernels, in arrays that stay where they are."""
+
+    def __init__(self, n_tokens: int, scratch: np.ndarray, angles: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.ids = np.zeros(n_tokens, np.int32)
+        self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
+        self.blocks = np.zeros((n_tokens, 4), np.int64)  # attention tasks; see kernels/cpu/attention.py
+        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
+        self.n_tokens, self.n_blocks, self.n_logits = (np.zeros(1, np.int64) for _ in range(3))
+        self.angles = angles  # by id of the RopeFrequencies: cos, sin
+        self.scratch = scratch  # for each thread
+
+
+class Plan:
+    """Gives every value of a graph its buffer, and every operation its kernels."""
+
+    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int) -> None:
+        self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
+        self._residual = _residuals(graph.ops)
+        self._buffers = self._place()
+        self._records: dict[tuple[int, bool], np.ndarray] = {}
+        self._converted: dict[str, np.ndarray] = {}
+        self.logits = self._buffers[graph.ops[-1].out.number]
+
+    def kernels(self) -> list[str]:
+        """Names of all kernels that any batch may need."""
+        variants = [(True, 1), (False, 1), (False, 2)]
+        return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
+
+    def steps(self, one_token: bool, n_logits: int) -> list[Step]:
+        """The steps for batches of one token, or of more; for 0, 1, or more (2) tokens with logits."""
+        return _Writer(self, one_token, n_logits).write()
+
+    def _place(self) -> dict[int, np.ndarray]:
+        """A buffer f32[n_ubatch, width] for each value; values that do not live at the same time share one."""
+        last_use = {v.number: i for i, op in enumerate(self._ops) for v in _inputs(op)}
+        placed: dict[int, np.ndarray] = {}
+        free: dict[int, list[np.ndarray]] = {}
+        for i, op in enumerate(self._ops):
+            dying = [v for v in dict.fromkeys(_inputs(op)) if last_use[v.number] == i]
+            if i in self._residual:  # a product added to the residual: in place
+                placed[op.out.number] = placed[self._residual[i].number]
+            elif isinstance(op, Add) and i - 1 in self._residual:
+                residual = self._residual[i - 1]
+                placed[op.out.number] = placed[residual.number]
+                dying = [v for v in dying if v != residual and v != self._ops[i - 1].out]
+            elif isinstance(op, Rope):
+                if op.x not in dying:
+                    raise PlanError("a value is used again after its rotation")
+                placed[op.out.number] = placed[op.x.number]
+                dying = []
+            else:
+                spare = free.get(op.out.width)
+                placed[op.out.number] = spare.pop() if spare else np.empty((self._n_ubatch, op.out.width), np.float32)
+            for v in dying:
+                free.setdefault(v.width, []).append(placed[v.number])
+        return placed
+
+    # what the writer asks for
+
+    def buffer(self, value: Value) -> np.ndarray:
+        return self._buffers[value.number]
+
+    def records(self, width: int, floats: bool) -> np.ndarray:
+        """Memory for packed activations of this width."""
+        key = (width, floats)
+        if key not in self._records:
+            n = -(-width // COLUMNS) * self._n_ubatch
+            self._records[key] = np.empty(n * record_bytes("F32" if floats else "Q8_0"), np.uint8)
+        return self._records[key]
+
+    def floats(self, tensor: Tensor) -> np.ndarray:
+        """A vector of weights as f32."""
+        if tensor.type == "F32":
+            return tensor.data.view(np.float32)
+        if tensor.name not in self._converted:
+            if tensor.type == "F16":
+                values = tensor.data.view(np.float16).astype(np.float32)
+            elif tensor.type == "BF16":
+                values = (tensor.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+            else:
+                raise PlanError(f"tensor {tensor.name} has type {tensor.type}; it must be F32, F16 or BF16")
+            self._converted[tensor.name] = values
+        return self._converted[tensor.name]
+
+
+class _Writer:
+    """Writes the steps of one variant, keeping account of who reads and writes which memory."""
+
+    def __init__(self, plan: Plan, one_token: bool, n_logits: int) -> None:
+        self._plan, self._in = plan, plan._inputs
+        self._one_token, self._n_logits = one_token, n_logits
+        self._steps: list[Step] = []
+        self._packed: dict[tuple[int, bool], int] = {}  # records → the value that they hold
+        self._read: set[int] = set()  # memory touched since the threads last met
+        self._written: set[int] = set()
+
+    def write(self) -> list[Step]:
+        for i, op in enumerate(self._plan._ops):
+            if not (op.out.picked and self._n_logits == 0):
+                self._write_op(i, op)
+        return self._steps
+
+    def _step(self, kernel: str, reads: list[Any], writes: list[Any], **arguments: Any) -> None:
+        r, w = {id(x) for x in reads}, {id(x) for x in writes}
+        meet = bool(r & self._written or w & (self._read | self._written))
+        if meet:
+            self._read, self._written = set(), set()
+        self._read |= r
+        self._written |= w
+        self._steps.append(Step(kernel, arguments, meet))
+
+    def _write_op(self, i: int, op: Op) -> None:
+        p, n = self._plan, self._count(op.out)
+        out, width = p.buffer(op.out), op.out.width
+        if isinstance(op, Embed):
+            _check(op.table)
+            self._step(
+                f"rows.embed:{op.table.type}", [], [out], weights=op.table.data, row_bytes=_row_bytes(op.table),
+                n_columns=width, ids=self._in.ids, out=out, scratch=self._in.scratch, n_tokens=n,
+            )  # fmt: skip
+        elif isinstance(op, Norm):
+            x, weight = p.buffer(op.x), p.floats(op.weight)
+            self._step("rows.rms_norm", [x], [out], x=x, weight=weight, out=out, n_columns=width, eps=op.eps, n_tokens=n)
+        elif isinstance(op, Linear):
+            self._linear(op, i in p._residual)
+        elif isinstance(op, Rope):
+            cos, sin = self._in.angles[id(op.frequencies)]
+            self._step(
+                f"attention.rope:{op.frequencies.layout}", [out], [out], x=out, cos=cos, sin=sin, n_heads=op.n_heads,
+                head_dim=width // op.n_heads, n_rot=2 * len(op.frequencies.frequencies), n_tokens=n,
+            )  # fmt: skip
+        elif isinstance(op, Attention):
+            self._attention(op)
+        elif isinstance(op, SwiGlu):
+            gate, up = p.buffer(op.gate), p.buffer(op.up)
+            self._step("rows.swiglu", [gate, up], [out], gate=gate, up=up, out=out, n_columns=width, n_tokens=n)
+        elif isinstance(op, Add):
+            if i - 1 not in p._residual:
+                a, b = p.buffer(op.a), p.buffer(op.b)
+                self._step("rows.add", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
+        elif isinstance(op, Pick):
+            x = p.buffer(op.x)
+            self._step("rows.gather", [x], [out], x=x, rows=self._in.rows, out=out, n_columns=width, n_tokens=n)
+
+    def _count(self, value: Value) -> np.ndarray:
+        return self._in.n_logits if value.picked else self._in.n_tokens
+
+    def _linear(self, op: Linear, add: bool) -> None:
+        p, weight = self._plan, op.weight
+        _check(weight)
+        x, out, floats = p.buffer(op.x), p.buffer(op.out), weight.type in FLOATS
+        records, key = p.records(op.x.width, floats), (op.x.width, floats)
+        if self._packed.get(key) != op.x.number:
+            self._packed[key] = op.x.number
+            kernel = "rows.pack_floats" if floats else "rows.pack_bytes"
+            n = self._count(op.x)
+            self._step(kernel, [x], [records], x=x, out=records, n_columns=op.x.width, n_tokens=n)
+        arguments = {
+            "weights": weight.data, "row_bytes": _row_bytes(weight), "n_rows": weight.shape[0],
+            "n_columns": weight.shape[1], "x": records, "out": out,
+            "bias": p.floats(op.bias) if op.bias else 0, "add": add, "scratch": self._in.scratch,
+        }  # fmt: skip
+        if self._n_logits == 1 if op.x.picked else self._one_token:
+            kernel = "matmul.matvec"
+        else:
+            kernel, arguments["n_tokens"] = "matmul.matmul", self._count(op.x)
+        self._step(f"{kernel}:{weight.type}", [records], [out], **arguments)
+
+    def _attention(self, op: Attention) -> None:
+        p, layout = self._plan, self._plan._layout
+        q, k, v, out = (p.buffer(value) for value in (op.q, op.k, op.v, op.out))
+        head_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
+        if op.n_heads // op.n_kv_heads > MAX_HEAD_ROWS or 4 * MAX_HEAD_ROWS * (head_dim + v_dim) > SCRATCH - 32768:
+            raise PlanError(f"attention heads of {head_dim} dimensions, {op.n_heads} to {op.n_kv_heads}: too large")
+        places = {"k_offset": layout.k_offset[op.layer], "v_offset": layout.v_offset[op.layer]}
+        pages = layout.k_offset  # stands for the cache
+        self._step(
+            "attention.store_kv", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads,
+            head_dim=head_dim, v_dim=v_dim, n_tokens=self._in.n_tokens, **places,
+        )  # fmt: skip
+        self._step(
+            "attention.attend", [q, pages], [out], q=q, out=out, blocks=self._in.blocks, n_heads=op.n_heads,
+            n_kv_heads=op.n_kv_heads, head_dim=head_dim, v_dim=v_dim, scale=float(op.scale),
+            scratch=self._in.scratch, n_blocks=self._in.n_blocks, **places,
+        )  # fmt: skip
+
+
+def _inputs(op: Op) -> list[Value]:
+    """The values that an operation reads."""
+    return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
+
+
+def _residuals(ops: list[Op]) -> dict[int, Value]:
+    """Products whose result is only added to a value that is needed no longer: index → that value."""
+    last_use = {v.number: i for i, op in enumerate(ops) for v in _inputs(op)}
+    found = {}
+    for i, (op, following) in enumerate(zip(ops, ops[1:], strict=False)):
+        if isinstance(op, Linear) and isinstance(following, Add) and op.out in (following.a, following.b):
+            other = following.a if following.b == op.out else following.b
+            if last_use[op.out.number] == last_use[other.number] == i + 1 and other not in (op.x, op.out):
+                found[i] = other
+    return found
+
+
+def _check(tensor: Tensor) -> None:
+    if tensor.type not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise PlanError(f"tensor {tensor.name} has type {tensor.type}, which has no kernels yet; ggrun runs {known}")
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    return tensor.n_bytes // tensor.shape[0]

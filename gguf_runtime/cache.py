@@ -1,0 +1,86 @@
+"""The KV cache: pages of 64 tokens, taken as a sequence grows.
+
+A page holds its tokens' keys and values of every layer that one backend runs. Pages come from slabs of memory
+that the system fills only when it is touched, so a context of any length costs nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .graph import KvShape
+from .kernels.code import address
+from .kernels.layout import PAGE
+
+_SLAB = 8  # pages
+
+
+class PageLayout:
+    """Where in a page each layer's keys and values begin (bytes), and how large a page is."""
+
+    def __init__(self, kv: dict[int, KvShape]) -> None:
+        self.k_offset: dict[int, int] = {}
+        self.v_offset: dict[int, int] = {}
+        size = 0
+        for layer, shape in kv.items():
+            self.k_offset[layer] = size
+            size += 2 * PAGE * shape.n_heads * shape.k_dim
+            self.v_offset[layer] = size = _aligned(size)
+            size = _aligned(size + 2 * PAGE * shape.n_heads * -(-shape.v_dim // 16) * 16)
+        self.n_bytes = size
+
+
+def _aligned(n: int) -> int:
+    return -(-n // 64) * 64
+
+
+class PagePool:
+    """Pages to take and give back, by address."""
+
+    def __init__(self, layout: PageLayout) -> None:
+        self.layout = layout
+        self._slabs: list[np.ndarray] = []
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        if not self._free:
+            slab = np.empty(self.layout.n_bytes * _SLAB + 64, np.uint8)
+            self._slabs.append(slab)
+            first = _aligned(address(slab))
+            self._free = [first + i * self.layout.n_bytes for i in reversed(range(_SLAB))]
+        return self._free.pop()
+
+    def give_back(self, pages: list[int]) -> None:
+        self._free.extend(reversed(pages))
+
+
+class Sequence:
+    """One text's tokens in the cache. Made by `Engine.new_sequence`."""
+
+    def __init__(self, pool: PagePool) -> None:
+        self._pool = pool
+        self._pages: list[int] = []
+        self.n_tokens = 0
+        self.table = np.zeros(16, np.int64)  # addresses of the pages, in order
+
+    def grow(self, n_tokens: int) -> None:
+        """Take the pages that this many more tokens need. They count once `n_tokens` is raised."""
+        needed = -(-(self.n_tokens + n_tokens) // PAGE)
+        if needed > len(self.table):
+            self.table = np.concatenate([self.table, np.zeros(max(needed, len(self.table)), np.int64)])
+        while len(self._pages) < needed:
+            self._pages.append(self._pool.take())
+            self.table[len(self._pages) - 1] = self._pages[-1]
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forget all but the first n_tokens."""
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"cannot truncate {self.n_tokens} tokens to {n_tokens}")
+        self.n_tokens = n_tokens
+        kept = -(-n_tokens // PAGE)
+        self._pool.give_back(self._pages[kept:])
+        del self._pages[kept:]
+
+    def release(self) -> None:
+        """Give all pages back; the sequence is empty then."""
+        self.truncate(0)

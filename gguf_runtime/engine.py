@@ -1,0 +1,114 @@
+"""The engine: a model, its KV cache, and one step that takes any number of sequences forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence as Items
+from typing import NamedTuple
+
+import numpy as np
+
+from . import architectures
+from .backends import Batch, Part
+from .backends.cpu import CpuBackend
+from .cache import Sequence
+from .kernels.team import physical_cores
+from .loader import GGUFFile
+
+
+class EngineError(Exception):
+    """A step, or a setting, that cannot be carried out."""
+
+
+class ContextFull(EngineError):
+    """A sequence would outgrow the context."""
+
+
+class Chunk(NamedTuple):
+    """Tokens to append to a sequence; logits are wanted for the last `n_logits` of them."""
+
+    sequence: Sequence
+    tokens: Items[int]
+    n_logits: int = 1
+
+
+class Engine:
+    """Runs one model.
+
+    n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
+    pass; n_threads: 0 for the number of physical cores. Raises ModelError, PlanError or ValueError.
+    """
+
+    def __init__(self, file: GGUFFile, *, n_ctx: int = 0, n_ubatch: int = 512, n_threads: int = 0) -> None:
+        self.model = architectures.load(file)
+        self.n_ctx = n_ctx or self.model.n_ctx_train
+        self.n_vocab, self.n_ubatch = self.model.n_vocab, n_ubatch
+        self.n_threads = n_threads or physical_cores()
+        self._backend = CpuBackend(self.model.graph(), n_ubatch, self.n_threads)
+
+    def new_sequence(self) -> Sequence:
+        """An empty sequence."""
+        return Sequence(self._backend.pool)
+
+    def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
+        """Append each chunk's tokens to its sequence; gives f32[sum of n_logits, n_vocab], in the chunks' order.
+
+        One ragged batch, however many sequences; what exceeds n_ubatch tokens is run in several passes. Raises
+        ContextFull, EngineError for a token that is not in the vocabulary; then nothing has changed.
+        """
+        parts = self._parts(list(chunks))
+        done: list[Part] = []
+        logits = []
+        try:
+            for batch in _micro_batches(parts, self.n_ubatch):
+                logits.append(self._backend.run(batch))
+                for part in batch.parts:
+                    part.sequence.n_tokens += len(part.tokens)
+                    done.append(part)
+        except BaseException:  # interrupted: forget what was half done
+            for part in reversed(done):
+                part.sequence.truncate(part.position)
+            raise
+        return np.concatenate(logits) if len(logits) != 1 else logits[0]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._backend.close()
+
+    def _parts(self, chunks: list[Chunk]) -> list[Part]:
+        if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
+            raise EngineError("a sequence appears twice in one step")
+        parts = []
+        for sequence, tokens, n_logits in chunks:
+            ids = np.asarray(tokens, np.int64)
+            if not len(ids) or not 0 <= n_logits <= len(ids):
+                raise EngineError(f"a chunk of {len(ids)} tokens cannot give logits for {n_logits}")
+            if ids.min() < 0 or ids.max() >= self.n_vocab:
+                raise EngineError(f"token {ids.min() if ids.min() < 0 else ids.max()} is not in the vocabulary")
+            if sequence.n_tokens + len(ids) > self.n_ctx:
+                raise ContextFull(
+                    f"{sequence.n_tokens} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "
+                    "a larger one is asked for with -c"
+                )
+            parts.append(Part(sequence, ids.astype(np.int32), sequence.n_tokens, n_logits))
+        for part in parts:
+            part.sequence.grow(len(part.tokens))
+        return parts
+
+
+def _micro_batches(parts: list[Part], n_ubatch: int) -> Iterable[Batch]:
+    """Cut a ragged batch into passes of at most n_ubatch tokens, in order."""
+    batch: list[Part] = []
+    room = n_ubatch
+    for sequence, tokens, position, n_logits in parts:
+        start, n = 0, len(tokens)
+        while start < n:
+            end = min(n, start + room)
+            wanted = max(0, end - max(start, n - n_logits))
+            batch.append(Part(sequence, tokens[start:end], position + start, wanted))
+            room -= end - start
+            start = end
+            if not room:
+                yield Batch(batch)
+                batch, room = [], n_ubatch
+    if batch:
+        yield Batch(batch)

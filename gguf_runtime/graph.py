@@ -1,0 +1,146 @@
+"""A model as a list of operations: what an architecture writes, and a backend compiles.
+
+Values are rows of f32, one row a token; an operation makes one value. Nothing here knows of devices,
+threads or quantisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .loader import Tensor
+
+
+class Value(NamedTuple):
+    """A result: its number, the width of a row, and whether it has rows only for tokens whose logits are wanted."""
+
+    number: int
+    width: int
+    picked: bool = False
+
+
+class RopeFrequencies(NamedTuple):
+    """How positions turn into angles: angle = position·frequency, cos and sin times `magnitude`."""
+
+    layout: str  # "pairs": neighbours rotate together; "halves": elements half of n_rot apart
+    frequencies: np.ndarray  # f64[n_rot / 2]
+    magnitude: float = 1.0
+
+
+class Embed(NamedTuple):
+    out: Value
+    table: Tensor
+
+
+class Norm(NamedTuple):
+    """RMS norm of each row, times a weight for each column."""
+
+    out: Value
+    x: Value
+    weight: Tensor
+    eps: float
+
+
+class Linear(NamedTuple):
+    out: Value
+    x: Value
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Rope(NamedTuple):
+    """Rotary position embedding of `n_heads` heads, side by side in a row."""
+
+    out: Value
+    x: Value
+    n_heads: int
+    frequencies: RopeFrequencies
+
+
+class Attention(NamedTuple):
+    """Causal attention of each token to its sequence, whose keys and values the layer's cache keeps."""
+
+    out: Value
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    n_heads: int
+    n_kv_heads: int
+    scale: float
+
+
+class SwiGlu(NamedTuple):
+    """silu(gate)·up"""
+
+    out: Value
+    gate: Value
+    up: Value
+
+
+class Add(NamedTuple):
+    out: Value
+    a: Value
+    b: Value
+
+
+class Pick(NamedTuple):
+    """The rows of the tokens whose logits are wanted."""
+
+    out: Value
+    x: Value
+
+
+Op = Embed | Norm | Linear | Rope | Attention | SwiGlu | Add | Pick
+
+
+class KvShape(NamedTuple):
+    """What one layer keeps of a token: heads, and the widths of a key and a value head."""
+
+    n_heads: int
+    k_dim: int
+    v_dim: int
+
+
+class Graph:
+    """Operations in the order to run them; each method adds one and gives its value."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.kv: dict[int, KvShape] = {}  # by layer
+        self._n_values = 0
+
+    def embed(self, table: Tensor) -> Value:
+        return self._add(lambda out: Embed(out, table), table.shape[1])
+
+    def norm(self, x: Value, weight: Tensor, eps: float) -> Value:
+        return self._add(lambda out: Norm(out, x, weight, eps), x.width, x.picked)
+
+    def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
+        return self._add(lambda out: Linear(out, x, weight, bias), weight.shape[0], x.picked)
+
+    def rope(self, x: Value, n_heads: int, frequencies: RopeFrequencies) -> Value:
+        return self._add(lambda out: Rope(out, x, n_heads, frequencies), x.width)
+
+    def attention(self, q: Value, k: Value, v: Value, layer: int, n_heads: int, n_kv_heads: int, scale: float) -> Value:
+        self.kv[layer] = KvShape(n_kv_heads, k.width // n_kv_heads, v.width // n_kv_heads)
+        width = v.width // n_kv_heads * n_heads
+        return self._add(lambda out: Attention(out, q, k, v, layer, n_heads, n_kv_heads, scale), width)
+
+    def swiglu(self, gate: Value, up: Value) -> Value:
+        return self._add(lambda out: SwiGlu(out, gate, up), gate.width)
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self._add(lambda out: Add(out, a, b), a.width, a.picked)
+
+    def pick(self, x: Value) -> Value:
+        return self._add(lambda out: Pick(out, x), x.width, True)
+
+    def _add(self, make: Callable[[Value], Op], width: int, picked: bool = False) -> Value:
+        out = Value(self._n_values, width, picked)
+        self._n_values += 1
+        self.ops.append(make(out))
+        return out
