@@ -1,7 +1,7 @@
 """Choosing the next token: llama.cpp's samplers, their defaults and their order.
 
-A sampler is a chain of small steps, each from candidates to fewer or reweighted candidates, and then a draw. A
-step that needs the tokens so far gets them when the chain is built.
+A sampler is a chain of small steps, each from candidates to fewer or reweighted candidates, and then a draw.
+A step that needs the tokens so far gets them when the chain is built.
 """
 
 from __future__ import annotations
