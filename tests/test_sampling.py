@@ -12,7 +12,8 @@ from gguf_runtime import sampling
 from gguf_runtime.sampling import Candidates, Sampler, SamplingParams
 
 # few distinct values, so that ties are common
-LOGITS = arrays(np.float32, st.integers(1, 300), elements=st.sampled_from(np.arange(-40, 41, dtype=np.float32) / 4))
+QUARTERS = st.sampled_from(np.arange(-40, 41, dtype=np.float32) / 4)
+LOGITS = arrays(np.float32, st.integers(1, 300), elements=QUARTERS)
 
 
 def everything(logits):

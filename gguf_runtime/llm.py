@@ -1,0 +1,170 @@
+"""`LLM`: a model to call from Python."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .engine import Chunk, Engine
+from .generation import Generation
+from .loader import open_gguf
+from .sampling import Sampler, SamplingParams
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
+    from .chat.template import ChatTemplate, Message
+
+    Prompt = str | Sequence[int] | Sequence[Message]
+
+_TEMPLATE = "tokenizer.chat_template"
+
+
+class LLM:
+    """A model in a GGUF file, ready to answer.
+
+        with LLM("model.gguf") as llm:
+            print(llm.chat([{"role": "user", "content": "Hi"}], temperature=0))
+
+    n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
+    n_threads: 0 for the number of physical cores. n_gpu_layers: layers to put on a GPU. n_ubatch: tokens of a
+    prompt that are computed in one pass. mmap: map the file rather than read it.
+
+    Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
+    TokenizerError where something in it is not supported.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        n_ctx: int = 0,
+        n_threads: int = 0,
+        n_gpu_layers: int = 0,
+        n_ubatch: int = 512,
+        mmap: bool = True,
+    ) -> None:
+        if n_gpu_layers > 0:
+            warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
+        self.file = open_gguf(path, mmap=mmap)
+        self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
+        self.engine = Engine(self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch)
+        self._templates: dict[str, ChatTemplate] = {}
+
+    def generate(self, prompt: Prompt, **options: Any) -> str:
+        """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
+        return "".join(self.stream(prompt, **options))
+
+    def chat(
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **options: Any
+    ) -> str:
+        """The model's answer to a conversation: dicts of role and content. Options are those of `stream`."""
+        return self.generate(self.render(messages, tools=tools), **options)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int | None = None,
+        stop: str | Collection[str] = (),
+        ignore_eos: bool = False,
+        **sampling: Any,
+    ) -> Generation:
+        """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
+
+        prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
+        max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
+        the model end it. sampling: fields of SamplingParams.
+        """
+        if ignore_eos:
+            never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
+            sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
+        return Generation(
+            self.engine,
+            self.tokenizer,
+            self.prompt_tokens(prompt),
+            Sampler(SamplingParams(**sampling)),
+            max_tokens,
+            [stop] if isinstance(stop, str) else stop,
+        )
+
+    def prompt_tokens(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""
+        if not isinstance(prompt, str):
+            messages = [item for item in prompt if not isinstance(item, int)]
+            if not messages:
+                return [item for item in prompt if isinstance(item, int)]
+            prompt = self.render(messages)
+        ids = self.tokenizer.encode(prompt, add_special=False, parse_special=True)
+        bos = self.tokenizer.bos_id
+        return [bos, *ids] if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        return _TEMPLATE in self.file.metadata
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """A conversation as the text that the model's chat template makes of it.
+
+        Raises ChatError where the model has no template, or the template refuses the conversation.
+        """
+        with_tools = f"{_TEMPLATE}.tool_use"
+        key = with_tools if tools and with_tools in self.file.metadata else _TEMPLATE
+        if key not in self._templates:
+            self._templates[key] = self._compile(key)
+        return self._templates[key].render(messages, tools=tools, **variables)
+
+    def _compile(self, key: str) -> ChatTemplate:
+        from .chat.template import ChatError, ChatTemplate
+
+        if key not in self.file.metadata:
+            raise ChatError("the model has no chat template: give it plain text")
+        metadata, tokenizer = self.file.metadata, self.tokenizer
+        ids = {
+            "bos_token": tokenizer.bos_id,
+            "eos_token": tokenizer.eos_id,
+            "unk_token": metadata.get("tokenizer.ggml.unknown_token_id"),
+            "pad_token": metadata.get("tokenizer.ggml.padding_token_id"),
+        }
+        known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < tokenizer.n_vocab}
+        return ChatTemplate(str(metadata[key]), {name: tokenizer.piece(i) for name, i in known.items()})
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        add_special: with BOS and EOS where the model wants them. parse_special: where the text spells a special
+        token, take that token.
+        """
+        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    def logits(self, text: str | Sequence[int]) -> np.ndarray:
+        """f32[n_tokens, n_vocab]: after each token of the text, how much each token is expected next."""
+        tokens = self.tokenize(text) if isinstance(text, str) else list(text)
+        sequence = self.engine.new_sequence()
+        try:
+            return self.engine.step([Chunk(sequence, tokens, len(tokens))])
+        finally:
+            sequence.release()
+
+    def close(self) -> None:
+        """End the threads and unmap the file."""
+        self.engine.close()
+        self.file.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
