@@ -12,8 +12,8 @@ from gguf import GGMLQuantizationType
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 
-#: Types that gguf.quants cannot quantise to: where a block has its f16 scale d and (if any) dmin, and the dmin / d
-#: that puts the mean of random blocks at zero.
+#: Types that gguf.quants cannot quantise to: where a block has its f16 scale d and (if any) dmin, and the
+#: dmin / d that puts the mean of random blocks at zero.
 _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q2_K": (80, 82, 1.5),
     "Q3_K": (108, None, 0),

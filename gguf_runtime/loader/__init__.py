@@ -1,7 +1,8 @@
-"""The GGUF reader: file → metadata and tensors, memory-mapped."""
+"""The GGUF reader: a file → its metadata and its tensors, memory-mapped."""
 
 from .cursor import GGUFError
-from .file import GGUFFile, Tensor, open_gguf
+from .file import GGUFFile, Tensor
 from .metadata import GGUFArray, Value
+from .splits import open_gguf
 
 __all__ = ["GGUFArray", "GGUFError", "GGUFFile", "Tensor", "Value", "open_gguf"]

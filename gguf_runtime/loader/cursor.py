@@ -1,4 +1,4 @@
-"""A place in the bytes of a GGUF file: reads that cannot leave the file, and errors that say where they are."""
+"""A place in the bytes of a GGUF file: reads that cannot leave the file, errors that say where they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _U32, _U64 = Struct("<I"), Struct("<Q")
 
 
 class GGUFError(Exception):
-    """A file that is not a GGUF, is damaged, or holds what is not supported. The message says where and what."""
+    """A file that is not a GGUF, is damaged, or holds what is not supported; says where and what."""
 
 
 class Cursor:
@@ -25,7 +25,7 @@ class Cursor:
         self.size = len(data)
 
     def at(self, position: int) -> Cursor:
-        """Another cursor at a place in the same file."""
+        """Another cursor, at a place in the same file."""
         return Cursor(self.data, self.path, position, self.reading)
 
     def fail(self, problem: str, position: int | None = None) -> GGUFError:
@@ -34,7 +34,7 @@ class Cursor:
         return GGUFError(f"{self.path}: byte {byte}, {self.reading}: {problem}")
 
     def need(self, count: int, n_bytes: int = 1) -> None:
-        """Check that `count` things of at least `n_bytes` each can follow, before memory is taken for them."""
+        """Check that `count` things of at least `n_bytes` each can follow, before any memory is taken."""
         left = self.size - self.position
         if count * n_bytes > left:
             needed = f"{count} × {n_bytes}" if n_bytes > 1 else str(count)

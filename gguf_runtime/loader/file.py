@@ -1,16 +1,19 @@
 """GGUF files: the header, the metadata, and tensors as views of the mapped file.
 
-Format (docs/gguf.md of the ggml project), little-endian: "GGUF", version u32, number of tensors u64, number of keys u64;
-the keys with their values; name, number of dimensions u32, dimensions u64 (fastest first), type u32 and offset u64 of
-each tensor; then, from the next multiple of `general.alignment`, the tensors' bytes.
+The format (docs/gguf.md of the ggml project) is little-endian: "GGUF", version u32, number of tensors u64,
+number of keys u64; each key with its value; of each tensor its name, number of dimensions u32, dimensions u64
+(fastest first), type u32, offset u64; then, at the next multiple of `general.alignment`, the tensors' bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from mmap import ACCESS_READ, mmap
+import os
+import stat
+from mmap import ACCESS_READ
+from mmap import mmap as Map
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +22,13 @@ from .cursor import Cursor, GGUFError
 from .metadata import Value, read_value
 from .tensor_types import TENSOR_TYPES
 
+_VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT = 32
 
 
 class Tensor(NamedTuple):
-    """A tensor in the file. `shape` is in NumPy's order (rows, columns); `data` are its bytes, u8[n_bytes], read-only."""
+    """A tensor in the file. `shape` is in NumPy's order (rows, columns); `data` is u8[n_bytes], read-only."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,49 +41,24 @@ class Tensor(NamedTuple):
 
 
 class GGUFFile:
-    """An open file, or all parts of a split one. `metadata` and `tensors` are in the file's order."""
+    """An open file, or all parts of a split one; `metadata` and `tensors` are in the file's order."""
 
-    def __init__(self, path: Path, mapped: bool) -> None:
-        self.path = path
-        self.metadata: dict[str, Value] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self._map = _map(path, mapped)
-        cursor = Cursor(self._map, path)
-        self.version, n_tensors, n_keys = _read_header(cursor)
-        self._read_metadata(cursor, n_keys)
-        self._read_tensors(cursor, n_tensors)
-
-    def _read_metadata(self, cursor: Cursor, n_keys: int) -> None:
-        cursor.need(n_keys, 13)
-        for _ in range(n_keys):
-            cursor.reading = f"key {len(self.metadata) + 1} of {n_keys}"
-            start = cursor.position
-            key = cursor.string()
-            cursor.reading = f"key {key!r}"
-            if key in self.metadata:
-                raise cursor.fail("the key occurs twice", start)
-            self.metadata[key] = read_value(cursor)
-
-    def _read_tensors(self, cursor: Cursor, n_tensors: int) -> None:
-        cursor.need(n_tensors, 24)
-        infos = []
-        for i in range(n_tensors):
-            cursor.reading = f"tensor {i + 1} of {n_tensors}"
-            infos.append(_read_tensor_info(cursor))
-        alignment = self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
-        base = -(-cursor.position // alignment) * alignment
-        data = np.frombuffer(self._map, np.uint8)
-        data.flags.writeable = False
-        for name, shape, type_name, n_bytes, offset in infos:
-            self.tensors[name] = Tensor(name, shape, type_name, data[base + offset : base + offset + n_bytes])
+    def __init__(
+        self,
+        path: Path,
+        version: int,
+        metadata: dict[str, Value],
+        tensors: dict[str, Tensor],
+        maps: list[Map],
+    ) -> None:
+        self.path, self.version, self.metadata, self.tensors = path, version, metadata, tensors
+        self.maps = maps
 
     def close(self) -> None:
-        """Unmap the file; tensors that are still in use keep it mapped until they go."""
-        self.tensors, self.metadata = {}, {}
-        try:
-            self._map.close()
-        except BufferError:
-            pass
+        """Unmap the file; what is still in use elsewhere keeps it mapped until that goes."""
+        self.metadata, self.tensors = {}, {}
+        for data in self.maps:
+            _close(data)
 
     def __enter__(self) -> GGUFFile:
         return self
@@ -88,38 +67,135 @@ class GGUFFile:
         self.close()
 
 
+def open_one(path: Path, mapped: bool) -> GGUFFile:
+    """Open one file, which may be a part of a split one. Raises GGUFError."""
+    data = _map(path, mapped)
+    try:
+        cursor = Cursor(data, path)
+        version, n_tensors, n_keys = _read_header(cursor)
+        metadata = _read_metadata(cursor, n_keys)
+        tensors = _read_tensors(cursor, n_tensors, _alignment(cursor, metadata))
+    except GGUFError:
+        _close(data)
+        raise
+    return GGUFFile(path, version, metadata, tensors, [data])
+
+
+def _map(path: Path, mapped: bool) -> Map:
+    """The file's bytes, mapped, or read into memory of the same kind: aligned to a page either way."""
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise GGUFError(f"{path}: not a regular file")
+            if not info.st_size:
+                raise GGUFError(f"{path}: the file is empty")
+            if mapped:
+                return Map(file.fileno(), 0, access=ACCESS_READ)
+            memory = Map(-1, info.st_size)
+            file.readinto(memory)
+            return memory
+    except (OSError, ValueError) as error:
+        raise GGUFError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _close(data: Map) -> None:
+    with contextlib.suppress(BufferError):  # a view of it is in use
+        data.close()
+
+
 def _read_header(cursor: Cursor) -> tuple[int, int, int]:
-    if cursor.data[:4] != b"GGUF":
-        raise cursor.fail("not a GGUF file")
+    """Version, number of tensors, number of keys."""
+    magic = cursor.data[:4]
+    if magic != b"GGUF":
+        raise cursor.fail(f"not a GGUF file: it starts with {magic!r}")
     cursor.position = 4
     version = cursor.u32()
-    if version not in (2, 3):
-        raise cursor.fail(f"version {version} is not supported", 4)
+    if not version & 0xFFFF:
+        raise cursor.fail("a big-endian file; these are not supported", 4)
+    if version not in _VERSIONS:
+        raise cursor.fail(f"GGUF version {version}; versions 2 and 3 are supported", 4)
     return version, cursor.u64(), cursor.u64()
 
 
-def _read_tensor_info(cursor: Cursor):
+def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
+    cursor.need(n_keys, 13)  # an empty key's length, a type, a byte
+    metadata: dict[str, Value] = {}
+    for i in range(n_keys):
+        cursor.reading = f"key {i + 1} of {n_keys}"
+        start = cursor.position
+        key = cursor.string()
+        cursor.reading = f"key {key!r}"
+        if key in metadata:
+            raise cursor.fail("this key is there twice", start)
+        metadata[key] = read_value(cursor)
+    return metadata
+
+
+def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
+    value = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0 or value & (value - 1):
+        raise GGUFError(f"{cursor.path}: key 'general.alignment' is {value!r}, not a power of two")
+    return value
+
+
+class _TensorInfo(NamedTuple):
+    """What the file says of a tensor; `offset` counts from the start of all tensors' bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    n_bytes: int
+    offset: int
+
+
+def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int) -> dict[str, Tensor]:
+    cursor.need(n_tensors, 32)  # an empty name's length, one dimension, type, offset
+    infos: dict[str, _TensorInfo] = {}
+    for i in range(n_tensors):
+        cursor.reading = f"tensor {i + 1} of {n_tensors}"
+        start = cursor.position
+        info = _read_tensor_info(cursor)
+        if info.name in infos:
+            raise cursor.fail("a tensor of this name is there twice", start)
+        if info.offset % alignment:
+            raise cursor.fail(f"its offset {info.offset} is not a multiple of {alignment}", start)
+        infos[info.name] = info
+
+    base = -(-cursor.position // alignment) * alignment
+    data = np.frombuffer(cursor.data, np.uint8)
+    data.flags.writeable = False
+    previous_end, previous_name = 0, ""
+    for info in sorted(infos.values(), key=lambda info: info.offset):
+        cursor.reading = f"tensor {info.name!r}"
+        start, end = base + info.offset, base + info.offset + info.n_bytes
+        if end > cursor.size:
+            raise cursor.fail(f"bytes {start} to {end} are outside the file, which has {cursor.size}", start)
+        if start < previous_end:
+            raise cursor.fail(f"it overlaps tensor {previous_name!r}", start)
+        previous_end, previous_name = end, info.name
+    return {
+        name: Tensor(name, info.shape, info.type, data[base + info.offset :][: info.n_bytes])
+        for name, info in infos.items()
+    }
+
+
+def _read_tensor_info(cursor: Cursor) -> _TensorInfo:
     name = cursor.string()
     cursor.reading = f"tensor {name!r}"
-    n_dims = cursor.u32()
-    shape = tuple(reversed([cursor.u64() for _ in range(n_dims)]))
-    number = cursor.u32()
-    tensor_type = TENSOR_TYPES[number]
+    start = cursor.position
+    n_dimensions = cursor.u32()
+    if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
+        raise cursor.fail(f"{n_dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible", start)
+    shape = tuple(cursor.u64() for _ in range(n_dimensions))[::-1]
+    if min(shape) == 0 or max(shape) >= 1 << 63:
+        raise cursor.fail(f"the shape {shape} has a dimension that is not positive", start)
+    start = cursor.position
+    tensor_type = TENSOR_TYPES.get(number := cursor.u32())
+    if tensor_type is None:
+        raise cursor.fail(f"unknown tensor type {number}", start)
+    if shape[-1] % tensor_type.columns:
+        block = f"{tensor_type.name} blocks of {tensor_type.columns}"
+        raise cursor.fail(f"rows of {shape[-1]} values are not whole {block}", start)
     n_bytes = math.prod(shape) // tensor_type.columns * tensor_type.bytes
-    return name, shape, tensor_type.name, n_bytes, cursor.u64()
-
-
-def _map(path: Path, mapped: bool) -> mmap:
-    with open(path, "rb") as file:
-        if mapped:
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
-        file.seek(0, 2)
-        memory = mmap(-1, file.tell())
-        file.seek(0)
-        file.readinto(memory)
-        return memory
-
-
-def open_gguf(path: str | Path, mmap: bool = True) -> GGUFFile:
-    """Open a GGUF file; with `mmap` its bytes are read when they are touched, otherwise now. Raises GGUFError."""
-    return GGUFFile(Path(path), mmap)
+    return _TensorInfo(name, shape, tensor_type.name, n_bytes, cursor.u64())

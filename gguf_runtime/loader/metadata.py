@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .cursor import Cursor, GGUFError
+from .cursor import Cursor
 
 _STRING, _ARRAY = 8, 9
 #: The number that a file stores → (the type's name, its layout).
@@ -35,8 +35,8 @@ _WINDOW = 1 << 16  # bytes of strings looked at together: small enough for the L
 class GGUFArray(Sequence[Any]):
     """An array in the file. len(), indexing and iteration decode only what they give.
 
-    `element_type` is "string", "array" or a scalar type such as "int32". A string comes as str, with U+FFFD for bytes
-    that are not UTF-8; `strings()` gives the bytes themselves.
+    `element_type` is "string", "array" or a scalar type such as "int32". A string comes as str, with U+FFFD
+    for bytes that are not UTF-8; `strings()` gives the bytes themselves.
     """
 
     __slots__ = ("_cursor", "_depth", "_elements", "element_type")
@@ -45,27 +45,24 @@ class GGUFArray(Sequence[Any]):
         """The array that starts at the cursor, which moves behind it. Raises GGUFError."""
         if depth > _MAX_DEPTH:
             raise cursor.fail(f"arrays nested more than {_MAX_DEPTH} deep")
-        start = cursor.position
+        self._cursor, self._depth = cursor.at(cursor.position), depth
         number, length = cursor.u32(), cursor.u64()
-        # scalars: a view of the values; otherwise where each element starts, and where the last ends
+        # of scalars: a view of the values; otherwise where each element starts, and where the last one ends
         self._elements: np.ndarray
-        self._depth = depth
         if number in _SCALARS:
-            name, layout = _SCALARS[number]
+            self.element_type, layout = _SCALARS[number]
             cursor.need(length, layout.size)
-            dtype = np.dtype(name).newbyteorder("<")
-            self._elements = np.frombuffer(cursor.data, dtype, length, cursor.position) if length else np.empty(0, dtype)
+            dtype = np.dtype(self.element_type).newbyteorder("<")
+            self._elements = np.ndarray((length,), dtype, cursor.data, cursor.position)
             cursor.position += length * layout.size
         elif number == _STRING:
-            name = "string"
+            self.element_type = "string"
             self._elements = _skip_strings(cursor, length)
         elif number == _ARRAY:
-            name = "array"
-            self._elements = _skip_arrays(cursor, length, depth)
+            self.element_type = "array"
+            self._elements = _skip_arrays(cursor, length, depth + 1)
         else:
-            raise cursor.fail(f"unknown type {number} of array elements", start)
-        self.element_type = name
-        self._cursor = cursor.at(start)
+            raise self._cursor.fail(f"unknown type {number} of an array's elements")
 
     def __len__(self) -> int:
         return len(self._elements) - (self.element_type in ("string", "array"))
@@ -79,13 +76,18 @@ class GGUFArray(Sequence[Any]):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
         if self.element_type == "string":
-            return self._cursor.data[self._elements[i] + 8 : self._elements[i + 1]].decode(errors="replace")
+            start, end = self._elements[i] + 8, self._elements[i + 1]
+            return self._cursor.data[start:end].decode(errors="replace")
         if self.element_type == "array":
             return GGUFArray(self._cursor.at(int(self._elements[i])), self._depth + 1)
         return self._elements[i].item()
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        if self.element_type == "string":
+            return (raw.decode(errors="replace") for raw in self.strings())
+        if self.element_type == "array":
+            return (self[i] for i in range(len(self)))
+        return iter(self._elements.tolist())
 
     def __repr__(self) -> str:
         return f"<GGUFArray of {len(self)} × {self.element_type}>"
@@ -97,7 +99,7 @@ class GGUFArray(Sequence[Any]):
         return self._elements
 
     def strings(self) -> list[bytes]:
-        """All strings, as the bytes that the file has. Raises GGUFError for an array of anything else."""
+        """All strings, as the bytes in the file. Raises GGUFError for an array of anything else."""
         if self.element_type != "string":
             raise self._cursor.fail(f"an array of strings is needed here, not of {self.element_type}")
         first, last = int(self._elements[0]), int(self._elements[-1])
@@ -106,7 +108,7 @@ class GGUFArray(Sequence[Any]):
         return [block[start + 8 : end] for start, end in zip(offsets, offsets[1:], strict=False)]
 
 
-#: What a key may hold.
+#: What a key may have.
 Value = int | float | str | GGUFArray
 
 
@@ -129,7 +131,7 @@ def _skip_arrays(cursor: Cursor, count: int, depth: int) -> np.ndarray:
     offsets = np.empty(count + 1, np.int64)
     for i in range(count):
         offsets[i] = cursor.position
-        GGUFArray(cursor, depth + 1)
+        GGUFArray(cursor, depth)
     offsets[count] = cursor.position
     return offsets
 
@@ -137,18 +139,19 @@ def _skip_arrays(cursor: Cursor, count: int, depth: int) -> np.ndarray:
 def _skip_strings(cursor: Cursor, count: int) -> np.ndarray:
     """Move behind `count` strings; i64[count + 1]: where each starts, and where the last ends.
 
-    A vocabulary has hundreds of thousands of strings, so NumPy finds them a window at a time, and only what it
-    cannot take (strings of 256 bytes or more, bytes that look like a length) is walked in Python.
+    A vocabulary has hundreds of thousands, so NumPy finds them a window at a time; only what it cannot take
+    (strings of 256 bytes or more, text that looks like a length) is walked in Python.
     """
     cursor.need(count, 8)
     offsets = np.empty(count + 1, np.int64)
     found = 0
+    offsets[0] = cursor.position
     while found < count:
         window_end = cursor.position + _WINDOW
-        run = _run_of_short_strings(cursor)[: count - found + 1]
-        offsets[found : found + len(run)] = run
-        found += len(run) - 1
-        cursor.position = int(run[-1])
+        ends = _ends_of_short_strings(cursor)[: count - found]
+        offsets[found + 1 : found + 1 + len(ends)] = ends
+        found += len(ends)
+        cursor.position = int(offsets[found])
         while found < count and cursor.position < window_end:
             cursor.need(length := cursor.u64())
             cursor.position += length
@@ -157,23 +160,20 @@ def _skip_strings(cursor: Cursor, count: int) -> np.ndarray:
     return offsets
 
 
-def _run_of_short_strings(cursor: Cursor) -> np.ndarray:
-    """Where the strings start that follow one another from the cursor, all shorter than 256 bytes, in the next window.
+def _ends_of_short_strings(cursor: Cursor) -> np.ndarray:
+    """Where the strings end that follow one another from the cursor, within a window, each below 256 bytes.
 
-    The last entry is where the last of them ends, inside the file. A length below 256 shows as seven zero bytes after a
-    first one; the places that look so are strings if each is where the one before it ends.
+    A length below 256 shows as seven zero bytes after a first one. The places that look so are strings if
+    each is where the one before it ends.
     """
-    start = np.array([cursor.position])
-    width = min(_WINDOW, cursor.size - cursor.position - 7)
+    left = cursor.size - cursor.position
+    width = min(_WINDOW, left - 7)
     if width <= 0:
-        return start
+        return np.empty(0, np.int64)
     words = np.ndarray((width,), "<u8", cursor.data, cursor.position, (1,))
-    places = np.flatnonzero(words < 256)
-    ends = places + 8 + words[places].astype(np.int64)
-    linked = np.concatenate((start - cursor.position, ends[:-1])) == places if len(places) else places
-    linked &= ends <= cursor.size - cursor.position
-    n = len(places) if linked.all() else int(linked.argmin())
-    return np.concatenate((start, cursor.position + ends[:n]))
-
-
-__all__ = ["GGUFArray", "GGUFError", "Value", "read_value"]
+    starts = np.flatnonzero(words < 256)
+    ends = starts + 8 + words[starts].astype(np.int64)
+    expected = np.zeros_like(starts)
+    expected[1:] = ends[:-1]
+    good = (starts == expected) & (ends <= left)
+    return cursor.position + (ends if good.all() else ends[: int(good.argmin())])
