@@ -60,7 +60,7 @@ class Kernel:
 
     def __call__(self, **values: Any) -> None:
         """Run the kernel once, on this thread alone."""
-        call, counter = self.bind(**values), np.zeros(1, np.int64)
+        call, counter = self.bind(**values), np.zeros(8, np.int64)
         self.run(address(call.record), 0, 1, address(counter))
 
     def run(self, record: int, thread: int, n_threads: int, counter: int) -> None:
@@ -198,8 +198,10 @@ def _read_image(folder: Path, name: str) -> tuple[list[str], int, bytes] | None:
 def _compile(folder: Path, names: list[str], isa: isa_module.Isa) -> None:
     """Compile kernels in as many processes as there are processors, with a line of progress on a terminal."""
     n = min(len(names), os.cpu_count() or 1, 8)
-    command = [sys.executable, "-m", f"{__package__}.compiler", str(folder)]
-    environment = os.environ | {"GGRUN_ISA": isa.name, "NUMBA_OPT": "0"}
+    # -P: a file named numba.py where the user happens to stand is none of our business
+    command = [sys.executable, "-P", "-m", f"{__package__}.compiler", str(folder)]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = os.environ | {"GGRUN_ISA": isa.name, "NUMBA_OPT": "0", "PYTHONPATH": path}
     workers = [
         subprocess.Popen(command + names[i::n], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for i in range(n)
@@ -223,7 +225,7 @@ def _compile(folder: Path, names: list[str], isa: isa_module.Isa) -> None:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
     for worker, error in zip(workers, errors, strict=True):
         if worker.returncode > 0:
-            raise RuntimeError(f"compiling kernels failed:\n{error.decode(errors='replace')}")
+            raise RuntimeError(f"compiling kernels failed: …{error.decode(errors='replace')[-1500:]}")
 
 
 # --- executable memory ---------------------------------------------------------------------------

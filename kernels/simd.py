@@ -257,13 +257,25 @@ put_f16 = _op(
 )
 
 
-def _two_halves(b: ir.IRBuilder, p: ir.Value, q: ir.Value) -> ir.Value:
-    both = shuffled(b, *(loaded(b, address, ir.VectorType(I16, 1)) for address in (p, q)), [0, 1])
-    return shuffled(b, _half_to_float(b, both), constant(F32, [0.0] * 2), [0, 0, 1, 1, *[2] * 12])
+def _halves(n: int) -> Any:
+    """An operation: n halves from each of two addresses → n vectors: its first on lanes 0 and 1, second on 2 and 3."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value, q: ir.Value) -> ir.Value:
+        both = shuffled(b, *(loaded(b, address, ir.VectorType(I16, n)) for address in (p, q)), range(2 * n))
+        values, none = _half_to_float(b, both), constant(F32, [0.0] * 2 * n)
+        lanes = [shuffled(b, values, none, [i, i, n + i, n + i, *[2 * n] * 12]) for i in range(n)]
+        if n == 1:
+            return lanes[0]
+        out = ir.Constant(ir.ArrayType(f32x16.llvm, n), ir.Undefined)
+        for i, value in enumerate(lanes):
+            out = b.insert_value(out, value, i)
+        return out
+
+    return _op(f32x16 if n == 1 else types.UniTuple(f32x16, n), [ADDRESS, ADDRESS], emit)
 
 
-#: The halves at two addresses as floats: the first on lanes 0 and 1, the second on 2 and 3, then zeros.
-two_halves = _op(f32x16, [ADDRESS, ADDRESS], _two_halves)
+#: The half at each of two addresses, and two of them, as floats: on lanes 0 and 1 and lanes 2 and 3; zeros beyond.
+two_halves, two_pairs_of_halves = _halves(1), _halves(2)
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
@@ -280,6 +292,7 @@ fma = _lanewise("llvm.fmuladd", 3)
 maximum, minimum = _lanewise("llvm.maxnum", 2), _lanewise("llvm.minnum", 2)
 absolute, nearest, sqrt = (_lanewise(f"llvm.{name}", 1) for name in ("fabs", "rint", "sqrt"))
 
+negative = _op(f32x16, [f32x16], lambda b, v: b.fneg(v))
 splat_f32 = _op(f32x16, [types.float32], lambda b, x: splat(b, x, 16))
 splat_i32 = _op(i32x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I32), 16))
 splat_i16 = _op(i16x32, [types.int64], lambda b, x: splat(b, b.trunc(x, I16), 32))
@@ -534,7 +547,7 @@ def _take(b: ir.IRBuilder, counter: ir.Value) -> ir.Value:
     return b.atomic_rmw("add", b.inttoptr(counter, I64.as_pointer()), I64(1), "acq_rel")
 
 
-#: take(counter): the counter's value, one higher for whoever asks next. Threads share work so.
+#: take(counter): the counter's value, one higher for whoever asks next.
 take = _op(types.int64, [ADDRESS], _take)
 
 
@@ -542,8 +555,12 @@ def _watch(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return b.load_atomic(b.inttoptr(address, I64.as_pointer()), "acquire", 8, typ=I64)
 
 
-#: watch(address): an integer that another thread may be writing.
+#: watch(address): an integer that another thread may be writing; announce(address, value) writes one.
 watch = _op(types.int64, [ADDRESS], _watch)
+announce = _op(
+    types.void, [ADDRESS, types.int64],
+    lambda b, p, v: b.store_atomic(v, b.inttoptr(p, I64.as_pointer()), "release", 8),
+)  # fmt: skip
 
 
 def _pause(b: ir.IRBuilder) -> None:

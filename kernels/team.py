@@ -11,23 +11,23 @@ import sys
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 
-from .code import Call, Kernel, Library, address
-from .layout import COUNTER_STRIDE
+from .code import Call, Library, address
+from .layout import LINE
 
 
 class Program:
     """Calls in the form that a team walks; `Team.program` makes it."""
 
-    def __init__(self, calls: Sequence[Call], meet: Sequence[bool], walk: Kernel, **shared: Any) -> None:
-        self._calls = calls  # kept alive: the table has the addresses of their records
+    def __init__(self, calls: Sequence[Call], meet: Sequence[bool], n_threads: int) -> None:
+        self.calls = calls  # kept alive: the table has the addresses of their records
         rows = [(c.kernel.address, address(c.record), m) for c, m in zip(calls, meet, strict=True)]
-        self.counters = np.zeros(max(len(rows), 1) * COUNTER_STRIDE // 8, np.int64)
-        table, n_ops = np.array(rows, np.int64).reshape(len(rows), 3), np.array([len(rows)], np.int64)
-        self.walk = walk.bind(ops=table, counters=self.counters, n_ops=n_ops, **shared)
+        self.table, self.n_ops = np.array(rows, np.int64).reshape(len(rows), 3), np.array([len(rows)], np.int64)
+        self.counters = _lines(2 * len(rows) * n_threads)
+        self.turn = np.zeros(1, np.int64)
+        self.walk: Call | None = None
 
 
 class Team:
@@ -36,7 +36,7 @@ class Team:
     def __init__(self, library: Library, n_threads: int) -> None:
         self.n_threads = n_threads
         self._walk = library.get("program.run")
-        self._barrier, self._stop = np.zeros(8, np.int64), np.zeros(8, np.int64)
+        self._flags, self._stop, self._moment = _lines(n_threads), _lines(1), np.ones(1, np.int64)
         self._inboxes: list[SimpleQueue[int | None]] = [SimpleQueue() for _ in range(n_threads)]
         self._done: SimpleQueue[None] = SimpleQueue()
         for i in range(n_threads):
@@ -44,8 +44,12 @@ class Team:
 
     def program(self, calls: Sequence[Call], meet: Sequence[bool]) -> Program:
         """A program of these calls in this order; `meet[i]`: call i needs what earlier ones made, so wait for them."""
-        shared = {"barrier": self._barrier, "stop": self._stop, "give_way": _give_way()}
-        return Program(calls, meet, self._walk, **shared)
+        program = Program(calls, meet, self.n_threads)
+        program.walk = self._walk.bind(
+            ops=program.table, n_ops=program.n_ops, counters=program.counters, turn=program.turn,
+            flags=self._flags, stop=self._stop, moment=self._moment, give_way=_give_way(),
+        )  # fmt: skip
+        return program
 
     def run(self, program: Program, *, here: bool) -> None:
         """Run a program on all threads and wait for its end.
@@ -53,7 +57,7 @@ class Team:
         With `here`, the calling thread is one of them, which saves a wake-up: for short programs. Without, the caller
         only waits, so that a KeyboardInterrupt reaches it at once and stops the team between two kernels.
         """
-        program.counters.fill(0)
+        assert program.walk is not None
         record = address(program.walk.record)
         waiting = self.n_threads - here
         for inbox in self._inboxes[here:]:
@@ -68,8 +72,12 @@ class Team:
             self._stop[0] = 1
             for _ in range(waiting):
                 self._done.get()
-            self._stop[0] = self._barrier[0] = 0
+            self._stop[0] = 0
+            program.counters.fill(0)
             raise
+        finally:
+            self._moment[0] += program.n_ops[0] + 1
+            program.turn[0] ^= 1
 
     def close(self) -> None:
         """End the threads."""
@@ -80,6 +88,13 @@ class Team:
         while (record := self._inboxes[thread].get()) is not None:
             self._walk.run(record, thread, self.n_threads, 0)
             self._done.put(None)
+
+
+def _lines(n: int) -> np.ndarray:
+    """Zeroed memory of n cache lines, which begins at one."""
+    memory = np.zeros((n + 1) * LINE, np.uint8)
+    start = -address(memory) % LINE
+    return memory[start : start + n * LINE].view(np.int64)
 
 
 def _give_way() -> int:

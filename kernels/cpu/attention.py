@@ -29,9 +29,9 @@ from ..simd import (
     splat_f32,
     store,
     store_first,
-    take,
 )
 from .inner import join_pairs, load_tuple, outer, split_pairs, store_tuple, zeros
+from .share import claim
 
 # rows (a row is one head of one query) and vectors that the inner products take together
 _N, _V = (4, 4) if TARGET.n_registers == 32 else (2, 2)
@@ -53,7 +53,7 @@ def rope(layout: str) -> Any:
     ) -> None:  # fmt: skip
         half = n_rot // 2
         while True:
-            t = take(counter)
+            t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
             for head in range(n_heads):
@@ -84,7 +84,7 @@ def store_kv() -> Any:
     ) -> None:  # fmt: skip
         v_stride = (v_dim + 15) // 16 * 16
         while True:
-            t = take(counter)
+            t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
             page, place = get_i64(slots + 16 * t), get_i64(slots + 16 * t + 8)
@@ -178,7 +178,7 @@ def attend() -> Any:
         s = states + 16 * MAX_HEAD_ROWS
         scales = s + 4 * _N * PAGE
         while True:
-            task = take(counter)
+            task = claim(counter, thread, n_threads, n_blocks * n_kv_heads)
             if task >= n_blocks * n_kv_heads:
                 break
             block, kv_head = blocks + task // n_kv_heads * 32, task % n_kv_heads

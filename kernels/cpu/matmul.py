@@ -13,7 +13,6 @@ from .. import formats
 from ..code import Ref
 from ..layout import COLUMNS, F32_BYTES, Q8_BYTES, Q8_D, ROWS, SCRATCH, record_bytes
 from ..simd import (
-    fma,
     get_f32,
     inline,
     load_f32,
@@ -22,14 +21,14 @@ from ..simd import (
     reduce_add,
     splat_f32,
     store,
-    take,
     transpose,
 )
 from .inner import byte_group, dot_unit, load_tuple, outer, store_tuple
+from .share import claim
 from .units import unit_at
 
-_AHEAD = 4096
-_CHUNK = 64
+_LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time in matvec
+_AHEAD = 4096  # bytes that matvec asks for in advance: a page, as the CPU's own prefetching ends with each
 _TILES = 2  # tiles of rows that a thread takes at a time in matmul
 _MANY, _FEW = 12, 4  # tokens that the inner loops take together
 
@@ -44,25 +43,38 @@ def _write(out, value, bias, row, add):  # type: ignore[no-untyped-def]
     put_f32(out, value)
 
 
+def _least(fmt: formats.Format) -> Any:
+    """least(scales, mins) → what a unit's sums are multiplied by and subtracted: no format has an offset and mins."""
+    offset = float(fmt.offset)
+
+    @inline
+    def from_offset(scales, mins):  # type: ignore[no-untyped-def]
+        return splat_f32(offset) * scales
+
+    @inline
+    def from_mins(scales, mins):  # type: ignore[no-untyped-def]
+        return mins
+
+    return from_offset if offset else from_mins
+
+
 def _unit_dot(fmt: formats.Format) -> Any:
-    """dot(weights, x, column) → f32x16 whose lanes sum to the product of the unit that begins at `column`."""
-    unpack, offset = fmt.unpack, float(fmt.offset)
+    """dot(weights, record, column) → f32x16 whose lanes sum to the product of the unit at `column` of a record."""
+    unpack = fmt.unpack
     if fmt.is_float:
 
         @inline
-        def dot_floats(address, x, column):  # type: ignore[no-untyped-def]
-            return unpack(address) * load_f32(x + 4 * column)
+        def dot_floats(address, record, column):  # type: ignore[no-untyped-def]
+            return unpack(address) * load_f32(record + 4 * column)
 
         return dot_floats
 
-    dot = dot_unit(fmt.bits)
+    dot, least = dot_unit(fmt.bits), _least(fmt)
 
     @inline
-    def dot_bytes(address, x, column):  # type: ignore[no-untyped-def]
+    def dot_bytes(address, record, column):  # type: ignore[no-untyped-def]
         q, scales, mins = unpack(address)
-        record, within = x + column // COLUMNS * Q8_BYTES, column % COLUMNS
-        mins = fma(splat_f32(offset), scales, mins)
-        return dot(q, scales, mins, record + within, record + Q8_D + within // 4)
+        return dot(q, scales, least(scales, mins), record + column, record + Q8_D + column // 4)
 
     return dot_bytes
 
@@ -71,27 +83,33 @@ def matvec(name: str) -> Any:
     """For one token. x: its records; out: f32[n_rows]; bias: f32[n_rows] or 0; add: add to `out`."""
     fmt = formats.get(name)
     unit, n_bytes = fmt.columns, fmt.n_bytes
-    dot, address_of = _unit_dot(fmt), unit_at(fmt)
+    dot, address_of, x_bytes = _unit_dot(fmt), unit_at(fmt), record_bytes(name)
+    units = COLUMNS // unit  # of a record
 
     def body(
         thread: int, n_threads: int, counter: int,
         weights: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, bias: int, add: int, scratch: int,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        whole = n_columns // unit * unit
+        chunk = min(_MOST_ROWS, max(_LEAST_ROWS, n_rows // (8 * n_threads)))
+        whole = n_columns // COLUMNS
+        n_chunks = (n_rows + chunk - 1) // chunk
         while True:
-            first = take(counter) * _CHUNK
+            first = claim(counter, thread, n_threads, n_chunks) * chunk
             if first >= n_rows:
                 break
-            for row in range(first, min(first + _CHUNK, n_rows)):
-                address = weights + row * row_bytes
-                acc = splat_f32(0.0)
-                for i in range(n_columns // unit):
-                    for line in range(0, n_bytes, 64):
-                        prefetch(address + i * n_bytes + line + _AHEAD)
-                    acc = acc + dot(address + i * n_bytes, x, i * unit)
-                if whole < n_columns:
-                    acc = acc + dot(address_of(scratch, address, whole, n_columns), x, whole)
+            for row in range(first, min(first + chunk, n_rows)):
+                start = weights + row * row_bytes
+                address, record, acc = start, x, splat_f32(0.0)
+                for _ in range(whole):
+                    for i in range(units):
+                        for line in range(0, n_bytes, 64):
+                            prefetch(address + i * n_bytes + line + _AHEAD)
+                        acc = acc + dot(address + i * n_bytes, record, i * unit)
+                    address, record = address + units * n_bytes, record + x_bytes
+                for column in range(whole * COLUMNS, n_columns, unit):
+                    last = address_of(scratch, start, column, n_columns)
+                    acc = acc + dot(last, record, column - whole * COLUMNS)
                 _write(out + 4 * row, reduce_add(acc), bias, row, add)
 
     return body
@@ -111,7 +129,7 @@ _SUMS = _UNIT + 1024  # results, as f32[token][row of the chunk]
 
 def _tiler(fmt: formats.Format) -> Any:
     """tile(scratch, out, weights, row_bytes, n_rows, column, n_columns): unpack 16 rows of up to 256 columns."""
-    unpack, offset, unit = fmt.unpack, float(fmt.offset), fmt.columns
+    unpack, unit, least = fmt.unpack, fmt.columns, _least(fmt)
     n_vectors, address_of = unit // 64, unit_at(fmt)
 
     @inline
@@ -139,7 +157,7 @@ def _tiler(fmt: formats.Format) -> Any:
                     store(rowwise + 256 * r + at + 64 * j, q[j])
                 # a unit of 64 columns sets four lanes; what it writes beyond, the next unit overwrites
                 store(scales_at + 64 * r + at // 4, scales)
-                store(mins_at + 64 * r + at // 4, fma(splat_f32(offset), scales, mins))
+                store(mins_at + 64 * r + at // 4, least(scales, mins))
         for j in range(0, end - column, 64):
             transpose(rowwise + j, 256, out + 16 * j)
         transpose(scales_at, 64, out + _Q_TILE)
@@ -205,7 +223,7 @@ def matmul(name: str) -> Any:
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
         while True:
-            first = take(counter) * rows_taken
+            first = claim(counter, thread, n_threads, (n_rows + rows_taken - 1) // rows_taken) * rows_taken
             if first >= n_rows:
                 break
             for i in range(n_tokens * _TILES):

@@ -27,11 +27,11 @@ from ..simd import (
     splat_f32,
     store,
     store_first,
-    take,
     to_f32,
     to_i32,
 )
 from .inner import dequantise
+from .share import claim
 from .units import unit_at
 
 
@@ -60,7 +60,7 @@ def embed(name: str) -> Any:
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
         while True:
-            t = take(counter)
+            t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
             row, to = weights + get_i32(ids + 4 * t) * row_bytes, out + 4 * t * n_columns
@@ -80,7 +80,7 @@ def rms_norm() -> Any:
         x: int, weight: int, out: int, n_columns: int, eps: float, n_tokens: Ref,
     ) -> None:  # fmt: skip
         while True:
-            t = take(counter)
+            t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
             row, to = x + 4 * t * n_columns, out + 4 * t * n_columns
@@ -110,7 +110,7 @@ def swiglu() -> Any:
     ) -> None:  # fmt: skip
         n = n_tokens * n_columns
         while True:
-            first = take(counter) * COLUMNS
+            first = claim(counter, thread, n_threads, (n + COLUMNS - 1) // COLUMNS) * COLUMNS
             if first >= n:
                 break
             for i in range(first, min(first + COLUMNS, n), 16):
@@ -129,7 +129,7 @@ def add() -> Any:
     ) -> None:  # fmt: skip
         n = n_tokens * n_columns
         while True:
-            first = take(counter) * COLUMNS
+            first = claim(counter, thread, n_threads, (n + COLUMNS - 1) // COLUMNS) * COLUMNS
             if first >= n:
                 break
             for i in range(first, min(first + COLUMNS, n), 16):
@@ -146,7 +146,7 @@ def gather() -> Any:
         x: int, rows: int, out: int, n_columns: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         while True:
-            t = take(counter)
+            t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
             row = x + 4 * get_i32(rows + 4 * t) * n_columns
@@ -168,7 +168,7 @@ def pack_floats() -> Any:
     ) -> None:  # fmt: skip
         n_records = (n_columns + COLUMNS - 1) // COLUMNS * n_tokens
         while True:
-            i = take(counter)
+            i = claim(counter, thread, n_threads, n_records)
             if i >= n_records:
                 break
             column, t = i // n_tokens * COLUMNS, i % n_tokens
@@ -206,7 +206,7 @@ def pack_bytes() -> Any:
     ) -> None:  # fmt: skip
         n_records = (n_columns + COLUMNS - 1) // COLUMNS * n_tokens
         while True:
-            i = take(counter)
+            i = claim(counter, thread, n_threads, n_records)
             if i >= n_records:
                 break
             column, t = i // n_tokens * COLUMNS, i % n_tokens

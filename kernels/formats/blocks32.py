@@ -10,13 +10,15 @@ from ..simd import (
     inline,
     lanes_i16,
     load_i8x16,
-    load_i8x32,
     join_8x32,
+    load_i8x32,
+    negative,
     splat_f32,
     splat_i8,
     splat_i16,
     twice_8x16,
     two_halves,
+    two_pairs_of_halves,
 )
 from . import Format
 
@@ -43,7 +45,8 @@ def _unpack_q4_0(p):  # type: ignore[no-untyped-def]
 
 @inline
 def _unpack_q4_1(p):  # type: ignore[no-untyped-def]
-    return (nibbles(p + 4, p + 24),), two_halves(p, p + 20), splat_f32(0.0) - two_halves(p + 2, p + 22)
+    d, m = two_pairs_of_halves(p, p + 20)
+    return (nibbles(p + 4, p + 24),), d, negative(m)
 
 
 @inline
@@ -55,7 +58,8 @@ def _unpack_q5_0(p):  # type: ignore[no-untyped-def]
 @inline
 def _unpack_q5_1(p):  # type: ignore[no-untyped-def]
     q = nibbles(p + 8, p + 32) | _fifth_bits(p + 4, p + 28)
-    return (q,), two_halves(p, p + 24), splat_f32(0.0) - two_halves(p + 2, p + 26)
+    d, m = two_pairs_of_halves(p, p + 24)
+    return (q,), d, negative(m)
 
 
 @inline

@@ -1,0 +1,27 @@
+"""How threads share the items of an operation.
+
+Each thread owns an equal, contiguous share and takes items off its own counter, a cache line of its own; who has
+finished helps the others. So threads hardly ever touch the same line, memory is read in long runs, and fast and
+slow cores still finish together.
+"""
+
+from __future__ import annotations
+
+from ..layout import LINE
+from ..simd import inline, take, watch
+
+
+@inline
+def claim(counters, thread, n_threads, n_items):  # type: ignore[no-untyped-def]
+    """The next item for this thread to do; n_items or more when none is left. counters: a line for each thread."""
+    helps = n_threads if n_items > n_threads else 1
+    for i in range(helps):
+        owner = (thread + i) % n_threads
+        first = (n_items * owner + n_threads - 1) // n_threads
+        end = (n_items * (owner + 1) + n_threads - 1) // n_threads
+        counter = counters + LINE * owner
+        if first + watch(counter) < end:
+            item = first + take(counter)
+            if item < end:
+                return item
+    return n_items
