@@ -153,7 +153,8 @@ class _writable:
     """The cache folder, or a temporary one in its place where it cannot be written."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.temporary = folder, None
+        self.folder = folder
+        self.temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Path:
         try:

@@ -41,10 +41,12 @@ def _lower(function: Callable[..., Any], slots: dict[str, Any]) -> tuple[str, st
     """(LLVM IR before any optimisation, the function's symbol in it)."""
     from numba import njit, types
 
-    kinds = [types.int64] * N_RUN_ARGUMENTS
+    from .simd import NUMBA_OPTIONS
+
+    kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
     kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
-    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled = njit(types.void(*kinds), **options)(function).overloads[tuple(kinds)]
+    dispatcher: Any = njit(types.void(*kinds), **NUMBA_OPTIONS)(function)
+    compiled = dispatcher.overloads[tuple(kinds)]
     return compiled.library.get_llvm_str(), compiled.fndesc.mangled_name
 
 

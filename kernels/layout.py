@@ -33,6 +33,7 @@ def record_bytes(fmt: str) -> int:
     """Bytes of one activation record for weights of this type."""
     return F32_BYTES if fmt in FLOATS else Q8_BYTES
 
+
 OP_BYTES = 24  # of an operation in a program: kernel, arguments, whether the threads meet first
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
 MAX_HEAD_ROWS = 128  # heads that may share one key head

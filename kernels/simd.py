@@ -49,6 +49,9 @@ i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
 i8x8, i16x8, f16x16 = Vector("i8", 8), Vector("i16", 8), Vector("f16", 16)
 ADDRESS = types.int64
 
+#: For njit: no exceptions, and none of the wrappers that Python would call.
+NUMBA_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 # --- making operations ---------------------------------------------------------------------------
 
@@ -120,7 +123,7 @@ def stored(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, offset: in
 
 def inline(function: Callable[..., Any]) -> Any:
     """Mark a function that kernels call; it is always inlined into them."""
-    return njit(function, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return njit(**NUMBA_OPTIONS)(function)
 
 
 # --- operators: + - * & | ^ << >> on vectors of one type -----------------------------------------
@@ -252,16 +255,15 @@ load_f16 = _op(f32x16, [ADDRESS], lambda b, p: _half_to_float(b, loaded(b, p, i1
 load_bf16 = _op(f32x16, [ADDRESS], lambda b, p: _bf16_to_float(b, loaded(b, p, i16x16.llvm)))
 store_f16 = _op(types.void, [ADDRESS, f32x16], lambda b, p, v: stored(b, p, _float_to_half(b, v)))
 get_f16 = _op(types.float32, [ADDRESS], half_at)
-put_f16 = _op(
-    types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _float_to_half(b, splat(b, v, 1)))
-)
+put_f16 = _op(types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _float_to_half(b, splat(b, v, 1))))
 
 
-def _halves(n: int) -> Any:
+def _spread_halves(n: int) -> Any:
     """An operation: n halves from each of two addresses → n vectors: its first on lanes 0 and 1, second on 2 and 3."""
 
     def emit(b: ir.IRBuilder, p: ir.Value, q: ir.Value) -> ir.Value:
-        both = shuffled(b, *(loaded(b, address, ir.VectorType(I16, n)) for address in (p, q)), range(2 * n))
+        first, second = (loaded(b, at, ir.VectorType(I16, n)) for at in (p, q))
+        both = shuffled(b, first, second, range(2 * n))
         values, none = _half_to_float(b, both), constant(F32, [0.0] * 2 * n)
         lanes = [shuffled(b, values, none, [i, i, n + i, n + i, *[2 * n] * 12]) for i in range(n)]
         if n == 1:
@@ -275,7 +277,7 @@ def _halves(n: int) -> Any:
 
 
 #: The half at each of two addresses, and two of them, as floats: on lanes 0 and 1 and lanes 2 and 3; zeros beyond.
-two_halves, two_pairs_of_halves = _halves(1), _halves(2)
+two_halves, two_pairs_of_halves = _spread_halves(1), _spread_halves(2)
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
@@ -410,7 +412,6 @@ def lanes_i16(values: Sequence[int]) -> Any:
     return _op(i16x32, [], lambda b: constant(I16, values))
 
 
-
 def _int_bytes(lanes: Sequence[int], n_ints: int) -> Any:
     """An operation giving 16 of the bytes of one or two 64-bit integers."""
 
@@ -444,7 +445,7 @@ def table16(values: Sequence[int]) -> Any:
             ]
             while len(parts) > 1:
                 n = 2 * parts[0].type.count
-                parts = [shuffled(b, *pair, range(n)) for pair in zip(*[iter(parts)] * 2, strict=True)]
+                parts = [shuffled(b, low, high, range(n)) for low, high in zip(parts[::2], parts[1::2], strict=True)]
             return parts[0]
 
         if TARGET.name.startswith("avx512"):
@@ -495,8 +496,8 @@ def dot4(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) ->
     if TARGET.dot == "maddubs512":
         return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"))
     if TARGET.dot == "maddubs256":
-        names = "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"
-        return _halves(b, lambda c, q, a: b.add(c, _maddubs(b, q, a, bits, *names)), acc, q, a)
+        pairs, fours = "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"
+        return _halves(b, lambda c, q, a: b.add(c, _maddubs(b, q, a, bits, pairs, fours)), acc, q, a)
     wide = ir.VectorType(I32, 64)
     product = b.mul(b.zext(q, wide), b.sext(a, wide))
     for i in range(4):
@@ -519,7 +520,7 @@ def _halves(b: ir.IRBuilder, operation: Callable[..., ir.Value], *values: ir.Val
         size = [v.type.count // 2 for v in values]
         cut = [shuffled(b, v, None, range(half * n, half * n + n)) for v, n in zip(values, size, strict=True)]
         parts.append(operation(*cut))
-    return shuffled(b, *parts, range(2 * parts[0].type.count))
+    return shuffled(b, parts[0], parts[1], range(2 * parts[0].type.count))
 
 
 def _maddubs(b: ir.IRBuilder, q: ir.Value, a: ir.Value, bits: int, pairs: str, fours: str) -> ir.Value:

@@ -147,7 +147,9 @@ class _Writer:
             )  # fmt: skip
         elif isinstance(op, Norm):
             x, weight = p.buffer(op.x), p.floats(op.weight)
-            self._step("rows.rms_norm", [x], [out], x=x, weight=weight, out=out, n_columns=width, eps=op.eps, n_tokens=n)
+            self._step(
+                "rows.rms_norm", [x], [out], x=x, weight=weight, out=out, n_columns=width, eps=op.eps, n_tokens=n
+            )
         elif isinstance(op, Linear):
             self._linear(op, i in p._residual)
         elif isinstance(op, Rope):

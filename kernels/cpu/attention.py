@@ -109,7 +109,7 @@ def attend() -> Any:
     none, load, save = zeros(_N * _V), load_tuple(_N), store_tuple(_N)
 
     @inline
-    def page_scores(s, q, keys, head_dim):  # type: ignore[no-untyped-def]
+    def page_scores(s, q, keys, head_dim):
         """s: f32[_N][PAGE] = q·keys for _N rows of q."""
         for first in range(0, PAGE, 16 * _V):
             acc = none()
@@ -120,7 +120,7 @@ def attend() -> Any:
                     store(s + 4 * (r * PAGE + first + 16 * i), acc[r * _V + i])
 
     @inline
-    def soften(s, n, state):  # type: ignore[no-untyped-def]
+    def soften(s, n, state):
         """Turn the first n scores of a row into weights; gives what the sums so far must be scaled by.
 
         state: f32[2], the largest score and the sum of the weights so far.
@@ -142,7 +142,7 @@ def attend() -> Any:
         return scale
 
     @inline
-    def add_values(o, s, scales, values, n_keys, stride):  # type: ignore[no-untyped-def]
+    def add_values(o, s, scales, values, n_keys, stride):
         """o: f32[_N][stride] = o·scale + weights·values."""
         for r in range(_N):
             scale = load_f32(scales + 64 * r)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..layout import F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
+from ..layout import Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
 from ..simd import (
     F32,
     I32,
@@ -42,15 +42,17 @@ def dot_unit(bits: int) -> Any:
     """
 
     @intrinsic
-    def dot_unit(context, q, scales, mins, record, lane):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def dot_unit(context, q, scales, mins, record, lane):
+        def codegen(context, b, sig, args):
             q, scales, mins, record, lane = args
             scaled = b.fmul(scales, loaded(b, lane, f32x16.llvm))
             parts = []
             for j in range(q.type.count):
                 a = loaded(b, record, i8x64.llvm, 64 * j)
                 dots = dot4(b, constant(I32, [0] * 16), b.extract_value(q, j), a, bits)
-                parts.append((b.sitofp(dots, f32x16.llvm), shuffled(b, scaled, None, [4 * j + i // 4 for i in range(16)])))
+                parts.append(
+                    (b.sitofp(dots, f32x16.llvm), shuffled(b, scaled, None, [4 * j + i // 4 for i in range(16)]))
+                )
             sums = loaded(b, lane, f32x16.llvm, Q8_SUM16 - Q8_D)
             total = b.fneg(b.fmul(mins, sums))
             for dots, scale in parts[::2]:
@@ -71,8 +73,8 @@ def dequantise(offset: int) -> Any:
     """dequantise(out, q, scales, mins): store the columns of a unit as f32, scale·(q - offset) - min."""
 
     @intrinsic
-    def store(context, out, q, scales, mins):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def store(context, out, q, scales, mins):
+        def codegen(context, b, sig, args):
             out, q, scales, mins = args
             for i in range(4 * q.type.count):
                 sixteen = shuffled(b, b.extract_value(q, i // 4), None, range(i % 4 * 16, i % 4 * 16 + 16))
@@ -94,8 +96,8 @@ def byte_group(group: int, bits: int, mins_offset: int) -> Any:
     """
 
     @intrinsic
-    def step(context, acc, q, scales, record, place):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def step(context, acc, q, scales, record, place):
+        def codegen(context, b, sig, args):
             acc, q, scales, record, place = args
             n = acc.type.count
             record = [b.add(record, I64(Q8_BYTES * t)) for t in range(n)]
@@ -140,8 +142,8 @@ def outer(kind: str, n_rows: int, n_vectors: int) -> Any:
     """
 
     @intrinsic
-    def step(context, acc, a, stride, vectors):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def step(context, acc, a, stride, vectors):
+        def codegen(context, b, sig, args):
             acc, a, stride, vectors = args
             values = [_READERS[kind](b, vectors, i) for i in range(n_vectors)]
             for r in range(n_rows):
@@ -161,7 +163,7 @@ def zeros(n: int) -> Any:
     kind = types.UniTuple(f32x16, n)
 
     @intrinsic
-    def make(context):  # type: ignore[no-untyped-def]
+    def make(context):
         return kind(), lambda context, b, sig, args: ir.Constant(context.get_value_type(kind), [[0.0] * 16] * n)
 
     return make
@@ -172,8 +174,8 @@ def load_tuple(n: int) -> Any:
     kind = types.UniTuple(f32x16, n)
 
     @intrinsic
-    def load(context, address, stride):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def load(context, address, stride):
+        def codegen(context, b, sig, args):
             out = ir.Constant(context.get_value_type(kind), ir.Undefined)
             for i in range(n):
                 at = b.add(args[0], b.mul(args[1], I64(i)))
@@ -190,8 +192,8 @@ def store_tuple(n: int) -> Any:
     kind = types.UniTuple(f32x16, n)
 
     @intrinsic
-    def store(context, address, stride, acc):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def store(context, address, stride, acc):
+        def codegen(context, b, sig, args):
             for i in range(n):
                 at = b.add(args[0], b.mul(args[1], I64(i)))
                 b.store(b.extract_value(args[2], i), b.inttoptr(at, f32x16.llvm.as_pointer())).align = 1
@@ -206,8 +208,8 @@ def _pairwise(lanes: tuple[list[int], list[int]]) -> Any:
     kind = types.UniTuple(f32x16, 2)
 
     @intrinsic
-    def both(context, x, y):  # type: ignore[no-untyped-def]
-        def codegen(context, b, sig, args):  # type: ignore[no-untyped-def]
+    def both(context, x, y):
+        def codegen(context, b, sig, args):
             out = ir.Constant(context.get_value_type(kind), ir.Undefined)
             for i in range(2):
                 out = b.insert_value(out, shuffled(b, *args, lanes[i]), i)

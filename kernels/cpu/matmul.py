@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import formats
 from ..code import Ref
-from ..layout import COLUMNS, F32_BYTES, Q8_BYTES, Q8_D, ROWS, SCRATCH, record_bytes
+from ..layout import COLUMNS, F32_BYTES, Q8_D, ROWS, SCRATCH, record_bytes
 from ..simd import (
     get_f32,
     inline,
@@ -34,7 +34,7 @@ _MANY, _FEW = 12, 4  # tokens that the inner loops take together
 
 
 @inline
-def _write(out, value, bias, row, add):  # type: ignore[no-untyped-def]
+def _write(out, value, bias, row, add):
     """One result: plus the row's bias where there is one, onto what is there where `add` is set."""
     if bias:
         value += get_f32(bias + 4 * row)
@@ -48,11 +48,11 @@ def _least(fmt: formats.Format) -> Any:
     offset = float(fmt.offset)
 
     @inline
-    def from_offset(scales, mins):  # type: ignore[no-untyped-def]
+    def from_offset(scales, mins):
         return splat_f32(offset) * scales
 
     @inline
-    def from_mins(scales, mins):  # type: ignore[no-untyped-def]
+    def from_mins(scales, mins):
         return mins
 
     return from_offset if offset else from_mins
@@ -64,7 +64,7 @@ def _unit_dot(fmt: formats.Format) -> Any:
     if fmt.is_float:
 
         @inline
-        def dot_floats(address, record, column):  # type: ignore[no-untyped-def]
+        def dot_floats(address, record, column):
             return unpack(address) * load_f32(record + 4 * column)
 
         return dot_floats
@@ -72,7 +72,7 @@ def _unit_dot(fmt: formats.Format) -> Any:
     dot, least = dot_unit(fmt.bits), _least(fmt)
 
     @inline
-    def dot_bytes(address, record, column):  # type: ignore[no-untyped-def]
+    def dot_bytes(address, record, column):
         q, scales, mins = unpack(address)
         return dot(q, scales, least(scales, mins), record + column, record + Q8_D + column // 4)
 
@@ -133,7 +133,7 @@ def _tiler(fmt: formats.Format) -> Any:
     n_vectors, address_of = unit // 64, unit_at(fmt)
 
     @inline
-    def tile_floats(scratch, out, weights, row_bytes, n_rows, column, n_columns):  # type: ignore[no-untyped-def]
+    def tile_floats(scratch, out, weights, row_bytes, n_rows, column, n_columns):
         end = min(column + COLUMNS, n_columns)
         rowwise = scratch + _ROWWISE
         for r in range(ROWS):
@@ -144,7 +144,7 @@ def _tiler(fmt: formats.Format) -> Any:
             transpose(rowwise + 4 * j, 1024, out + 64 * j)
 
     @inline
-    def tile_bytes(scratch, out, weights, row_bytes, n_rows, column, n_columns):  # type: ignore[no-untyped-def]
+    def tile_bytes(scratch, out, weights, row_bytes, n_rows, column, n_columns):
         end = min(column + COLUMNS, n_columns)
         rowwise = scratch + _ROWWISE
         scales_at, mins_at = rowwise + _Q_TILE, rowwise + _Q_TILE + _SCALES_TILE + 64
@@ -173,7 +173,7 @@ def _multiplier(fmt: formats.Format, n_tokens: int) -> Any:
         step = outer("f32", n_tokens, 1)
 
         @inline
-        def multiply_floats(tile, x, sums, stride, n_columns):  # type: ignore[no-untyped-def]
+        def multiply_floats(tile, x, sums, stride, n_columns):
             acc = load(sums, stride)
             for c in range(n_columns):
                 acc = step(acc, x + 4 * c, F32_BYTES, tile + 64 * c)
@@ -185,7 +185,7 @@ def _multiplier(fmt: formats.Format, n_tokens: int) -> Any:
     step = byte_group(group, fmt.bits, _SCALES_TILE)
 
     @inline
-    def multiply_bytes(tile, x, sums, stride, n_columns):  # type: ignore[no-untyped-def]
+    def multiply_bytes(tile, x, sums, stride, n_columns):
         acc = load(sums, stride)
         for g in range((n_columns + group - 1) // group):
             acc = step(acc, tile + 16 * group * g, tile + _Q_TILE + 4 * group * g, x, g)
@@ -201,7 +201,7 @@ def matmul(name: str) -> Any:
     x_bytes, rows_taken, stride = record_bytes(name), _TILES * ROWS, _TILES * ROWS * 4
 
     @inline
-    def block(scratch, x, n_tokens, n_columns):  # type: ignore[no-untyped-def]
+    def block(scratch, x, n_tokens, n_columns):
         """The tiles in scratch memory with up to 256 columns of every token."""
         sums, t = scratch + _SUMS, 0
         while t < n_tokens:
@@ -241,4 +241,3 @@ def matmul(name: str) -> Any:
                     _write(out + 4 * (t * n_rows + r), value, bias, r, add)
 
     return body
-

@@ -17,7 +17,7 @@ _SPINS = 20000
 
 
 @inline
-def _meet(flags, thread, n_threads, moment, stop, give_way):  # type: ignore[no-untyped-def]
+def _meet(flags, thread, n_threads, moment, stop, give_way):
     """Wait until all threads have announced this moment, or `stop` is set."""
     announce(flags + LINE * thread, moment)
     spins = 0

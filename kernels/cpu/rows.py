@@ -42,13 +42,13 @@ def embed(name: str) -> Any:
     if fmt.is_float:
 
         @inline
-        def unpack_to(scratch, address):  # type: ignore[no-untyped-def]
+        def unpack_to(scratch, address):
             store(scratch, unpack(address))
     else:
         put = dequantise(fmt.offset)
 
         @inline
-        def unpack_to(scratch, address):  # type: ignore[no-untyped-def]
+        def unpack_to(scratch, address):
             q, scales, mins = unpack(address)
             put(scratch, q, scales, mins)
 
@@ -97,7 +97,7 @@ def rms_norm() -> Any:
 
 
 @inline
-def _silu(v):  # type: ignore[no-untyped-def]
+def _silu(v):
     return divide(v, splat_f32(1.0) + exp(splat_f32(0.0) - v))
 
 
@@ -180,7 +180,7 @@ def pack_floats() -> Any:
 
 
 @inline
-def _pack_group(record, g, low, high):  # type: ignore[no-untyped-def]
+def _pack_group(record, g, low, high):
     """Quantise 32 columns, the record's group g."""
     largest = reduce_max(maximum(absolute(low), absolute(high)))
     d = largest / 127.0

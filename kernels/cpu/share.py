@@ -12,7 +12,7 @@ from ..simd import inline, take, watch
 
 
 @inline
-def claim(counters, thread, n_threads, n_items):  # type: ignore[no-untyped-def]
+def claim(counters, thread, n_threads, n_items):
     """The next item for this thread to do; n_items or more when none is left. counters: a line for each thread."""
     helps = n_threads if n_items > n_threads else 1
     for i in range(helps):

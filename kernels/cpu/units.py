@@ -16,7 +16,7 @@ def unit_at(fmt: Format) -> Any:
     unit, n_bytes = fmt.columns, fmt.n_bytes
 
     @inline
-    def address(spare, row, column, n_columns):  # type: ignore[no-untyped-def]
+    def address(spare, row, column, n_columns):
         at, rest = row + column // unit * n_bytes, n_columns - column
         if rest >= unit:
             return at

@@ -34,5 +34,7 @@ class Format(NamedTuple):
 
 def get(name: str) -> Format:
     """The format of a GGUF tensor type, such as "Q4_K"."""
-    family = "floats" if name in FLOATS else "k_quants" if name.endswith("_K") else "iq4" if "IQ" in name else "blocks32"
+    family = (
+        "floats" if name in FLOATS else "k_quants" if name.endswith("_K") else "iq4" if "IQ" in name else "blocks32"
+    )
     return getattr(importlib.import_module(f"{__name__}.{family}"), name)

@@ -8,9 +8,9 @@ from ..simd import (
     bits_as_bytes,
     get_u32,
     inline,
+    join_8x32,
     lanes_i16,
     load_i8x16,
-    join_8x32,
     load_i8x32,
     negative,
     splat_f32,
@@ -26,44 +26,44 @@ _LOW_HIGH = lanes_i16(([0] * 8 + [4] * 8) * 2)
 
 
 @inline
-def nibbles(p, r):  # type: ignore[no-untyped-def]
+def nibbles(p, r):
     """16 bytes from each of two addresses → 64 columns: the low nibbles, then the high ones, of each."""
     both = twice_8x16(load_i8x16(p), load_i8x16(r))
     return as_i8(as_i16(both) >> _LOW_HIGH()) & splat_i8(15)
 
 
 @inline
-def _fifth_bits(p, r):  # type: ignore[no-untyped-def]
+def _fifth_bits(p, r):
     """32 bits from each of two addresses → 16 or 0 for each of 64 columns."""
     return as_i8(as_i16(bits_as_bytes(get_u32(p) | get_u32(r) << 32)) << splat_i16(4))
 
 
 @inline
-def _unpack_q4_0(p):  # type: ignore[no-untyped-def]
+def _unpack_q4_0(p):
     return (nibbles(p + 2, p + 20),), two_halves(p, p + 18), splat_f32(0.0)
 
 
 @inline
-def _unpack_q4_1(p):  # type: ignore[no-untyped-def]
+def _unpack_q4_1(p):
     d, m = two_pairs_of_halves(p, p + 20)
     return (nibbles(p + 4, p + 24),), d, negative(m)
 
 
 @inline
-def _unpack_q5_0(p):  # type: ignore[no-untyped-def]
+def _unpack_q5_0(p):
     q = nibbles(p + 6, p + 28) | _fifth_bits(p + 2, p + 24)
     return (q,), two_halves(p, p + 22), splat_f32(0.0)
 
 
 @inline
-def _unpack_q5_1(p):  # type: ignore[no-untyped-def]
+def _unpack_q5_1(p):
     q = nibbles(p + 8, p + 32) | _fifth_bits(p + 4, p + 28)
     d, m = two_pairs_of_halves(p, p + 24)
     return (q,), d, negative(m)
 
 
 @inline
-def _unpack_q8_0(p):  # type: ignore[no-untyped-def]
+def _unpack_q8_0(p):
     q = join_8x32(load_i8x32(p + 2), load_i8x32(p + 36)) ^ splat_i8(128)
     return (q,), two_halves(p, p + 34), splat_f32(0.0)
 

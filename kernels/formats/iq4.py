@@ -11,12 +11,12 @@ _step = table16([step + 128 for step in _STEPS])
 
 
 @inline
-def _unpack_iq4_nl(p):  # type: ignore[no-untyped-def]
+def _unpack_iq4_nl(p):
     return (_step(nibbles(p + 2, p + 20)),), two_halves(p, p + 18), splat_f32(0.0)
 
 
 @inline
-def _unpack_iq4_xs(p):  # type: ignore[no-untyped-def]
+def _unpack_iq4_xs(p):
     # eight scales of 6 bits: spread 4-bit and 2-bit fields over the bytes of an integer
     low, high = get_u32(p + 4), get_u16(p + 2)
     low = (low | low << 16) & 0x0000FFFF0000FFFF

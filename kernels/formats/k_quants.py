@@ -24,7 +24,7 @@ from ..simd import (
 from . import Format
 
 
-def _shifts(low: int, high: int):  # type: ignore[no-untyped-def]
+def _shifts(low: int, high: int):
     """Shift counts: `low` for the first 32 bytes, `high` for the others."""
     return lanes_i16([low] * 16 + [high] * 16)
 
@@ -34,19 +34,19 @@ _0_2, _4_6, _0_4 = _shifts(0, 2), _shifts(4, 6), _shifts(0, 4)
 
 
 @inline
-def _bits(q, shifts, mask):  # type: ignore[no-untyped-def]
+def _bits(q, shifts, mask):
     """The bits under `mask` of each byte of q, after shifting right."""
     return as_i8(as_i16(q) >> shifts) & splat_i8(mask)
 
 
 @inline
-def _raise(q, n):  # type: ignore[no-untyped-def]
+def _raise(q, n):
     """Shift bytes left by n bits; none of them may lose any."""
     return as_i8(as_i16(q) << splat_i16(n))
 
 
 @inline
-def _scales_and_mins(address):  # type: ignore[no-untyped-def]
+def _scales_and_mins(address):
     """Q4_K's and Q5_K's: d, dmin, and 12 bytes that hold eight scales and eight mins of 6 bits."""
     a, b, c = get_u32(address + 4), get_u32(address + 8), get_u32(address + 12)
     scales = (a & 0x3F3F3F3F) | ((c & 0x0F0F0F0F) | ((a >> 2) & 0x30303030)) << 32
@@ -58,19 +58,19 @@ def _scales_and_mins(address):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _nibbles(address):  # type: ignore[no-untyped-def]
+def _nibbles(address):
     """32 bytes → 64 columns: the low nibbles, then the high ones."""
     return _bits(twice_8x32(load_i8x32(address)), _0_4(), 15)
 
 
 @inline
-def _unpack_q4_k(p):  # type: ignore[no-untyped-def]
+def _unpack_q4_k(p):
     scales, mins = _scales_and_mins(p)
     return (_nibbles(p + 16), _nibbles(p + 48), _nibbles(p + 80), _nibbles(p + 112)), scales, mins
 
 
 @inline
-def _unpack_q5_k(p):  # type: ignore[no-untyped-def]
+def _unpack_q5_k(p):
     scales, mins = _scales_and_mins(p)
     high = twice_8x32(load_i8x32(p + 16))
     q = (
@@ -83,7 +83,7 @@ def _unpack_q5_k(p):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _unpack_q6_k(p):  # type: ignore[no-untyped-def]
+def _unpack_q6_k(p):
     scales = signed_to_f32(load_i8x16(p + 192)) * splat_f32(get_f16(p + 208))
     low, high = (load_i8x64(p), load_i8x64(p + 64)), (load_i8x32(p + 128), load_i8x32(p + 160))
     above0, above1 = twice_8x32(high[0]), twice_8x32(high[1])
@@ -98,7 +98,7 @@ def _unpack_q6_k(p):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _unpack_q3_k(p):  # type: ignore[no-untyped-def]
+def _unpack_q3_k(p):
     a, b, t = get_u32(p + 96), get_u32(p + 100), get_u32(p + 104)
     first = (a & 0x0F0F0F0F) | (t & 0x03030303) << 4
     second = (b & 0x0F0F0F0F) | ((t >> 2) & 0x03030303) << 4
@@ -117,7 +117,7 @@ def _unpack_q3_k(p):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _unpack_q2_k(p):  # type: ignore[no-untyped-def]
+def _unpack_q2_k(p):
     a, b = get_u32(p) | get_u32(p + 4) << 32, get_u32(p + 8) | get_u32(p + 12) << 32
     low = 0x0F0F0F0F0F0F0F0F
     scales = bytes_to_f32(sixteen_bytes(a & low, b & low)) * splat_f32(get_f16(p + 80))
