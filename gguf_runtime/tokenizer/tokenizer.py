@@ -1,0 +1,123 @@
+"""The tokenizer of a model: text → token ids → text, by the rules of llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..loader import Value
+from . import pretokenizers
+from .bpe import BytePairEncoding
+from .special import SpecialTokens
+from .spm import SentencePiece
+from .stream import StreamDecoder
+from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError, Vocabulary
+
+#: tokenizer.ggml.model → ids of special tokens where the file does not name them.
+_DEFAULT_IDS: dict[str, dict[str, int]] = {
+    "llama": {"bos": 1, "eos": 2, "unk": 0},
+    "gpt2": {"bos": 11, "eos": 11},
+    "gemma4": {},
+}
+
+
+class Tokenizer:
+    """n_vocab: number of tokens; bos_id, eos_id: begin and end of a text; eog_ids: any of them ends generation;
+    special_ids: tokens that are no text; add_bos, add_eos: whether encoding adds those."""
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
+        """The tokenizer that a GGUF file's metadata describe. Raises TokenizerError, GGUFError."""
+        return cls(metadata)
+
+    def __init__(self, metadata: Mapping[str, Value]) -> None:
+        model = metadata.get("tokenizer.ggml.model")
+        if not isinstance(model, str) or model not in _DEFAULT_IDS:
+            found = "missing" if model is None else f"{model!r}, which is not supported"
+            raise TokenizerError(f"tokenizer.ggml.model is {found}; ggrun knows {', '.join(_DEFAULT_IDS)}")
+        self._vocabulary = vocabulary = Vocabulary(metadata, _DEFAULT_IDS[model])
+        self._model: SentencePiece | BytePairEncoding
+        add_bos = True
+        if model == "llama":
+            self._model = SentencePiece(vocabulary, vocabulary.special_id("unk"))
+        else:
+            pre = pretokenizers.find("gemma4" if model == "gemma4" else metadata.get("tokenizer.ggml.pre"))
+            self._model = BytePairEncoding(vocabulary, metadata, pre)
+            add_bos = pre.add_bos
+        self._special = SpecialTokens(vocabulary, metadata)
+
+        self.n_vocab = len(vocabulary)
+        self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
+        self.eog_ids = vocabulary.eog_ids
+        self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
+        self.add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos)) and self.bos_id is not None
+        self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False)) and self.eos_id is not None
+        # SentencePiece takes each text, and each part of one after a special token, to begin with a space
+        self._add_space = model == "llama" and bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        add_special: with BOS and EOS, where the model has them added. parse_special: control tokens that are
+        written out in the text, as a chat template writes them, become these tokens.
+        """
+        ids = [self.bos_id] if add_special and self.add_bos and self.bos_id is not None else []
+        after_special = True
+        for fragment in self._special.part(_valid(text), parse_special):
+            if isinstance(fragment, int):
+                ids.append(fragment)
+            else:
+                ids += self._model.encode(" " + fragment if self._add_space and after_special else fragment)
+            after_special = isinstance(fragment, int)
+        if add_special and self.add_eos and self.eos_id is not None:
+            ids.append(self.eos_id)
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of tokens, without the space that encoding added before it; for parts of one see decoder().
+
+        skip_special leaves out control tokens. Bytes that are not UTF-8 become U+FFFD.
+        """
+        pieces = [self.token_bytes(id) for id in ids if not (skip_special and id in self.special_ids)]
+        if pieces and self._add_space:
+            pieces[0] = pieces[0].removeprefix(b" ")
+        return b"".join(pieces).decode(errors="replace")
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder of tokens as they are generated."""
+        return StreamDecoder(self.token_bytes)
+
+    def token_bytes(self, id: int) -> bytes:
+        """What a token stands for: bytes of text, or the text of a special token. Raises TokenizerError."""
+        token = self._token(id)
+        token_type = self._vocabulary.types[id]
+        if token_type == NORMAL:
+            return self._model.decode(token)
+        if token_type == BYTE:
+            return _byte(token)
+        return b"" if token_type == UNUSED else token
+
+    def piece(self, id: int) -> str:
+        """A token as the vocabulary has it. Raises TokenizerError."""
+        return self._token(id).decode(errors="replace")
+
+    def _token(self, id: int) -> bytes:
+        if not 0 <= id < self.n_vocab:
+            raise TokenizerError(f"token {id} is not in the vocabulary, which has {self.n_vocab}")
+        return self._vocabulary.tokens[id]
+
+
+def _byte(token: bytes) -> bytes:
+    """<0xXX> → that byte."""
+    try:
+        return bytes.fromhex(token[3:5].decode("ascii"))
+    except ValueError:
+        return token
+
+
+def _valid(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which have no bytes in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
