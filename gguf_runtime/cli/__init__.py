@@ -1,5 +1,5 @@
-"""The command line, `ggrun`."""
+"""The command line, `ggrun`. Start-up is part of every answer, so imports wait until they are needed."""
 
+from .app import main
 
-def main() -> None:
-    raise SystemExit("ggrun: under construction")
+__all__ = ["main"]

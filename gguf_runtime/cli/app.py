@@ -1,0 +1,84 @@
+"""`ggrun`: its commands, and how the process ends.
+
+Exit codes: 0 done (or the reader of our output left), 1 failed, 2 wrong usage, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from .. import __version__
+from . import process
+
+#: Command → what it is for. Each is `command` in the module of its name.
+COMMANDS = {
+    "run": "Answer a prompt (what ggrun does when no command is named).",
+    "bench": "Measure the speed of a model, as llama-bench does.",
+    "perplexity": "Measure how well a model predicts a text, as llama-perplexity does.",
+    "tokenize": "Show the tokens of a text.",
+    "inspect": "Show the metadata and tensors of a GGUF file.",
+}
+
+
+class _Commands(click.Group):
+    """The commands, imported when they are named; `run` goes without saying."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        return importlib.import_module(f".{name}", __package__).command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours = [*COMMANDS, "--help", "-h", "--version"]
+        return super().parse_args(ctx, args if args[:1] and args[0] in ours else ["run", *args])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        run = self.get_command(ctx, "run")
+        run.format_options(click.Context(run, parent=ctx), formatter)
+        with formatter.section("Commands (ggrun COMMAND --help)"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+    options_metavar="-m MODEL.gguf -p PROMPT [OPTIONS]",
+    subcommand_metavar="",
+)
+@click.version_option(__version__, message="ggrun %(version)s")
+def app() -> None:
+    """Run a GGUF language model on this machine."""
+
+
+def main() -> None:
+    """The entry point of the process: run the command line, then exit."""
+    process.prepare()
+    process.leave(_run(sys.argv[1:]))
+
+
+def _run(args: list[str]) -> int:
+    """Run a command; every way in which it can end becomes an exit code and at most one line on stderr."""
+    try:
+        with app.make_context("ggrun", args) as context:
+            app.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as exit:
+        return exit.exit_code
+    except click.ClickException as error:  # wrong usage, or a failure already put into words
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        return 0  # whoever read our output has enough
+    except KeyboardInterrupt:
+        return process.INTERRUPTED
+    except Exception as error:
+        if "-v" in args or "--verbose" in args:
+            traceback.print_exc()
+        click.echo(f"ggrun: {process.describe(error)}", err=True)
+        return 1

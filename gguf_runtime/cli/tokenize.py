@@ -1,0 +1,37 @@
+"""`ggrun tokenize`: the tokens of a text."""
+
+from __future__ import annotations
+
+import click
+
+from ..loader import open_gguf
+from ..tokenizer import Tokenizer
+from .options import model_option, model_path, prompt_options, read_prompt, verbose_option
+
+
+@click.command(help="Show the tokens of a text.")
+@model_option
+@prompt_options
+@click.option("--ids/--pieces", default=True, help="Their ids on one line, or each with its text.")
+@click.option("--no-bos", is_flag=True, help="Add no BOS or EOS token, even if the model wants one.")
+@click.option("--no-parse-special", is_flag=True, help="Take the text of special tokens as plain text.")
+@verbose_option
+def command(
+    model: str | None,
+    prompt: str | None,
+    file: str | None,
+    escape: bool,
+    ids: bool,
+    no_bos: bool,
+    no_parse_special: bool,
+    verbose: bool,
+) -> None:
+    text = read_prompt(prompt, file, escape)
+    with open_gguf(model_path(model)) as opened:
+        tokenizer = Tokenizer.from_metadata(opened.metadata)
+        tokens = tokenizer.encode(text, add_special=not no_bos, parse_special=not no_parse_special)
+        if ids:
+            click.echo(str(tokens))
+        else:
+            for token in tokens:
+                click.echo(f"{token:6} -> {tokenizer.token_bytes(token).decode('utf-8', 'backslashreplace')!r}")
