@@ -41,11 +41,12 @@ class Call(NamedTuple):
 
 
 class Kernel:
-    """A compiled kernel: an address and the names of its arguments."""
+    """A compiled kernel: its address, in executable memory that it keeps, and the names of its arguments."""
 
-    def __init__(self, name: str, address: int, arguments: Sequence[str]) -> None:
-        self.name, self.address, self.arguments = name, address, tuple(arguments)
-        self._function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address)
+    def __init__(self, name: str, memory: _executable, offset: int, arguments: Sequence[str]) -> None:
+        self.name, self.address, self.arguments = name, memory.address + offset, tuple(arguments)
+        self._memory = memory
+        self._function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(self.address)
 
     def bind(self, **values: Any) -> Call:
         """Bind the kernel to arguments; arrays stand for the addresses of their data.
@@ -86,7 +87,6 @@ class Library:
     def __init__(self, isa: isa_module.Isa | None = None) -> None:
         self.isa = isa or isa_module.detect()
         self._kernels: dict[str, Kernel] = {}
-        self._mapped: list[Any] = []  # keeps the executable memory
 
     def get(self, name: str) -> Kernel:
         """One kernel by its name; see compiler.py for how they are named."""
@@ -109,8 +109,7 @@ class Library:
             if image is None:
                 raise RuntimeError(f"kernel {name}: the compiled file could not be read back")
             arguments, offset, code = image
-            self._mapped.append(memory := _executable(code))
-            self._kernels[name] = Kernel(name, memory.address + offset, arguments)
+            self._kernels[name] = Kernel(name, _executable(code), offset, arguments)
 
 
 # --- the cache on disk ---------------------------------------------------------------------------

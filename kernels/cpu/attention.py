@@ -80,7 +80,8 @@ def store_kv() -> Any:
 
     def body(
         thread: int, n_threads: int, counter: int,
-        k: int, v: int, slots: int, n_heads: int, head_dim: int, v_dim: int, k_offset: int, v_offset: int, n_tokens: Ref,
+        k: int, v: int, slots: int, n_heads: int, head_dim: int, v_dim: int,
+        k_offset: int, v_offset: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         v_stride = (v_dim + 15) // 16 * 16
         while True:
@@ -103,7 +104,7 @@ def attend() -> Any:
     """out = softmax(q·k·scale, causal)·v for every head of every token.
 
     blocks: i64[n_blocks][4] of (address of the sequence's page addresses, first token of the block in the batch, its
-    tokens, the first one's position); tokens·(n_heads / n_kv_heads) <= MAX_HEAD_ROWS. A task is one block and one key head.
+    tokens, the first one's position), with tokens·(n_heads / n_kv_heads) <= MAX_HEAD_ROWS. A task: a block, a head.
     """
     scores, weigh, weigh_one = outer("f16", _N, _V), outer("f16", _N, _V), outer("f16", _N, 1)
     none, load, save = zeros(_N * _V), load_tuple(_N), store_tuple(_N)

@@ -1,0 +1,251 @@
+"""Every kernel, on every instruction set that this CPU can run, against float64 NumPy and gguf.quants."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize
+from gguf_runtime.kernels import isa
+from gguf_runtime.kernels.code import Library, address
+from gguf_runtime.kernels.layout import COLUMNS, FLOATS, FORMATS, PAGE, Q8_BYTES, Q8_D, SCRATCH, record_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_model import random_tensor
+
+ISAS = {i.name: i for i in isa.runnable()}
+INTEGERS = sorted(FORMATS - FLOATS)
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def library(request: pytest.FixtureRequest) -> Library:
+    library = Library(ISAS[request.param])
+    products = [
+        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.matvec", "matmul.matmul", "rows.embed")
+    ]
+    others = [f"rows.{name}" for name in ("pack_bytes", "pack_floats", "rms_norm", "swiglu", "add", "gather")]
+    attention = ["attention.attend", "attention.store_kv", "attention.rope:pairs", "attention.rope:halves"]
+    library.load(products + others + attention)
+    return library
+
+
+def count(n: int) -> np.ndarray:
+    return np.array([n], np.int64)
+
+
+def matrix(fmt: str, rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random weights of a type: (their bytes, one row after the other; their values by gguf.quants)."""
+    raw = random_tensor(np.random.default_rng(seed), fmt, rows, columns)
+    return raw, dequantize(raw, gguf.GGMLQuantizationType[fmt]).reshape(rows, columns).astype(np.float32)
+
+
+def pack(library: Library, fmt: str, x: np.ndarray) -> np.ndarray:
+    """Activations as records for weights of a type."""
+    n_records = -(-x.shape[1] // COLUMNS) * len(x)
+    out = np.zeros((n_records, record_bytes(fmt)), np.uint8)
+    kernel = "rows.pack_floats" if fmt in FLOATS else "rows.pack_bytes"
+    library.get(kernel)(x=x, out=out, n_columns=x.shape[1], n_tokens=count(len(x)))
+    return out
+
+
+def packed_values(records: np.ndarray, n_tokens: int, n_columns: int) -> np.ndarray:
+    """What records of bytes stand for, in float64."""
+    q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64)
+    d = records[:, Q8_D : Q8_D + 64].copy().view(np.float32).astype(np.float64)
+    values = (q * d.repeat(16, axis=1)).reshape(-1, n_tokens, COLUMNS)
+    return values.transpose(1, 0, 2).reshape(n_tokens, -1)[:, :n_columns]
+
+
+def columns_of(fmt: str) -> list[int]:
+    """Row lengths to try: whole records, parts of one, and for types of 32 columns an odd number of blocks."""
+    if fmt in FLOATS:
+        return [256, 40, 333]
+    return [512, 768] if fmt.endswith(("_K", "XS")) else [512, 576, 288, 32]
+
+
+@pytest.mark.parametrize("fmt", sorted(FORMATS))
+def test_dequantise_bit_for_bit(library: Library, fmt: str) -> None:
+    for columns in columns_of(fmt):
+        raw, values = matrix(fmt, 37, columns)
+        ids = np.random.default_rng(1).integers(0, 37, 50).astype(np.int32)
+        out, scratch = np.zeros((50, columns), np.float32), np.zeros(SCRATCH, np.uint8)
+        library.get(f"rows.embed:{fmt}")(
+            weights=raw,
+            row_bytes=raw.shape[1],
+            n_columns=columns,
+            ids=ids,
+            out=out,
+            scratch=scratch,
+            n_tokens=count(50),
+        )
+        np.testing.assert_array_equal(out, values[ids])
+
+
+@pytest.mark.parametrize("fmt", sorted(FORMATS))
+def test_products(library: Library, fmt: str) -> None:
+    rng = np.random.default_rng(2)
+    for columns in columns_of(fmt):
+        raw, values = matrix(fmt, 53, columns)
+        bias = rng.normal(size=53).astype(np.float32)
+        for n_tokens in (1, 3, 29):
+            x = (rng.normal(size=(n_tokens, columns)) * rng.uniform(0.1, 10, columns)).astype(np.float32)
+            records = pack(library, fmt, x)
+            seen = x.astype(np.float64) if fmt in FLOATS else packed_values(records, n_tokens, columns)
+            start = rng.normal(size=(n_tokens, 53)).astype(np.float32)
+            wanted = start + bias + seen @ values.T.astype(np.float64)
+            size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
+            arguments = {
+                "weights": raw, "row_bytes": raw.shape[1], "n_rows": 53, "n_columns": columns, "x": records,
+                "bias": bias, "add": 1, "scratch": np.zeros(SCRATCH, np.uint8),
+            }  # fmt: skip
+            out = start.copy()
+            library.get(f"matmul.matmul:{fmt}")(out=out, n_tokens=count(n_tokens), **arguments)
+            assert np.max(np.abs(out - wanted) / size) < 2e-6
+            if n_tokens == 1:
+                out = start.copy()
+                library.get(f"matmul.matvec:{fmt}")(out=out, **arguments)
+                assert np.max(np.abs(out - wanted) / size) < 2e-6
+
+
+def test_packing_is_the_nearest_byte(library: Library) -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(5, 600)) * rng.choice([0, 1e-3, 1, 300], 600)).astype(np.float32)
+    records = pack(library, "Q8_0", x)
+    values = packed_values(records, 5, 608)[:, :600]
+    groups = np.pad(x, ((0, 0), (0, 8))).reshape(5, 19, 32)
+    step = np.abs(groups).max(axis=2) / 127
+    assert np.all(np.abs(values - x) <= step.repeat(32, axis=1)[:, :600] * 0.5001)
+    sums = records[:, Q8_D + 64 : Q8_D + 128].copy().view(np.float32)
+    q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64).reshape(-1, 16, 16).sum(axis=2)
+    d = records[:, Q8_D : Q8_D + 64].copy().view(np.float32)
+    np.testing.assert_allclose(sums, q * d, rtol=1e-6, atol=1e-6)
+    pairs = records[:, Q8_D + 128 : Q8_D + 160].copy().view(np.float32)
+    np.testing.assert_allclose(pairs, (q * d).reshape(-1, 8, 2).sum(axis=2), rtol=1e-5, atol=1e-5)
+    assert not records[:, Q8_D + 160 : Q8_BYTES].any()
+
+
+def test_extreme_bytes_do_not_overflow(library: Library) -> None:
+    # every q at its largest, every activation at ±127: where 16-bit sums would overflow
+    raw = np.zeros((16, 256 // 32, 34), np.uint8)
+    raw[:, :, 0:2] = np.frombuffer(np.float16(1).tobytes(), np.uint8)
+    for q in (127, -128):
+        raw[:, :, 2:] = np.int8(q).view(np.uint8)
+        for sign in (1, -1):
+            x = np.full((1, 256), sign, np.float32)
+            out = np.zeros((1, 16), np.float32)
+            library.get("matmul.matvec:Q8_0")(
+                weights=raw, row_bytes=272, n_rows=16, n_columns=256, x=pack(library, "Q8_0", x), out=out, bias=0,
+                add=0, scratch=np.zeros(SCRATCH, np.uint8),
+            )  # fmt: skip
+            np.testing.assert_allclose(out, q * sign * 256, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 16, 100, 576])
+def test_rms_norm(library: Library, n: int) -> None:
+    rng = np.random.default_rng(4)
+    x, weight = rng.normal(size=(7, n)).astype(np.float32) * 30, rng.normal(size=n).astype(np.float32)
+    out = np.zeros_like(x)
+    library.get("rows.rms_norm")(x=x, weight=weight, out=out, n_columns=n, eps=1e-5, n_tokens=count(7))
+    exact = x.astype(np.float64)
+    exact = exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5) * weight
+    np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)
+
+
+def test_swiglu_over_the_whole_range(library: Library) -> None:
+    gate = np.concatenate([np.linspace(-120, 120, 4001), [0, -1000, 1000]]).astype(np.float32)[None]
+    up, out = np.ones_like(gate), np.zeros_like(gate)
+    library.get("rows.swiglu")(gate=gate, up=up, out=out, n_columns=gate.shape[1], n_tokens=count(1))
+    with np.errstate(over="ignore"):
+        exact = gate / (1 + np.exp(-gate.astype(np.float64)))
+    np.testing.assert_allclose(out, exact, rtol=3e-7, atol=1e-30)
+
+
+def test_add_and_gather(library: Library) -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(2, 5, 37)).astype(np.float32)
+    out = np.zeros_like(a)
+    library.get("rows.add")(a=a, b=b, out=out, n_columns=37, n_tokens=count(5))
+    np.testing.assert_array_equal(out, a + b)
+    rows, few = np.array([4, 0, 4], np.int32), np.zeros((3, 37), np.float32)
+    library.get("rows.gather")(x=a, rows=rows, out=few, n_columns=37, n_tokens=count(3))
+    np.testing.assert_array_equal(few, a[rows])
+
+
+@pytest.mark.parametrize("layout", ["pairs", "halves"])
+@pytest.mark.parametrize(("head_dim", "n_rot"), [(64, 64), (128, 128), (80, 20), (72, 72)])
+def test_rope(library: Library, layout: str, head_dim: int, n_rot: int) -> None:
+    rng = np.random.default_rng(6)
+    x, theta = rng.normal(size=(5, 3, head_dim)).astype(np.float32), rng.normal(size=(5, n_rot // 2))
+    cos, sin = np.cos(theta).astype(np.float32), np.sin(theta).astype(np.float32)
+    first, second = (
+        (slice(0, n_rot, 2), slice(1, n_rot, 2)) if layout == "pairs" else (slice(n_rot // 2), slice(n_rot // 2, n_rot))
+    )
+    turned = (x[..., first] + 1j * x[..., second]) * (cos + 1j * sin)[:, None]
+    wanted = x.copy()
+    wanted[..., first], wanted[..., second] = turned.real, turned.imag
+    out = x.copy()
+    library.get(f"attention.rope:{layout}")(
+        x=out, cos=cos, sin=sin, n_heads=3, head_dim=head_dim, n_rot=n_rot, n_tokens=count(5)
+    )
+    np.testing.assert_allclose(out, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "n_kv_heads", "head_dim", "v_dim", "before", "n_tokens"),
+    [
+        (9, 3, 64, 64, 0, 70),
+        (8, 2, 128, 128, 100, 3),
+        (4, 4, 80, 80, 63, 1),
+        (6, 2, 72, 40, 10, 40),
+        (71, 1, 64, 64, 5, 2),
+    ],
+)
+def test_attention(
+    library: Library, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, before: int, n_tokens: int
+) -> None:
+    rng = np.random.default_rng(7)
+    total, group = before + n_tokens, n_heads // n_kv_heads
+    k = rng.normal(size=(total, n_kv_heads, head_dim)).astype(np.float32)
+    v = rng.normal(size=(total, n_kv_heads, v_dim)).astype(np.float32)
+    q = rng.normal(size=(n_tokens, n_heads, head_dim)).astype(np.float32) * 3
+    v_offset = 2 * n_kv_heads * head_dim * PAGE
+    size = v_offset + 2 * n_kv_heads * PAGE * -(-v_dim // 16) * 16
+    # pages begin full of NaN: nothing may be read that was not written
+    pages = [np.full(size, 0xFF, np.uint8) for _ in range(-(-total // PAGE))]
+    table = np.array([address(page) for page in pages], np.int64)
+    slots = np.array([(table[i // PAGE], i % PAGE) for i in range(total)], np.int64)
+    places = {"k_offset": 0, "v_offset": v_offset}
+    library.get("attention.store_kv")(
+        k=k, v=v, slots=slots, n_heads=n_kv_heads, head_dim=head_dim, v_dim=v_dim, n_tokens=count(total), **places
+    )
+    step = max(1, 32 // group)
+    blocks = [(address(table), i, min(step, n_tokens - i), before + i) for i in range(0, n_tokens, step)]
+    out = np.zeros((n_tokens, n_heads, v_dim), np.float32)
+    library.get("attention.attend")(
+        q=q, out=out, blocks=np.array(blocks, np.int64), n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim,
+        v_dim=v_dim, scale=head_dim**-0.5, scratch=np.zeros(SCRATCH, np.uint8), n_blocks=count(len(blocks)), **places,
+    )  # fmt: skip
+    k64, v64 = (a.astype(np.float16).astype(np.float64).repeat(group, axis=1) for a in (k, v))
+    scores = np.einsum("thd,shd->hts", q.astype(np.float64), k64) * head_dim**-0.5
+    hidden = np.arange(total) > before + np.arange(n_tokens)[:, None]
+    scores = np.where(hidden, -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(out, np.einsum("hts,shd->thd", weights, v64), atol=3e-6)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=16, max_size=64))
+@settings(max_examples=200, deadline=None)
+def test_halves_round_as_numpy_does(values: list[float]) -> None:
+    # keys go through f16 in the cache; the generic path rounds with integers
+    x = np.array(values[: len(values) // 16 * 16], np.float32)
+    with np.errstate(over="ignore"):
+        wanted = x.astype(np.float16)
+    for one in ISAS.values():
+        page = np.zeros(2 * len(x) * PAGE, np.uint8)
+        nothing = np.zeros(16, np.float32)
+        Library(one).get("attention.store_kv")(
+            k=x, v=nothing, slots=np.array([[address(page), 0]], np.int64), n_heads=1, head_dim=len(x), v_dim=0,
+            k_offset=0, v_offset=0, n_tokens=count(1),
+        )  # fmt: skip
+        np.testing.assert_array_equal(page.view(np.float16)[::PAGE], wanted)
