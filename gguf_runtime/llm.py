@@ -51,8 +51,8 @@ class LLM:
         if n_gpu_layers > 0:
             warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
         self.file = open_gguf(path, mmap=mmap)
-        self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self.engine = Engine(self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch)
+        self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self._templates: dict[str, ChatTemplate] = {}
 
     def generate(self, prompt: Prompt, **options: Any) -> str:

@@ -55,30 +55,23 @@ def app() -> None:
     """Run a GGUF language model on this machine."""
 
 
-def main() -> None:
-    """The entry point of the process: run the command line, then exit."""
-    process.prepare()
-    process.leave(_run(sys.argv[1:]))
-
-
-def _run(args: list[str]) -> int:
-    """Run a command; every way in which it can end becomes an exit code and at most one line on stderr."""
+def run() -> int:
+    """Run the command of `sys.argv`. However it ends, that becomes an exit code and at most one line on stderr."""
+    args = sys.argv[1:]
     try:
         with app.make_context("ggrun", args) as context:
             app.invoke(context)
         sys.stdout.flush()
         return 0
-    except click.exceptions.Exit as exit:
+    except click.exceptions.Exit as exit:  # --help, --version
         return exit.exit_code
-    except click.ClickException as error:  # wrong usage, or a failure already put into words
+    except click.UsageError as error:
         error.show()
         return error.exit_code
     except BrokenPipeError:
         return 0  # whoever read our output has enough
-    except KeyboardInterrupt:
-        return process.INTERRUPTED
     except Exception as error:
         if "-v" in args or "--verbose" in args:
             traceback.print_exc()
-        click.echo(f"ggrun: {process.describe(error)}", err=True)
+        print(f"ggrun: {process.describe(error)}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import platform
@@ -9,6 +10,7 @@ import re
 import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from .. import __version__
 from ..engine import Chunk, Engine
-from ..loader import open_gguf
+from ..llm import LLM
 from .inspect import describe, n_bytes, n_params
 from .options import integer, model_path, verbose_option
 
@@ -54,7 +56,7 @@ def numbers(*names: str, default: str, help: str) -> Any:
 
 
 class _Test(NamedTuple):
-    model: str
+    model_filename: str
     n_threads: int
     n_batch: int
     n_ubatch: int
@@ -104,29 +106,29 @@ def command(
 
 def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
     """Run a test once to warm up and then as often as asked; llama-bench's fields."""
-    if test.n_gpu_layers:
-        raise click.ClickException("no GPU backend yet: -ngl must be 0")
-    with open_gguf(test.model) as file:
-        engine = Engine(
-            file,
-            n_ctx=test.n_depth + test.n_prompt + test.n_gen,
-            n_ubatch=min(test.n_batch, test.n_ubatch),
-            n_threads=test.n_threads,
-        )
+    with LLM(
+        test.model_filename,
+        n_ctx=test.n_depth + test.n_prompt + test.n_gen,
+        n_threads=test.n_threads,
+        n_gpu_layers=test.n_gpu_layers,
+        n_ubatch=min(test.n_batch, test.n_ubatch),
+    ) as llm:
         start = datetime.now(UTC)
-        nanoseconds = list(_run(engine, test, repetitions))
+        nanoseconds = list(_run(llm.engine, test, repetitions))
         speeds = [1e9 * (test.n_prompt + test.n_gen) / ns for ns in nanoseconds]
-        engine.close()
         return {
-            "build_version": __version__,
-            "cpu_info": platform.processor() or platform.machine(),
+            "build_commit": f"ggrun {__version__}",
+            "build_number": 0,
+            "cpu_info": _cpu_name(),
+            "gpu_info": "",
             "backends": "CPU",
-            "model_filename": test.model,
-            "model_type": describe(file),
-            "model_size": n_bytes(file),
-            "model_n_params": n_params(file),
+            "model_type": describe(llm.file),
+            "model_size": n_bytes(llm.file),
+            "model_n_params": n_params(llm.file),
+            "type_k": "f16",
+            "type_v": "f16",
             **test._asdict(),
-            "n_threads": engine.n_threads,
+            "n_threads": llm.engine.n_threads,
             "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "avg_ns": round(statistics.mean(nanoseconds)),
             "stddev_ns": round(_deviation(nanoseconds)),
@@ -145,11 +147,11 @@ def _run(engine: Engine, test: _Test, repetitions: int) -> Iterator[int]:
     def feed(n: int) -> None:
         for start in range(0, n, test.n_batch):
             size = min(test.n_batch, n - start)
-            engine.step([Chunk(sequence, rng.integers(0, engine.n_vocab, size), 1)])
+            engine.step([Chunk(sequence, rng.integers(0, engine.n_vocab, size).tolist(), 1)])
 
     def generate(n: int) -> None:
-        for token in rng.integers(0, engine.n_vocab, (n, 1)):
-            engine.step([Chunk(sequence, token, 1)])
+        for token in rng.integers(0, engine.n_vocab, n).tolist():
+            engine.step([Chunk(sequence, [token], 1)])
 
     feed(test.n_prompt)
     generate(min(test.n_gen, 1))
@@ -161,6 +163,15 @@ def _run(engine: Engine, test: _Test, repetitions: int) -> Iterator[int]:
         generate(test.n_gen)
         yield perf_counter_ns() - start
         sequence.truncate(test.n_depth)
+
+
+def _cpu_name() -> str:
+    """The processor's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _deviation(samples: list[Any]) -> float:

@@ -35,11 +35,12 @@ def leave(code: int) -> NoReturn:
 
 def describe(error: Exception) -> str:
     """An error in one line. Errors of ours explain themselves; others need their type."""
+    ours = type(error).__module__.split(".")[0] in ("gguf_runtime", "click")
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     elif isinstance(error, MemoryError):
         text = "out of memory"
-    elif isinstance(error, ValueError) or type(error).__module__.startswith("gguf_runtime"):
+    elif ours or isinstance(error, ValueError):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error} (this is a bug in ggrun; --verbose shows where)"
@@ -53,20 +54,19 @@ def _exit_on_interrupt() -> None:
     Its wake-up descriptor is written to at once, and a thread here waits for that.
     """
 
-    def interrupted(*_: object) -> NoReturn:
-        if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), b"\n")
-        os._exit(INTERRUPTED)
-
-    def watch(reader: int) -> None:
-        os.read(reader, 1)
-        interrupted()
-
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and shells' background jobs ask
         return
     reader, writer = os.pipe()
     if os.name != "nt":
         os.set_blocking(writer, False)
-    signal.signal(signal.SIGINT, interrupted)
+
+    def watch() -> None:
+        os.read(reader, 1)
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\n")
+        os._exit(INTERRUPTED)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    signal.signal(signal.SIGINT, lambda *_: watcher.join())  # the main thread writes nothing more
     signal.set_wakeup_fd(writer)
-    threading.Thread(target=watch, args=(reader,), daemon=True).start()

@@ -1,0 +1,217 @@
+"""`ggrun` as people run it: as a process, with pipes, signals and terminals."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from gguf_runtime.cli.options import unescape
+from gguf_runtime.sampling import SamplingParams
+from tests.conftest import command_line
+from tests.make_model import BOS, write_model
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+
+
+def endless(model, *args, **settings):
+    """An answer that does not end, as a process."""
+    line = [*command_line(), "-m", str(model), "-p", "Once", "--ignore-eos", "-n", "-1", *args]
+    return subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **settings)
+
+
+def one_line(done, *parts):
+    """The process failed, and said why in one line that holds these parts."""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("ggrun: "), lines
+    assert all(part in lines[0] for part in parts), lines
+
+
+def test_an_answer_and_nothing_else(ggrun, model):
+    line = ["-m", model, "-p", "Once", "-n", 20, "--seed", 3, "--ignore-eos"]
+    done = ggrun(*line)
+    assert done.returncode == 0 and done.stderr == b"" and len(done.stdout) >= 20
+    assert done.stdout == ggrun("run", *line).stdout
+    assert done.stdout != ggrun(*line, "-s", 4).stdout
+    assert not done.stdout.endswith(b"\n")
+
+
+def test_single_dash_options_of_several_letters(ggrun, model):
+    done = ggrun("-m", model, "-p", "Once", "-n1", "-ub", 7, "-b9", "-c", 64, "-t", 1, "-v")
+    assert done.returncode == 0
+    report = done.stderr.decode()
+    assert "load" in report and "prompt" in report and "generation" in report and "t/s" in report
+
+
+def test_the_gpu_that_is_not_there_is_told_once(ggrun, model):
+    done = ggrun("-m", model, "-p", "Once", "-n", 1, "-ngl", 20)
+    assert done.returncode == 0
+    one_line(done, "GPU")
+
+
+# -n 0 --raw --display-prompt shows what the model would read
+@pytest.mark.parametrize(
+    "args, piped, prompt",
+    [
+        (["-p", r"a\tb\x41\\n"], None, "a\tbA\\n"),
+        (["-p", r"a\tb", "--no-escape"], None, r"a\tb"),
+        (["-p", "Sum up:"], b"one\ntwo\n", "Sum up:\none\ntwo"),
+        ([], rb"a\tb", r"a\tb"),
+        ([], b"caf\xc3\xa9 \xff\xed\xa0\x80", "café ��\ufffd\ufffd"),
+        (["-p", "x", "-f", "FILE"], b"piped", "x\nfrom a \\n file\npiped"),
+    ],
+)
+def test_prompts(ggrun, model, tmp_path, args, piped, prompt):
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"from a \\n file\n")
+    args = [file if arg == "FILE" else arg for arg in args]
+    done = ggrun("-m", model, "--raw", "-n", 0, "--display-prompt", *args, input=piped)
+    assert done.stdout.decode() == prompt and done.stderr == b""
+
+
+@posix
+def test_an_argument_that_is_not_utf_8(ggrun, model):
+    done = ggrun("-m", model, "-n", 0, "--display-prompt", "-p", os.fsdecode(b"caf\xe9"))
+    assert done.stdout.decode() == "caf\ufffd"
+
+
+def test_escapes():
+    assert unescape(rb"\n\r\t\'\"\\\x4a\xc3\xa9") == "\n\r\t'\"\\Jé".encode()
+    assert unescape(rb"\q \x4 \u0041 \\") == rb"\q \x4 \u0041 " + b"\\"
+
+
+def test_a_chat_template_is_used(ggrun, chat_model, model):
+    shown = ["-n", 0, "--display-prompt", "-p", "Hi"]
+    assert ggrun("-m", chat_model, *shown).stdout.decode() == f"{BOS}[user] Hi\n[assistant]"
+    system = ggrun("-m", chat_model, *shown, "-sys", "Be brief.").stdout.decode()
+    assert system == f"{BOS}[system] Be brief.\n[user] Hi\n[assistant]"
+    assert ggrun("-m", chat_model, "--raw", *shown).stdout == b"Hi"
+    assert ggrun("-m", model, *shown).stdout == b"Hi"
+    assert ggrun("-m", model, *shown, "-sys", "x").returncode == 2
+
+
+def test_output_is_utf_8_in_any_locale(ggrun, model):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = ggrun("-m", model, "-n", 0, "--display-prompt", "--raw", input="Grüße 😀".encode(), env=environment)
+    assert done.stdout.decode() == "Grüße 😀"
+
+
+def test_a_full_context_is_told(ggrun, model):
+    done = ggrun("-m", model, "-p", "Once", "-c", 16, "--ignore-eos")
+    assert done.returncode == 0 and done.stdout
+    one_line(done, "context of 16 tokens is full", "-c")
+
+
+def test_failures_are_one_line(ggrun, model, tmp_path):
+    text, cut, alien = tmp_path / "text.gguf", tmp_path / "cut.gguf", tmp_path / "alien.gguf"
+    text.write_text("this is not a model")
+    cut.write_bytes(model.read_bytes()[:3000])
+    write_model(alien, arch="squid", n_layer=1, n_embd=64, n_ff=64, n_head=1, n_head_kv=1)
+    for path, words in {
+        tmp_path / "none.gguf": ["none.gguf", "No such file"],
+        tmp_path: [str(tmp_path)],
+        text: ["text.gguf", "GGUF"],
+        cut: ["cut.gguf"],
+        alien: ["squid", "not supported"],
+    }.items():
+        done = ggrun("-m", path, "-p", "Once")
+        assert done.returncode == 1 and done.stdout == b""
+        one_line(done, *words)
+    done = ggrun("-m", model, "-p", "Once " * 50, "-c", 32)
+    assert done.returncode == 1
+    one_line(done, "32", "-c")
+    assert b"Traceback" in ggrun("-m", text, "-p", "Once", "--verbose").stderr
+    assert ggrun("-m", model, "-f", tmp_path / "none.txt").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--nonsense"], ["-n", "x"], ["-ub", "0"], ["--top-p", "nan"], ["--repeat-penalty", "0"], ["some words"], []],
+)
+def test_wrong_usage(ggrun, model, args):
+    done = ggrun(*args) if args in ([], ["some words"]) else ggrun("-m", model, "-p", "Once", *args)
+    assert done.returncode == 2 and done.stdout == b"" and b"Usage: ggrun" in done.stderr
+
+
+def test_help_and_version(ggrun):
+    shown = ggrun("--help").stdout.decode()
+    assert all(word in shown for word in ("--temp", "-ngl", "bench", "perplexity", "tokenize", "inspect"))
+    assert ggrun("bench", "-h").returncode == 0
+    assert ggrun("--version").stdout.startswith(b"ggrun ")
+
+
+def test_sampling_defaults_are_those_of_sampling_params():
+    from gguf_runtime.cli.run import command
+
+    given = {option.name: option.default for option in command.params}
+    params = SamplingParams()
+    for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"):
+        assert given[name] == getattr(params, name)
+    assert given["presence_penalty"] == given["frequency_penalty"] == 0
+
+
+def test_the_model_of_the_wheel_is_the_default(ggrun, smollm2):
+    done = ggrun("-p", "What is the capital of Japan?", "--temp", 0, "-n", 12)
+    assert b"Tokyo" in done.stdout and done.stderr == b""
+
+
+def test_a_warm_start_imports_neither_numba_nor_gguf(ggrun, model):
+    ggrun("-m", model, "-p", "Once", "-n", 2)
+    done = ggrun("-m", model, "-p", "Once", "-n", 2, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "gguf_runtime.engine" in imported
+    assert not imported & {"numba", "gguf", "jinja2", "importlib.metadata", "click.shell_completion"}
+
+
+def test_a_closed_pipe_ends_quietly(model):
+    process = endless(model, stdout=subprocess.PIPE)
+    assert process.stdout.read(5)
+    process.stdout.close()
+    assert process.wait(10) == 0 and process.stderr.read() == b""
+
+
+@posix
+def test_ctrl_c_ends_at_once(model):
+    process = endless(model, stdout=subprocess.PIPE)
+    process.stdout.read(5)
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+    assert process.wait(5) == 130 and process.stderr.read() == b""
+
+
+@posix
+def test_on_a_terminal_the_answer_ends_with_a_newline(model):
+    shown = on_terminal([*command_line(), "-m", str(model), "-p", "Once", "-n", "5", "--temp", "0", "--ignore-eos"])
+    assert shown.endswith(b"\r\n") and not shown.endswith(b"\r\n\r\n")
+
+
+@posix
+def test_ctrl_c_on_a_terminal(model):
+    line = [*command_line(), "-m", str(model), "-p", "Once", "--ignore-eos"]
+    assert on_terminal(line, type_after=1, keys=b"\x03").endswith(b"^C\r\n")
+
+
+def on_terminal(line, type_after=0.0, keys=b""):
+    """What a command shows on a terminal of its own, with keys typed after some output and this many seconds."""
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(line[0], line)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+        if keys:
+            time.sleep(type_after)
+            os.write(terminal, keys)
+            keys = b""
+    os.close(terminal)
+    os.waitpid(child, 0)
+    return shown

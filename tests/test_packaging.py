@@ -1,0 +1,24 @@
+"""What gets installed."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import gguf_runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_package_is_listed_for_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    files = [*(ROOT / "gguf_runtime").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
+    names = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
+    packages = {re.sub(r"^kernels", "gguf_runtime.kernels", name) for name in names}
+    assert set(settings["packages"]) == packages
+
+
+def test_kernels_are_a_part_of_gguf_runtime():
+    import gguf_runtime.kernels as kernels
+
+    assert kernels.__name__ == "gguf_runtime.kernels"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", gguf_runtime.__version__)
