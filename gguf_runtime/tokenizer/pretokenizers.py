@@ -1,7 +1,7 @@
 """How text is cut before BPE, by the name in `tokenizer.ggml.pre`.
 
-The names, the expressions and what goes with them are facts from llama.cpp's src/llama-vocab.cpp; split.py says
-how the expressions work.
+Names, expressions and what goes with them are facts from llama.cpp's src/llama-vocab.cpp and src/unicode.cpp;
+split.py says how the expressions are applied.
 """
 
 from __future__ import annotations
@@ -16,43 +16,42 @@ class PreTokenizer(NamedTuple):
     """The expressions are applied one after another.
 
     ignore_merges: a piece that is a token is that token, whatever the merges would make of it.
-    byte_level: tokens write bytes as printable characters; otherwise they are UTF-8 with ▁ for a space.
+    add_bos: texts begin with BOS, unless the file says that they do not; needs_bos: even then.
+    bos_id: BOS where the file names none.
+    byte_level: tokens write bytes as printable characters; otherwise they are UTF-8, with ▁ for a space.
     """
 
-    expressions: tuple[str, ...]
+    expressions: tuple[str | Thousands, ...]
     ignore_merges: bool = False
     add_bos: bool = False
+    needs_bos: bool = False
+    bos_id: int | None = 11
     byte_level: bool = True
 
 
-_ENDING = r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])"  # of an English contraction
-_WORD = r"|[^\r\n\p{L}\p{N}]?[\p{L}]+"
-_SYMBOLS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-_SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+# what most expressions are made of: the ending of an English contraction, words, symbols, white space
+_ENDING = r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])"
+_WORD = r"[^\r\n\p{L}\p{N}]?[\p{L}]+"
+_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_DIGIT, _DIGITS, _3_DIGITS = r"[\p{N}]", r"[\p{N}]+", r"[\p{N}]{1,3}"
 
 _GPT2 = r"'(?:[stmd]|re|ve|ll)| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = _ENDING + _WORD + r"|[\p{N}]{1,3}" + _SYMBOLS + _SPACES
-_QWEN2 = _ENDING + _WORD + r"|[\p{N}]" + _SYMBOLS + _SPACES
-_UP_TO_3_DIGITS = r"[\p{N}]{1,3}"
+_LLAMA3 = f"{_ENDING}|{_WORD}|{_3_DIGITS}|{_SYMBOLS}|{_SPACES}"
+_QWEN2 = f"{_ENDING}|{_WORD}|{_DIGIT}|{_SYMBOLS}|{_SPACES}"
 
 
-def _cased(before: str, upper: str, lower: str, ending: str) -> str:
-    """A word with at most one step from upper to lower case, in it or at its start."""
-    return f"{before}[{upper}]*[{lower}]+{ending}|{before}[{upper}]+[{lower}]*{ending}"
+def _cased(upper: str, lower: str, ending: str, digits: str) -> str:
+    """As GPT-4o has it: a word ends before an upper-case letter that follows a lower-case one."""
+    before, ending = r"[^\r\n\p{L}\p{N}]?", f"(?:{ending})?"
+    words = f"{before}[{upper}]*[{lower}]+{ending}|{before}[{upper}]+[{lower}]*{ending}"
+    return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
 
-_NO_WORD = r"[^\r\n\p{L}\p{N}]?"
-_GPT4O_REST = r"|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
-_GPT4O = _cased(_NO_WORD, r"\p{upper}", r"\p{lower}", f"(?:{_ENDING})?") + _GPT4O_REST
-_TEKKEN = _cased(_NO_WORD, r"\p{upper}", r"\p{lower}", "") + _GPT4O_REST.replace("{1,3}", "")
-_ANY_CASE = _cased(_NO_WORD, r"\p{L}\p{M}", r"\p{L}\p{M}", f"(?:{_ENDING})?") + _GPT4O_REST
-_MARKED = _cased(_NO_WORD, r"\p{upper}\p{M}", r"\p{lower}\p{M}", f"(?:{_ENDING})?") + _GPT4O_REST
-_KIMI = rf"[\p{{Han}}]+|{_NO_WORD}[\p{{letter}}]+(?:{_ENDING})?|[\p{{N}}]{{1,3}}" + _SYMBOLS + _SPACES
-
-_HAN_KANA = "[一-龥\u3040-\u309f\u30a0-\u30ff]+"
+_HAN_KANA = "[一-龥\u3040-\u30ff]+"
+_HAN_HANGUL = "[\u0800-龥가-\ud7ff]+"
 _DEEPSEEK_WORD = r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
-_DEEPSEEK3 = (_UP_TO_3_DIGITS, _HAN_KANA, _DEEPSEEK_WORD + r"[\r\n]*" + _SPACES)
-_DEEPSEEK_CJK = "[一-龥\u0800-一가-\ud7ff]+"
+_DEEPSEEK_SYMBOLS = "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+"
 #: Letters that have case, as DeepSeek LLM lists them.
 _DEEPSEEK_LETTERS = (
     "A-Za-z\xb5\xc0-\xd6\xd8-\xf6\xf8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376\u0377"
@@ -67,96 +66,96 @@ _DEEPSEEK_LETTERS = (
     "\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
 _AFMOE_SCRIPTS = (
-    "[一-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
-    "\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff가-\ud7af\u1100-\u11ff]+"
+    "[一-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0eff\u1780-\u17ff"
+    "\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff가-\ud7af\u1100-\u11ff]+"
 )
-_YOUTU_SCRIPTS = "[가-\ud7a3\u3131-\u318e]+|[！…“”‘’—：；，、-〿\ufe30-\ufe4f]+|[\u3105-\u312f]+|" + _HAN_KANA
+_YOUTU_SCRIPTS = f"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\u303f\ufe30-\ufe4f]+|[ㄅ-ㄯ]+|{_HAN_KANA}"
+_BLOOM = " ?[^(\\s|.,!?…。，、।۔،)]+"
+_LINES = r"[^\n]+|[\n]+"
 
-DEFAULT = PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"[\p{N}]+", "[0-9][0-9][0-9]"))
+DEFAULT = PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, _DIGITS, "[0-9][0-9][0-9]"))
 
 _BY_NAMES = {
+    "default": DEFAULT,
+    # Llama 3 and those that cut as it does
     "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano": PreTokenizer(
         (_LLAMA3,), ignore_merges=True, add_bos=True
     ),
-    "dbrx smaug-bpe chatglm-bpe glm4": PreTokenizer((_LLAMA3,)),
-    "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert "
-    "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe": PreTokenizer((_GPT2,)),
-    "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2": PreTokenizer((r"[\p{N}]", _GPT2)),
-    "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2": PreTokenizer((_QWEN2,)),
-    "qwen35": PreTokenizer(
-        (_ENDING + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|[\p{N}]| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + _SPACES,)
-    ),
-    "falcon": PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
-    "deepseek-llm": PreTokenizer(
-        (
-            "[\r\n]",
-            rf"\s?[{_DEEPSEEK_LETTERS}]+",
-            "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
-            r"\s+\Z",
-            _DEEPSEEK_CJK,
-            r"[\p{N}]+",
-        )
-    ),
-    "deepseek-coder": PreTokenizer(("[\r\n]", r"\s?[\p{L}]+", r"\s?[\p{P}]+", _DEEPSEEK_CJK, r"[\p{N}]")),
-    "deepseek-v3 hunyuan-dense joyai-llm hy_v4": PreTokenizer(_DEEPSEEK3),
-    "spark2_5": PreTokenizer(
-        (
-            _UP_TO_3_DIGITS,
-            _HAN_KANA,
-            _DEEPSEEK_WORD + r"|[\r\n]|\s+(?!\S)|\s+",
-            r"[\p{N}]",
-        )
-    ),
-    "youtu": PreTokenizer((_YOUTU_SCRIPTS, _ANY_CASE.replace("{1,3}", "")), ignore_merges=True),
-    "poro-chat bloom gpt3-finnish": PreTokenizer((" ?[^(\\s|.,!?…。，、।۔،)]+",)),
-    "viking": PreTokenizer((" ?[^(\\s|.,!?…。，、।۔،)]+", r"[\p{N}]")),
-    "tekken": PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True),
-    "gpt-4o llama4 kanana2 talkie minimax-m2": PreTokenizer((_GPT4O,)),
-    "granite-embed-multi-97m": PreTokenizer((_MARKED,), ignore_merges=True),
-    "tiny_aya cohere2moe": PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", _ANY_CASE)),
-    "kimi-k2": PreTokenizer((_KIMI,)),
-    "superbpe": PreTokenizer((r"[\p{N}]+", Thousands("[0-9]+"))),
-    "bailingmoe bailingmoe2 llada-moe": PreTokenizer(
-        (_ENDING + _WORD + r"|[\p{N}]" + _SYMBOLS + r"|\s*[\r\n]|\s+(?!\S)|\s+",)
-    ),
-    "seed-coder": PreTokenizer((_ENDING + _WORD + r"|[\p{N}]| ?[^\s\p{L}\p{N}\r\n]+" + _SPACES,)),
-    "ufakzeka": PreTokenizer((_WORD[1:] + r"|[\p{N}]" + _SYMBOLS + _SPACES,)),
-    "minicpm5": PreTokenizer(
-        (_UP_TO_3_DIGITS, _ENDING + _WORD + r"|[\p{N}]+" + _SYMBOLS + _SPACES), ignore_merges=True
-    ),
-    "afmoe": PreTokenizer((Thousands(r"[\p{N}]+"), _AFMOE_SCRIPTS, _DEEPSEEK_WORD + r"[\r\n]*" + _SPACES)),
-    "laguna": PreTokenizer((r"[^\n]+|[\n]+", _QWEN2)),
-    "exaone-moe": PreTokenizer(
-        (
-            _ENDING
-            + r"|[^\r\n\p{L}\p{N}]?(?:[\p{L}][\p{M}]*(?: [\p{L}][\p{M}]*)*)+|[\p{N}]"
-            + r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
-        )
-    ),
+    "dbrx smaug-bpe": PreTokenizer((_LLAMA3,)),
+    "chatglm-bpe glm4": PreTokenizer((_LLAMA3,), bos_id=None),
+    "minicpm5": PreTokenizer((_3_DIGITS, f"{_ENDING}|{_WORD}|{_DIGITS}|{_SYMBOLS}|{_SPACES}"), ignore_merges=True),
     "jais-2": PreTokenizer(
         (
-            _LLAMA3.removesuffix(_SPACES)
-            + r"|\s*[\r\n]+"
-            + "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4))
+            rf"{_ENDING}|{_WORD}|{_3_DIGITS}|{_SYMBOLS}|\s*[\r\n]+|"
+            + "|".join(rf"\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4))
             + r"|\s{1,2}(?!\S)|\s",
         )
     ),
+    # GPT-2
+    "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert "
+    "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe": PreTokenizer((_GPT2,)),
+    "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2": PreTokenizer((_DIGIT, _GPT2)),
+    "falcon": PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
     "chameleon": PreTokenizer(
         (
             "<sentinel:[0-9]+>",
             "IMGIMG[A-I]{1,4}Z",
             "[\t\n]|    |  ",
-            r"[\p{N}]",
+            _DIGIT,
             r"[\p{P}!-/:-@\[-`{-~]",
             _GPT2,
         ),
         add_bos=True,
     ),
-    "gemma4 granite-embed-multi-311m": PreTokenizer((r"[^\n]+|[\n]+",), byte_level=False),
-    "sarvam-moe": PreTokenizer((r"[^\n]+|[\n]+",), byte_level=False),
-    "default": DEFAULT,
+    # Qwen 2
+    "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2": PreTokenizer((_QWEN2,)),
+    "qwen35": PreTokenizer(
+        (
+            rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|{_DIGIT}"
+            rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}",
+        )
+    ),
+    "laguna": PreTokenizer((_LINES, _QWEN2)),
+    "ufakzeka": PreTokenizer((f"{_WORD}|{_DIGIT}|{_SYMBOLS}|{_SPACES}",)),
+    "seed-coder": PreTokenizer((rf"{_ENDING}|{_WORD}|{_DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}",)),
+    "bailingmoe bailingmoe2 llada-moe": PreTokenizer(
+        (rf"{_ENDING}|{_WORD}|{_DIGIT}|{_SYMBOLS}|\s*[\r\n]|\s+(?!\S)|\s+",)
+    ),
+    "exaone-moe": PreTokenizer(
+        (
+            rf"{_ENDING}|[^\r\n\p{{L}}\p{{N}}]?(?:[\p{{L}}][\p{{M}}]*(?: [\p{{L}}][\p{{M}}]*)*)+|{_DIGIT}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
+        )
+    ),
+    # GPT-4o
+    "gpt-4o llama4 kanana2 talkie minimax-m2": PreTokenizer((_cased(r"\p{upper}", r"\p{lower}", _ENDING, _3_DIGITS),)),
+    "tekken": PreTokenizer((_cased(r"\p{upper}", r"\p{lower}", "", _DIGIT),), ignore_merges=True, add_bos=True),
+    "granite-embed-multi-97m": PreTokenizer(
+        (_cased(r"\p{upper}\p{M}", r"\p{lower}\p{M}", _ENDING, _3_DIGITS),), ignore_merges=True
+    ),
+    "tiny_aya cohere2moe": PreTokenizer((Thousands(_DIGITS), _cased(r"\p{L}\p{M}", r"\p{L}\p{M}", _ENDING, _3_DIGITS))),
+    "youtu": PreTokenizer((_YOUTU_SCRIPTS, _cased(r"\p{L}\p{M}", r"\p{L}\p{M}", _ENDING, _DIGIT)), ignore_merges=True),
+    "kimi-k2": PreTokenizer(
+        (rf"[\p{{Han}}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L-Han}}]+(?:{_ENDING})?|{_3_DIGITS}|{_SYMBOLS}|{_SPACES}",)
+    ),
+    # DeepSeek
+    "deepseek-llm": PreTokenizer(
+        ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", _DEEPSEEK_SYMBOLS, r"\s+\Z", _HAN_HANGUL, _DIGITS)
+    ),
+    "deepseek-coder": PreTokenizer(("[\r\n]", r"\s?[\p{L}]+", r"\s?[\p{P}]+", _HAN_HANGUL, _DIGIT)),
+    "deepseek-v3 hunyuan-dense joyai-llm hy_v4": PreTokenizer(
+        (_3_DIGITS, _HAN_KANA, rf"{_DEEPSEEK_WORD}[\r\n]*|{_SPACES}")
+    ),
+    "spark2_5": PreTokenizer((_3_DIGITS, _HAN_KANA, rf"{_DEEPSEEK_WORD}|[\r\n]|\s+(?!\S)|\s+", _DIGIT)),
+    "afmoe": PreTokenizer((Thousands(_DIGITS), _AFMOE_SCRIPTS, rf"{_DEEPSEEK_WORD}[\r\n]*|{_SPACES}")),
+    # others
+    "poro-chat bloom gpt3-finnish": PreTokenizer((_BLOOM,)),
+    "viking": PreTokenizer((_BLOOM, _DIGIT)),
+    "superbpe": PreTokenizer((_DIGITS, Thousands("[0-9]+", cut_after=False))),
+    "gemma4 granite-embed-multi-311m": PreTokenizer((_LINES,), needs_bos=True, byte_level=False),
+    "sarvam-moe": PreTokenizer((_LINES,), byte_level=False),
 }
-_BY_NAME: dict[str, PreTokenizer] = {name: pre for names, pre in _BY_NAMES.items() for name in names.split()}
+_BY_NAME = {name: pre for names, pre in _BY_NAMES.items() for name in names.split()}
 
 
 def find(name: object) -> PreTokenizer:

@@ -9,8 +9,8 @@ the one before has made, and what an expression does not match is a piece too.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 #: Stand-ins: letters other than Han, Han, numbers, marks, punctuation, symbols, anything else; white space.
 _LETTER, _HAN, _NUMBER, _MARK, _PUNCTUATION, _SYMBOL, _OTHER, _SPACE = "ª一²\u0300¡¢\x80\v"
@@ -22,45 +22,40 @@ _HAN_RANGES = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
 
-#: What stands in an expression → what it means inside [ ]. Case is known of ASCII only, and ~ is no symbol: that
-#: is how llama.cpp tells them.
+#: What an expression may have inside [ ] → what that means. Only ASCII letters have a case, as in llama.cpp.
 _CLASSES = {
     r"\p{L}": "A-Za-z" + _LETTER + _HAN,
     r"\p{upper}": "A-Z" + _LETTER + _HAN,
     r"\p{lower}": "a-z" + _LETTER + _HAN,
-    r"\p{letter}": "A-Za-z" + _LETTER,
+    r"\p{L-Han}": "A-Za-z" + _LETTER,
     r"\p{Han}": _HAN,
     r"\p{N}": "0-9" + _NUMBER,
     r"\p{M}": _MARK,
     r"\p{P}": r"!-#%-*,-/:;?@\[-\]_{}" + _PUNCTUATION,
-    r"\p{S}": r"$+<->\^`|" + _SYMBOL,
+    r"\p{S}": r"$+<->\^`|~" + _SYMBOL,
 }
 
 
-class Thousands(str):
-    """An expression for runs of digits, which are cut into groups of three from their right end."""
+class Thousands(NamedTuple):
+    """Cuts runs of digits into groups of three from their right end, and after them."""
+
+    digits: str
+    cut_after: bool = True
 
 
 class Splitter:
     """Cuts text into pieces; none is empty, and joined they are the text."""
 
-    def __init__(self, expressions: Sequence[str]) -> None:
-        self._steps: list[tuple[bool, Callable[[str], list[str]]]] = []
-        for expression in expressions:
-            by_class = r"\p{" in expression
-            expanded = expression
-            for name, members in _CLASSES.items():
-                expanded = expanded.replace(name, members)
-            cut = _cut_thousands if isinstance(expression, Thousands) else _cut
-            self._steps.append((by_class, cut(re.compile(f"({expanded})", re.ASCII))))
+    def __init__(self, expressions: Sequence[str | Thousands]) -> None:
+        self._steps = [_compile(expression) for expression in expressions]
 
     def __call__(self, text: str) -> list[str]:
-        ascii_text = text.isascii()
-        classes = text if ascii_text else text.translate(_CLASS_OF)
-        plain = text if ascii_text else text.translate(_SPACE_OF)
+        by_class = plain = text
+        if not text.isascii():
+            by_class, plain = text.translate(_CLASS_OF), text.translate(_SPACE_OF)
         ends = [len(text)]
-        for by_class, cut in self._steps:
-            view = classes if by_class else plain
+        for has_classes, cut in self._steps:
+            view = by_class if has_classes else plain
             start, before, ends = 0, ends, []
             for end in before:
                 for piece in cut(view[start:end]):
@@ -70,21 +65,28 @@ class Splitter:
         return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _cut(pattern: re.Pattern[str]) -> Callable[[str], list[str]]:
-    return pattern.split  # with its one group it gives the matches and what is between them
+def _compile(expression: str | Thousands) -> tuple[bool, Callable[[str], list[str]]]:
+    """Whether the expression has classes, and what cuts a text by it into pieces, some perhaps empty."""
+    pattern = expression if isinstance(expression, str) else expression.digits
+    has_classes = r"\p{" in pattern
+    for name, members in _CLASSES.items():
+        pattern = pattern.replace(name, members)
+    compiled = re.compile(f"({pattern})", re.ASCII)
+    if isinstance(expression, str):
+        return has_classes, compiled.split  # with its one group: the matches, and what is between them
+    cut_after = expression.cut_after
 
-
-def _cut_thousands(pattern: re.Pattern[str]) -> Callable[[str], list[str]]:
     def cut(text: str) -> list[str]:
         pieces, start = [], 0
-        for run in pattern.finditer(text):
-            first, end = run.span()
-            for stop in range(first + ((end - first) % 3 or 3), end + 1, 3):
+        for digits in compiled.finditer(text):
+            first, end = digits.span()
+            remainder = (end - first) % 3
+            for stop in range(first + (remainder or 3 * cut_after), end + cut_after, 3):
                 pieces.append(text[start:stop])
                 start = stop
         return [*pieces, text[start:]]
 
-    return cut
+    return has_classes, cut
 
 
 class _ClassOf(dict[int, str]):
@@ -100,9 +102,12 @@ def _class_of(character: str) -> str:
         return character
     if character in _SPACES:
         return _SPACE
-    if any(first <= ord(character) <= last for first, last in _HAN_RANGES):
+    from unicodedata import category  # 4 ms, and most texts do without
+
+    stand_in = _STAND_INS.get(category(character)[0], _OTHER)
+    if stand_in == _LETTER and any(first <= ord(character) <= last for first, last in _HAN_RANGES):
         return _HAN
-    return _STAND_INS.get(unicodedata.category(character)[0], _OTHER)
+    return stand_in
 
 
 _CLASS_OF = _ClassOf()

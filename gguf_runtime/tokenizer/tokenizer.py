@@ -12,12 +12,8 @@ from .spm import SentencePiece
 from .stream import StreamDecoder
 from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError, Vocabulary
 
-#: tokenizer.ggml.model → ids of special tokens where the file does not name them.
-_DEFAULT_IDS: dict[str, dict[str, int]] = {
-    "llama": {"bos": 1, "eos": 2, "unk": 0},
-    "gpt2": {"bos": 11, "eos": 11},
-    "gemma4": {},
-}
+#: What tokenizer.ggml.model may be.
+_MODELS = ("gpt2", "llama", "gemma4")
 
 
 class Tokenizer:
@@ -31,26 +27,28 @@ class Tokenizer:
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
         model = metadata.get("tokenizer.ggml.model")
-        if not isinstance(model, str) or model not in _DEFAULT_IDS:
+        if not isinstance(model, str) or model not in _MODELS:
             found = "missing" if model is None else f"{model!r}, which is not supported"
-            raise TokenizerError(f"tokenizer.ggml.model is {found}; ggrun knows {', '.join(_DEFAULT_IDS)}")
-        self._vocabulary = vocabulary = Vocabulary(metadata, _DEFAULT_IDS[model])
+            raise TokenizerError(f"tokenizer.ggml.model is {found}; ggrun knows {', '.join(_MODELS)}")
         self._model: SentencePiece | BytePairEncoding
-        add_bos = True
         if model == "llama":
+            self._vocabulary = vocabulary = Vocabulary(metadata, {"bos": 1, "eos": 2, "unk": 0})
             self._model = SentencePiece(vocabulary, vocabulary.special_id("unk"))
+            add_bos, needs_bos = True, False
         else:
-            pre = pretokenizers.find("gemma4" if model == "gemma4" else metadata.get("tokenizer.ggml.pre"))
+            pre = pretokenizers.find(model if model == "gemma4" else metadata.get("tokenizer.ggml.pre"))
+            defaults = {} if model == "gemma4" else {"bos": pre.bos_id, "eos": 11}
+            self._vocabulary = vocabulary = Vocabulary(metadata, defaults)
             self._model = BytePairEncoding(vocabulary, metadata, pre)
-            add_bos = pre.add_bos
+            add_bos, needs_bos = pre.add_bos, pre.needs_bos
         self._special = SpecialTokens(vocabulary, metadata)
 
         self.n_vocab = len(vocabulary)
         self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
         self.eog_ids = vocabulary.eog_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
-        self.add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos)) and self.bos_id is not None
-        self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False)) and self.eos_id is not None
+        self.add_bos = needs_bos or bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
+        self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
         # SentencePiece takes each text, and each part of one after a special token, to begin with a space
         self._add_space = model == "llama" and bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
 
@@ -60,7 +58,9 @@ class Tokenizer:
         add_special: with BOS and EOS, where the model has them added. parse_special: control tokens that are
         written out in the text, as a chat template writes them, become these tokens.
         """
-        ids = [self.bos_id] if add_special and self.add_bos and self.bos_id is not None else []
+        ids: list[int] = []
+        if add_special and self.add_bos and self.bos_id is not None:
+            ids.append(self.bos_id)
         after_special = True
         for fragment in self._special.part(_valid(text), parse_special):
             if isinstance(fragment, int):

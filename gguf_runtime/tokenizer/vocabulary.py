@@ -44,7 +44,7 @@ class TokenizerError(GGUFError):
 class Vocabulary:
     """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation."""
 
-    def __init__(self, metadata: Mapping[str, Value], defaults: Mapping[str, int]) -> None:
+    def __init__(self, metadata: Mapping[str, Value], defaults: Mapping[str, int | None]) -> None:
         """defaults: ids of special tokens that keys do not name. Raises TokenizerError, GGUFError."""
         self._metadata, self._defaults = metadata, defaults
         self.tokens = array(metadata, "tokens").strings()
@@ -90,9 +90,9 @@ class Vocabulary:
         for name, texts in _FILL_IN.items():
             found = self.special_id(name)
             if found is None:
-                by_text = list(self._known(*texts).items())[:1]
-                control |= dict(by_text)
-                found = by_text[0][1] if by_text else None
+                for text, found in self._known(*texts).items():
+                    control[text] = found
+                    break
             if name in _ENDING_FILL_INS and found is not None:
                 ending.add(found)
         self.types[list(control.values())] = CONTROL
@@ -100,14 +100,14 @@ class Vocabulary:
         ending |= {found for name in ("eos", "eot", "eom") if (found := self.special_id(name)) is not None}
 
         # a part of an answer ends with <|end|> where there are tokens for the end of all of it
-        texts = {self.tokens[i].decode(errors="replace"): i for i in ending}
-        calls = "<|call|>" in texts or "<|calls|>" in texts
-        if "<|end|>" in texts and calls and ("<|return|>" in texts or "<|flush|>" in texts):
-            ending.remove(texts["<|end|>"])
-            self.types[texts["<|end|>"]] = USER_DEFINED
-        if "</s>" in texts and "<|tool_response>" in texts:
-            ending.remove(texts["</s>"])
-            self.types[texts["</s>"]] = NORMAL
+        names = {self.tokens[i].decode(errors="replace"): i for i in ending}
+        calls = "<|call|>" in names or "<|calls|>" in names
+        if "<|end|>" in names and calls and ("<|return|>" in names or "<|flush|>" in names):
+            ending.remove(names["<|end|>"])
+            self.types[names["<|end|>"]] = USER_DEFINED
+        if "</s>" in names and "<|tool_response>" in names:
+            ending.remove(names["</s>"])
+            self.types[names["</s>"]] = NORMAL
         return frozenset(ending)
 
     def _known(self, *texts: str) -> dict[str, int]:
