@@ -10,7 +10,7 @@ endif
 READY := .venv/ready
 
 run: $(READY)
-	@$(BIN)/ggrun -p "$(PROMPT)"
+	@$(BIN)/ggrun -p "$(PROMPT)" < /dev/null
 
 test: $(READY)
 	$(BIN)/python -m pytest

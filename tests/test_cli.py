@@ -70,6 +70,14 @@ def test_prompts(ggrun, model, tmp_path, args, piped, prompt):
     assert done.stdout.decode() == prompt and done.stderr == b""
 
 
+def test_waiting_for_input_is_told(model):
+    line = [*command_line(), "-m", str(model), "--raw", "-p", "x", "-n", "0", "--display-prompt"]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert b"waiting" in process.stderr.readline()
+    output, _ = process.communicate(b"y")
+    assert output == b"x\ny" and process.returncode == 0
+
+
 @posix
 def test_an_argument_that_is_not_utf_8(ggrun, model):
     done = ggrun("-m", model, "-n", 0, "--display-prompt", "-p", os.fsdecode(b"caf\xe9"))

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
+_PATIENCE = 2.0  # seconds
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"'": b"'", b'"': b'"', b"\\": b"\\"}
 
 
@@ -109,11 +111,24 @@ def read_prompt(prompt: str | None, file: str | None, escape: bool) -> str:
         parts.append(unescape(raw) if escape else raw)
     if file is not None:
         parts.append(_without_newline(Path(file).read_bytes()))
-    if _is_piped(sys.stdin) and (piped := sys.stdin.buffer.read()):
+    if _is_piped(sys.stdin) and (piped := _read_piped(sys.stdin.buffer, patience=_PATIENCE if parts else None)):
         parts.append(_without_newline(piped))
     if not parts:
         raise click.UsageError("no prompt: give one with -p or -f, or pipe it in")
     return b"\n".join(parts).decode("utf-8", "replace")
+
+
+def _read_piped(stream: BinaryIO, patience: float | None) -> bytes:
+    """Read to the end. Who gave a prompt may not know that input is awaited too, and is told after a while."""
+    if patience is None:
+        return stream.read()
+    notice = threading.Timer(patience, click.echo, ("ggrun: waiting for the end of standard input",), {"err": True})
+    notice.daemon = True
+    notice.start()
+    try:
+        return stream.read()
+    finally:
+        notice.cancel()
 
 
 def unescape(text: bytes) -> bytes:
