@@ -90,7 +90,7 @@ def write_model(
     weights = {}
     writer = gguf.GGUFWriter(path, arch)
     for key, value in keys.items():
-        _add_key(writer, key, value)
+        add_key(writer, key, value)
     for name, shape in shapes.items():
         if len(shape) == 1:
             data, type_name = _bytes(1 + 0.1 * rng.standard_normal(shape, np.float32)), "F32"
@@ -161,7 +161,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, data: np.ndarray, type_name:
     return gguf.quants.dequantize(data, tensor_type)
 
 
-def _add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     match value:
         case bool():
             writer.add_bool(key, value)

@@ -9,11 +9,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from gguf_files import array, array_body, key, open_bytes, raw_file, string, tensor_info, value
-from make_model import write_model
 
 from gguf_runtime.loader import GGUFArray, GGUFError, open_gguf
 from gguf_runtime.loader.tensor_types import TENSOR_TYPES
+from tests.gguf_files import array, array_body, key, open_bytes, raw_file, string, tensor_info, value
+from tests.make_model import write_model
 
 TYPES = [
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
@@ -59,13 +59,8 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
         "uint32": (4, "I", 1 << 31), "int32": (5, "i", -5), "float32": (6, "f", 0.5), "bool": (7, "?", True),
         "uint64": (10, "Q", 1 << 63), "int64": (11, "q", -1 << 60), "float64": (12, "d", 0.1),
     }  # fmt: skip
-    keys = [
-        key(name, value(number, struct.pack("<" + code, x))) for name, (number, code, x) in scalars.items()
-    ]
-    keys += [
-        key(f"many {name}", array(n, [struct.pack("<" + code, x)] * 3))
-        for name, (n, code, x) in scalars.items()
-    ]
+    keys = [key(name, value(number, struct.pack("<" + code, x))) for name, (number, code, x) in scalars.items()]
+    keys += [key(f"many {name}", array(n, [struct.pack("<" + code, x)] * 3)) for name, (n, code, x) in scalars.items()]
     inner = [array_body(8, [string("a"), string("b")]), array_body(9, []), array_body(4, [b"\1\0\0\0"])]
     keys += [
         key("text", value(8, string("Ünïcode"))),
@@ -142,9 +137,7 @@ def test_split_file_opens_by_any_part(tmp_path: Path, part: int) -> None:
     file = open_gguf(parts[part])
     assert file.path == parts[0]
     assert file.metadata["general.architecture"] == "test"
-    assert {name: t.data.view(np.float32)[0] for name, t in file.tensors.items()} == {
-        f"t{i}": i for i in range(5)
-    }
+    assert {name: t.data.view(np.float32)[0] for name, t in file.tensors.items()} == {f"t{i}": i for i in range(5)}
 
 
 def test_split_file_with_a_part_missing_or_wrong(tmp_path: Path) -> None:
@@ -224,10 +217,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 def test_damaged_tensors_are_named(tmp_path: Path) -> None:
     data = bytes(256)
-    assert (
-        open_bytes(tmp_path, raw_file(tensors=[tensor_info("t", [32], 0, 0)]) + data).tensors["t"].n_bytes
-        == 128
-    )
+    assert open_bytes(tmp_path, raw_file(tensors=[tensor_info("t", [32], 0, 0)]) + data).tensors["t"].n_bytes == 128
     for dims, type_number, offset, problem in [
         ([0], 0, 0, "not positive"),
         ([1 << 63], 0, 0, "not positive"),
