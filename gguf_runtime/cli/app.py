@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 
 import click
 
@@ -72,6 +71,8 @@ def run() -> int:
         return 0  # whoever read our output has enough
     except Exception as error:
         if "-v" in args or "--verbose" in args:
+            import traceback
+
             traceback.print_exc()
         print(f"ggrun: {process.describe(error)}", file=sys.stderr)
         return 1

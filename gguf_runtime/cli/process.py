@@ -10,6 +10,7 @@ import threading
 import warnings
 from typing import NoReturn, TextIO
 
+_LINE = 400  # characters of an error at most
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -44,7 +45,8 @@ def describe(error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error} (this is a bug in ggrun; --verbose shows where)"
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
 def _exit_on_interrupt() -> None:
@@ -53,7 +55,6 @@ def _exit_on_interrupt() -> None:
     Python runs signal handlers between bytecodes of the main thread, which may be in a kernel for seconds.
     Its wake-up descriptor is written to at once, and a thread here waits for that.
     """
-
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and shells' background jobs ask
         return
     reader, writer = os.pipe()
