@@ -249,8 +249,18 @@ def test_damaged_tensors_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_closed_while_a_tensor_is_in_use(tmp_path: Path) -> None:
+def test_closed_while_in_use(tmp_path: Path) -> None:
     weights = write_model(tmp_path / "m.gguf")
     with open_gguf(tmp_path / "m.gguf") as file:
         data = file.tensors["output_norm.weight"].data
+        tokens = file.metadata["tokenizer.ggml.tokens"]
+    assert not file.tensors and not file.metadata
     assert np.array_equal(data.view(np.float32), weights["output_norm.weight"])
+    assert isinstance(tokens, GGUFArray) and tokens[0] == "!" and tokens.strings()[1] == b'"'
+
+
+def test_nothing_after_an_empty_array(tmp_path: Path) -> None:
+    for number in (4, 8, 9, 12):
+        content = raw_file([key("a", array(number, []))])[: 24 + 9 + 4 + 12]  # to the end of the array's length
+        file = open_bytes(tmp_path, content)
+        assert list(file.metadata["a"]) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mmap import mmap
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -15,12 +14,12 @@ class GGUFError(Exception):
 
 
 class Cursor:
-    """Reads little-endian values one after another from `data`, the bytes of the whole file at `path`.
+    """Reads little-endian values one after another from `data`, a view of all bytes of the file at `path`.
 
     `reading` names what is being read, for error messages. Every read raises GGUFError where the file ends.
     """
 
-    def __init__(self, data: mmap, path: Path, position: int = 0, reading: str = "the header") -> None:
+    def __init__(self, data: memoryview, path: Path, position: int = 0, reading: str = "the header") -> None:
         self.data, self.path, self.position, self.reading = data, path, position, reading
         self.size = len(data)
 
@@ -57,7 +56,7 @@ class Cursor:
         start = self.position
         length = self.u64()
         self.need(length)
-        raw = self.data[self.position : self.position + length]
+        raw = bytes(self.data[self.position : self.position + length])
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:

@@ -71,7 +71,7 @@ def open_one(path: Path, mapped: bool) -> GGUFFile:
     """Open one file, which may be a part of a split one. Raises GGUFError."""
     data = _map(path, mapped)
     try:
-        cursor = Cursor(data, path)
+        cursor = Cursor(memoryview(data), path)
         version, n_tensors, n_keys = _read_header(cursor)
         metadata = _read_metadata(cursor, n_keys)
         tensors = _read_tensors(cursor, n_tensors, _alignment(cursor, metadata))
@@ -106,7 +106,7 @@ def _close(data: Map) -> None:
 
 def _read_header(cursor: Cursor) -> tuple[int, int, int]:
     """Version, number of tensors, number of keys."""
-    magic = cursor.data[:4]
+    magic = bytes(cursor.data[:4])
     if magic != b"GGUF":
         raise cursor.fail(f"not a GGUF file: it starts with {magic!r}")
     cursor.position = 4

@@ -77,7 +77,7 @@ class GGUFArray(Sequence[Any]):
         i = range(len(self))[index]
         if self.element_type == "string":
             start, end = self._elements[i] + 8, self._elements[i + 1]
-            return self._cursor.data[start:end].decode(errors="replace")
+            return bytes(self._cursor.data[start:end]).decode(errors="replace")
         if self.element_type == "array":
             return GGUFArray(self._cursor.at(int(self._elements[i])), self._depth + 1)
         return self._elements[i].item()
@@ -103,7 +103,7 @@ class GGUFArray(Sequence[Any]):
         if self.element_type != "string":
             raise self._cursor.fail(f"an array of strings is needed here, not of {self.element_type}")
         first, last = int(self._elements[0]), int(self._elements[-1])
-        block = self._cursor.data[first:last]  # slicing bytes is quicker than slicing the map
+        block = bytes(self._cursor.data[first:last])  # quicker to slice than the map
         offsets = (self._elements - first).tolist()
         return [block[start + 8 : end] for start, end in zip(offsets, offsets[1:], strict=False)]
 
