@@ -140,7 +140,7 @@ _BY_NAMES = {
     ),
     # DeepSeek
     "deepseek-llm": PreTokenizer(
-        ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", _DEEPSEEK_SYMBOLS, r"\s+\Z", _HAN_HANGUL, _DIGITS)
+        ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", _DEEPSEEK_SYMBOLS, r"(?<!\s)\s+\Z", _HAN_HANGUL, _DIGITS)
     ),
     "deepseek-coder": PreTokenizer(("[\r\n]", r"\s?[\p{L}]+", r"\s?[\p{P}]+", _HAN_HANGUL, _DIGIT)),
     "deepseek-v3 hunyuan-dense joyai-llm hy_v4": PreTokenizer(
