@@ -37,7 +37,7 @@ class Team:
         self.n_threads = n_threads
         self._walk = library.get("program.run")
         self._flags, self._stop, self._moment = _lines(n_threads), _lines(1), np.ones(1, np.int64)
-        self._inboxes: list[SimpleQueue[int | None]] = [SimpleQueue() for _ in range(n_threads)]
+        self._inboxes: list[SimpleQueue[int | SimpleQueue[None] | None]] = [SimpleQueue() for _ in range(n_threads)]
         self._done: SimpleQueue[None] = SimpleQueue()
         for i in range(n_threads):
             threading.Thread(target=self._work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
@@ -59,19 +59,17 @@ class Team:
         """
         assert program.walk is not None
         record = address(program.walk.record)
-        waiting = self.n_threads - here
-        for inbox in self._inboxes[here:]:
-            inbox.put(record)
         try:
+            for inbox in self._inboxes[here:]:
+                inbox.put(record)
             if here:
                 self._walk.run(record, 0, self.n_threads, 0)
-            while waiting:
+            for _ in range(here, self.n_threads):
                 self._done.get()
-                waiting -= 1
         except BaseException:
             self._stop[0] = 1
-            for _ in range(waiting):
-                self._done.get()
+            while not self._settled():
+                pass
             self._stop[0] = 0
             program.counters.fill(0)
             raise
@@ -84,10 +82,27 @@ class Team:
         for inbox in self._inboxes:
             inbox.put(None)
 
+    def _settled(self) -> bool:
+        """Wait until every thread has done all it was given, wherever an interrupt came; False if one comes again."""
+        try:
+            answers: SimpleQueue[None] = SimpleQueue()
+            for inbox in self._inboxes:
+                inbox.put(answers)
+            for _ in self._inboxes:
+                answers.get()
+            while not self._done.empty():
+                self._done.get()
+        except KeyboardInterrupt:
+            return False
+        return True
+
     def _work(self, thread: int) -> None:
-        while (record := self._inboxes[thread].get()) is not None:
-            self._walk.run(record, thread, self.n_threads, 0)
-            self._done.put(None)
+        while (task := self._inboxes[thread].get()) is not None:
+            if isinstance(task, SimpleQueue):
+                task.put(None)
+            else:
+                self._walk.run(task, thread, self.n_threads, 0)
+                self._done.put(None)
 
 
 def _lines(n: int) -> np.ndarray:

@@ -11,7 +11,8 @@ from gguf_runtime.kernels.code import Library, address
 from gguf_runtime.kernels.layout import COLUMNS, FLOATS, FORMATS, PAGE, Q8_BYTES, Q8_D, SCRATCH, record_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_model import random_tensor
+
+from tests.make_model import random_tensor
 
 ISAS = {i.name: i for i in isa.runnable()}
 INTEGERS = sorted(FORMATS - FLOATS)

@@ -11,7 +11,7 @@ from .weights import ModelError, Weights
 
 
 def frequencies(w: Weights, layout: str, n_rot: int) -> RopeFrequencies:
-    """base^(-2i / n_rot) (Su et al. 2021) of the key `rope.freq_base`, scaled as `rope.scaling.*` and `rope_freqs` say."""
+    """base^(-2i / n_rot) (Su et al. 2021) with the base of `rope.freq_base`, scaled as `rope.scaling.*` says."""
     base = w.number("rope.freq_base", 10000.0)
     if base <= 0 or n_rot % 2:
         raise ModelError(f"RoPE with base {base} over {n_rot} dimensions makes no sense")
