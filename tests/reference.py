@@ -17,7 +17,7 @@ def llama_logits(
     base: float = 10000.0,
 ) -> np.ndarray:
     """Logits float64[token, n_vocab] of one sequence; frequencies: of RoPE, base^(-2i/d) where None."""
-    w = {name: values.astype(np.float64) for name, values in weights.items()}
+    w = {name: values.astype(np.float64, copy=False) for name, values in weights.items()}
     n = len(tokens)
     x = w["token_embd.weight"][tokens]
     head_dim = w["blk.0.attn_q.weight"].shape[0] // n_head

@@ -52,7 +52,7 @@ def test_prompt_ids(smollm2: Path, golden: dict[str, Any]) -> None:
 @needs(GOLDEN)
 def test_first_step_is_as_near_to_the_truth_as_llama_cpp(smollm2: Path, golden: dict[str, Any]) -> None:
     tensors = gguf.GGUFReader(smollm2).tensors
-    weights = {t.name: dequantize(t.data, t.tensor_type) for t in tensors}
+    weights = {t.name: dequantize(t.data, t.tensor_type).astype(np.float64) for t in tensors}
     ours, theirs = [], []
     with LLM(smollm2, n_ctx=512) as llm:
         for case in golden["completions"]:
