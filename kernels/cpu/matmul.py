@@ -13,6 +13,7 @@ from .. import formats
 from ..code import Ref
 from ..layout import COLUMNS, F32_BYTES, Q8_D, ROWS, SCRATCH, record_bytes
 from ..simd import (
+    TARGET,
     get_f32,
     inline,
     load_f32,
@@ -30,7 +31,7 @@ from .units import unit_at
 _LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time in matvec
 _AHEAD = 4096  # bytes that matvec asks for in advance: a page, as the CPU's own prefetching ends with each
 _TILES = 2  # tiles of rows that a thread takes at a time in matmul
-_MANY, _FEW = 12, 4  # tokens that the inner loops take together
+_MANY, _FEW = (12, 4) if TARGET.n_registers == 32 else (3, 2)  # tokens that the inner loops take together
 
 
 @inline
