@@ -32,8 +32,8 @@ class Tokenizer:
             raise TokenizerError(f"tokenizer.ggml.model is {found}; ggrun knows {', '.join(_MODELS)}")
         self._model: SentencePiece | BytePairEncoding
         if model == "llama":
-            self._vocabulary = vocabulary = Vocabulary(metadata, {"bos": 1, "eos": 2, "unk": 0})
-            self._model = SentencePiece(vocabulary, vocabulary.special_id("unk"))
+            self._vocabulary = vocabulary = Vocabulary(metadata, {"bos": 1, "eos": 2, "unknown": 0})
+            self._model = SentencePiece(vocabulary, vocabulary.special_id("unknown"))
             add_bos, needs_bos = True, False
         else:
             pre = pretokenizers.find(model if model == "gemma4" else metadata.get("tokenizer.ggml.pre"))
