@@ -38,9 +38,7 @@ def tensor_info(name: str, dims: Sequence[int], number: int, offset: int) -> byt
 
 def raw_file(keys: Sequence[bytes] = (), tensors: Sequence[bytes] = (), version: int = 3) -> bytes:
     """Everything up to the tensors' bytes, aligned to 32."""
-    content = (
-        b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + b"".join(keys) + b"".join(tensors)
-    )
+    content = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + b"".join(keys) + b"".join(tensors)
     return content + bytes(-len(content) % 32)
 
 

@@ -39,8 +39,13 @@ def test_blocks_leave_no_white_space():
 
 
 def test_loop_controls():
-    assert render("{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}"
-                  "{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "02"
+    assert (
+        render(
+            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}"
+            "{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+        )
+        == "02"
+    )
 
 
 def test_tojson_is_plain_json():

@@ -96,7 +96,7 @@ def test_tokenize(ggrun, chat_model):
 
 def test_inspect(ggrun, model):
     shown = ggrun("inspect", model).stdout.decode()
-    assert "general.architecture = \"llama\"" in shown and "tokenizer.ggml.tokens = [\"!\", " in shown
+    assert 'general.architecture = "llama"' in shown and 'tokenizer.ggml.tokens = ["!", ' in shown
     assert re.search(r"blk\.0\.ffn_down\.weight +F32 +64 x 128 +32,768 bytes", shown)
     everything = json.loads(ggrun("inspect", "--json", model).stdout)
     assert len(everything["metadata"]["tokenizer.ggml.tokens"]) == 320

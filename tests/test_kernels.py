@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from tests.make_model import random_tensor
 
 ISAS = {i.name: i for i in isa.runnable()}
-INTEGERS = sorted(FORMATS - FLOATS)
+GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
 
 
 @pytest.fixture(scope="module", params=ISAS)
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
     products = [
-        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.matvec", "matmul.matmul", "rows.embed")
+        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matvec.linear", "matmul.linear", "rows.embed")
     ]
-    others = [f"rows.{name}" for name in ("pack_bytes", "pack_floats", "rms_norm", "swiglu", "add", "gather")]
+    products += [f"{module}.swiglu:{fmt}:{kind}" for fmt, kind in GATES for module in ("matvec", "matmul")]
+    others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in ("bytes", "floats")]
+    others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
     attention = ["attention.attend", "attention.store_kv", "attention.rope:pairs", "attention.rope:halves"]
     library.load(products + others + attention)
     return library
@@ -44,8 +46,8 @@ def pack(library: Library, fmt: str, x: np.ndarray) -> np.ndarray:
     """Activations as records for weights of a type."""
     n_records = -(-x.shape[1] // COLUMNS) * len(x)
     out = np.zeros((n_records, record_bytes(fmt)), np.uint8)
-    kernel = "rows.pack_floats" if fmt in FLOATS else "rows.pack_bytes"
-    library.get(kernel)(x=x, out=out, n_columns=x.shape[1], n_tokens=count(len(x)))
+    kernel = "rows.pack:floats" if fmt in FLOATS else "rows.pack:bytes"
+    library.get(kernel)(a=x, b=x, out=out, n_columns=x.shape[1], n_tokens=count(len(x)))
     return out
 
 
@@ -100,12 +102,42 @@ def test_products(library: Library, fmt: str) -> None:
                 "bias": bias, "add": 1, "scratch": np.zeros(SCRATCH, np.uint8),
             }  # fmt: skip
             out = start.copy()
-            library.get(f"matmul.matmul:{fmt}")(out=out, n_tokens=count(n_tokens), **arguments)
+            library.get(f"matmul.linear:{fmt}")(out=out, n_tokens=count(n_tokens), **arguments)
             assert np.max(np.abs(out - wanted) / size) < 2e-6
             if n_tokens == 1:
                 out = start.copy()
-                library.get(f"matmul.matvec:{fmt}")(out=out, **arguments)
+                library.get(f"matvec.linear:{fmt}")(out=out, **arguments)
                 assert np.max(np.abs(out - wanted) / size) < 2e-6
+
+
+@pytest.mark.parametrize(("fmt", "kind"), GATES)
+def test_gated_products(library: Library, fmt: str, kind: str) -> None:
+    rng = np.random.default_rng(8)
+    for rows in (256, 72, 48):
+        (gate, gates), (up, ups) = matrix(fmt, rows, 512, 1), matrix(fmt, rows, 512, 2)
+        for n_tokens in (1, 9, 150):
+            x = rng.normal(size=(n_tokens, 512)).astype(np.float32)
+            records = pack(library, fmt, x)
+            seen = x.astype(np.float64) if fmt in FLOATS else packed_values(records, n_tokens, 512)
+            a, b = seen @ gates.T.astype(np.float64), seen @ ups.T.astype(np.float64)
+            with np.errstate(over="ignore"):
+                wanted = a / (1 + np.exp(-a)) * b
+            arguments = {
+                "gate": gate, "up": up, "row_bytes": gate.shape[1], "n_rows": rows, "n_columns": 512, "x": records,
+                "scratch": np.zeros(SCRATCH, np.uint8),
+            }  # fmt: skip
+            type_out = "F32" if kind == "floats" else "Q8_0"
+            for module in ("matvec", "matmul")[n_tokens > 1 :]:
+                out = np.zeros((-(-rows // COLUMNS) * n_tokens, record_bytes(type_out)), np.uint8)
+                if module == "matmul":
+                    arguments["n_tokens"] = count(n_tokens)
+                library.get(f"{module}.swiglu:{fmt}:{kind}")(out=out, **arguments)
+                if kind == "floats":
+                    got = out.view(np.float32).reshape(-1, n_tokens, COLUMNS).transpose(1, 0, 2)
+                    got, tolerance = got.reshape(n_tokens, -1)[:, :rows], 1e-5
+                else:
+                    got, tolerance = packed_values(out, n_tokens, rows), 0.5001 / 127
+                assert np.max(np.abs(got - wanted)) <= tolerance * np.max(np.abs(wanted)) + 1e-5
 
 
 def test_packing_is_the_nearest_byte(library: Library) -> None:
@@ -134,7 +166,7 @@ def test_extreme_bytes_do_not_overflow(library: Library) -> None:
         for sign in (1, -1):
             x = np.full((1, 256), sign, np.float32)
             out = np.zeros((1, 16), np.float32)
-            library.get("matmul.matvec:Q8_0")(
+            library.get("matvec.linear:Q8_0")(
                 weights=raw, row_bytes=272, n_rows=16, n_columns=256, x=pack(library, "Q8_0", x), out=out, bias=0,
                 add=0, scratch=np.zeros(SCRATCH, np.uint8),
             )  # fmt: skip
@@ -146,7 +178,7 @@ def test_rms_norm(library: Library, n: int) -> None:
     rng = np.random.default_rng(4)
     x, weight = rng.normal(size=(7, n)).astype(np.float32) * 30, rng.normal(size=n).astype(np.float32)
     out = np.zeros_like(x)
-    library.get("rows.rms_norm")(x=x, weight=weight, out=out, n_columns=n, eps=1e-5, n_tokens=count(7))
+    library.get("rows.rms_norm:plain")(x=x, weight=weight, out=out, n_columns=n, eps=1e-5, n_tokens=count(7))
     exact = x.astype(np.float64)
     exact = exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)
@@ -155,7 +187,7 @@ def test_rms_norm(library: Library, n: int) -> None:
 def test_swiglu_over_the_whole_range(library: Library) -> None:
     gate = np.concatenate([np.linspace(-120, 120, 4001), [0, -1000, 1000]]).astype(np.float32)[None]
     up, out = np.ones_like(gate), np.zeros_like(gate)
-    library.get("rows.swiglu")(gate=gate, up=up, out=out, n_columns=gate.shape[1], n_tokens=count(1))
+    library.get("rows.swiglu:plain")(a=gate, b=up, out=out, n_columns=gate.shape[1], n_tokens=count(1))
     with np.errstate(over="ignore"):
         exact = gate / (1 + np.exp(-gate.astype(np.float64)))
     np.testing.assert_allclose(out, exact, rtol=3e-7, atol=1e-30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,9 +43,10 @@ class Plan:
 
     def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int) -> None:
         self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
-        self._residual = _residuals(graph.ops)
+        self._residual, self._gates = _residuals(graph.ops), _gates(graph.ops)
+        self._forms = _forms(graph.ops)
         self._buffers = self._place()
-        self._records: dict[tuple[int, bool], np.ndarray] = {}
+        self._records: dict[tuple[int, str], np.ndarray] = {}
         self._converted: dict[str, np.ndarray] = {}
         self.logits = self._buffers[graph.ops[-1].out.number]
 
@@ -57,13 +59,23 @@ class Plan:
         """The steps for batches of one token, or of more; for 0, 1, or more (2) tokens with logits."""
         return _Writer(self, one_token, n_logits).write()
 
+    def reads(self, i: int) -> list[Value]:
+        """The values that operation i reads; products that are part of a gate read nothing, as the gate does."""
+        if i in self._gates:
+            return [self._gates[i][0].x]
+        return [] if self.is_part(i) else _inputs(self._ops[i])
+
+    def is_part(self, i: int) -> bool:
+        """Whether operation i is a product that a gate computes itself."""
+        return any(self._ops[i] in gate for gate in (self._gates.get(i + 1), self._gates.get(i + 2)) if gate)
+
     def _place(self) -> dict[int, np.ndarray]:
-        """A buffer f32[n_ubatch, width] for each value; values that do not live at the same time share one."""
-        last_use = {v.number: i for i, op in enumerate(self._ops) for v in _inputs(op)}
+        """A buffer for each value, for n_ubatch tokens; values that do not live at the same time share one."""
+        last_use = {v.number: i for i in range(len(self._ops)) for v in self.reads(i)}
         placed: dict[int, np.ndarray] = {}
-        free: dict[int, list[np.ndarray]] = {}
+        free: dict[tuple[int, str], list[np.ndarray]] = {}
         for i, op in enumerate(self._ops):
-            dying = [v for v in dict.fromkeys(_inputs(op)) if last_use[v.number] == i]
+            dying = [v for v in dict.fromkeys(self.reads(i)) if last_use[v.number] == i]
             if i in self._residual:  # a product added to the residual: in place
                 placed[op.out.number] = placed[self._residual[i].number]
             elif isinstance(op, Add) and i - 1 in self._residual:
@@ -75,25 +87,39 @@ class Plan:
                     raise PlanError("a value is used again after its rotation")
                 placed[op.out.number] = placed[op.x.number]
                 dying = []
-            else:
-                spare = free.get(op.out.width)
-                placed[op.out.number] = spare.pop() if spare else np.empty((self._n_ubatch, op.out.width), np.float32)
+            elif not self.is_part(i):
+                key = op.out.width, self.form(op.out)
+                spare = free.get(key)
+                placed[op.out.number] = spare.pop() if spare else self._memory(*key)
             for v in dying:
-                free.setdefault(v.width, []).append(placed[v.number])
+                free.setdefault((v.width, self.form(v)), []).append(placed[v.number])
         return placed
+
+    def _memory(self, width: int, form: str) -> np.ndarray:
+        """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
+        if form == "plain":
+            return np.empty((self._n_ubatch, width), np.float32)
+        n = -(-width // COLUMNS) * self._n_ubatch
+        return np.zeros(n * record_bytes("F32" if form == "floats" else "Q8_0"), np.uint8)
 
     # what the writer asks for
 
     def buffer(self, value: Value) -> np.ndarray:
         return self._buffers[value.number]
 
-    def records(self, width: int, floats: bool) -> np.ndarray:
-        """Memory for packed activations of this width."""
-        key = (width, floats)
-        if key not in self._records:
-            n = -(-width // COLUMNS) * self._n_ubatch
-            self._records[key] = np.empty(n * record_bytes("F32" if floats else "Q8_0"), np.uint8)
-        return self._records[key]
+    def form(self, value: Value) -> str:
+        """plain, bytes or floats: the kind of rows (kernels/cpu/records.py) that a value is made as."""
+        return self._forms.get(value.number, "plain")
+
+    def gate(self, i: int) -> tuple[Linear, Linear] | None:
+        """The two products that operation i computes itself, if it is such a gate."""
+        return self._gates.get(i)
+
+    def records(self, width: int, form: str) -> np.ndarray:
+        """Memory for records of a plain value of this width."""
+        if (width, form) not in self._records:
+            self._records[width, form] = self._memory(width, form)
+        return self._records[width, form]
 
     def floats(self, tensor: Tensor) -> np.ndarray:
         """A vector of weights as f32."""
@@ -117,13 +143,13 @@ class _Writer:
         self._plan, self._in = plan, plan._inputs
         self._one_token, self._n_logits = one_token, n_logits
         self._steps: list[Step] = []
-        self._packed: dict[tuple[int, bool], int] = {}  # records → the value that they hold
+        self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
         self._read: set[int] = set()  # memory touched since the threads last met
         self._written: set[int] = set()
 
     def write(self) -> list[Step]:
         for i, op in enumerate(self._plan._ops):
-            if not (op.out.picked and self._n_logits == 0):
+            if not (op.out.picked and self._n_logits == 0 or self._plan.is_part(i)):
                 self._write_op(i, op)
         return self._steps
 
@@ -148,8 +174,9 @@ class _Writer:
         elif isinstance(op, Norm):
             x, weight = p.buffer(op.x), p.floats(op.weight)
             self._step(
-                "rows.rms_norm", [x], [out], x=x, weight=weight, out=out, n_columns=width, eps=op.eps, n_tokens=n
-            )
+                f"rows.rms_norm:{p.form(op.out)}", [x], [out], x=x, weight=weight, out=out, n_columns=width,
+                eps=op.eps, n_tokens=n,
+            )  # fmt: skip
         elif isinstance(op, Linear):
             self._linear(op, i in p._residual)
         elif isinstance(op, Rope):
@@ -160,9 +187,11 @@ class _Writer:
             )  # fmt: skip
         elif isinstance(op, Attention):
             self._attention(op)
+        elif isinstance(op, SwiGlu) and (gate := p.gate(i)):
+            self._gate(op, *gate)
         elif isinstance(op, SwiGlu):
-            gate, up = p.buffer(op.gate), p.buffer(op.up)
-            self._step("rows.swiglu", [gate, up], [out], gate=gate, up=up, out=out, n_columns=width, n_tokens=n)
+            a, b = p.buffer(op.gate), p.buffer(op.up)
+            self._step(f"rows.swiglu:{p.form(op.out)}", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
         elif isinstance(op, Add):
             if i - 1 not in p._residual:
                 a, b = p.buffer(op.a), p.buffer(op.b)
@@ -176,24 +205,42 @@ class _Writer:
 
     def _linear(self, op: Linear, add: bool) -> None:
         p, weight = self._plan, op.weight
+        x, out = self._records_of(op.x, _form_for(weight)), p.buffer(op.out)
+        self._product(
+            "linear", weight, op.x, out, x, weights=weight.data, bias=p.floats(op.bias) if op.bias else 0, add=add
+        )
+
+    def _gate(self, op: SwiGlu, gate: Linear, up: Linear) -> None:
+        x, out = self._records_of(gate.x, _form_for(gate.weight)), self._plan.buffer(op.out)
+        kind = f":{self._plan.form(op.out)}"
+        self._product("swiglu", gate.weight, gate.x, out, x, kind, gate=gate.weight.data, up=up.weight.data)
+
+    def _product(
+        self, name: str, weight: Tensor, x: Value, out: np.ndarray, records: np.ndarray, kind: str = "", **own: Any
+    ) -> None:
+        """A step of the kernel `name` for one token, or for more; weight: tells the type and shape of all weights."""
         _check(weight)
-        x, out, floats = p.buffer(op.x), p.buffer(op.out), weight.type in FLOATS
-        records, key = p.records(op.x.width, floats), (op.x.width, floats)
-        if self._packed.get(key) != op.x.number:
-            self._packed[key] = op.x.number
-            kernel = "rows.pack_floats" if floats else "rows.pack_bytes"
-            n = self._count(op.x)
-            self._step(kernel, [x], [records], x=x, out=records, n_columns=op.x.width, n_tokens=n)
         arguments = {
-            "weights": weight.data, "row_bytes": _row_bytes(weight), "n_rows": weight.shape[0],
-            "n_columns": weight.shape[1], "x": records, "out": out,
-            "bias": p.floats(op.bias) if op.bias else 0, "add": add, "scratch": self._in.scratch,
+            "row_bytes": _row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
+            "out": out, "scratch": self._in.scratch, **own,
         }  # fmt: skip
-        if self._n_logits == 1 if op.x.picked else self._one_token:
-            kernel = "matmul.matvec"
+        if self._n_logits == 1 if x.picked else self._one_token:
+            module = "matvec"
         else:
-            kernel, arguments["n_tokens"] = "matmul.matmul", self._count(op.x)
-        self._step(f"{kernel}:{weight.type}", [records], [out], **arguments)
+            module, arguments["n_tokens"] = "matmul", self._count(x)
+        self._step(f"{module}.{name}:{weight.type}{kind}", [records], [out], **arguments)
+
+    def _records_of(self, x: Value, form: str) -> np.ndarray:
+        """A value as records; packs it if it was not made as such and is not packed already."""
+        p = self._plan
+        if p.form(x) == form:
+            return p.buffer(x)
+        records, key = p.records(x.width, form), (x.width, form)
+        if self._packed.get(key) != x.number:
+            self._packed[key] = x.number
+            a, n = p.buffer(x), self._count(x)
+            self._step(f"rows.pack:{form}", [a], [records], a=a, b=a, out=records, n_columns=x.width, n_tokens=n)
+        return records
 
     def _attention(self, op: Attention) -> None:
         p, layout = self._plan, self._plan._layout
@@ -217,6 +264,43 @@ class _Writer:
 def _inputs(op: Op) -> list[Value]:
     """The values that an operation reads."""
     return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
+
+
+def _form_for(weight: Tensor) -> str:
+    """The form in which weights of a type want their input."""
+    return "floats" if weight.type in FLOATS else "bytes"
+
+
+def _forms(ops: list[Op]) -> dict[int, str]:
+    """Norms and gates that only products read, all in one form: the value's number → that form."""
+    readers: dict[int, list[Op]] = {}
+    for op in ops:
+        for value in _inputs(op):
+            readers.setdefault(value.number, []).append(op)
+    found = {}
+    for op in ops:
+        if isinstance(op, Norm | SwiGlu):
+            forms = {_form_for(r.weight) if isinstance(r, Linear) else "plain" for r in readers.get(op.out.number, [])}
+            if len(forms) == 1:
+                found[op.out.number] = forms.pop()
+    return found
+
+
+def _gates(ops: list[Op]) -> dict[int, tuple[Linear, Linear]]:
+    """SwiGlus whose two products can be computed with them: index → the products, which are the two ops before."""
+    found = {}
+    n_reads = Counter(v.number for op in ops for v in _inputs(op))
+    for i, (a, b, op) in enumerate(zip(ops, ops[1:], ops[2:], strict=False), 2):
+        if (
+            isinstance(a, Linear)
+            and isinstance(b, Linear)
+            and isinstance(op, SwiGlu)
+            and (op.gate, op.up) == (a.out, b.out)
+        ):
+            alike = a.x == b.x and a.weight.type == b.weight.type and a.weight.shape == b.weight.shape
+            if alike and not a.bias and not b.bias and n_reads[a.out.number] == n_reads[b.out.number] == 1:
+                found[i] = a, b
+    return found
 
 
 def _residuals(ops: list[Op]) -> dict[int, Value]:

@@ -193,6 +193,4 @@ def _table_row(result: dict[str, Any]) -> str:
 
 
 def _row(model: str, size: str, params: str, backend: str, threads: str, test: str, speed: str) -> str:
-    return (
-        f"| {model:30} | {size:>10} | {params:>10} | {backend:10} | {threads:>7} | {test:>15} | {speed:>20} |"
-    )
+    return f"| {model:30} | {size:>10} | {params:>10} | {backend:10} | {threads:>7} | {test:>15} | {speed:>20} |"

@@ -73,9 +73,7 @@ def _short(value: Any) -> str:
 
 
 def _contents(file: GGUFFile) -> dict[str, Any]:
-    tensors = [
-        {"name": t.name, "type": t.type, "shape": t.shape, "n_bytes": t.n_bytes} for t in file.tensors.values()
-    ]
+    tensors = [{"name": t.name, "type": t.type, "shape": t.shape, "n_bytes": t.n_bytes} for t in file.tensors.values()]
     return {"path": str(file.path), "version": file.version, "metadata": file.metadata, "tensors": tensors}
 
 

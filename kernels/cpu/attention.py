@@ -30,7 +30,7 @@ from ..simd import (
     store,
     store_first,
 )
-from .inner import join_pairs, load_tuple, outer, split_pairs, store_tuple, zeros
+from .inner import join_pairs, outer, split_pairs, zeros
 from .share import claim
 
 # rows (a row is one head of one query) and vectors that the inner products take together
@@ -107,7 +107,7 @@ def attend() -> Any:
     tokens, the first one's position), with tokens·(n_heads / n_kv_heads) <= MAX_HEAD_ROWS. A task: a block, a head.
     """
     scores, weigh, weigh_one = outer("f16", _N, _V), outer("f16", _N, _V), outer("f16", _N, 1)
-    none, load, save = zeros(_N * _V), load_tuple(_N), store_tuple(_N)
+    none, none_one = zeros(_N * _V), zeros(_N)
 
     @inline
     def page_scores(s, q, keys, head_dim):
@@ -160,10 +160,12 @@ def attend() -> Any:
                     store(at, load_f32(at) + acc[r * _V + i])
             first += 16 * _V
         while first < stride:
-            one = load(o + 4 * first, 4 * stride)
+            one = none_one()
             for key in range(n_keys):
                 one = weigh_one(one, s + 4 * key, 4 * PAGE, values + 2 * (key * stride + first))
-            save(o + 4 * first, 4 * stride, one)
+            for r in range(_N):
+                at = o + 4 * (r * stride + first)
+                store(at, load_f32(at) + one[r])
             first += 16
 
     def body(

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..layout import Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
+from ..layout import F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
 from ..simd import (
     F32,
     I32,
@@ -88,41 +88,64 @@ def dequantise(offset: int) -> Any:
     return store
 
 
-def byte_group(group: int, bits: int, mins_offset: int) -> Any:
-    """step(acc, q, scales, record, place) → acc: one group of columns of 16 rows, for several tokens.
+def byte_group(
+    group: int, bits: int, n_tokens: int, n_tiles: int, tile_bytes: int, scales_at: int, mins_offset: int
+) -> Any:
+    """step(acc, tiles, records, place) → acc: one group of columns of n_tiles × 16 rows, for n_tokens.
 
-    acc: f32x16 over rows, for each token; q: address of bytes [column / 4][row][4]; scales: address of f32[row],
-    the mins `mins_offset` bytes on; record: the first token's; place: the group's number within the record.
+    acc: f32x16 over rows, for [token][tile]; tiles: address of the first, tile_bytes apart, each of bytes
+    [column / 4][row][4], with scales f32[group of 16][row] at `scales_at` and mins `mins_offset` on; records: the
+    first token's; place: the group's number within them.
     """
 
     @intrinsic
-    def step(context, acc, q, scales, record, place):
+    def step(context, acc, tiles, records, place):
         def codegen(context, b, sig, args):
-            acc, q, scales, record, place = args
-            n = acc.type.count
-            record = [b.add(record, I64(Q8_BYTES * t)) for t in range(n)]
-            dots = [constant(I32, [0] * 16)] * n
-            first = b.mul(place, I64(group))
-            columns = [b.add(r, first) for r in record]
-            for c in range(0, group, 4):
-                weights = loaded(b, q, i8x64.llvm, 16 * c)
-                for t in range(n):
-                    four = splat(b, loaded(b, columns[t], I32, c), 16)
-                    dots[t] = dot4(b, dots[t], weights, b.bitcast(four, i8x64.llvm), bits)
-            scale, least = loaded(b, scales, f32x16.llvm), loaded(b, scales, f32x16.llvm, mins_offset)
-            d_at = b.mul(place, I64(group // 4))
-            sum_at = b.mul(place, I64(4))
+            acc, tiles, records, place = args
+            columns = b.add(records, b.mul(place, I64(group)))
+            q = b.add(tiles, b.mul(place, I64(16 * group)))
+            scales = b.add(tiles, b.mul(place, I64(4 * group)))
+            d_at = b.add(records, b.mul(place, I64(group // 4)))
+            sum_at = b.add(records, b.mul(place, I64(4)))
             sums = Q8_SUM16 if group == 16 else Q8_SUM32
-            for t in range(n):
-                d = splat(b, loaded(b, b.add(record[t], d_at), F32, Q8_D), 16)
-                total = splat(b, loaded(b, b.add(record[t], sum_at), F32, sums), 16)
-                value = b.extract_value(acc, t)
-                value = _multiply_add(b, b.fmul(b.sitofp(dots[t], f32x16.llvm), d), scale, value)
-                value = _multiply_add(b, b.fneg(total), least, value)
-                acc = b.insert_value(acc, value, t)
+            dots = [[constant(I32, [0] * 16)] * n_tiles for _ in range(n_tokens)]
+            for c in range(0, group, 4):
+                weights = [loaded(b, q, i8x64.llvm, 16 * c + i * tile_bytes) for i in range(n_tiles)]
+                for t in range(n_tokens):
+                    four = b.bitcast(splat(b, loaded(b, columns, I32, c + Q8_BYTES * t), 16), i8x64.llvm)
+                    dots[t] = [dot4(b, dot, w, four, bits) for dot, w in zip(dots[t], weights, strict=True)]
+            scale = [loaded(b, scales, f32x16.llvm, scales_at + i * tile_bytes) for i in range(n_tiles)]
+            low = [loaded(b, scales, f32x16.llvm, scales_at + mins_offset + i * tile_bytes) for i in range(n_tiles)]
+            for t in range(n_tokens):
+                d = splat(b, loaded(b, d_at, F32, Q8_D + Q8_BYTES * t), 16)
+                total = b.fneg(splat(b, loaded(b, sum_at, F32, sums + Q8_BYTES * t), 16))
+                for i in range(n_tiles):
+                    value = b.extract_value(acc, t * n_tiles + i)
+                    value = _multiply_add(b, b.fmul(b.sitofp(dots[t][i], f32x16.llvm), d), scale[i], value)
+                    acc = b.insert_value(acc, _multiply_add(b, total, low[i], value), t * n_tiles + i)
             return acc
 
-        return acc(acc, q, scales, record, place), codegen
+        return acc(acc, tiles, records, place), codegen
+
+    return step
+
+
+def float_column(n_tokens: int, n_tiles: int, tile_bytes: int) -> Any:
+    """step(acc, tiles, records) → acc: one column of n_tiles × 16 rows of floats, for n_tokens; else as byte_group."""
+
+    @intrinsic
+    def step(context, acc, tiles, records):
+        def codegen(context, b, sig, args):
+            acc, tiles, records = args
+            weights = [loaded(b, tiles, f32x16.llvm, i * tile_bytes) for i in range(n_tiles)]
+            for t in range(n_tokens):
+                one = splat(b, loaded(b, records, F32, F32_BYTES * t), 16)
+                for i in range(n_tiles):
+                    value = _multiply_add(b, one, weights[i], b.extract_value(acc, t * n_tiles + i))
+                    acc = b.insert_value(acc, value, t * n_tiles + i)
+            return acc
+
+        return acc(acc, tiles, records), codegen
 
     return step
 
@@ -169,37 +192,39 @@ def zeros(n: int) -> Any:
     return make
 
 
-def load_tuple(n: int) -> Any:
-    """load_tuple(address, stride) → a tuple of n vectors f32x16, `stride` bytes apart."""
-    kind = types.UniTuple(f32x16, n)
+def _offsets(n: int, m: int, stride: int) -> list[int]:
+    return [stride * i + 64 * j for i in range(n) for j in range(m)]
+
+
+def load_tuple(n: int, m: int, stride: int) -> Any:
+    """load_tuple(address) → n × m vectors f32x16, flat: n times m neighbours, `stride` bytes apart."""
+    kind = types.UniTuple(f32x16, n * m)
 
     @intrinsic
-    def load(context, address, stride):
+    def load(context, address):
         def codegen(context, b, sig, args):
             out = ir.Constant(context.get_value_type(kind), ir.Undefined)
-            for i in range(n):
-                at = b.add(args[0], b.mul(args[1], I64(i)))
-                out = b.insert_value(out, loaded(b, at, f32x16.llvm), i)
+            for i, offset in enumerate(_offsets(n, m, stride)):
+                out = b.insert_value(out, loaded(b, args[0], f32x16.llvm, offset), i)
             return out
 
-        return kind(address, stride), codegen
+        return kind(address), codegen
 
     return load
 
 
-def store_tuple(n: int) -> Any:
-    """store_tuple(address, stride, acc): the reverse of load_tuple."""
-    kind = types.UniTuple(f32x16, n)
+def store_tuple(n: int, m: int, stride: int) -> Any:
+    """store_tuple(address, acc): the reverse of load_tuple."""
+    kind = types.UniTuple(f32x16, n * m)
 
     @intrinsic
-    def store(context, address, stride, acc):
+    def store(context, address, acc):
         def codegen(context, b, sig, args):
-            for i in range(n):
-                at = b.add(args[0], b.mul(args[1], I64(i)))
-                b.store(b.extract_value(args[2], i), b.inttoptr(at, f32x16.llvm.as_pointer())).align = 1
+            for i, offset in enumerate(_offsets(n, m, stride)):
+                stored(b, args[0], b.extract_value(args[1], i), offset)
             return context.get_dummy_value()
 
-        return types.void(address, stride, kind), codegen
+        return types.void(address, kind), codegen
 
     return store
 

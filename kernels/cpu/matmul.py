@@ -1,8 +1,8 @@
-"""Products of weights, in any format, with activations: out[token][row] = Σ weights[row][column]·x[token][column].
+"""Matrix times several tokens: out[token][row] = Σ weights[row][column]·x[token][column], for weights in any format.
 
-`matvec` is for one token: it reads the mapped file once, at the speed of memory. `matmul` is for several: it
-unpacks a tile of 16 rows × 256 columns into the L1 cache and takes all tokens past it. Both take chunks of
-rows off a shared counter, so that fast and slow cores both stay busy.
+A thread unpacks tiles of 16 rows × 256 columns into its L1 cache and takes its tokens past them, a few at a time,
+with as many sums as there are registers for. Threads take chunks of rows, and of tokens where rows are few, off
+shared counters.
 """
 
 from __future__ import annotations
@@ -11,112 +11,28 @@ from typing import Any
 
 from .. import formats
 from ..code import Ref
-from ..layout import COLUMNS, F32_BYTES, Q8_D, ROWS, SCRATCH, record_bytes
+from ..layout import COLUMNS, ROWS, SCRATCH, record_bytes
 from ..simd import (
     TARGET,
-    get_f32,
     inline,
     load_f32,
-    prefetch,
-    put_f32,
-    reduce_add,
+    load_first,
     splat_f32,
     store,
+    store_first,
     transpose,
 )
-from .inner import byte_group, dot_unit, load_tuple, outer, store_tuple
+from .activations import silu
+from .inner import byte_group, float_column, load_tuple, store_tuple
+from .records import writer
 from .share import claim
-from .units import unit_at
+from .units import least, unit_at
 
-_LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time in matvec
-_AHEAD = 4096  # bytes that matvec asks for in advance: a page, as the CPU's own prefetching ends with each
-_TILES = 2  # tiles of rows that a thread takes at a time in matmul
-_MANY, _FEW = (12, 4) if TARGET.n_registers == 32 else (3, 2)  # tokens that the inner loops take together
-
-
-@inline
-def _write(out, value, bias, row, add):
-    """One result: plus the row's bias where there is one, onto what is there where `add` is set."""
-    if bias:
-        value += get_f32(bias + 4 * row)
-    if add:
-        value += get_f32(out)
-    put_f32(out, value)
-
-
-def _least(fmt: formats.Format) -> Any:
-    """least(scales, mins) → what a unit's sums are multiplied by and subtracted: no format has an offset and mins."""
-    offset = float(fmt.offset)
-
-    @inline
-    def from_offset(scales, mins):
-        return splat_f32(offset) * scales
-
-    @inline
-    def from_mins(scales, mins):
-        return mins
-
-    return from_offset if offset else from_mins
-
-
-def _unit_dot(fmt: formats.Format) -> Any:
-    """dot(weights, record, column) → f32x16 whose lanes sum to the product of the unit at `column` of a record."""
-    unpack = fmt.unpack
-    if fmt.is_float:
-
-        @inline
-        def dot_floats(address, record, column):
-            return unpack(address) * load_f32(record + 4 * column)
-
-        return dot_floats
-
-    dot, least = dot_unit(fmt.bits), _least(fmt)
-
-    @inline
-    def dot_bytes(address, record, column):
-        q, scales, mins = unpack(address)
-        return dot(q, scales, least(scales, mins), record + column, record + Q8_D + column // 4)
-
-    return dot_bytes
-
-
-def matvec(name: str) -> Any:
-    """For one token. x: its records; out: f32[n_rows]; bias: f32[n_rows] or 0; add: add to `out`."""
-    fmt = formats.get(name)
-    unit, n_bytes = fmt.columns, fmt.n_bytes
-    dot, address_of, x_bytes = _unit_dot(fmt), unit_at(fmt), record_bytes(name)
-    units = COLUMNS // unit  # of a record
-
-    def body(
-        thread: int, n_threads: int, counter: int,
-        weights: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, bias: int, add: int, scratch: int,
-    ) -> None:  # fmt: skip
-        scratch += thread * SCRATCH
-        chunk = min(_MOST_ROWS, max(_LEAST_ROWS, n_rows // (8 * n_threads)))
-        whole = n_columns // COLUMNS
-        n_chunks = (n_rows + chunk - 1) // chunk
-        while True:
-            first = claim(counter, thread, n_threads, n_chunks) * chunk
-            if first >= n_rows:
-                break
-            for row in range(first, min(first + chunk, n_rows)):
-                start = weights + row * row_bytes
-                address, record, acc = start, x, splat_f32(0.0)
-                for _ in range(whole):
-                    for i in range(units):
-                        for line in range(0, n_bytes, 64):
-                            prefetch(address + i * n_bytes + line + _AHEAD)
-                        acc = acc + dot(address + i * n_bytes, record, i * unit)
-                    address, record = address + units * n_bytes, record + x_bytes
-                for column in range(whole * COLUMNS, n_columns, unit):
-                    last = address_of(scratch, start, column, n_columns)
-                    acc = acc + dot(last, record, column - whole * COLUMNS)
-                _write(out + 4 * row, reduce_add(acc), bias, row, add)
-
-    return body
-
-
-# --- many tokens ---------------------------------------------------------------------------------
+_TILES = 4  # tiles of rows that a thread takes at a time
+_HALF = _TILES // 2 * ROWS  # rows of half of them
+#: (tokens, tiles) that the inner loops take together, the most tokens first.
+_SHAPES = ((6, 2), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((3, 1), (2, 1), (1, 1))
+_MOST_TOKENS, _LEAST_TOKENS = 512, 64  # that a thread takes at a time, where there are so many
 
 # A tile in scratch memory, of bytes: q as [column / 4][row][4], then scales and mins as f32[group of 16][row].
 # Of floats: f32[column][row]. `_ROWWISE` holds the rows before they are transposed, one after the other.
@@ -125,12 +41,13 @@ _SCALES_TILE = COLUMNS // 16 * ROWS * 4
 _TILE = COLUMNS * ROWS * 4
 _ROWWISE = _TILES * _TILE
 _UNIT = _ROWWISE + _TILE + 256  # a partial unit
-_SUMS = _UNIT + 1024  # results, as f32[token][row of the chunk]
+_SUMS = _UNIT + 1024  # results, as f32[token][tile][row of the tile]
+_STRIDE = _TILES * ROWS * 4  # of a token in them
 
 
 def _tiler(fmt: formats.Format) -> Any:
     """tile(scratch, out, weights, row_bytes, n_rows, column, n_columns): unpack 16 rows of up to 256 columns."""
-    unpack, unit, least = fmt.unpack, fmt.columns, _least(fmt)
+    unpack, unit, least_of = fmt.unpack, fmt.columns, least(fmt)
     n_vectors, address_of = unit // 64, unit_at(fmt)
 
     @inline
@@ -158,7 +75,7 @@ def _tiler(fmt: formats.Format) -> Any:
                     store(rowwise + 256 * r + at + 64 * j, q[j])
                 # a unit of 64 columns sets four lanes; what it writes beyond, the next unit overwrites
                 store(scales_at + 64 * r + at // 4, scales)
-                store(mins_at + 64 * r + at // 4, least(scales, mins))
+                store(mins_at + 64 * r + at // 4, least_of(scales, mins))
         for j in range(0, end - column, 64):
             transpose(rowwise + j, 256, out + 16 * j)
         transpose(scales_at, 64, out + _Q_TILE)
@@ -167,55 +84,93 @@ def _tiler(fmt: formats.Format) -> Any:
     return tile_floats if fmt.is_float else tile_bytes
 
 
-def _multiplier(fmt: formats.Format, n_tokens: int) -> Any:
-    """multiply(tile, x, sums, stride, n_columns): a tile with n_tokens records, onto their sums."""
-    load, save = load_tuple(n_tokens), store_tuple(n_tokens)
+def _multiplier(fmt: formats.Format, n_tokens: int, n_tiles: int) -> Any:
+    """multiply(tiles, x, sums, n_columns): n_tiles with n_tokens records, onto their sums."""
+    load, save = load_tuple(n_tokens, n_tiles, _STRIDE), store_tuple(n_tokens, n_tiles, _STRIDE)
     if fmt.is_float:
-        step = outer("f32", n_tokens, 1)
+        column_step = float_column(n_tokens, n_tiles, _TILE)
 
         @inline
-        def multiply_floats(tile, x, sums, stride, n_columns):
-            acc = load(sums, stride)
+        def multiply_floats(tiles, x, sums, n_columns):
+            acc = load(sums)
             for c in range(n_columns):
-                acc = step(acc, x + 4 * c, F32_BYTES, tile + 64 * c)
-            save(sums, stride, acc)
+                acc = column_step(acc, tiles + 64 * c, x + 4 * c)
+            save(sums, acc)
 
         return multiply_floats
 
     group = fmt.group
-    step = byte_group(group, fmt.bits, _SCALES_TILE)
+    step = byte_group(group, fmt.bits, n_tokens, n_tiles, _TILE, _Q_TILE, _SCALES_TILE)
 
     @inline
-    def multiply_bytes(tile, x, sums, stride, n_columns):
-        acc = load(sums, stride)
+    def multiply_bytes(tiles, x, sums, n_columns):
+        acc = load(sums)
         for g in range((n_columns + group - 1) // group):
-            acc = step(acc, tile + 16 * group * g, tile + _Q_TILE + 4 * group * g, x, g)
-        save(sums, stride, acc)
+            acc = step(acc, tiles, x, g)
+        save(sums, acc)
 
     return multiply_bytes
 
 
-def matmul(name: str) -> Any:
-    """For any number of tokens. x: records [column / 256][token]; out: f32[token][n_rows]; else as matvec."""
+def _products(name: str) -> Any:
+    """products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end): fill `_SUMS`.
+
+    Half of the tiles begin at a_row of the matrix a, half at b_row of b, both of n_rows; x: records of n_tokens, of
+    which those from `first` to `end` are taken.
+    """
     fmt = formats.get(name)
-    tile, many, few, one = _tiler(fmt), _multiplier(fmt, _MANY), _multiplier(fmt, _FEW), _multiplier(fmt, 1)
-    x_bytes, rows_taken, stride = record_bytes(name), _TILES * ROWS, _TILES * ROWS * 4
+    tile, x_bytes = _tiler(fmt), record_bytes(name)
+    (n_many, many_tiles), (n_few, few_tiles), (_, one_tiles) = _SHAPES
+    many, few, one = (_multiplier(fmt, *shape) for shape in _SHAPES)
 
     @inline
-    def block(scratch, x, n_tokens, n_columns):
-        """The tiles in scratch memory with up to 256 columns of every token."""
-        sums, t = scratch + _SUMS, 0
-        while t < n_tokens:
-            n = _MANY if n_tokens - t >= _MANY else _FEW if n_tokens - t >= _FEW else 1
+    def products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
+        for i in range((end - first) * _TILES):
+            store(scratch + _SUMS + 64 * i, splat_f32(0.0))
+        for column in range(0, n_columns, COLUMNS):
             for i in range(_TILES):
-                at = scratch + i * _TILE
-                if n == _MANY:
-                    many(at, x + t * x_bytes, sums + t * stride + 64 * i, stride, n_columns)
-                elif n == _FEW:
-                    few(at, x + t * x_bytes, sums + t * stride + 64 * i, stride, n_columns)
+                matrix, row = (a, a_row + i * ROWS) if i < _TILES // 2 else (b, b_row + i * ROWS - _HALF)
+                row = min(row, n_rows - 1)
+                tile(scratch, scratch + i * _TILE, matrix + row * row_bytes, row_bytes, n_rows - row, column, n_columns)
+            n, t = min(COLUMNS, n_columns - column), first
+            records, sums = x + (column // COLUMNS * n_tokens + first) * x_bytes, scratch + _SUMS
+            while t < end:
+                if end - t >= n_many:
+                    for i in range(0, _TILES, many_tiles):
+                        many(scratch + i * _TILE, records, sums + 64 * i, n)
+                    taken = n_many
+                elif end - t >= n_few:
+                    for i in range(0, _TILES, few_tiles):
+                        few(scratch + i * _TILE, records, sums + 64 * i, n)
+                    taken = n_few
                 else:
-                    one(at, x + t * x_bytes, sums + t * stride + 64 * i, stride, n_columns)
-            t += n
+                    for i in range(0, _TILES, one_tiles):
+                        one(scratch + i * _TILE, records, sums + 64 * i, n)
+                    taken = 1
+                t, records, sums = t + taken, records + taken * x_bytes, sums + taken * _STRIDE
+
+    return products
+
+
+@inline
+def _token_parts(n_tokens, n_chunks, n_threads):
+    """Into how many parts to cut the tokens: enough work for all threads, but each weight unpacked for many tokens."""
+    wanted = min(n_tokens // _LEAST_TOKENS, (4 * n_threads + n_chunks - 1) // n_chunks)
+    return max(1, wanted, (n_tokens + _MOST_TOKENS - 1) // _MOST_TOKENS)
+
+
+def linear(name: str) -> Any:
+    """x: records; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`."""
+    products, rows_taken = _products(name), 2 * _HALF
+
+    @inline
+    def finish(sums, out, bias, row, n, add):
+        value = load_f32(sums)
+        if bias:
+            value = value + load_first(bias + 4 * row, n)
+        if add:
+            value = value + load_first(out, n)
+        store_first(out, value, n)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -223,22 +178,46 @@ def matmul(name: str) -> Any:
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
+        n_chunks = (n_rows + rows_taken - 1) // rows_taken
+        n_parts = _token_parts(n_tokens, n_chunks, n_threads)
         while True:
-            first = claim(counter, thread, n_threads, (n_rows + rows_taken - 1) // rows_taken) * rows_taken
-            if first >= n_rows:
+            item = claim(counter, thread, n_threads, n_chunks * n_parts)
+            if item >= n_chunks * n_parts:
                 break
-            for i in range(n_tokens * _TILES):
-                store(scratch + _SUMS + 64 * i, splat_f32(0.0))
-            for column in range(0, n_columns, COLUMNS):
-                for i in range(_TILES):
-                    row = min(first + i * ROWS, n_rows - 1)
-                    address = weights + row * row_bytes
-                    tile(scratch, scratch + i * _TILE, address, row_bytes, n_rows - row, column, n_columns)
-                records = x + column // COLUMNS * n_tokens * x_bytes
-                block(scratch, records, n_tokens, min(COLUMNS, n_columns - column))
-            for t in range(n_tokens):
-                for r in range(first, min(first + rows_taken, n_rows)):
-                    value = get_f32(scratch + _SUMS + t * stride + 4 * (r - first))
-                    _write(out + 4 * (t * n_rows + r), value, bias, r, add)
+            row, part = item // n_parts * rows_taken, item % n_parts
+            first, end = n_tokens * part // n_parts, n_tokens * (part + 1) // n_parts
+            products(scratch, weights, row, weights, row + _HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
+            for t in range(first, end):
+                sums, to = scratch + _SUMS + (t - first) * _STRIDE, out + 4 * (t * n_rows + row)
+                for i in range(0, min(rows_taken, n_rows - row), ROWS):
+                    finish(sums + 4 * i, to + 4 * i, bias, row + i, n_rows - row - i, add)
+
+    return body
+
+
+def swiglu(name: str, kind: str) -> Any:
+    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
+    products, put, rows_taken = _products(name), writer(kind), _HALF
+
+    def body(
+        thread: int, n_threads: int, counter: int,
+        gate: int, up: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, scratch: int,
+        n_tokens: Ref,
+    ) -> None:  # fmt: skip
+        scratch += thread * SCRATCH
+        n_chunks = (n_rows + rows_taken - 1) // rows_taken
+        n_parts = _token_parts(n_tokens, n_chunks, n_threads)
+        while True:
+            item = claim(counter, thread, n_threads, n_chunks * n_parts)
+            if item >= n_chunks * n_parts:
+                break
+            row, part = item // n_parts * rows_taken, item % n_parts
+            first, end = n_tokens * part // n_parts, n_tokens * (part + 1) // n_parts
+            products(scratch, gate, row, up, row, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
+            for t in range(first, end):
+                sums = scratch + _SUMS + (t - first) * _STRIDE
+                low = silu(load_f32(sums)) * load_f32(sums + 128)
+                high = silu(load_f32(sums + 64)) * load_f32(sums + 192)
+                put(out, t, row, low, high, n_rows, n_tokens)
 
     return body

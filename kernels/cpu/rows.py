@@ -1,6 +1,7 @@
-"""Operations on rows of activations: embedding, norms, activation functions, sums, and packing into records.
+"""Operations on rows of activations: embedding, norms, activation functions, sums, packing.
 
-Rows are f32, of any length. Threads take rows, or blocks of 256 columns of one row, off a shared counter.
+Rows that come in are f32, of any length; records.py says in which kinds they go out. Threads take rows, or parts of
+them, off shared counters.
 """
 
 from __future__ import annotations
@@ -9,30 +10,15 @@ from typing import Any
 
 from .. import formats
 from ..code import Ref
-from ..layout import COLUMNS, F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32, SCRATCH
-from ..simd import (
-    absolute,
-    divide,
-    exp,
-    fma,
-    get_i32,
-    inline,
-    load_first,
-    maximum,
-    narrow_i8,
-    nearest,
-    put_f32,
-    reduce_add,
-    reduce_max,
-    splat_f32,
-    store,
-    store_first,
-    to_f32,
-    to_i32,
-)
+from ..layout import SCRATCH
+from ..simd import fma, get_i32, inline, load_first, reduce_add, splat_f32, store, store_first
+from .activations import silu
 from .inner import dequantise
+from .records import writer
 from .share import claim
 from .units import unit_at
+
+_PART = 1024  # columns of a row that a thread takes at a time
 
 
 def embed(name: str) -> Any:
@@ -72,8 +58,9 @@ def embed(name: str) -> Any:
     return body
 
 
-def rms_norm() -> Any:
-    """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself."""
+def rms_norm(kind: str) -> Any:
+    """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself, as rows of a kind."""
+    put = writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -83,59 +70,60 @@ def rms_norm() -> Any:
             t = claim(counter, thread, n_threads, n_tokens)
             if t >= n_tokens:
                 break
-            row, to = x + 4 * t * n_columns, out + 4 * t * n_columns
-            squares = splat_f32(0.0)
-            for i in range(0, n_columns, 16):
-                v = load_first(row + 4 * i, n_columns - i)
-                squares = fma(v, v, squares)
-            scale = splat_f32(1.0 / (reduce_add(squares) / n_columns + eps) ** 0.5)
-            for i in range(0, n_columns, 16):
-                v = load_first(row + 4 * i, n_columns - i) * scale
-                store_first(to + 4 * i, v * load_first(weight + 4 * i, n_columns - i), n_columns - i)
+            row = x + 4 * t * n_columns
+            squares, others = splat_f32(0.0), splat_f32(0.0)
+            for i in range(0, n_columns, 32):
+                low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
+                squares, others = fma(low, low, squares), fma(high, high, others)
+            scale = splat_f32(1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5)
+            for i in range(0, n_columns, 64):
+                for c in range(i, i + 64, 32):
+                    n = n_columns - c
+                    low = load_first(row + 4 * c, n) * scale * load_first(weight + 4 * c, n)
+                    high = load_first(row + 4 * c + 64, n - 16) * scale * load_first(weight + 4 * c + 64, n - 16)
+                    put(out, t, c, low, high, n_columns, n_tokens)
 
     return body
 
 
-@inline
-def _silu(v):
-    return divide(v, splat_f32(1.0) + exp(splat_f32(0.0) - v))
-
-
-def swiglu() -> Any:
-    """out = silu(gate)·up (Shazeer 2020), over rows of n_columns."""
-
-    def body(
-        thread: int, n_threads: int, counter: int,
-        gate: int, up: int, out: int, n_columns: int, n_tokens: Ref,
-    ) -> None:  # fmt: skip
-        n = n_tokens * n_columns
-        while True:
-            first = claim(counter, thread, n_threads, (n + COLUMNS - 1) // COLUMNS) * COLUMNS
-            if first >= n:
-                break
-            for i in range(first, min(first + COLUMNS, n), 16):
-                v = _silu(load_first(gate + 4 * i, n - i)) * load_first(up + 4 * i, n - i)
-                store_first(out + 4 * i, v, n - i)
-
-    return body
-
-
-def add() -> Any:
-    """out = a + b, over rows of n_columns."""
+def _by_parts(function: Any, kind: str) -> Any:
+    """A kernel: out = function(a, b), number by number, as rows of a kind. Threads take parts of a row."""
+    put = writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
         a: int, b: int, out: int, n_columns: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
-        n = n_tokens * n_columns
+        parts = (n_columns + _PART - 1) // _PART
         while True:
-            first = claim(counter, thread, n_threads, (n + COLUMNS - 1) // COLUMNS) * COLUMNS
-            if first >= n:
+            item = claim(counter, thread, n_threads, n_tokens * parts)
+            if item >= n_tokens * parts:
                 break
-            for i in range(first, min(first + COLUMNS, n), 16):
-                store_first(out + 4 * i, load_first(a + 4 * i, n - i) + load_first(b + 4 * i, n - i), n - i)
+            t, first = item // parts, item % parts * _PART
+            x, y = a + 4 * t * n_columns, b + 4 * t * n_columns
+            for i in range(first, min(first + _PART, n_columns), 64):
+                for c in range(i, i + 64, 32):
+                    n = n_columns - c
+                    low = function(load_first(x + 4 * c, n), load_first(y + 4 * c, n))
+                    high = function(load_first(x + 4 * c + 64, n - 16), load_first(y + 4 * c + 64, n - 16))
+                    put(out, t, c, low, high, n_columns, n_tokens)
 
     return body
+
+
+def swiglu(kind: str) -> Any:
+    """out = silu(a)·b (Shazeer 2020), as rows of a kind."""
+    return _by_parts(inline(lambda x, y: silu(x) * y), kind)
+
+
+def add() -> Any:
+    """out = a + b, rows of n_columns."""
+    return _by_parts(inline(lambda x, y: x + y), "plain")
+
+
+def pack(kind: str) -> Any:
+    """out = a, as rows of a kind; b is of no account."""
+    return _by_parts(inline(lambda x, y: x), kind)
 
 
 def gather() -> Any:
@@ -152,69 +140,5 @@ def gather() -> Any:
             row = x + 4 * get_i32(rows + 4 * t) * n_columns
             for i in range(0, n_columns, 16):
                 store_first(out + 4 * (t * n_columns + i), load_first(row + 4 * i, n_columns - i), n_columns - i)
-
-    return body
-
-
-# --- packing: rows → records, as layout.py draws them -----------------------------------------------
-
-
-def pack_floats() -> Any:
-    """x: f32[token][n_columns] → out: records of 256 f32."""
-
-    def body(
-        thread: int, n_threads: int, counter: int,
-        x: int, out: int, n_columns: int, n_tokens: Ref,
-    ) -> None:  # fmt: skip
-        n_records = (n_columns + COLUMNS - 1) // COLUMNS * n_tokens
-        while True:
-            i = claim(counter, thread, n_threads, n_records)
-            if i >= n_records:
-                break
-            column, t = i // n_tokens * COLUMNS, i % n_tokens
-            for c in range(column, column + COLUMNS, 16):
-                v = load_first(x + 4 * (t * n_columns + c), n_columns - c)
-                store(out + i * F32_BYTES + 4 * (c - column), v)
-
-    return body
-
-
-@inline
-def _pack_group(record, g, low, high):
-    """Quantise 32 columns, the record's group g."""
-    largest = reduce_max(maximum(absolute(low), absolute(high)))
-    d = largest / 127.0
-    scale = splat_f32(127.0 / largest if largest > 0.0 else 0.0)
-    low, high = to_i32(nearest(low * scale)), to_i32(nearest(high * scale))
-    store(record + 32 * g, narrow_i8(low))
-    store(record + 32 * g + 16, narrow_i8(high))
-    sum_low, sum_high = d * reduce_add(to_f32(low)), d * reduce_add(to_f32(high))
-    put_f32(record + Q8_D + 8 * g, d)
-    put_f32(record + Q8_D + 8 * g + 4, d)
-    put_f32(record + Q8_SUM16 + 8 * g, sum_low)
-    put_f32(record + Q8_SUM16 + 8 * g + 4, sum_high)
-    put_f32(record + Q8_SUM32 + 4 * g, sum_low + sum_high)
-    put_f32(record + Q8_SUM32 + 32 + 4 * g, 0.0)
-
-
-def pack_bytes() -> Any:
-    """x: f32[token][n_columns] → out: records of 256 bytes with their scales and sums."""
-
-    def body(
-        thread: int, n_threads: int, counter: int,
-        x: int, out: int, n_columns: int, n_tokens: Ref,
-    ) -> None:  # fmt: skip
-        n_records = (n_columns + COLUMNS - 1) // COLUMNS * n_tokens
-        while True:
-            i = claim(counter, thread, n_threads, n_records)
-            if i >= n_records:
-                break
-            column, t = i // n_tokens * COLUMNS, i % n_tokens
-            row, record = x + 4 * t * n_columns, out + i * Q8_BYTES
-            for g in range(8):
-                c = column + 32 * g
-                low = load_first(row + 4 * c, n_columns - c)
-                high = load_first(row + 4 * c + 64, n_columns - c - 16)
-                _pack_group(record, g, low, high)
 
     return body

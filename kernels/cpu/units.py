@@ -1,11 +1,11 @@
-"""Where a unit of weights lies, also the last one of a row, which may be cut off."""
+"""Units of weights: where one lies, also the last of a row, which may be cut off, and what is subtracted from it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..formats import Format
-from ..simd import get_u8, inline, put_i8
+from ..simd import get_u8, inline, put_i8, splat_f32
 
 
 def unit_at(fmt: Format) -> Any:
@@ -26,3 +26,18 @@ def unit_at(fmt: Format) -> Any:
         return spare
 
     return address
+
+
+def least(fmt: Format) -> Any:
+    """least(scales, mins) → what a unit's sums are multiplied by and subtracted: no format has an offset and mins."""
+    offset = float(fmt.offset)
+
+    @inline
+    def from_offset(scales, mins):
+        return splat_f32(offset) * scales
+
+    @inline
+    def from_mins(scales, mins):
+        return mins
+
+    return from_offset if offset else from_mins
