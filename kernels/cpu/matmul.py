@@ -17,6 +17,7 @@ from ..simd import (
     inline,
     load_f32,
     load_first,
+    prefetch,
     splat_f32,
     store,
     store_first,
@@ -47,7 +48,7 @@ _STRIDE = _TILES * ROWS * 4  # of a token in them
 
 def _tiler(fmt: formats.Format) -> Any:
     """tile(scratch, out, weights, row_bytes, n_rows, column, n_columns): unpack 16 rows of up to 256 columns."""
-    unpack, unit, least_of = fmt.unpack, fmt.columns, least(fmt)
+    unpack, unit, n_bytes, least_of = fmt.unpack, fmt.columns, fmt.n_bytes, least(fmt)
     n_vectors, address_of = unit // 64, unit_at(fmt)
 
     @inline
@@ -56,6 +57,8 @@ def _tiler(fmt: formats.Format) -> Any:
         rowwise = scratch + _ROWWISE
         for r in range(ROWS):
             row = weights + min(r, n_rows - 1) * row_bytes
+            for line in range(0, COLUMNS // unit * n_bytes, 64):
+                prefetch(row + (column + COLUMNS) // unit * n_bytes + line)
             for c in range(column, end, 16):
                 store(rowwise + 1024 * r + 4 * (c - column), unpack(address_of(scratch + _UNIT, row, c, n_columns)))
         for j in range(0, end - column, 16):
@@ -68,6 +71,8 @@ def _tiler(fmt: formats.Format) -> Any:
         scales_at, mins_at = rowwise + _Q_TILE, rowwise + _Q_TILE + _SCALES_TILE + 64
         for r in range(ROWS):
             row = weights + min(r, n_rows - 1) * row_bytes
+            for line in range(0, COLUMNS // unit * n_bytes, 64):  # the same row's next columns
+                prefetch(row + (column + COLUMNS) // unit * n_bytes + line)
             for c in range(column, end, unit):
                 q, scales, mins = unpack(address_of(scratch + _UNIT, row, c, n_columns))
                 at = c - column
