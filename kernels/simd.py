@@ -400,6 +400,8 @@ def shuffle2(result: Vector, lanes: Sequence[int]) -> Any:
     return _op(result, [None, None], lambda b, v, w: shuffled(b, v, w, lanes))
 
 
+#: The even lanes of one vector, the odd ones of another.
+take_turns = shuffle2(f32x16, [i + 16 * (i % 2) for i in range(16)])
 join_8x32 = shuffle2(i8x64, range(64))
 #: The same 32 bytes in both halves.
 twice_8x32 = shuffle(i8x64, [*range(32)] * 2)

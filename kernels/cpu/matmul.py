@@ -21,6 +21,7 @@ from ..simd import (
     splat_f32,
     store,
     store_first,
+    take_turns,
     transpose,
 )
 from .activations import silu
@@ -35,7 +36,8 @@ _HALF = _TILES // 2 * ROWS  # rows of half of them
 _SHAPES = ((6, 2), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((3, 1), (2, 1), (1, 1))
 _MOST_TOKENS, _LEAST_TOKENS = 512, 64  # that a thread takes at a time, where there are so many
 
-# A tile in scratch memory, of bytes: q as [column / 4][row][4], then scales and mins as f32[group of 16][row].
+# A tile in scratch memory, of bytes: q as [column / 4][row][4], then scales and mins as f32[group of 16][row]; with
+# groups of 32, whose scales come twice, the mins take the place of the second ones.
 # Of floats: f32[column][row]. `_ROWWISE` holds the rows before they are transposed, one after the other.
 _Q_TILE = COLUMNS * ROWS
 _SCALES_TILE = COLUMNS // 16 * ROWS * 4
@@ -49,7 +51,7 @@ _STRIDE = _TILES * ROWS * 4  # of a token in them
 def _tiler(fmt: formats.Format) -> Any:
     """tile(scratch, out, weights, row_bytes, n_rows, column, n_columns): unpack 16 rows of up to 256 columns."""
     unpack, unit, n_bytes, least_of = fmt.unpack, fmt.columns, fmt.n_bytes, least(fmt)
-    n_vectors, address_of = unit // 64, unit_at(fmt)
+    n_vectors, address_of, group = unit // 64, unit_at(fmt), fmt.group
 
     @inline
     def tile_floats(scratch, out, weights, row_bytes, n_rows, column, n_columns):
@@ -79,12 +81,16 @@ def _tiler(fmt: formats.Format) -> Any:
                 for j in range(n_vectors):
                     store(rowwise + 256 * r + at + 64 * j, q[j])
                 # a unit of 64 columns sets four lanes; what it writes beyond, the next unit overwrites
-                store(scales_at + 64 * r + at // 4, scales)
-                store(mins_at + 64 * r + at // 4, least_of(scales, mins))
+                if group == 32:
+                    store(scales_at + 64 * r + at // 4, take_turns(scales, least_of(scales, mins)))
+                else:
+                    store(scales_at + 64 * r + at // 4, scales)
+                    store(mins_at + 64 * r + at // 4, least_of(scales, mins))
         for j in range(0, end - column, 64):
             transpose(rowwise + j, 256, out + 16 * j)
         transpose(scales_at, 64, out + _Q_TILE)
-        transpose(mins_at, 64, out + _Q_TILE + _SCALES_TILE)
+        if group == 16:
+            transpose(mins_at, 64, out + _Q_TILE + _SCALES_TILE)
 
     return tile_floats if fmt.is_float else tile_bytes
 
@@ -105,7 +111,8 @@ def _multiplier(fmt: formats.Format, n_tokens: int, n_tiles: int) -> Any:
         return multiply_floats
 
     group = fmt.group
-    step = byte_group(group, fmt.bits, n_tokens, n_tiles, _TILE, _Q_TILE, _SCALES_TILE)
+    mins_offset = _SCALES_TILE if group == 16 else ROWS * 4
+    step = byte_group(group, fmt.bits, n_tokens, n_tiles, _TILE, _Q_TILE, mins_offset)
 
     @inline
     def multiply_bytes(tiles, x, sums, n_columns):
