@@ -10,23 +10,32 @@ import numpy as np
 
 from .graph import KvShape
 from .kernels.code import address
-from .kernels.layout import PAGE
+from .kernels.layout import KV_GROUP, KV_TYPES, PAGE, head_bytes
 
 _SLAB = 8  # pages
 
 
 class PageLayout:
-    """Where in a page each layer's keys and values begin (bytes), and how large a page is."""
+    """Where in a page each layer's keys and values begin (bytes), and how large a page is.
 
-    def __init__(self, kv: dict[int, KvShape]) -> None:
+    k_type, v_type: how numbers are kept, of KV_TYPES. Raises ValueError where heads do not fit a type.
+    """
+
+    def __init__(self, kv: dict[int, KvShape], k_type: str, v_type: str) -> None:
+        for kind, dims in (k_type, {s.k_dim for s in kv.values()}), (v_type, {s.v_dim for s in kv.values()}):
+            if kind not in KV_TYPES:
+                raise ValueError(f"a KV cache of type {kind}: there are {', '.join(KV_TYPES)}")
+            if kind != "f16" and any(dim % KV_GROUP for dim in dims):
+                raise ValueError(f"a KV cache of type {kind} needs heads of {KV_GROUP}, {2 * KV_GROUP} … dimensions")
+        self.k_type, self.v_type = k_type, v_type
         self.k_offset: dict[int, int] = {}
         self.v_offset: dict[int, int] = {}
         size = 0
         for layer, shape in kv.items():
             self.k_offset[layer] = size
-            size += 2 * PAGE * shape.n_heads * shape.k_dim
+            size += shape.n_heads * head_bytes(k_type, shape.k_dim)
             self.v_offset[layer] = size = _aligned(size)
-            size = _aligned(size + 2 * PAGE * shape.n_heads * -(-shape.v_dim // 16) * 16)
+            size = _aligned(size + shape.n_heads * head_bytes(v_type, shape.v_dim))
         self.n_bytes = size
 
 

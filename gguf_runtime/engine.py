@@ -36,15 +36,25 @@ class Engine:
     """Runs one model.
 
     n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
-    pass; n_threads: 0 for the number of physical cores. Raises ModelError, PlanError or ValueError.
+    pass; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache keeps keys and values (f16,
+    q8_0, q4_0). Raises ModelError, PlanError or ValueError.
     """
 
-    def __init__(self, file: GGUFFile, *, n_ctx: int = 0, n_ubatch: int = 512, n_threads: int = 0) -> None:
+    def __init__(
+        self,
+        file: GGUFFile,
+        *,
+        n_ctx: int = 0,
+        n_ubatch: int = 512,
+        n_threads: int = 0,
+        type_k: str = "f16",
+        type_v: str = "f16",
+    ) -> None:
         self.model = architectures.load(file)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab, self.n_ubatch = self.model.n_vocab, n_ubatch
         self.n_threads = n_threads or physical_cores()
-        self._backend = CpuBackend(self.model.graph(), n_ubatch, self.n_threads)
+        self._backend = CpuBackend(self.model.graph(), n_ubatch, self.n_threads, type_k, type_v)
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""

@@ -61,7 +61,10 @@ class Rope(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Causal attention of each token to its sequence, whose keys and values the layer's cache keeps."""
+    """Causal attention of each token to its sequence, whose keys and values the layer's cache keeps.
+
+    window: how many tokens each sees, itself the last; 0 for all.
+    """
 
     out: Value
     q: Value
@@ -71,6 +74,7 @@ class Attention(NamedTuple):
     n_heads: int
     n_kv_heads: int
     scale: float
+    window: int
 
 
 class SwiGlu(NamedTuple):
@@ -125,10 +129,12 @@ class Graph:
     def rope(self, x: Value, n_heads: int, frequencies: RopeFrequencies) -> Value:
         return self._add(lambda out: Rope(out, x, n_heads, frequencies), x.width)
 
-    def attention(self, q: Value, k: Value, v: Value, layer: int, n_heads: int, n_kv_heads: int, scale: float) -> Value:
+    def attention(
+        self, q: Value, k: Value, v: Value, layer: int, n_heads: int, n_kv_heads: int, scale: float, window: int = 0
+    ) -> Value:
         self.kv[layer] = KvShape(n_kv_heads, k.width // n_kv_heads, v.width // n_kv_heads)
         width = v.width // n_kv_heads * n_heads
-        return self._add(lambda out: Attention(out, q, k, v, layer, n_heads, n_kv_heads, scale), width)
+        return self._add(lambda out: Attention(out, q, k, v, layer, n_heads, n_kv_heads, scale, window), width)
 
     def swiglu(self, gate: Value, up: Value) -> Value:
         return self._add(lambda out: SwiGlu(out, gate, up), gate.width)

@@ -32,7 +32,8 @@ class LLM:
 
     n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
     n_threads: 0 for the number of physical cores. n_gpu_layers: layers to put on a GPU. n_ubatch: tokens of a
-    prompt that are computed in one pass. mmap: map the file rather than read it.
+    prompt that are computed in one pass. type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0.
+    mmap: map the file rather than read it.
 
     Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported.
@@ -46,12 +47,16 @@ class LLM:
         n_threads: int = 0,
         n_gpu_layers: int = 0,
         n_ubatch: int = 512,
+        type_k: str = "f16",
+        type_v: str = "f16",
         mmap: bool = True,
     ) -> None:
         if n_gpu_layers > 0:
             warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
         self.file = open_gguf(path, mmap=mmap)
-        self.engine = Engine(self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch)
+        self.engine = Engine(
+            self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v
+        )
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self._templates: dict[str, ChatTemplate] = {}
 

@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from . import isa as isa_module
+from .layout import LINE
 
 #: A kernel's argument that is read, at each run, from the address given when it was bound.
 Ref = Annotated[int, "ref"]
@@ -71,6 +72,13 @@ class Kernel:
 def address(array: np.ndarray) -> int:
     """Where an array's data begin; much quicker than `array.ctypes.data`."""
     return array.__array_interface__["data"][0]
+
+
+def aligned(n_bytes: int) -> np.ndarray:
+    """Zeroed memory, u8[n_bytes], that begins at a cache line: vectors in it never lie across two."""
+    memory = np.zeros(n_bytes + LINE, np.uint8)
+    start = -address(memory) % LINE
+    return memory[start : start + n_bytes]
 
 
 def _slot(value: Any) -> int:

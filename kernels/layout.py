@@ -26,6 +26,8 @@ FORMATS = FLOATS | {
 
 ROWS = 16  # rows of one tile of weights: the lanes of a vector
 PAGE = 64  # tokens of one page of the KV cache
+KV_TYPES = ("f16", "q8_0", "q4_0")  # of keys and values in it
+KV_GROUP = 32  # dimensions of a head that share a scale, in types that are quantised
 SCRATCH = 1 << 20  # bytes of scratch memory for each thread
 
 
@@ -34,6 +36,13 @@ def record_bytes(fmt: str) -> int:
     return F32_BYTES if fmt in FLOATS else Q8_BYTES
 
 
+def head_bytes(kind: str, dim: int) -> int:
+    """Bytes of one head's keys, or of its values, in a page; kernels/cpu/kv.py says how they lie there."""
+    if kind == "f16":
+        return 2 * PAGE * ((dim + 15) // 16 * 16)
+    return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
+
+
 OP_BYTES = 24  # of an operation in a program: kernel, arguments, whether the threads meet first
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
-MAX_HEAD_ROWS = 128  # heads that may share one key head
+MAX_TASK_ROWS = 128  # rows (heads × tokens) of one attention task

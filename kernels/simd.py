@@ -301,6 +301,8 @@ splat_i16 = _op(i16x32, [types.int64], lambda b, x: splat(b, b.trunc(x, I16), 32
 splat_i8 = _op(i8x64, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 64))
 to_f32 = _op(f32x16, [i32x16], lambda b, v: b.sitofp(v, f32x16.llvm))
 to_i32 = _op(i32x16, [f32x16], lambda b, v: b.fptosi(v, i32x16.llvm))
+splat_i8x16 = _op(i8x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 16))
+shift_right_i8x16 = _op(i8x16, [i8x16, types.int64], lambda b, v, n: b.lshr(v, splat(b, b.trunc(n, I8), 16)))
 narrow_i8 = _op(i8x16, [i32x16], lambda b, v: b.trunc(v, i8x16.llvm))
 #: Sixteen bytes as floats, unsigned and signed.
 bytes_to_f32 = _op(f32x16, [i8x16], lambda b, v: b.uitofp(v, f32x16.llvm))
@@ -324,7 +326,8 @@ def _reduce(name: str, start: float | None) -> Any:
     return _op(types.float32, [f32x16], emit)
 
 
-reduce_add, reduce_max = _reduce("fadd", -0.0), _reduce("fmax", None)
+reduce_add = _reduce("fadd", -0.0)
+reduce_max, reduce_min = _reduce("fmax", None), _reduce("fmin", None)
 
 
 def _first(b: ir.IRBuilder, n: ir.Value) -> ir.Value:
@@ -348,15 +351,18 @@ def _store_first(b: ir.IRBuilder, address: ir.Value, v: ir.Value, n: ir.Value) -
 load_first = _op(f32x16, [ADDRESS, types.int64], _load_first)
 #: store_first(address, vector, n): stores the first n lanes only.
 store_first = _op(types.void, [ADDRESS, f32x16, types.int64], _store_first)
-#: first_lanes(vector, n, other): lanes below n from the vector, `other` in the rest.
-first_lanes = _op(
-    f32x16, [f32x16, types.int64, types.float32],
-    lambda b, v, n, other: b.select(_first(b, n), v, splat(b, other, 16)),
-)  # fmt: skip
+#: first_lanes(vector, n, other): lanes below n from the vector, `other` in the rest; last_lanes: the reverse.
+first_lanes, last_lanes = (
+    _op(f32x16, [f32x16, types.int64, types.float32], emit)
+    for emit in (
+        lambda b, v, n, other: b.select(_first(b, n), v, splat(b, other, 16)),
+        lambda b, v, n, other: b.select(_first(b, n), splat(b, other, 16), v),
+    )
+)
 
 
 def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """e^x to about one unit in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor series."""
+    """e^x to about a unit in the last place, 0 below -87: x = n ln 2 + r, |r| <= ln 2 / 2, e^r as its Taylor series."""
 
     def every(value: float) -> ir.Constant:
         return constant(F32, [value] * 16)
@@ -364,6 +370,7 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     def multiply_add(p: ir.Value, q: ir.Value, r: ir.Value) -> ir.Value:
         return call(b, "llvm.fmuladd.v16f32", p.type, [p, q, r])
 
+    given = x
     x = call(b, "llvm.maxnum.v16f32", x.type, [x, every(-87.0)])
     x = call(b, "llvm.minnum.v16f32", x.type, [x, every(88.0)])
     n = call(b, "llvm.rint.v16f32", x.type, [b.fmul(x, every(1.4426950408889634))])
@@ -373,7 +380,8 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         p = multiply_add(p, r, every(c))
     bits = b.shl(b.fptosi(n, i32x16.llvm), constant(I32, [23] * 16))
-    return b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
+    result = b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
+    return b.select(b.fcmp_ordered("<", given, every(-87.0)), every(0.0), result)
 
 
 exp = _op(f32x16, [f32x16], _exp)

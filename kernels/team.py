@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from .code import Call, Library, address
+from .code import Call, Library, address, aligned
 from .layout import LINE
 
 
@@ -25,7 +25,7 @@ class Program:
         self.calls = calls  # kept alive: the table has the addresses of their records
         rows = [(c.kernel.address, address(c.record), m) for c, m in zip(calls, meet, strict=True)]
         self.table, self.n_ops = np.array(rows, np.int64).reshape(len(rows), 3), np.array([len(rows)], np.int64)
-        self.counters = _lines(2 * len(rows) * n_threads)
+        self.counters = aligned(2 * len(rows) * n_threads * LINE)
         self.turn = np.zeros(1, np.int64)
         self.walk: Call | None = None
 
@@ -36,7 +36,8 @@ class Team:
     def __init__(self, library: Library, n_threads: int) -> None:
         self.n_threads = n_threads
         self._walk = library.get("program.run")
-        self._flags, self._stop, self._moment = _lines(n_threads), _lines(1), np.ones(1, np.int64)
+        self._flags, self._stop = aligned(n_threads * LINE), aligned(LINE).view(np.int64)
+        self._moment = np.ones(1, np.int64)
         self._inboxes: list[SimpleQueue[int | SimpleQueue[None] | None]] = [SimpleQueue() for _ in range(n_threads)]
         self._done: SimpleQueue[None] = SimpleQueue()
         for i in range(n_threads):
@@ -103,13 +104,6 @@ class Team:
             else:
                 self._walk.run(task, thread, self.n_threads, 0)
                 self._done.put(None)
-
-
-def _lines(n: int) -> np.ndarray:
-    """Zeroed memory of n cache lines, which begins at one."""
-    memory = np.zeros((n + 1) * LINE, np.uint8)
-    start = -address(memory) % LINE
-    return memory[start : start + n * LINE].view(np.int64)
 
 
 def _give_way() -> int:

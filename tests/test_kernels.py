@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gguf
 import numpy as np
 import pytest
 from gguf.quants import dequantize
 from gguf_runtime.kernels import isa
 from gguf_runtime.kernels.code import Library, address
-from gguf_runtime.kernels.layout import COLUMNS, FLOATS, FORMATS, PAGE, Q8_BYTES, Q8_D, SCRATCH, record_bytes
+from gguf_runtime.kernels.layout import (
+    COLUMNS,
+    FLOATS,
+    FORMATS,
+    KV_TYPES,
+    PAGE,
+    Q8_BYTES,
+    Q8_D,
+    SCRATCH,
+    head_bytes,
+    record_bytes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +40,9 @@ def library(request: pytest.FixtureRequest) -> Library:
     products += [f"{module}.swiglu:{fmt}:{kind}" for fmt, kind in GATES for module in ("matvec", "matmul")]
     others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in ("bytes", "floats")]
     others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
-    attention = ["attention.attend", "attention.store_kv", "attention.rope:pairs", "attention.rope:halves"]
+    attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
+    for types in itertools.product(KV_TYPES, KV_TYPES):
+        attention += [f"kv.save:{types[0]}:{types[1]}", f"attention.attend:{types[0]}:{types[1]}:plain"]
     library.load(products + others + attention)
     return library
 
@@ -217,7 +232,7 @@ def test_rope(library: Library, layout: str, head_dim: int, n_rot: int) -> None:
     wanted = x.copy()
     wanted[..., first], wanted[..., second] = turned.real, turned.imag
     out = x.copy()
-    library.get(f"attention.rope:{layout}")(
+    library.get(f"rope.rope:{layout}")(
         x=out, cos=cos, sin=sin, n_heads=3, head_dim=head_dim, n_rot=n_rot, n_tokens=count(5)
     )
     np.testing.assert_allclose(out, wanted, atol=1e-6)
@@ -231,40 +246,104 @@ def test_rope(library: Library, layout: str, head_dim: int, n_rot: int) -> None:
         (4, 4, 80, 80, 63, 1),
         (6, 2, 72, 40, 10, 40),
         (71, 1, 64, 64, 5, 2),
+        (2, 1, 256, 256, 700, 9),
     ],
 )
+@pytest.mark.parametrize("window", [0, 1, 64, 90])
 def test_attention(
-    library: Library, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, before: int, n_tokens: int
+    library: Library, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, before: int, n_tokens: int, window: int
 ) -> None:
-    rng = np.random.default_rng(7)
-    total, group = before + n_tokens, n_heads // n_kv_heads
-    k = rng.normal(size=(total, n_kv_heads, head_dim)).astype(np.float32)
-    v = rng.normal(size=(total, n_kv_heads, v_dim)).astype(np.float32)
-    q = rng.normal(size=(n_tokens, n_heads, head_dim)).astype(np.float32) * 3
-    v_offset = 2 * n_kv_heads * head_dim * PAGE
-    size = v_offset + 2 * n_kv_heads * PAGE * -(-v_dim // 16) * 16
-    # pages begin full of NaN: nothing may be read that was not written
-    pages = [np.full(size, 0xFF, np.uint8) for _ in range(-(-total // PAGE))]
-    table = np.array([address(page) for page in pages], np.int64)
-    slots = np.array([(table[i // PAGE], i % PAGE) for i in range(total)], np.int64)
-    places = {"k_offset": 0, "v_offset": v_offset}
-    library.get("attention.store_kv")(
-        k=k, v=v, slots=slots, n_heads=n_kv_heads, head_dim=head_dim, v_dim=v_dim, n_tokens=count(total), **places
-    )
-    step = max(1, 32 // group)
-    blocks = [(address(table), i, min(step, n_tokens - i), before + i) for i in range(0, n_tokens, step)]
-    out = np.zeros((n_tokens, n_heads, v_dim), np.float32)
-    library.get("attention.attend")(
-        q=q, out=out, blocks=np.array(blocks, np.int64), n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim,
-        v_dim=v_dim, scale=head_dim**-0.5, scratch=np.zeros(SCRATCH, np.uint8), n_blocks=count(len(blocks)), **places,
-    )  # fmt: skip
-    k64, v64 = (a.astype(np.float16).astype(np.float64).repeat(group, axis=1) for a in (k, v))
-    scores = np.einsum("thd,shd->hts", q.astype(np.float64), k64) * head_dim**-0.5
-    hidden = np.arange(total) > before + np.arange(n_tokens)[:, None]
-    scores = np.where(hidden, -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
-    weights /= weights.sum(axis=2, keepdims=True)
-    np.testing.assert_allclose(out, np.einsum("hts,shd->thd", weights, v64), atol=3e-6)
+    case = Attended(n_heads, n_kv_heads, head_dim, v_dim, before, n_tokens)
+    out, wanted = case.run(library, "f16", "f16", window), case.exact("f16", "f16", window)
+    np.testing.assert_allclose(out, wanted, atol=6e-6)
+    spans = case.run(library, "f16", "f16", window, span=2)
+    np.testing.assert_allclose(spans, wanted, atol=6e-6)
+
+
+@pytest.mark.parametrize(("k_type", "v_type"), [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("f16", "q8_0")])
+def test_attention_over_a_quantised_cache(library: Library, k_type: str, v_type: str) -> None:
+    for heads in ((6, 2, 64, 128, 100, 40), (4, 4, 96, 32, 200, 1)):
+        case = Attended(*heads)
+        out, wanted = case.run(library, k_type, v_type, 0), case.exact(k_type, v_type, 0)
+        # a number on the border between two steps may fall to either; it has a part of the weight
+        largest = max(np.abs(case.k).max(), np.abs(case.v).max())
+        step = {"f16": 0.0, "q8_0": largest / 127, "q4_0": largest / 8}
+        difference = np.abs(out - wanted)
+        assert np.median(difference) < 1e-5 and difference.max() < 0.2 * max(step[k_type], step[v_type])
+
+
+class Attended:
+    """Random heads over pages, through the kernels and through float64."""
+
+    def __init__(self, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, before: int, n_tokens: int) -> None:
+        rng = np.random.default_rng(7)
+        self.n_heads, self.n_kv_heads, self.before, self.n_tokens = n_heads, n_kv_heads, before, n_tokens
+        self.k = rng.normal(size=(before + n_tokens, n_kv_heads, head_dim)).astype(np.float32)
+        self.v = rng.normal(size=(before + n_tokens, n_kv_heads, v_dim)).astype(np.float32)
+        self.q = rng.normal(size=(n_tokens, n_heads, head_dim)).astype(np.float32) * 3
+
+    def run(self, library: Library, k_type: str, v_type: str, window: int, span: int = 0) -> np.ndarray:
+        """span: pages of a span, into which each block is cut; 0: none is."""
+        total, head_dim, v_dim = len(self.k), self.k.shape[2], self.v.shape[2]
+        k_bytes, v_bytes = head_bytes(k_type, head_dim), head_bytes(v_type, v_dim)
+        v_offset = self.n_kv_heads * k_bytes
+        # pages begin full of NaN: nothing may be read that was not written
+        pages = [np.full(v_offset + self.n_kv_heads * v_bytes, 0xFF, np.uint8) for _ in range(-(-total // PAGE))]
+        table = np.array([address(page) for page in pages], np.int64)
+        slots = np.array([(table[i // PAGE], i % PAGE) for i in range(total)], np.int64)
+        common = {
+            "head_dim": head_dim, "v_dim": v_dim, "k_offset": 0, "v_offset": v_offset, "k_bytes": k_bytes,
+            "v_bytes": v_bytes, "scratch": np.zeros(SCRATCH, np.uint8),
+        }  # fmt: skip
+        library.get(f"kv.save:{k_type}:{v_type}")(
+            k=self.k, v=self.v, slots=slots, n_heads=self.n_kv_heads, n_tokens=count(total), **common
+        )
+        step = max(1, 32 // (self.n_heads // self.n_kv_heads))
+        blocks, splits, row = [], [], 0
+        for i in range(0, self.n_tokens, step):
+            n, n_pages = min(step, self.n_tokens - i), -(-total // PAGE)
+            n_pages = -(-(self.before + i + n) // PAGE)
+            if not span:
+                blocks.append((address(table), i, n, self.before + i, 0, n_pages, -1, 0))
+                continue
+            splits.append((i, n, row, -(-n_pages // span)))
+            for page in range(0, n_pages, span):
+                blocks.append((address(table), i, n, self.before + i, page, min(page + span, n_pages), row, 0))
+                row += n
+        out = np.full((self.n_tokens, self.n_heads, v_dim), np.nan, np.float32)
+        partials = np.full((row, self.n_heads, -(-v_dim // 16) * 16 + 16), np.nan, np.float32)
+        library.get(f"attention.attend:{k_type}:{v_type}:plain")(
+            q=self.q, out=out, blocks=np.array(blocks, np.int64), n_heads=self.n_heads, n_kv_heads=self.n_kv_heads,
+            scale=head_dim**-0.5, window=window, partials=partials, n_blocks=count(len(blocks)),
+            n_tokens=count(self.n_tokens), **common,
+        )  # fmt: skip
+        if span:
+            library.get("attention.merge:plain")(
+                out=out, splits=np.array(splits, np.int64), n_heads=self.n_heads, v_dim=v_dim, partials=partials,
+                scratch=common["scratch"], n_splits=count(len(splits)), n_tokens=count(self.n_tokens),
+            )  # fmt: skip
+        return out
+
+    def exact(self, k_type: str, v_type: str, window: int) -> np.ndarray:
+        group, total = self.n_heads // self.n_kv_heads, len(self.k)
+        k, v = (as_cached(a, kind).repeat(group, axis=1) for a, kind in ((self.k, k_type), (self.v, v_type)))
+        scores = np.einsum("thd,shd->hts", self.q.astype(np.float64), k) * self.k.shape[2] ** -0.5
+        position = self.before + np.arange(self.n_tokens)[:, None]
+        hidden = np.arange(total) > position
+        if window:
+            hidden |= np.arange(total) <= position - window
+        scores = np.where(hidden, -np.inf, scores)
+        weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+        weights /= weights.sum(axis=2, keepdims=True)
+        return np.einsum("hts,shd->thd", weights, v)
+
+
+def as_cached(x: np.ndarray, kind: str) -> np.ndarray:
+    """What a type of cache keeps of numbers, by gguf's own quantisation."""
+    if kind == "f16":
+        return x.astype(np.float16).astype(np.float64)
+    quant = gguf.GGMLQuantizationType[kind.upper()]
+    return dequantize(gguf.quants.quantize(x, quant), quant).astype(np.float64)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=16, max_size=64))
@@ -277,8 +356,8 @@ def test_halves_round_as_numpy_does(values: list[float]) -> None:
     for one in ISAS.values():
         page = np.zeros(2 * len(x) * PAGE, np.uint8)
         nothing = np.zeros(16, np.float32)
-        Library(one).get("attention.store_kv")(
+        Library(one).get("kv.save:f16:f16")(
             k=x, v=nothing, slots=np.array([[address(page), 0]], np.int64), n_heads=1, head_dim=len(x), v_dim=0,
-            k_offset=0, v_offset=0, n_tokens=count(1),
+            k_offset=0, v_offset=0, k_bytes=0, v_bytes=0, scratch=nothing, n_tokens=count(1),
         )  # fmt: skip
         np.testing.assert_array_equal(page.view(np.float16)[::PAGE], wanted)

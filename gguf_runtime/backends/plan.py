@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..cache import PageLayout
 from ..graph import Add, Attention, Embed, Graph, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
-from ..kernels.layout import COLUMNS, FLOATS, FORMATS, MAX_HEAD_ROWS, SCRATCH, record_bytes
+from ..kernels.code import aligned
+from ..kernels.layout import COLUMNS, FORMATS, MAX_TASK_ROWS, PAGE, SCRATCH, head_bytes, record_bytes
 from ..loader import Tensor
+from . import fusion
+
+#: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
+Angles = dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 class PlanError(Exception):
@@ -26,16 +30,19 @@ class Step(NamedTuple):
 
 
 class Inputs:
-    """What a batch tells the kernels, in arrays that stay where they are."""
+    """What a batch tells the kernels, in arrays that stay where they are; kernels/cpu/attention.py explains some."""
 
-    def __init__(self, n_tokens: int, scratch: np.ndarray, angles: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(self, n_tokens: int, n_split: int, n_spans: int, n_threads: int, angles: Angles) -> None:
+        """n_split: the most tokens whose attention is cut, into at most n_spans spans each."""
         self.ids = np.zeros(n_tokens, np.int32)
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
-        self.blocks = np.zeros((n_tokens, 4), np.int64)  # attention tasks; see kernels/cpu/attention.py
+        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 8), np.int64)  # attention's tasks
+        self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
-        self.n_tokens, self.n_blocks, self.n_logits = (np.zeros(1, np.int64) for _ in range(3))
-        self.angles = angles  # by id of the RopeFrequencies: cos, sin
-        self.scratch = scratch  # for each thread
+        self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
+        self.angles = angles
+        self.scratch = aligned(n_threads * SCRATCH)
+        self.n_partials = n_split * n_spans  # for each head
 
 
 class Plan:
@@ -43,27 +50,31 @@ class Plan:
 
     def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int) -> None:
         self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
-        self._residual, self._gates = _residuals(graph.ops), _gates(graph.ops)
-        self._forms = _forms(graph.ops)
+        self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
+        self._forms = fusion.forms(graph.ops)
         self._buffers = self._place()
         self._records: dict[tuple[int, str], np.ndarray] = {}
+        self._partials: dict[int, np.ndarray] = {}
         self._converted: dict[str, np.ndarray] = {}
         self.logits = self._buffers[graph.ops[-1].out.number]
 
     def kernels(self) -> list[str]:
         """Names of all kernels that any batch may need."""
-        variants = [(True, 1), (False, 1), (False, 2)]
+        variants = [(True, 1, True), (False, 1, True), (False, 2, True)]
         return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
 
-    def steps(self, one_token: bool, n_logits: int) -> list[Step]:
-        """The steps for batches of one token, or of more; for 0, 1, or more (2) tokens with logits."""
-        return _Writer(self, one_token, n_logits).write()
+    def steps(self, one_token: bool, n_logits: int, split: bool) -> list[Step]:
+        """The steps for batches of one token, or of more; for 0, 1, or more (2) tokens with logits.
+
+        split: whether the attention of some tokens is cut into spans.
+        """
+        return _Writer(self, one_token, n_logits, split).write()
 
     def reads(self, i: int) -> list[Value]:
         """The values that operation i reads; products that are part of a gate read nothing, as the gate does."""
         if i in self._gates:
             return [self._gates[i][0].x]
-        return [] if self.is_part(i) else _inputs(self._ops[i])
+        return [] if self.is_part(i) else fusion.inputs(self._ops[i])
 
     def is_part(self, i: int) -> bool:
         """Whether operation i is a product that a gate computes itself."""
@@ -98,9 +109,9 @@ class Plan:
     def _memory(self, width: int, form: str) -> np.ndarray:
         """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
         if form == "plain":
-            return np.empty((self._n_ubatch, width), np.float32)
+            return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
         n = -(-width // COLUMNS) * self._n_ubatch
-        return np.zeros(n * record_bytes("F32" if form == "floats" else "Q8_0"), np.uint8)
+        return aligned(n * record_bytes("F32" if form == "floats" else "Q8_0"))
 
     # what the writer asks for
 
@@ -121,6 +132,13 @@ class Plan:
             self._records[width, form] = self._memory(width, form)
         return self._records[width, form]
 
+    def partials(self, n_heads: int, v_dim: int) -> np.ndarray:
+        """Memory for the partial results of an attention, which all layers of its size share."""
+        size = 4 * self._inputs.n_partials * n_heads * (-(-v_dim // 16) * 16 + 16)
+        if size not in self._partials:
+            self._partials[size] = aligned(size)
+        return self._partials[size]
+
     def floats(self, tensor: Tensor) -> np.ndarray:
         """A vector of weights as f32."""
         if tensor.type == "F32":
@@ -139,9 +157,9 @@ class Plan:
 class _Writer:
     """Writes the steps of one variant, keeping account of who reads and writes which memory."""
 
-    def __init__(self, plan: Plan, one_token: bool, n_logits: int) -> None:
+    def __init__(self, plan: Plan, one_token: bool, n_logits: int, split: bool) -> None:
         self._plan, self._in = plan, plan._inputs
-        self._one_token, self._n_logits = one_token, n_logits
+        self._one_token, self._n_logits, self._split = one_token, n_logits, split
         self._steps: list[Step] = []
         self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
         self._read: set[int] = set()  # memory touched since the threads last met
@@ -182,7 +200,7 @@ class _Writer:
         elif isinstance(op, Rope):
             cos, sin = self._in.angles[id(op.frequencies)]
             self._step(
-                f"attention.rope:{op.frequencies.layout}", [out], [out], x=out, cos=cos, sin=sin, n_heads=op.n_heads,
+                f"rope.rope:{op.frequencies.layout}", [out], [out], x=out, cos=cos, sin=sin, n_heads=op.n_heads,
                 head_dim=width // op.n_heads, n_rot=2 * len(op.frequencies.frequencies), n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Attention):
@@ -205,13 +223,13 @@ class _Writer:
 
     def _linear(self, op: Linear, add: bool) -> None:
         p, weight = self._plan, op.weight
-        x, out = self._records_of(op.x, _form_for(weight)), p.buffer(op.out)
+        x, out = self._records_of(op.x, fusion.form_for(weight)), p.buffer(op.out)
         self._product(
             "linear", weight, op.x, out, x, weights=weight.data, bias=p.floats(op.bias) if op.bias else 0, add=add
         )
 
     def _gate(self, op: SwiGlu, gate: Linear, up: Linear) -> None:
-        x, out = self._records_of(gate.x, _form_for(gate.weight)), self._plan.buffer(op.out)
+        x, out = self._records_of(gate.x, fusion.form_for(gate.weight)), self._plan.buffer(op.out)
         kind = f":{self._plan.form(op.out)}"
         self._product("swiglu", gate.weight, gate.x, out, x, kind, gate=gate.weight.data, up=up.weight.data)
 
@@ -246,73 +264,32 @@ class _Writer:
         p, layout = self._plan, self._plan._layout
         q, k, v, out = (p.buffer(value) for value in (op.q, op.k, op.v, op.out))
         head_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
-        if op.n_heads // op.n_kv_heads > MAX_HEAD_ROWS or 4 * MAX_HEAD_ROWS * (head_dim + v_dim) > SCRATCH - 32768:
-            raise PlanError(f"attention heads of {head_dim} dimensions, {op.n_heads} to {op.n_kv_heads}: too large")
-        places = {"k_offset": layout.k_offset[op.layer], "v_offset": layout.v_offset[op.layer]}
-        pages = layout.k_offset  # stands for the cache
+        _check_heads(op, head_dim, v_dim)
+        types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
+        shared = {
+            "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[op.layer],
+            "v_offset": layout.v_offset[op.layer], "k_bytes": head_bytes(layout.k_type, head_dim),
+            "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": self._in.scratch, "n_tokens": self._in.n_tokens,
+        }  # fmt: skip
+        self._step(f"kv.save:{types}", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads, **shared)
+        partials, kind = p.partials(op.n_heads, v_dim), p.form(op.out)
         self._step(
-            "attention.store_kv", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads,
-            head_dim=head_dim, v_dim=v_dim, n_tokens=self._in.n_tokens, **places,
+            f"attention.attend:{types}:{kind}", [q, pages], [out, partials], q=q, out=out, blocks=self._in.blocks,
+            n_heads=op.n_heads, n_kv_heads=op.n_kv_heads, scale=float(op.scale), window=op.window, partials=partials,
+            n_blocks=self._in.n_blocks, **shared,
         )  # fmt: skip
-        self._step(
-            "attention.attend", [q, pages], [out], q=q, out=out, blocks=self._in.blocks, n_heads=op.n_heads,
-            n_kv_heads=op.n_kv_heads, head_dim=head_dim, v_dim=v_dim, scale=float(op.scale),
-            scratch=self._in.scratch, n_blocks=self._in.n_blocks, **places,
-        )  # fmt: skip
+        if self._split:
+            self._step(
+                f"attention.merge:{kind}", [partials], [out], out=out, splits=self._in.splits, n_heads=op.n_heads,
+                v_dim=v_dim, partials=partials, scratch=self._in.scratch, n_splits=self._in.n_splits,
+                n_tokens=self._in.n_tokens,
+            )  # fmt: skip
 
 
-def _inputs(op: Op) -> list[Value]:
-    """The values that an operation reads."""
-    return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
-
-
-def _form_for(weight: Tensor) -> str:
-    """The form in which weights of a type want their input."""
-    return "floats" if weight.type in FLOATS else "bytes"
-
-
-def _forms(ops: list[Op]) -> dict[int, str]:
-    """Norms and gates that only products read, all in one form: the value's number → that form."""
-    readers: dict[int, list[Op]] = {}
-    for op in ops:
-        for value in _inputs(op):
-            readers.setdefault(value.number, []).append(op)
-    found = {}
-    for op in ops:
-        if isinstance(op, Norm | SwiGlu):
-            forms = {_form_for(r.weight) if isinstance(r, Linear) else "plain" for r in readers.get(op.out.number, [])}
-            if len(forms) == 1:
-                found[op.out.number] = forms.pop()
-    return found
-
-
-def _gates(ops: list[Op]) -> dict[int, tuple[Linear, Linear]]:
-    """SwiGlus whose two products can be computed with them: index → the products, which are the two ops before."""
-    found = {}
-    n_reads = Counter(v.number for op in ops for v in _inputs(op))
-    for i, (a, b, op) in enumerate(zip(ops, ops[1:], ops[2:], strict=False), 2):
-        if (
-            isinstance(a, Linear)
-            and isinstance(b, Linear)
-            and isinstance(op, SwiGlu)
-            and (op.gate, op.up) == (a.out, b.out)
-        ):
-            alike = a.x == b.x and a.weight.type == b.weight.type and a.weight.shape == b.weight.shape
-            if alike and not a.bias and not b.bias and n_reads[a.out.number] == n_reads[b.out.number] == 1:
-                found[i] = a, b
-    return found
-
-
-def _residuals(ops: list[Op]) -> dict[int, Value]:
-    """Products whose result is only added to a value that is needed no longer: index → that value."""
-    last_use = {v.number: i for i, op in enumerate(ops) for v in _inputs(op)}
-    found = {}
-    for i, (op, following) in enumerate(zip(ops, ops[1:], strict=False)):
-        if isinstance(op, Linear) and isinstance(following, Add) and op.out in (following.a, following.b):
-            other = following.a if following.b == op.out else following.b
-            if last_use[op.out.number] == last_use[other.number] == i + 1 and other not in (op.x, op.out):
-                found[i] = other
-    return found
+def _check_heads(op: Attention, head_dim: int, v_dim: int) -> None:
+    size = 4 * (MAX_TASK_ROWS * (head_dim + v_dim + PAGE + 18) + PAGE * max(head_dim, v_dim + 16))
+    if op.n_heads // op.n_kv_heads > MAX_TASK_ROWS or size > SCRATCH:
+        raise PlanError(f"attention heads of {head_dim} dimensions, {op.n_heads} to {op.n_kv_heads}: too large")
 
 
 def _check(tensor: Tensor) -> None:

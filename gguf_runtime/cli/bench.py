@@ -21,7 +21,7 @@ from .. import __version__
 from ..engine import Chunk, Engine
 from ..llm import LLM
 from .inspect import describe, n_bytes, n_params
-from .options import integer, model_path, verbose_option
+from .options import cache_type, integer, model_path, verbose_option
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
@@ -61,6 +61,8 @@ class _Test(NamedTuple):
     n_batch: int
     n_ubatch: int
     n_gpu_layers: int
+    type_k: str
+    type_v: str
     n_depth: int
     n_prompt: int
     n_gen: int
@@ -75,6 +77,8 @@ class _Test(NamedTuple):
 @numbers("-b", "--batch-size", default="2048", help="Tokens per batch.")
 @numbers("-ub", "--ubatch-size", default="512", help="Tokens of a batch to compute at once.")
 @numbers("-ngl", "--n-gpu-layers", default="0", help="Layers to put on the GPU.")
+@cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys.")
+@cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values.")
 @integer("-r", "--repetitions", at_least=1, default=5, help="How often to measure.")
 @click.option("-o", "--output", type=click.Choice(["md", "json"]), default="md", help="A table, or JSON.")
 @verbose_option
@@ -87,13 +91,16 @@ def command(
     batch_size: list[int],
     ubatch_size: list[int],
     n_gpu_layers: list[int],
+    cache_type_k: str,
+    cache_type_v: str,
     repetitions: int,
     output: str,
     verbose: bool,
 ) -> None:
     sizes = [(n, 0) for n in n_prompt if n] + [(0, n) for n in n_gen if n]
     models = model or (str(model_path(None)),)
-    settings = itertools.product(models, threads, batch_size, ubatch_size, n_gpu_layers, n_depth)
+    cache = [cache_type_k], [cache_type_v]
+    settings = itertools.product(models, threads, batch_size, ubatch_size, n_gpu_layers, *cache, n_depth)
     tests = [_Test(*setting, *size) for setting in settings for size in sizes]
     if output == "json":
         click.echo(json.dumps([_measure(test, repetitions) for test in tests], indent=2))
@@ -112,6 +119,8 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
         n_threads=test.n_threads,
         n_gpu_layers=test.n_gpu_layers,
         n_ubatch=min(test.n_batch, test.n_ubatch),
+        type_k=test.type_k,
+        type_v=test.type_v,
     ) as llm:
         start = datetime.now(UTC)
         nanoseconds = list(_run(llm.engine, test, repetitions))
@@ -125,8 +134,6 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
             "model_type": describe(llm.file),
             "model_size": n_bytes(llm.file),
             "model_n_params": n_params(llm.file),
-            "type_k": "f16",
-            "type_v": "f16",
             **test._asdict(),
             "n_threads": llm.engine.n_threads,
             "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from ..kernels.layout import KV_TYPES
+
 if TYPE_CHECKING:
     from ..llm import LLM
 
@@ -44,6 +46,11 @@ def number(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, type=float, metavar="X", **settings)
 
 
+def cache_type(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option for a type of the KV cache."""
+    return click.option(*names, type=click.Choice(KV_TYPES), **settings)
+
+
 model_option = click.option("-m", "--model", metavar="FILE", help="GGUF file of the model.")
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Timings, and tracebacks of errors.")
 prompt_options = group(
@@ -61,6 +68,8 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
         integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
         integer("-ub", "--ubatch-size", at_least=1, default=512, help="Tokens of a batch to compute at once."),
         integer("-ngl", "--gpu-layers", "--n-gpu-layers", default=0, help="Layers to put on the GPU."),
+        cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys."),
+        cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values."),
         click.option("--mmap/--no-mmap", default=True, help="Map the file, or read all of it at first."),
     )
 
@@ -73,6 +82,8 @@ def load(
     batch_size: int,
     ubatch_size: int,
     gpu_layers: int,
+    cache_type_k: str,
+    cache_type_v: str,
     mmap: bool,
 ) -> LLM:
     """The model that the options name."""
@@ -84,6 +95,8 @@ def load(
         n_threads=max(0, threads),
         n_gpu_layers=gpu_layers,
         n_ubatch=min(batch_size, ubatch_size),
+        type_k=cache_type_k,
+        type_v=cache_type_v,
         mmap=mmap,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -14,14 +13,11 @@ from ..simd import (
     F32,
     I32,
     I64,
-    _bf16_to_float,
-    _half_to_float,
     call,
     constant,
     dot4,
     f32x16,
     i8x64,
-    i16x16,
     i32x16,
     loaded,
     shuffled,
@@ -150,25 +146,18 @@ def float_column(n_tokens: int, n_tiles: int, tile_bytes: int) -> Any:
     return step
 
 
-_READERS: dict[str, Callable[[ir.IRBuilder, ir.Value, int], ir.Value]] = {
-    "f32": lambda b, p, i: loaded(b, p, f32x16.llvm, 64 * i),
-    "f16": lambda b, p, i: _half_to_float(b, loaded(b, p, i16x16.llvm, 32 * i)),
-    "bf16": lambda b, p, i: _bf16_to_float(b, loaded(b, p, i16x16.llvm, 32 * i)),
-}
-
-
-def outer(kind: str, n_rows: int, n_vectors: int) -> Any:
+def outer(n_rows: int, n_vectors: int) -> Any:
     """step(acc, a, stride, b) → acc: one step of a product of floats, acc[r][v] += a[r]·b[v].
 
     acc: n_rows × n_vectors of f32x16, flat; a: address of a float, the next row's `stride` bytes on;
-    b: address of n_vectors × 16 numbers of `kind`.
+    b: address of n_vectors × 16 floats.
     """
 
     @intrinsic
     def step(context, acc, a, stride, vectors):
         def codegen(context, b, sig, args):
             acc, a, stride, vectors = args
-            values = [_READERS[kind](b, vectors, i) for i in range(n_vectors)]
+            values = [loaded(b, vectors, f32x16.llvm, 64 * i) for i in range(n_vectors)]
             for r in range(n_rows):
                 one = splat(b, loaded(b, b.add(a, b.mul(stride, I64(r))), F32), 16)
                 for i in range(n_vectors):
@@ -192,39 +181,41 @@ def zeros(n: int) -> Any:
     return make
 
 
-def _offsets(n: int, m: int, stride: int) -> list[int]:
-    return [stride * i + 64 * j for i in range(n) for j in range(m)]
+def _places(b: ir.IRBuilder, address: ir.Value, stride: ir.Value, n: int, m: int) -> list[tuple[ir.Value, int]]:
+    """Where n times m neighbouring vectors lie, `stride` bytes from one group to the next: (address, offset)."""
+    rows = [b.add(address, b.mul(stride, I64(i))) for i in range(n)]
+    return [(row, 64 * j) for row in rows for j in range(m)]
 
 
-def load_tuple(n: int, m: int, stride: int) -> Any:
-    """load_tuple(address) → n × m vectors f32x16, flat: n times m neighbours, `stride` bytes apart."""
+def load_tuple(n: int, m: int) -> Any:
+    """load_tuple(address, stride) → n × m vectors f32x16, flat: n times m neighbours, `stride` bytes apart."""
     kind = types.UniTuple(f32x16, n * m)
 
     @intrinsic
-    def load(context, address):
+    def load(context, address, stride):
         def codegen(context, b, sig, args):
             out = ir.Constant(context.get_value_type(kind), ir.Undefined)
-            for i, offset in enumerate(_offsets(n, m, stride)):
-                out = b.insert_value(out, loaded(b, args[0], f32x16.llvm, offset), i)
+            for i, (at, offset) in enumerate(_places(b, *args, n, m)):
+                out = b.insert_value(out, loaded(b, at, f32x16.llvm, offset), i)
             return out
 
-        return kind(address), codegen
+        return kind(address, stride), codegen
 
     return load
 
 
-def store_tuple(n: int, m: int, stride: int) -> Any:
-    """store_tuple(address, acc): the reverse of load_tuple."""
+def store_tuple(n: int, m: int) -> Any:
+    """store_tuple(address, stride, acc): the reverse of load_tuple."""
     kind = types.UniTuple(f32x16, n * m)
 
     @intrinsic
-    def store(context, address, acc):
+    def store(context, address, stride, acc):
         def codegen(context, b, sig, args):
-            for i, offset in enumerate(_offsets(n, m, stride)):
-                stored(b, args[0], b.extract_value(args[1], i), offset)
+            for i, (at, offset) in enumerate(_places(b, *args[:2], n, m)):
+                stored(b, at, b.extract_value(args[2], i), offset)
             return context.get_dummy_value()
 
-        return types.void(address, kind), codegen
+        return types.void(address, stride, kind), codegen
 
     return store
 

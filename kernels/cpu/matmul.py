@@ -97,16 +97,16 @@ def _tiler(fmt: formats.Format) -> Any:
 
 def _multiplier(fmt: formats.Format, n_tokens: int, n_tiles: int) -> Any:
     """multiply(tiles, x, sums, n_columns): n_tiles with n_tokens records, onto their sums."""
-    load, save = load_tuple(n_tokens, n_tiles, _STRIDE), store_tuple(n_tokens, n_tiles, _STRIDE)
+    load, save = load_tuple(n_tokens, n_tiles), store_tuple(n_tokens, n_tiles)
     if fmt.is_float:
         column_step = float_column(n_tokens, n_tiles, _TILE)
 
         @inline
         def multiply_floats(tiles, x, sums, n_columns):
-            acc = load(sums)
+            acc = load(sums, _STRIDE)
             for c in range(n_columns):
                 acc = column_step(acc, tiles + 64 * c, x + 4 * c)
-            save(sums, acc)
+            save(sums, _STRIDE, acc)
 
         return multiply_floats
 
@@ -116,10 +116,10 @@ def _multiplier(fmt: formats.Format, n_tokens: int, n_tiles: int) -> Any:
 
     @inline
     def multiply_bytes(tiles, x, sums, n_columns):
-        acc = load(sums)
+        acc = load(sums, _STRIDE)
         for g in range((n_columns + group - 1) // group):
             acc = step(acc, tiles, x, g)
-        save(sums, acc)
+        save(sums, _STRIDE, acc)
 
     return multiply_bytes
 
