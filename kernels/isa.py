@@ -27,6 +27,11 @@ class Isa(NamedTuple):
     def has(self, flags: frozenset[str]) -> bool:
         return self.flags <= flags
 
+    @property
+    def dots_bytes(self) -> bool:
+        """Whether one instruction adds up products of four bytes, of all 8 bits."""
+        return self.dot in ("vpdpbusd", "avxvnni", "usdot")
+
 
 def _x86(name: str, cpu: str, features: str, flags: str, dot: str, n_registers: int) -> Isa:
     return Isa(name, "x86_64", cpu, features, frozenset(flags.split()), dot, "f16c" in flags, n_registers)

@@ -1,21 +1,30 @@
 """Sizes and layouts in memory that kernels and the code that calls them agree on.
 
-Activations that meet integer weights are quantised to *records* of 256 columns of one token:
-    q      256 × i8    round(x / d), one d for each 32 columns
-    d       16 × f32   d of each 16 columns (so each twice)
-    sum16   16 × f32   d · Σq over each 16 columns
-    sum32    8 × f32   the same over each 32 columns
-    zeros    8 × f32   so that 16 lanes may be read from any of the sums
-Records lie as [columns / 256][token], the last one filled up with zeros: the tokens that a kernel takes
-together are side by side. Activations that meet float weights lie in records of 256 × f32 in the same order.
+Activations that meet integer weights are quantised: q = round(x / d), one d for each 32 columns of a token. They lie in
+*records* of 256 columns, the last one of a row filled up with zeros.
+
+For one token, "bytes", which a row of weights is laid along:
+    q       256 × i8
+    d        16 × f32   d of each 16 columns (so each twice), in woven order
+    sums     16 × f32   d · Σq over each 16 columns, in woven order
+For many, "byte_lanes": 16 tokens side by side, records as [columns / 256][tokens / 16]:
+    q        64 × [16 tokens][4] × i8   four columns in each line
+    d         8 × [16 tokens] × f32     of each 32 columns
+    sums     16 × [16 tokens] × i32     Σq over each 16 columns
+Activations that meet float weights are f32 in the same order: "floats", 256 × f32; "float_lanes", 256 × [16 tokens].
+
+Woven order: 16 groups of 16 columns, first those that begin the four vectors of 64 bytes, then the second of each …
 """
 
 from __future__ import annotations
 
 COLUMNS = 256  # columns of one record
-Q8_D, Q8_SUM16, Q8_SUM32 = 256, 320, 384  # offsets in bytes
-Q8_BYTES = 448
-F32_BYTES = 4 * COLUMNS
+WOVEN = tuple(4 * (i % 4) + i // 4 for i in range(16))  # place → group; and group → place
+LANES = 16  # tokens side by side
+D, SUMS = 256, 320  # offsets in a record of bytes
+LANES_D, LANES_SUMS = 4096, 4608  # and in one of byte_lanes
+#: Bytes of a record in each form; those of lanes for 16 tokens.
+RECORD_BYTES = {"bytes": 384, "floats": 1024, "byte_lanes": 5632, "float_lanes": 16384}
 
 #: Tensor types with float weights; the others in FORMATS are dotted as integers.
 FLOATS = frozenset({"F32", "F16", "BF16"})
@@ -23,17 +32,13 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 FORMATS = FLOATS | {
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
 }  # fmt: skip
+#: Types of less than 8 bits, which large batches round to bytes (cpu/rounding.py).
+ROUNDED = FORMATS - FLOATS - {"Q8_0"}
 
-ROWS = 16  # rows of one tile of weights: the lanes of a vector
 PAGE = 64  # tokens of one page of the KV cache
 KV_TYPES = ("f16", "q8_0", "q4_0")  # of keys and values in it
 KV_GROUP = 32  # dimensions of a head that share a scale, in types that are quantised
 SCRATCH = 1 << 20  # bytes of scratch memory for each thread
-
-
-def record_bytes(fmt: str) -> int:
-    """Bytes of one activation record for weights of this type."""
-    return F32_BYTES if fmt in FLOATS else Q8_BYTES
 
 
 def head_bytes(kind: str, dim: int) -> int:

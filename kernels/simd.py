@@ -19,6 +19,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from .isa import Isa, detect
+from .layout import LANES, WOVEN
 
 #: The instruction set to compile for.
 TARGET: Isa = detect()
@@ -44,6 +45,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 f32x16, i32x16 = Vector("f32", 16), Vector("i32", 16)
+f32x8 = Vector("f32", 8)
 i8x16, i8x32, i8x64 = Vector("i8", 16), Vector("i8", 32), Vector("i8", 64)
 i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
 i8x8, i16x8, f16x16 = Vector("i8", 8), Vector("i16", 8), Vector("f16", 16)
@@ -186,6 +188,17 @@ put_f32 = _op(types.void, [ADDRESS, types.float32], stored)
 put_i8 = _op(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I8)))
 
 
+def _scatter(b: ir.IRBuilder, address: ir.Value, v: ir.Value) -> None:
+    four_bytes = v.type.element == I8
+    values = b.bitcast(v, ir.VectorType(I32, v.type.count // 4)) if four_bytes else v
+    for i in range(values.type.count):
+        stored(b, address, b.extract_element(values, I32(i)), 4 * LANES * i)
+
+
+#: scatter(address, vector): each 32 bits of it into a line of their own, LANES × 4 bytes apart.
+scatter = _op(types.void, [ADDRESS, None], _scatter)
+
+
 def _prefetch(b: ir.IRBuilder, address: ir.Value) -> None:
     call(b, "llvm.prefetch.p0", ir.VoidType(), [b.inttoptr(address, I8.as_pointer()), I32(0), I32(3), I32(1)])
 
@@ -278,6 +291,36 @@ def _spread_halves(n: int) -> Any:
 
 #: The half at each of two addresses, and two of them, as floats: on lanes 0 and 1 and lanes 2 and 3; zeros beyond.
 two_halves, two_pairs_of_halves = _spread_halves(1), _spread_halves(2)
+_EVEN_ODD = (0, 2, 4, 6, 1, 3, 5, 7)  # eight blocks of 32 columns, as their groups of 16 come in woven order
+
+
+def halves_of_eight(stride: int) -> Any:
+    """An operation: a half in each of eight blocks, `stride` bytes apart → as floats, in woven order."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        halves = ir.Constant(ir.VectorType(I16, 8), ir.Undefined)
+        for i, block in enumerate(_EVEN_ODD):
+            halves = b.insert_element(halves, loaded(b, p, I16, stride * block), I32(i))
+        return shuffled(b, _half_to_float(b, halves), None, [i % 4 + i // 8 * 4 for i in range(16)])
+
+    return _op(f32x16, [ADDRESS], emit)
+
+
+def pairs_of_eight(stride: int) -> Any:
+    """The same of two halves side by side: two vectors."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        pairs = ir.Constant(ir.VectorType(I32, 8), ir.Undefined)
+        for i, block in enumerate(_EVEN_ODD):
+            pairs = b.insert_element(pairs, loaded(b, p, I32, stride * block), I32(i))
+        values = _half_to_float(b, b.bitcast(pairs, i16x16.llvm))
+        out = ir.Constant(ir.ArrayType(f32x16.llvm, 2), ir.Undefined)
+        for which in range(2):
+            lanes = [2 * (i % 4 + i // 8 * 4) + which for i in range(16)]
+            out = b.insert_value(out, shuffled(b, values, None, lanes), which)
+        return out
+
+    return _op(types.UniTuple(f32x16, 2), [ADDRESS], emit)
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
@@ -328,6 +371,14 @@ def _reduce(name: str, start: float | None) -> Any:
 
 reduce_add = _reduce("fadd", -0.0)
 reduce_max, reduce_min = _reduce("fmax", None), _reduce("fmin", None)
+
+
+def _put_sum(b: ir.IRBuilder, address: ir.Value, v: ir.Value) -> None:
+    stored(b, address, call(b, "llvm.vector.reduce.add.v16i32", I32, [v]))
+
+
+#: put_sum(address, vector): the sum of its lanes, 32 bits.
+put_sum = _op(types.void, [ADDRESS, i32x16], _put_sum)
 
 
 def _first(b: ir.IRBuilder, n: ir.Value) -> ir.Value:
@@ -408,8 +459,6 @@ def shuffle2(result: Vector, lanes: Sequence[int]) -> Any:
     return _op(result, [None, None], lambda b, v, w: shuffled(b, v, w, lanes))
 
 
-#: The even lanes of one vector, the odd ones of another.
-take_turns = shuffle2(f32x16, [i + 16 * (i % 2) for i in range(16)])
 join_8x32 = shuffle2(i8x64, range(64))
 #: The same 32 bytes in both halves.
 twice_8x32 = shuffle(i8x64, [*range(32)] * 2)
@@ -432,10 +481,11 @@ def _int_bytes(lanes: Sequence[int], n_ints: int) -> Any:
     return _op(i8x16, [types.int64] * n_ints, emit)
 
 
-#: The eight bytes of an integer, each twice (8 groups of 32 columns → 16 groups of 16).
-paired_bytes = _int_bytes([i // 2 for i in range(16)], 1)
-#: The sixteen bytes of two integers.
-sixteen_bytes = _int_bytes(range(16), 2)
+#: For each 16 columns, in woven order: the byte of its 32 columns, of eight; its own byte, of two times eight.
+paired_bytes = _int_bytes([i // 2 for i in WOVEN], 1)
+sixteen_bytes = _int_bytes(WOVEN, 2)
+#: Sixteen numbers into woven order and back.
+weave_bytes, weave = shuffle(i8x16, WOVEN), shuffle(f32x16, WOVEN)
 #: The bits of an integer as bytes, 0 or 1.
 bits_as_bytes = _op(
     i8x64, [types.int64],
@@ -498,20 +548,20 @@ transpose = _op(types.void, [ADDRESS, types.int64, ADDRESS], _transpose)
 
 
 def dot4(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) -> ir.Value:
-    """acc[i32x16] + the sums over four neighbours of q[u8x64]·a[i8x64]; q has `bits` bits, |a| <= 127."""
-    if TARGET.dot == "vpdpbusd":
-        return _vpdpbusd(b, "llvm.x86.avx512.vpdpbusd.512", acc, q, a)
-    if TARGET.dot == "avxvnni":
-        return _halves(b, lambda *v: _vpdpbusd(b, "llvm.x86.avx512.vpdpbusd.256", *v), acc, q, a)
-    if TARGET.dot == "maddubs512":
+    """acc + the sums over four neighbours of q[u8]·a[i8]; acc: i32x16 or i32x8. q has `bits` bits, |a| <= 127."""
+    lanes = acc.type.count
+    if TARGET.dot == "vpdpbusd" or (TARGET.dot == "avxvnni" and lanes == 8):
+        return _vpdpbusd(b, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", acc, q, a)
+    if TARGET.dot == "maddubs512" and lanes == 16:
         return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"))
-    if TARGET.dot == "maddubs256":
-        pairs, fours = "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"
-        return _halves(b, lambda c, q, a: b.add(c, _maddubs(b, q, a, bits, pairs, fours)), acc, q, a)
-    wide = ir.VectorType(I32, 64)
+    if TARGET.dot.startswith("maddubs") and lanes == 8:
+        return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"))
+    if TARGET.dot in ("avxvnni", "maddubs256"):
+        return _halves(b, lambda c, w, x: dot4(b, c, w, x, bits), acc, q, a)
+    wide = ir.VectorType(I32, 4 * lanes)
     product = b.mul(b.zext(q, wide), b.sext(a, wide))
     for i in range(4):
-        acc = b.add(acc, shuffled(b, product, None, range(i, 64, 4)))
+        acc = b.add(acc, shuffled(b, product, None, range(i, 4 * lanes, 4)))
     return acc
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_runtime.kernels.layout import FORMATS, PAGE
+from gguf_runtime.kernels.layout import FORMATS, PAGE, ROUNDED
 
 from gguf_runtime.architectures import ModelError
 from gguf_runtime.backends.plan import PlanError
@@ -49,8 +49,14 @@ def test_float_models_match_the_reference(tmp_path: Path, tied: bool) -> None:
 def test_every_type_matches_the_reference(tmp_path: Path, fmt: str) -> None:
     engine, weights = make(tmp_path, types=fmt)
     wanted = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
-    error = np.sqrt(((run(engine, TOKENS) - wanted) ** 2).mean()) / wanted.std()
-    assert error < 0.03, error  # activations of 8 bits: about 0.4 % for each product
+
+    def error(logits: np.ndarray) -> float:
+        return np.sqrt(((logits - wanted[: len(logits)]) ** 2).mean()) / wanted.std()
+
+    # activations of 8 bits: about 0.5 % for each product; as much again for each type that many tokens round to bytes
+    few, many = error(run(engine, TOKENS[:40])), error(run(engine, TOKENS))
+    assert few < 0.03, few
+    assert many < (0.045 if fmt in ROUNDED else 0.03), many
 
 
 def test_a_mixed_model_with_odd_widths(tmp_path: Path) -> None:

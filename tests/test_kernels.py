@@ -15,12 +15,17 @@ from gguf_runtime.kernels.layout import (
     FLOATS,
     FORMATS,
     KV_TYPES,
+    LANES,
+    LANES_D,
+    LANES_SUMS,
     PAGE,
-    Q8_BYTES,
-    Q8_D,
+    RECORD_BYTES,
+    ROUNDED,
     SCRATCH,
+    SUMS,
+    WOVEN,
+    D,
     head_bytes,
-    record_bytes,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +34,7 @@ from tests.make_model import random_tensor
 
 ISAS = {i.name: i for i in isa.runnable()}
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
+FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
 
 
 @pytest.fixture(scope="module", params=ISAS)
@@ -37,8 +43,13 @@ def library(request: pytest.FixtureRequest) -> Library:
     products = [
         f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matvec.linear", "matmul.linear", "rows.embed")
     ]
-    products += [f"{module}.swiglu:{fmt}:{kind}" for fmt, kind in GATES for module in ("matvec", "matmul")]
-    others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in ("bytes", "floats")]
+    if library.isa.dots_bytes:  # where it pays; elsewhere no plan asks for it
+        products += [f"matmul.linear:{fmt}:rounded" for fmt in sorted(ROUNDED)]
+        products += ["matmul.swiglu:Q4_K:byte_lanes:rounded"]
+    for fmt, kind in GATES:
+        products += [f"matvec.swiglu:{fmt}:{kind}"]
+        products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
+    others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in FORMS]
     others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
     for types in itertools.product(KV_TYPES, KV_TYPES):
@@ -57,21 +68,40 @@ def matrix(fmt: str, rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray
     return raw, dequantize(raw, gguf.GGMLQuantizationType[fmt]).reshape(rows, columns).astype(np.float32)
 
 
-def pack(library: Library, fmt: str, x: np.ndarray) -> np.ndarray:
-    """Activations as records for weights of a type."""
-    n_records = -(-x.shape[1] // COLUMNS) * len(x)
-    out = np.zeros((n_records, record_bytes(fmt)), np.uint8)
-    kernel = "rows.pack:floats" if fmt in FLOATS else "rows.pack:bytes"
-    library.get(kernel)(a=x, b=x, out=out, n_columns=x.shape[1], n_tokens=count(len(x)))
+def record_form(fmt: str, lanes: bool) -> str:
+    """The form in which a type of weights wants activations."""
+    return ("float" if fmt in FLOATS else "byte") + ("_lanes" if lanes else "s")
+
+
+def no_records(form: str, n_tokens: int, n_columns: int) -> np.ndarray:
+    n_records = -(-n_columns // COLUMNS) * (-(-n_tokens // LANES) if form.endswith("lanes") else n_tokens)
+    return np.zeros((n_records, RECORD_BYTES[form]), np.uint8)
+
+
+def pack(library: Library, form: str, x: np.ndarray) -> np.ndarray:
+    """Activations as records."""
+    out = no_records(form, *x.shape)
+    library.get(f"rows.pack:{form}")(a=x, b=x, out=out, n_columns=x.shape[1], n_tokens=count(len(x)))
     return out
 
 
-def packed_values(records: np.ndarray, n_tokens: int, n_columns: int) -> np.ndarray:
-    """What records of bytes stand for, in float64."""
-    q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64)
-    d = records[:, Q8_D : Q8_D + 64].copy().view(np.float32).astype(np.float64)
-    values = (q * d.repeat(16, axis=1)).reshape(-1, n_tokens, COLUMNS)
-    return values.transpose(1, 0, 2).reshape(n_tokens, -1)[:, :n_columns]
+def packed_values(form: str, records: np.ndarray, n_tokens: int, n_columns: int) -> np.ndarray:
+    """What records stand for, in float64[n_tokens][n_columns]."""
+    if form == "floats":
+        values = records.view(np.float32).reshape(-1, n_tokens, COLUMNS)
+    elif form == "float_lanes":
+        values = records.view(np.float32).reshape(-1, -(-n_tokens // LANES), COLUMNS, LANES)
+        values = values.transpose(0, 1, 3, 2).reshape(len(values), -1, COLUMNS)
+    elif form == "bytes":
+        q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64)
+        d = records[:, D : D + 64].copy().view(np.float32)[:, list(WOVEN)].astype(np.float64)
+        values = (q * d.repeat(16, axis=1)).reshape(-1, n_tokens, COLUMNS)
+    else:
+        q = records[:, :LANES_D].copy().view(np.int8).reshape(-1, COLUMNS // 4, LANES, 4).transpose(0, 2, 1, 3)
+        d = records[:, LANES_D:LANES_SUMS].copy().view(np.float32).reshape(-1, COLUMNS // 32, LANES).transpose(0, 2, 1)
+        values = q.reshape(len(q), LANES, COLUMNS) * d.astype(np.float64).repeat(32, axis=2)
+        values = values.reshape(-1, -(-n_tokens // LANES) * LANES, COLUMNS)
+    return values[:, :n_tokens].transpose(1, 0, 2).reshape(n_tokens, -1)[:, :n_columns].astype(np.float64)
 
 
 def columns_of(fmt: str) -> list[int]:
@@ -105,24 +135,31 @@ def test_products(library: Library, fmt: str) -> None:
     for columns in columns_of(fmt):
         raw, values = matrix(fmt, 53, columns)
         bias = rng.normal(size=53).astype(np.float32)
-        for n_tokens in (1, 3, 29):
+        for n_tokens in (1, 3, 15, 29, 61):
             x = (rng.normal(size=(n_tokens, columns)) * rng.uniform(0.1, 10, columns)).astype(np.float32)
-            records = pack(library, fmt, x)
-            seen = x.astype(np.float64) if fmt in FLOATS else packed_values(records, n_tokens, columns)
             start = rng.normal(size=(n_tokens, 53)).astype(np.float32)
-            wanted = start + bias + seen @ values.T.astype(np.float64)
-            size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
             arguments = {
-                "weights": raw, "row_bytes": raw.shape[1], "n_rows": 53, "n_columns": columns, "x": records,
-                "bias": bias, "add": 1, "scratch": np.zeros(SCRATCH, np.uint8),
+                "weights": raw, "row_bytes": raw.shape[1], "n_rows": 53, "n_columns": columns, "bias": bias, "add": 1,
+                "scratch": np.zeros(SCRATCH, np.uint8),
             }  # fmt: skip
-            out = start.copy()
-            library.get(f"matmul.linear:{fmt}")(out=out, n_tokens=count(n_tokens), **arguments)
-            assert np.max(np.abs(out - wanted) / size) < 2e-6
-            if n_tokens == 1:
-                out = start.copy()
-                library.get(f"matvec.linear:{fmt}")(out=out, **arguments)
+            for module in ("matvec", "matmul")[n_tokens > 1 :]:
+                form = record_form(fmt, module == "matmul")
+                out, records = start.copy(), pack(library, form, x)
+                if module == "matmul":
+                    arguments["n_tokens"] = count(n_tokens)
+                library.get(f"{module}.linear:{fmt}")(out=out, x=records, **arguments)
+                seen = packed_values(form, records, n_tokens, columns)
+                wanted = start + bias + seen @ values.T.astype(np.float64)
+                size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
                 assert np.max(np.abs(out - wanted) / size) < 2e-6
+            if fmt in ROUNDED and n_tokens > 1 and library.isa.dots_bytes:
+                out = start.copy()
+                library.get(f"matmul.linear:{fmt}:rounded")(out=out, x=records, **arguments)
+                bytes_of = np.abs(np.pad(values, ((0, 0), (0, -columns % COLUMNS)))).reshape(53, -1, COLUMNS)
+                # a group's scale tells only how large its weights may be: at most twice as large as they are
+                step = np.repeat(bytes_of.max(axis=2), COLUMNS, axis=1)[:, :columns] * 2 / 127
+                error = np.sqrt(seen**2 @ (step.T.astype(np.float64) ** 2) / 12)  # of steps that are independent
+                assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5
 
 
 @pytest.mark.parametrize(("fmt", "kind"), GATES)
@@ -132,44 +169,54 @@ def test_gated_products(library: Library, fmt: str, kind: str) -> None:
         (gate, gates), (up, ups) = matrix(fmt, rows, 512, 1), matrix(fmt, rows, 512, 2)
         for n_tokens in (1, 9, 150):
             x = rng.normal(size=(n_tokens, 512)).astype(np.float32)
-            records = pack(library, fmt, x)
-            seen = x.astype(np.float64) if fmt in FLOATS else packed_values(records, n_tokens, 512)
-            a, b = seen @ gates.T.astype(np.float64), seen @ ups.T.astype(np.float64)
-            with np.errstate(over="ignore"):
-                wanted = a / (1 + np.exp(-a)) * b
             arguments = {
-                "gate": gate, "up": up, "row_bytes": gate.shape[1], "n_rows": rows, "n_columns": 512, "x": records,
+                "gate": gate, "up": up, "row_bytes": gate.shape[1], "n_rows": rows, "n_columns": 512,
                 "scratch": np.zeros(SCRATCH, np.uint8),
             }  # fmt: skip
-            type_out = "F32" if kind == "floats" else "Q8_0"
-            for module in ("matvec", "matmul")[n_tokens > 1 :]:
-                out = np.zeros((-(-rows // COLUMNS) * n_tokens, record_bytes(type_out)), np.uint8)
-                if module == "matmul":
+            kernels = [f"matmul.swiglu:{fmt}:{kind[:-1]}_lanes", f"matmul.swiglu:{fmt}:plain"]
+            if fmt == "Q4_K" and library.isa.dots_bytes:
+                kernels.append(f"matmul.swiglu:{fmt}:byte_lanes:rounded")
+            if n_tokens == 1:
+                kernels = [f"matvec.swiglu:{fmt}:{kind}"]
+            for kernel in kernels:
+                records = pack(library, record_form(fmt, n_tokens > 1), x)
+                seen = packed_values(record_form(fmt, n_tokens > 1), records, n_tokens, 512)
+                a, b = seen @ gates.T.astype(np.float64), seen @ ups.T.astype(np.float64)
+                with np.errstate(over="ignore"):
+                    wanted = a / (1 + np.exp(-a)) * b
+                if n_tokens > 1:
                     arguments["n_tokens"] = count(n_tokens)
-                library.get(f"{module}.swiglu:{fmt}:{kind}")(out=out, **arguments)
-                if kind == "floats":
-                    got = out.view(np.float32).reshape(-1, n_tokens, COLUMNS).transpose(1, 0, 2)
-                    got, tolerance = got.reshape(n_tokens, -1)[:, :rows], 1e-5
+                form = kernel.split(":")[2]
+                if form == "plain":
+                    got = out = np.full((n_tokens, rows), np.nan, np.float32)
                 else:
-                    got, tolerance = packed_values(out, n_tokens, rows), 0.5001 / 127
+                    out = no_records(form, n_tokens, rows)
+                library.get(kernel)(out=out, x=records, **arguments)
+                if form != "plain":
+                    got = packed_values(form, out, n_tokens, rows)
+                tolerance = 1e-5 if form.startswith(("plain", "float")) else 0.5001 / 127
+                if kernel.endswith("rounded"):
+                    tolerance = 0.03
                 assert np.max(np.abs(got - wanted)) <= tolerance * np.max(np.abs(wanted)) + 1e-5
 
 
-def test_packing_is_the_nearest_byte(library: Library) -> None:
+@pytest.mark.parametrize("form", ["bytes", "byte_lanes"])
+def test_packing_is_the_nearest_byte(library: Library, form: str) -> None:
     rng = np.random.default_rng(3)
     x = (rng.normal(size=(5, 600)) * rng.choice([0, 1e-3, 1, 300], 600)).astype(np.float32)
-    records = pack(library, "Q8_0", x)
-    values = packed_values(records, 5, 608)[:, :600]
+    records = pack(library, form, x)
+    values = packed_values(form, records, 5, 608)[:, :600]
     groups = np.pad(x, ((0, 0), (0, 8))).reshape(5, 19, 32)
     step = np.abs(groups).max(axis=2) / 127
     assert np.all(np.abs(values - x) <= step.repeat(32, axis=1)[:, :600] * 0.5001)
-    sums = records[:, Q8_D + 64 : Q8_D + 128].copy().view(np.float32)
-    q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64).reshape(-1, 16, 16).sum(axis=2)
-    d = records[:, Q8_D : Q8_D + 64].copy().view(np.float32)
-    np.testing.assert_allclose(sums, q * d, rtol=1e-6, atol=1e-6)
-    pairs = records[:, Q8_D + 128 : Q8_D + 160].copy().view(np.float32)
-    np.testing.assert_allclose(pairs, (q * d).reshape(-1, 8, 2).sum(axis=2), rtol=1e-5, atol=1e-5)
-    assert not records[:, Q8_D + 160 : Q8_BYTES].any()
+    if form == "bytes":
+        sums = records[:, SUMS : SUMS + 64].copy().view(np.float32)[:, list(WOVEN)]
+        q = records[:, :COLUMNS].copy().view(np.int8).astype(np.float64).reshape(-1, 16, 16).sum(axis=2)
+        d = records[:, D : D + 64].copy().view(np.float32)[:, list(WOVEN)]
+        np.testing.assert_allclose(sums, q * d, rtol=1e-6, atol=1e-6)
+    else:
+        q = records[:, :LANES_D].copy().view(np.int8).reshape(-1, 16, 4, LANES, 4).sum(axis=(2, 4), dtype=np.int32)
+        np.testing.assert_array_equal(records[:, LANES_SUMS:].copy().view(np.int32).reshape(-1, 16, LANES), q)
 
 
 def test_extreme_bytes_do_not_overflow(library: Library) -> None:
@@ -182,7 +229,7 @@ def test_extreme_bytes_do_not_overflow(library: Library) -> None:
             x = np.full((1, 256), sign, np.float32)
             out = np.zeros((1, 16), np.float32)
             library.get("matvec.linear:Q8_0")(
-                weights=raw, row_bytes=272, n_rows=16, n_columns=256, x=pack(library, "Q8_0", x), out=out, bias=0,
+                weights=raw, row_bytes=272, n_rows=16, n_columns=256, x=pack(library, "bytes", x), out=out, bias=0,
                 add=0, scratch=np.zeros(SCRATCH, np.uint8),
             )  # fmt: skip
             np.testing.assert_allclose(out, q * sign * 256, rtol=1e-6)

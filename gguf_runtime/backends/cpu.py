@@ -10,7 +10,7 @@ from ..kernels.code import Library, address
 from ..kernels.layout import PAGE
 from ..kernels.team import Program, Team
 from . import Batch
-from .plan import Inputs, Plan, Step
+from .plan import FEW, MANY, Inputs, Plan, Step
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 _FEW_TOKENS = 16  # a pass over so few is short, so not to be interrupted; and attention cuts their context into spans
@@ -28,17 +28,18 @@ class CpuBackend:
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _FEW_TOKENS, _MOST_SPANS, n_threads, angles)
-        self._plan = Plan(graph, layout, self._inputs, n_ubatch)
+        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa.dots_bytes)
         library.load(["program.run", *self._plan.kernels()])
         self._library, self._team = library, Team(library, n_threads)
-        self._programs: dict[tuple[bool, int, bool], Program] = {}
+        self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max(op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention))
-        self._task_tokens = max(1, _TASK_ROWS // group)
+        self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
     def run(self, batch: Batch) -> np.ndarray:
         """Run one batch of at most n_ubatch tokens; gives logits f32[batch.n_logits, n_vocab]."""
         self._fill(batch)
-        key = (batch.n_tokens == 1, min(batch.n_logits, 2), bool(self._inputs.n_splits[0]))
+        n_tokens = 1 if batch.n_tokens == 1 else FEW if batch.n_tokens <= FEW else MANY
+        key = (n_tokens, min(batch.n_logits, 2), bool(self._inputs.n_splits[0]))
         if key not in self._programs:
             self._programs[key] = self._program(self._plan.steps(*key))
         self._team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)

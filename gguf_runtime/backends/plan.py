@@ -9,10 +9,22 @@ import numpy as np
 from ..cache import PageLayout
 from ..graph import Add, Attention, Embed, Graph, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
 from ..kernels.code import aligned
-from ..kernels.layout import COLUMNS, FORMATS, MAX_TASK_ROWS, PAGE, SCRATCH, head_bytes, record_bytes
+from ..kernels.layout import (
+    COLUMNS,
+    FORMATS,
+    LANES,
+    MAX_TASK_ROWS,
+    PAGE,
+    RECORD_BYTES,
+    ROUNDED,
+    SCRATCH,
+    head_bytes,
+)
 from ..loader import Tensor
 from . import fusion
 
+#: Sizes of batches that differ in their kernels. With many tokens it pays to round weights to bytes first.
+FEW, MANY = 47, 1 << 30
 #: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
 Angles = dict[int, tuple[np.ndarray, np.ndarray]]
 
@@ -48,7 +60,9 @@ class Inputs:
 class Plan:
     """Gives every value of a graph its buffer, and every operation its kernels."""
 
-    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int) -> None:
+    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int, rounds: bool) -> None:
+        """rounds: whether it pays on this CPU to round weights of less than 8 bits, where tokens are many."""
+        self.rounded = ROUNDED if rounds else frozenset()
         self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
         self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
         self._forms = fusion.forms(graph.ops)
@@ -60,15 +74,15 @@ class Plan:
 
     def kernels(self) -> list[str]:
         """Names of all kernels that any batch may need."""
-        variants = [(True, 1, True), (False, 1, True), (False, 2, True)]
+        variants = [(1, 1, True), (FEW, 1, True), (FEW, 2, True), (MANY, 1, False)]
         return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
 
-    def steps(self, one_token: bool, n_logits: int, split: bool) -> list[Step]:
-        """The steps for batches of one token, or of more; for 0, 1, or more (2) tokens with logits.
+    def steps(self, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
+        """The steps for batches of one token, up to FEW, or up to MANY; for 0, 1, or more (2) tokens with logits.
 
         split: whether the attention of some tokens is cut into spans.
         """
-        return _Writer(self, one_token, n_logits, split).write()
+        return _Writer(self, n_tokens, n_logits, split).write()
 
     def reads(self, i: int) -> list[Value]:
         """The values that operation i reads; products that are part of a gate read nothing, as the gate does."""
@@ -110,8 +124,7 @@ class Plan:
         """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
         if form == "plain":
             return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
-        n = -(-width // COLUMNS) * self._n_ubatch
-        return aligned(n * record_bytes("F32" if form == "floats" else "Q8_0"))
+        return aligned(-(-width // COLUMNS) * -(-self._n_ubatch // LANES) * RECORD_BYTES[f"{form[:-1]}_lanes"])
 
     # what the writer asks for
 
@@ -119,7 +132,7 @@ class Plan:
         return self._buffers[value.number]
 
     def form(self, value: Value) -> str:
-        """plain, bytes or floats: the kind of rows (kernels/cpu/records.py) that a value is made as."""
+        """plain, bytes or floats: how a value is made (kernels/cpu/records.py); of many tokens, the latter in lanes."""
         return self._forms.get(value.number, "plain")
 
     def gate(self, i: int) -> tuple[Linear, Linear] | None:
@@ -157,9 +170,9 @@ class Plan:
 class _Writer:
     """Writes the steps of one variant, keeping account of who reads and writes which memory."""
 
-    def __init__(self, plan: Plan, one_token: bool, n_logits: int, split: bool) -> None:
+    def __init__(self, plan: Plan, n_tokens: int, n_logits: int, split: bool) -> None:
         self._plan, self._in = plan, plan._inputs
-        self._one_token, self._n_logits, self._split = one_token, n_logits, split
+        self._n_tokens, self._n_logits, self._split = n_tokens, n_logits, split
         self._steps: list[Step] = []
         self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
         self._read: set[int] = set()  # memory touched since the threads last met
@@ -192,7 +205,7 @@ class _Writer:
         elif isinstance(op, Norm):
             x, weight = p.buffer(op.x), p.floats(op.weight)
             self._step(
-                f"rows.rms_norm:{p.form(op.out)}", [x], [out], x=x, weight=weight, out=out, n_columns=width,
+                f"rows.rms_norm:{self._kind(op.out)}", [x], [out], x=x, weight=weight, out=out, n_columns=width,
                 eps=op.eps, n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Linear):
@@ -209,7 +222,8 @@ class _Writer:
             self._gate(op, *gate)
         elif isinstance(op, SwiGlu):
             a, b = p.buffer(op.gate), p.buffer(op.up)
-            self._step(f"rows.swiglu:{p.form(op.out)}", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
+            kind = self._kind(op.out)
+            self._step(f"rows.swiglu:{kind}", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
         elif isinstance(op, Add):
             if i - 1 not in p._residual:
                 a, b = p.buffer(op.a), p.buffer(op.b)
@@ -230,7 +244,7 @@ class _Writer:
 
     def _gate(self, op: SwiGlu, gate: Linear, up: Linear) -> None:
         x, out = self._records_of(gate.x, fusion.form_for(gate.weight)), self._plan.buffer(op.out)
-        kind = f":{self._plan.form(op.out)}"
+        kind = f":{self._kind(op.out)}"
         self._product("swiglu", gate.weight, gate.x, out, x, kind, gate=gate.weight.data, up=up.weight.data)
 
     def _product(
@@ -242,11 +256,21 @@ class _Writer:
             "row_bytes": _row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
             "out": out, "scratch": self._in.scratch, **own,
         }  # fmt: skip
-        if self._n_logits == 1 if x.picked else self._one_token:
-            module = "matvec"
-        else:
+        module, how = "matvec", ""
+        if not self._is_one(x):
             module, arguments["n_tokens"] = "matmul", self._count(x)
-        self._step(f"{module}.{name}:{weight.type}{kind}", [records], [out], **arguments)
+            if self._n_tokens == MANY and weight.type in self._plan.rounded and not x.picked:
+                how = ":rounded"
+        self._step(f"{module}.{name}:{weight.type}{kind}{how}", [records], [out], **arguments)
+
+    def _is_one(self, value: Value) -> bool:
+        """Whether a value has one token in this variant."""
+        return (self._n_logits if value.picked else self._n_tokens) == 1
+
+    def _kind(self, value: Value, form: str = "") -> str:
+        """The kind of rows that a value's form, or another, is in this variant."""
+        form = form or self._plan.form(value)
+        return form if form == "plain" or self._is_one(value) else f"{form[:-1]}_lanes"
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
@@ -257,7 +281,8 @@ class _Writer:
         if self._packed.get(key) != x.number:
             self._packed[key] = x.number
             a, n = p.buffer(x), self._count(x)
-            self._step(f"rows.pack:{form}", [a], [records], a=a, b=a, out=records, n_columns=x.width, n_tokens=n)
+            kind = self._kind(x, form)
+            self._step(f"rows.pack:{kind}", [a], [records], a=a, b=a, out=records, n_columns=x.width, n_tokens=n)
         return records
 
     def _attention(self, op: Attention) -> None:
@@ -272,7 +297,7 @@ class _Writer:
             "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": self._in.scratch, "n_tokens": self._in.n_tokens,
         }  # fmt: skip
         self._step(f"kv.save:{types}", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads, **shared)
-        partials, kind = p.partials(op.n_heads, v_dim), p.form(op.out)
+        partials, kind = p.partials(op.n_heads, v_dim), self._kind(op.out)
         self._step(
             f"attention.attend:{types}:{kind}", [q, pages], [out, partials], q=q, out=out, blocks=self._in.blocks,
             n_heads=op.n_heads, n_kv_heads=op.n_kv_heads, scale=float(op.scale), window=op.window, partials=partials,

@@ -8,11 +8,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..layout import F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
+from ..layout import LANES, LANES_D, LANES_SUMS, RECORD_BYTES, SUMS, WOVEN, D
 from ..simd import (
     F32,
+    I8,
     I32,
     I64,
+    Vector,
     call,
     constant,
     dot4,
@@ -27,42 +29,70 @@ from ..simd import (
 
 
 def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-    return call(b, "llvm.fmuladd.v16f32", x.type, [x, y, z])
+    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
 
 
-def dot_unit(bits: int) -> Any:
-    """dot_unit(q, scales, mins, record, lane) → f32x16 whose lanes sum to the dot product of one unit.
+# --- one token: a row of weights along its records ---------------------------------------------------
 
-    q: the unit's vectors of 64 bytes; record: address of the activations of its first column; lane: the
-    address of d for its first 16 columns.
+
+def _sums_of_16(b: ir.IRBuilder, dots: list[ir.Value]) -> ir.Value:
+    """Four vectors of 16 sums over 4 columns → the sums over 16 columns, in woven order: two rounds of exchanges."""
+
+    def pairs(low: ir.Value, high: ir.Value, size: int) -> ir.Value:
+        every = range(0, 16, 4)
+        if size == 1:
+            first = [i for L in every for i in (L, 16 + L, L + 1, 17 + L)]
+            second = [i for L in every for i in (L + 2, 18 + L, L + 3, 19 + L)]
+        else:
+            first = [i for L in every for i in (L, L + 1, 16 + L, 17 + L)]
+            second = [i for L in every for i in (L + 2, L + 3, 18 + L, 19 + L)]
+        return b.add(shuffled(b, low, high, first), shuffled(b, low, high, second))
+
+    return pairs(pairs(dots[0], dots[1], 1), pairs(dots[2], dots[3], 1), 2)
+
+
+def dot_record(bits: int) -> Any:
+    """dot(acc, q, scales, least, record) → acc, onto whose lanes the product of 256 columns is added.
+
+    q: four vectors of 64 bytes; scales, least: f32x16 in woven order; record: address of a record of bytes.
     """
 
     @intrinsic
-    def dot_unit(context, q, scales, mins, record, lane):
+    def dot(context, acc, q, scales, least, record):
         def codegen(context, b, sig, args):
-            q, scales, mins, record, lane = args
-            scaled = b.fmul(scales, loaded(b, lane, f32x16.llvm))
-            parts = []
-            for j in range(q.type.count):
-                a = loaded(b, record, i8x64.llvm, 64 * j)
-                dots = dot4(b, constant(I32, [0] * 16), b.extract_value(q, j), a, bits)
-                parts.append(
-                    (b.sitofp(dots, f32x16.llvm), shuffled(b, scaled, None, [4 * j + i // 4 for i in range(16)]))
-                )
-            sums = loaded(b, lane, f32x16.llvm, Q8_SUM16 - Q8_D)
-            total = b.fneg(b.fmul(mins, sums))
-            for dots, scale in parts[::2]:
-                total = _multiply_add(b, dots, scale, total)
-            if len(parts) > 1:  # two chains of additions, half as long
-                other = b.fmul(*parts[1])
-                for dots, scale in parts[3::2]:
-                    other = _multiply_add(b, dots, scale, other)
-                total = b.fadd(total, other)
-            return total
+            acc, q, scales, least, record = args
+            zero = constant(I32, [0] * 16)
+            dots = [
+                dot4(b, zero, b.extract_value(q, j), loaded(b, record, i8x64.llvm, 64 * j), bits) for j in range(4)
+            ]
+            sums = b.sitofp(_sums_of_16(b, dots), f32x16.llvm)
+            acc = _multiply_add(b, sums, b.fmul(scales, loaded(b, record, f32x16.llvm, D)), acc)
+            return _multiply_add(b, b.fneg(least), loaded(b, record, f32x16.llvm, SUMS), acc)
 
-        return f32x16(q, scales, mins, record, lane), codegen
+        return acc(acc, q, scales, least, record), codegen
 
-    return dot_unit
+    return dot
+
+
+def dot_piece(bits: int, place: int) -> Any:
+    """The same for the 64 columns at `place` (0 to 3) of a record; scales, least: on lanes 0 to 3, zeros beyond."""
+
+    @intrinsic
+    def dot(context, acc, q, scales, least, record):
+        def codegen(context, b, sig, args):
+            acc, q, scales, least, record = args
+            a = loaded(b, record, i8x64.llvm, 64 * place)
+            dots = b.sitofp(dot4(b, constant(I32, [0] * 16), b.extract_value(q, 0), a, bits), f32x16.llvm)
+            d, sums = loaded(b, record, f32x16.llvm, D), loaded(b, record, f32x16.llvm, SUMS)
+            scale = shuffled(b, scales, None, [i // 4 for i in range(16)])
+            d = shuffled(b, d, None, [i // 4 * 4 + place for i in range(16)])
+            acc = _multiply_add(b, dots, b.fmul(scale, d), acc)
+            own = shuffled(b, sums, None, [4 * i + place if i < 4 else i for i in range(16)])
+            return _multiply_add(b, b.fneg(least), own, acc)
+
+        return acc(acc, q, scales, least, record), codegen
+
+    return dot
 
 
 def dequantise(offset: int) -> Any:
@@ -75,7 +105,7 @@ def dequantise(offset: int) -> Any:
             for i in range(4 * q.type.count):
                 sixteen = shuffled(b, b.extract_value(q, i // 4), None, range(i % 4 * 16, i % 4 * 16 + 16))
                 whole = b.sub(b.zext(sixteen, i32x16.llvm), constant(I32, [offset] * 16))
-                scale, least = (shuffled(b, v, None, [i] * 16) for v in (scales, mins))
+                scale, least = (shuffled(b, v, None, [WOVEN[i]] * 16) for v in (scales, mins))
                 stored(b, out, b.fsub(b.fmul(b.sitofp(whole, f32x16.llvm), scale), least), 64 * i)
             return context.get_dummy_value()
 
@@ -84,66 +114,108 @@ def dequantise(offset: int) -> Any:
     return store
 
 
+# --- many tokens: each of a few rows with tokens side by side --------------------------------------
+
+ROW = 256  # bytes from one row of weights, unpacked, to the next
+ROW_SCALES = 64  # and of its scales, and mins
+
+
 def byte_group(
-    group: int, bits: int, n_tokens: int, n_tiles: int, tile_bytes: int, scales_at: int, mins_offset: int
+    group: int, bits: int, offset: int, has_mins: bool, rounded: bool, n_rows: int, n_vectors: int, lanes: int
 ) -> Any:
-    """step(acc, tiles, records, place) → acc: one group of columns of n_tiles × 16 rows, for n_tokens.
+    """step(acc, q, scales, mins, records, g) → acc: 32 columns of n_rows, with n_vectors × `lanes` tokens.
 
-    acc: f32x16 over rows, for [token][tile]; tiles: address of the first, tile_bytes apart, each of bytes
-    [column / 4][row][4], with scales f32[group of 16][row] at `scales_at` and mins `mins_offset` on; records: the
-    first token's; place: the group's number within them.
+    acc: vectors over tokens, for [row][vector]; q: address of the first row's bytes; scales, mins: of its f32[16], one
+    for each 16 columns; records: of the first tokens' in their record; g: which 32 of its columns. rounded: a row's
+    bytes have one scale, which is left to the caller.
     """
+    ints, floats, size = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes), RECORD_BYTES["byte_lanes"]
+    parts = [(first, first + group) for first in range(0, 32, group)]
 
     @intrinsic
-    def step(context, acc, tiles, records, place):
+    def step(context, acc, q, scales, mins, records, g):
         def codegen(context, b, sig, args):
-            acc, tiles, records, place = args
-            columns = b.add(records, b.mul(place, I64(group)))
-            q = b.add(tiles, b.mul(place, I64(16 * group)))
-            scales = b.add(tiles, b.mul(place, I64(4 * group)))
-            d_at = b.add(records, b.mul(place, I64(group // 4)))
-            sum_at = b.add(records, b.mul(place, I64(4)))
-            sums = Q8_SUM16 if group == 16 else Q8_SUM32
-            dots = [[constant(I32, [0] * 16)] * n_tiles for _ in range(n_tokens)]
-            for c in range(0, group, 4):
-                weights = [loaded(b, q, i8x64.llvm, 16 * c + i * tile_bytes) for i in range(n_tiles)]
-                for t in range(n_tokens):
-                    four = b.bitcast(splat(b, loaded(b, columns, I32, c + Q8_BYTES * t), 16), i8x64.llvm)
-                    dots[t] = [dot4(b, dot, w, four, bits) for dot, w in zip(dots[t], weights, strict=True)]
-            scale = [loaded(b, scales, f32x16.llvm, scales_at + i * tile_bytes) for i in range(n_tiles)]
-            low = [loaded(b, scales, f32x16.llvm, scales_at + mins_offset + i * tile_bytes) for i in range(n_tiles)]
-            for t in range(n_tokens):
-                d = splat(b, loaded(b, d_at, F32, Q8_D + Q8_BYTES * t), 16)
-                total = b.fneg(splat(b, loaded(b, sum_at, F32, sums + Q8_BYTES * t), 16))
-                for i in range(n_tiles):
-                    value = b.extract_value(acc, t * n_tiles + i)
-                    value = _multiply_add(b, b.fmul(b.sitofp(dots[t][i], f32x16.llvm), d), scale[i], value)
-                    acc = b.insert_value(acc, _multiply_add(b, total, low[i], value), t * n_tiles + i)
+            acc, q, scales, mins, records, g = args
+            lines, sums_at, d_at = (b.add(records, b.mul(g, I64(n))) for n in (8 * 4 * LANES, 8 * LANES, 4 * LANES))
+            row = b.add(q, b.mul(g, I64(32)))
+            scale_at, min_at = (b.add(at, b.mul(g, I64(8))) for at in (scales, mins))
+            d = [loaded(b, d_at, floats, LANES_D + size * v) for v in range(n_vectors)]
+            for first, end in parts:
+                places = [LANES_SUMS + 4 * LANES * i for i in range(first // 16, end // 16)]
+                sums = [[loaded(b, sums_at, ints, size * v + place) for place in places] for v in range(n_vectors)]
+                total = [s[0] if len(s) == 1 else b.add(*s) for s in sums] if offset or has_mins else []
+                start = [b.mul(s, constant(I32, [-offset] * lanes)) for s in total] if offset else []
+                dots = [list(start or [constant(I32, [0] * lanes)] * n_vectors) for _ in range(n_rows)]
+                for c in range(first, end, 4):
+                    a = [
+                        loaded(b, lines, ir.VectorType(I8, 4 * lanes), 16 * c + size * v) for v in range(n_vectors)
+                    ]
+                    for r in range(n_rows):
+                        w = b.bitcast(splat(b, loaded(b, row, I32, ROW * r + c), lanes), a[0].type)
+                        dots[r] = [dot4(b, dot, w, x, bits) for dot, x in zip(dots[r], a, strict=True)]
+                least = [b.fmul(b.fneg(d[v]), b.sitofp(total[v], floats)) for v in range(n_vectors)] if has_mins else []
+                for r in range(n_rows):
+                    place = ROW_SCALES * r + 4 * (first // 16)
+                    scale = None if rounded else splat(b, loaded(b, scale_at, F32, place), lanes)
+                    low = splat(b, loaded(b, min_at, F32, place), lanes) if has_mins else None
+                    for v in range(n_vectors):
+                        at = r * n_vectors + v
+                        value, dot = b.extract_value(acc, at), b.sitofp(dots[r][v], floats)
+                        if scale is None:
+                            value = _multiply_add(b, dot, d[v], value)
+                        else:
+                            value = _multiply_add(b, b.fmul(dot, d[v]), scale, value)
+                        if low is not None:
+                            value = _multiply_add(b, least[v], low, value)
+                        acc = b.insert_value(acc, value, at)
             return acc
 
-        return acc(acc, tiles, records, place), codegen
+        return acc(acc, q, scales, mins, records, g), codegen
 
     return step
 
 
-def float_column(n_tokens: int, n_tiles: int, tile_bytes: int) -> Any:
-    """step(acc, tiles, records) → acc: one column of n_tiles × 16 rows of floats, for n_tokens; else as byte_group."""
+def float_column(n_rows: int, n_vectors: int, lanes: int) -> Any:
+    """step(acc, w, lines) → acc: one column of n_rows of floats, each ROW bytes from the next; else as byte_group."""
+    floats, size = ir.VectorType(F32, lanes), RECORD_BYTES["float_lanes"]
 
     @intrinsic
-    def step(context, acc, tiles, records):
+    def step(context, acc, w, lines):
         def codegen(context, b, sig, args):
-            acc, tiles, records = args
-            weights = [loaded(b, tiles, f32x16.llvm, i * tile_bytes) for i in range(n_tiles)]
-            for t in range(n_tokens):
-                one = splat(b, loaded(b, records, F32, F32_BYTES * t), 16)
-                for i in range(n_tiles):
-                    value = _multiply_add(b, one, weights[i], b.extract_value(acc, t * n_tiles + i))
-                    acc = b.insert_value(acc, value, t * n_tiles + i)
+            acc, w, lines = args
+            x = [loaded(b, lines, floats, size * v) for v in range(n_vectors)]
+            for r in range(n_rows):
+                one = splat(b, loaded(b, w, F32, ROW * r), lanes)
+                for v in range(n_vectors):
+                    at = r * n_vectors + v
+                    acc = b.insert_value(acc, _multiply_add(b, one, x[v], b.extract_value(acc, at)), at)
             return acc
 
-        return acc(acc, tiles, records), codegen
+        return acc(acc, w, lines), codegen
 
     return step
+
+
+def add_scaled(n_rows: int, n_vectors: int) -> Any:
+    """add(sums, acc, scales) → sums + acc times each row's scale, the first of its f32[16]."""
+
+    @intrinsic
+    def add(context, sums, acc, scales):
+        def codegen(context, b, sig, args):
+            sums, acc, scales = args
+            for r in range(n_rows):
+                scale = splat(b, loaded(b, scales, F32, ROW_SCALES * r), acc.type.element.count)
+                for at in range(r * n_vectors, (r + 1) * n_vectors):
+                    value = _multiply_add(b, b.extract_value(acc, at), scale, b.extract_value(sums, at))
+                    sums = b.insert_value(sums, value, at)
+            return sums
+
+        return sums(sums, acc, scales), codegen
+
+    return add
+
+
+# --- floats with floats, for attention --------------------------------------------------------------
 
 
 def outer(n_rows: int, n_vectors: int) -> Any:
@@ -170,33 +242,35 @@ def outer(n_rows: int, n_vectors: int) -> Any:
     return step
 
 
-def zeros(n: int) -> Any:
-    """zeros() → a tuple of n vectors f32x16."""
-    kind = types.UniTuple(f32x16, n)
+def zeros(n: int, lanes: int = 16) -> Any:
+    """zeros() → a tuple of n vectors of floats."""
+    kind = types.UniTuple(Vector("f32", lanes), n)
 
     @intrinsic
     def make(context):
-        return kind(), lambda context, b, sig, args: ir.Constant(context.get_value_type(kind), [[0.0] * 16] * n)
+        return kind(), lambda context, b, sig, args: ir.Constant(context.get_value_type(kind), [[0.0] * lanes] * n)
 
     return make
 
 
-def _places(b: ir.IRBuilder, address: ir.Value, stride: ir.Value, n: int, m: int) -> list[tuple[ir.Value, int]]:
-    """Where n times m neighbouring vectors lie, `stride` bytes from one group to the next: (address, offset)."""
+def _places(
+    b: ir.IRBuilder, address: ir.Value, stride: ir.Value, next_stride: int, n: int, m: int
+) -> list[tuple[ir.Value, int]]:
+    """Where n times m vectors lie, `stride` bytes from one group to the next: (address, offset)."""
     rows = [b.add(address, b.mul(stride, I64(i))) for i in range(n)]
-    return [(row, 64 * j) for row in rows for j in range(m)]
+    return [(row, next_stride * j) for row in rows for j in range(m)]
 
 
-def load_tuple(n: int, m: int) -> Any:
-    """load_tuple(address, stride) → n × m vectors f32x16, flat: n times m neighbours, `stride` bytes apart."""
-    kind = types.UniTuple(f32x16, n * m)
+def load_tuple(n: int, m: int, next_stride: int = 64, lanes: int = 16) -> Any:
+    """load_tuple(address, stride) → n × m vectors of floats, flat: m are `next_stride` bytes apart, n `stride`."""
+    kind = types.UniTuple(Vector("f32", lanes), n * m)
 
     @intrinsic
     def load(context, address, stride):
         def codegen(context, b, sig, args):
             out = ir.Constant(context.get_value_type(kind), ir.Undefined)
-            for i, (at, offset) in enumerate(_places(b, *args, n, m)):
-                out = b.insert_value(out, loaded(b, at, f32x16.llvm, offset), i)
+            for i, (at, offset) in enumerate(_places(b, *args, next_stride, n, m)):
+                out = b.insert_value(out, loaded(b, at, kind.dtype.llvm, offset), i)
             return out
 
         return kind(address, stride), codegen
@@ -204,14 +278,14 @@ def load_tuple(n: int, m: int) -> Any:
     return load
 
 
-def store_tuple(n: int, m: int) -> Any:
+def store_tuple(n: int, m: int, next_stride: int = 64, lanes: int = 16) -> Any:
     """store_tuple(address, stride, acc): the reverse of load_tuple."""
-    kind = types.UniTuple(f32x16, n * m)
+    kind = types.UniTuple(Vector("f32", lanes), n * m)
 
     @intrinsic
     def store(context, address, stride, acc):
         def codegen(context, b, sig, args):
-            for i, (at, offset) in enumerate(_places(b, *args[:2], n, m)):
+            for i, (at, offset) in enumerate(_places(b, *args[:2], next_stride, n, m)):
                 stored(b, at, b.extract_value(args[2], i), offset)
             return context.get_dummy_value()
 

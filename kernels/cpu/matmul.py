@@ -1,8 +1,8 @@
 """Matrix times several tokens: out[token][row] = Σ weights[row][column]·x[token][column], for weights in any format.
 
-A thread unpacks tiles of 16 rows × 256 columns into its L1 cache and takes its tokens past them, a few at a time,
-with as many sums as there are registers for. Threads take chunks of rows, and of tokens where rows are few, off
-shared counters.
+Tokens lie side by side in lanes (layout.py). A thread unpacks 64 rows × 256 columns into its L1 cache and takes all its
+tokens past them, a few rows and tokens at a time, with as many sums as there are registers for. Threads take chunks of
+rows, and of tokens where rows are few, off shared counters.
 """
 
 from __future__ import annotations
@@ -11,155 +11,198 @@ from typing import Any
 
 from .. import formats
 from ..code import Ref
-from ..layout import COLUMNS, ROWS, SCRATCH, record_bytes
+from ..layout import COLUMNS, LANES, RECORD_BYTES, SCRATCH
 from ..simd import (
     TARGET,
+    get_f32,
     inline,
     load_f32,
     load_first,
+    load_i8x64,
     prefetch,
+    put_f32,
     splat_f32,
     store,
     store_first,
-    take_turns,
     transpose,
+    weave,
 )
 from .activations import silu
-from .inner import byte_group, float_column, load_tuple, store_tuple
-from .records import writer
+from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column, load_tuple, store_tuple, zeros
+from .records import lanes_writer
+from .rounding import OFFSET, bound, common_scales, round_unit
 from .share import claim
 from .units import least, unit_at
 
-_TILES = 4  # tiles of rows that a thread takes at a time
-_HALF = _TILES // 2 * ROWS  # rows of half of them
-#: (tokens, tiles) that the inner loops take together, the most tokens first.
-_SHAPES = ((6, 2), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((3, 1), (2, 1), (1, 1))
-_MOST_TOKENS, _LEAST_TOKENS = 512, 64  # that a thread takes at a time, where there are so many
+_ROWS = 64  # that a thread takes at a time; half of them from each matrix of a gate
+_HALF = _ROWS // 2
+_LINE = 4 * LANES
+#: (rows, vectors of tokens, lanes of each) that the inner steps take together, the most tokens first.
+_SHAPES = ((4, 3, 16), (4, 2, 16), (8, 1, 16), (8, 1, 8)) if TARGET.n_registers == 32 else ((4, 1, 8),) * 4
+_MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where there are so many
 
-# A tile in scratch memory, of bytes: q as [column / 4][row][4], then scales and mins as f32[group of 16][row]; with
-# groups of 32, whose scales come twice, the mins take the place of the second ones.
-# Of floats: f32[column][row]. `_ROWWISE` holds the rows before they are transposed, one after the other.
-_Q_TILE = COLUMNS * ROWS
-_SCALES_TILE = COLUMNS // 16 * ROWS * 4
-_TILE = COLUMNS * ROWS * 4
-_ROWWISE = _TILES * _TILE
-_UNIT = _ROWWISE + _TILE + 256  # a partial unit
-_SUMS = _UNIT + 1024  # results, as f32[token][tile][row of the tile]
-_STRIDE = _TILES * ROWS * 4  # of a token in them
+# Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; and results,
+# f32[vector of tokens][row][16 tokens].
+_SCALES = _ROWS * ROW
+_MINS = _SCALES + _ROWS * ROW_SCALES + 64
+_UNIT = _MINS + _ROWS * ROW_SCALES + 64
+_BOUNDS = _UNIT + 512  # of 16 rows, what rounding.py needs
+_INVERSES = _BOUNDS + 16 * 64
+_SUMS = _INVERSES + 128
+_VECTOR_SUMS = _ROWS * _LINE
 
 
-def _tiler(fmt: formats.Format) -> Any:
-    """tile(scratch, out, weights, row_bytes, n_rows, column, n_columns): unpack 16 rows of up to 256 columns."""
-    unpack, unit, n_bytes, least_of = fmt.unpack, fmt.columns, fmt.n_bytes, least(fmt)
-    n_vectors, address_of, group = unit // 64, unit_at(fmt), fmt.group
-
-    @inline
-    def tile_floats(scratch, out, weights, row_bytes, n_rows, column, n_columns):
-        end = min(column + COLUMNS, n_columns)
-        rowwise = scratch + _ROWWISE
-        for r in range(ROWS):
-            row = weights + min(r, n_rows - 1) * row_bytes
-            for line in range(0, COLUMNS // unit * n_bytes, 64):
-                prefetch(row + (column + COLUMNS) // unit * n_bytes + line)
-            for c in range(column, end, 16):
-                store(rowwise + 1024 * r + 4 * (c - column), unpack(address_of(scratch + _UNIT, row, c, n_columns)))
-        for j in range(0, end - column, 16):
-            transpose(rowwise + 4 * j, 1024, out + 64 * j)
+def _unpacker(fmt: formats.Format, rounded: bool) -> Any:
+    """unpack(scratch, i, row, column, n_columns): a row's columns of one block, as row i in scratch."""
+    unpack_unit, unit, n_bytes = fmt.unpack, fmt.columns, fmt.n_bytes
+    address_of, least_of, has_mins = unit_at(fmt, unit), least(fmt), fmt.has_mins
 
     @inline
-    def tile_bytes(scratch, out, weights, row_bytes, n_rows, column, n_columns):
-        end = min(column + COLUMNS, n_columns)
-        rowwise = scratch + _ROWWISE
-        scales_at, mins_at = rowwise + _Q_TILE, rowwise + _Q_TILE + _SCALES_TILE + 64
-        for r in range(ROWS):
-            row = weights + min(r, n_rows - 1) * row_bytes
-            for line in range(0, COLUMNS // unit * n_bytes, 64):  # the same row's next columns
-                prefetch(row + (column + COLUMNS) // unit * n_bytes + line)
-            for c in range(column, end, unit):
-                q, scales, mins = unpack(address_of(scratch + _UNIT, row, c, n_columns))
-                at = c - column
-                for j in range(n_vectors):
-                    store(rowwise + 256 * r + at + 64 * j, q[j])
-                # a unit of 64 columns sets four lanes; what it writes beyond, the next unit overwrites
-                if group == 32:
-                    store(scales_at + 64 * r + at // 4, take_turns(scales, least_of(scales, mins)))
-                else:
-                    store(scales_at + 64 * r + at // 4, scales)
-                    store(mins_at + 64 * r + at // 4, least_of(scales, mins))
-        for j in range(0, end - column, 64):
-            transpose(rowwise + j, 256, out + 16 * j)
-        transpose(scales_at, 64, out + _Q_TILE)
-        if group == 16:
-            transpose(mins_at, 64, out + _Q_TILE + _SCALES_TILE)
+    def unpack_floats(scratch, i, row, column, n_columns):
+        out = scratch + ROW * i
+        for c in range(column, min(column + ROW // 4, n_columns), unit):
+            at = address_of(scratch + _UNIT, row, c, n_columns)
+            prefetch(at + 4 * n_bytes)
+            store(out + 4 * (c - column), unpack_unit(at))
 
-    return tile_floats if fmt.is_float else tile_bytes
+    @inline
+    def unpack_bytes(scratch, i, row, column, n_columns):
+        at = address_of(scratch + _UNIT, row, column, n_columns)
+        for line in range(0, n_bytes, 64):  # the same row's next columns
+            prefetch(row + column // unit * n_bytes + n_bytes + line)
+        q, scales, mins = unpack_unit(at)
+        for j in range(4):
+            store(scratch + ROW * i + 64 * j, q[j])
+        if rounded:  # the scales come and go in woven order
+            store(scratch + _SCALES + ROW_SCALES * i, scales)
+            store(scratch + _MINS + ROW_SCALES * i, least_of(scales, mins))
+            return
+        store(scratch + _SCALES + ROW_SCALES * i, weave(scales))
+        if has_mins:
+            store(scratch + _MINS + ROW_SCALES * i, weave(mins))
+
+    return unpack_floats if fmt.is_float else unpack_bytes
 
 
-def _multiplier(fmt: formats.Format, n_tokens: int, n_tiles: int) -> Any:
-    """multiply(tiles, x, sums, n_columns): n_tiles with n_tokens records, onto their sums."""
-    load, save = load_tuple(n_tokens, n_tiles), store_tuple(n_tokens, n_tiles)
+def _filler(fmt: formats.Format, rounded: bool) -> Any:
+    """fill(scratch, first, n, rows, row_bytes, column, n_columns): unpack n rows of one block, from row `first` on."""
+    unpack = _unpacker(fmt, rounded)
+
+    @inline
+    def fill(scratch, first, n, rows, row_bytes, column, n_columns):
+        for i in range(n):
+            unpack(scratch, first + i, rows + i * row_bytes, column, n_columns)
+
+    if not rounded:
+        return fill
+    of_groups, to_bytes = bound(fmt.bits), round_unit(fmt.bits)
+
+    @inline
+    def fill_rounded(scratch, first, n, rows, row_bytes, column, n_columns):
+        for start in range(0, n, 16):
+            end = min(start + 16, n)
+            for i in range(start, end):
+                unpack(scratch, first + i, rows + i * row_bytes, column, n_columns)
+                at = scratch + _SCALES + ROW_SCALES * (first + i)
+                store(scratch + _BOUNDS + 64 * (i - start), of_groups(load_f32(at), load_f32(at + _MINS - _SCALES)))
+            common_scales(scratch + _BOUNDS, scratch + _INVERSES, scratch + _INVERSES + 64)
+            for i in range(start, end):
+                at, q = scratch + _SCALES + ROW_SCALES * (first + i), scratch + ROW * (first + i)
+                four = load_i8x64(q), load_i8x64(q + 64), load_i8x64(q + 128), load_i8x64(q + 192)
+                inverse = get_f32(scratch + _INVERSES + 4 * (i - start))
+                four = to_bytes(four, load_f32(at), load_f32(at + _MINS - _SCALES), inverse)
+                for j in range(4):
+                    store(q + 64 * j, four[j])
+                put_f32(at, get_f32(scratch + _INVERSES + 64 + 4 * (i - start)))
+
+    return fill_rounded
+
+
+def _multiplier(fmt: formats.Format, rounded: bool, n_rows: int, n_vectors: int, lanes: int) -> Any:
+    """multiply(scratch, i, x, sums, n_columns): n_rows from row i on with n_vectors of tokens, onto their sums."""
+    load, save = (make(n_rows, n_vectors, _VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
     if fmt.is_float:
-        column_step = float_column(n_tokens, n_tiles, _TILE)
+        column_step = float_column(n_rows, n_vectors, lanes)
 
         @inline
-        def multiply_floats(tiles, x, sums, n_columns):
-            acc = load(sums, _STRIDE)
+        def multiply_floats(scratch, i, x, sums, n_columns):
+            acc, w = load(sums, _LINE), scratch + ROW * i
             for c in range(n_columns):
-                acc = column_step(acc, tiles + 64 * c, x + 4 * c)
-            save(sums, _STRIDE, acc)
+                acc = column_step(acc, w + 4 * c, x + _LINE * c)
+            save(sums, _LINE, acc)
 
         return multiply_floats
 
-    group = fmt.group
-    mins_offset = _SCALES_TILE if group == 16 else ROWS * 4
-    step = byte_group(group, fmt.bits, n_tokens, n_tiles, _TILE, _Q_TILE, mins_offset)
+    bits, offset, has_mins = (8, OFFSET, False) if rounded else (fmt.bits, fmt.offset, fmt.has_mins)
+    group = 32 if rounded else fmt.group
+    step = byte_group(group, bits, offset, has_mins, rounded, n_rows, n_vectors, lanes)
+    none, add = zeros(n_rows * n_vectors, lanes), add_scaled(n_rows, n_vectors)
 
     @inline
-    def multiply_bytes(tiles, x, sums, n_columns):
-        acc = load(sums, _STRIDE)
-        for g in range((n_columns + group - 1) // group):
-            acc = step(acc, tiles, x, g)
-        save(sums, _STRIDE, acc)
+    def multiply_bytes(scratch, i, x, sums, n_columns):
+        q, scales, mins = scratch + ROW * i, scratch + _SCALES + ROW_SCALES * i, scratch + _MINS + ROW_SCALES * i
+        acc = load(sums, _LINE)
+        for g in range((n_columns + 31) // 32):
+            acc = step(acc, q, scales, mins, x, g)
+        save(sums, _LINE, acc)
 
-    return multiply_bytes
+    @inline
+    def multiply_rounded(scratch, i, x, sums, n_columns):
+        q, scales, acc = scratch + ROW * i, scratch + _SCALES + ROW_SCALES * i, none()
+        for g in range((n_columns + 31) // 32):
+            acc = step(acc, q, scales, scales, x, g)
+        save(sums, _LINE, add(load(sums, _LINE), acc, scales))
+
+    return multiply_rounded if rounded else multiply_bytes
 
 
-def _products(name: str) -> Any:
+def _products(name: str, rounded: bool) -> Any:
     """products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end): fill `_SUMS`.
 
-    Half of the tiles begin at a_row of the matrix a, half at b_row of b, both of n_rows; x: records of n_tokens, of
-    which those from `first` to `end` are taken.
+    Half of the rows begin at a_row of the matrix a, half at b_row of b, both of n_rows; x: records of n_tokens, of
+    which those from `first`, a multiple of LANES, to `end` are taken.
     """
     fmt = formats.get(name)
-    tile, x_bytes = _tiler(fmt), record_bytes(name)
-    (n_many, many_tiles), (n_few, few_tiles), (_, one_tiles) = _SHAPES
-    many, few, one = (_multiplier(fmt, *shape) for shape in _SHAPES)
+    fill, block = _filler(fmt, rounded), ROW // 4 if fmt.is_float else COLUMNS
+    x_bytes = RECORD_BYTES["float_lanes" if fmt.is_float else "byte_lanes"]
+    (rows0, n0, _), (rows1, n1, _), (rows2, _, lanes2), (rows3, _, lanes3) = _SHAPES
+    least0, least1 = (LANES * (n - 1) if TARGET.n_registers == 32 else 1 << 30 for n in (n0, n1))
+    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, rounded, *shape) for shape in _SHAPES)
 
     @inline
     def products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
-        for i in range((end - first) * _TILES):
-            store(scratch + _SUMS + 64 * i, splat_f32(0.0))
-        for column in range(0, n_columns, COLUMNS):
-            for i in range(_TILES):
-                matrix, row = (a, a_row + i * ROWS) if i < _TILES // 2 else (b, b_row + i * ROWS - _HALF)
-                row = min(row, n_rows - 1)
-                tile(scratch, scratch + i * _TILE, matrix + row * row_bytes, row_bytes, n_rows - row, column, n_columns)
-            n, t = min(COLUMNS, n_columns - column), first
-            records, sums = x + (column // COLUMNS * n_tokens + first) * x_bytes, scratch + _SUMS
+        n_vectors, n_own = (n_tokens + LANES - 1) // LANES, (end - first + LANES - 1) // LANES
+        n_here = min(_HALF, n_rows - a_row), min(_HALF, n_rows - b_row)
+        n_taken = _ROWS if n_here[1] > 0 else (n_here[0] + 7) // 8 * 8
+        for i in range(n_own * _ROWS):
+            store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
+        for column in range(0, n_columns, block):
+            for half in range(2):
+                rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes
+                fill(scratch, _HALF * half, n_here[half], rows, row_bytes, column, n_columns)
+            n, t, sums = min(block, n_columns - column), first, scratch + _SUMS
+            records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + _LINE * (column % COLUMNS)
             while t < end:
-                if end - t >= n_many:
-                    for i in range(0, _TILES, many_tiles):
-                        many(scratch + i * _TILE, records, sums + 64 * i, n)
-                    taken = n_many
-                elif end - t >= n_few:
-                    for i in range(0, _TILES, few_tiles):
-                        few(scratch + i * _TILE, records, sums + 64 * i, n)
-                    taken = n_few
+                if end - t > least0:
+                    for i in range(0, n_taken, rows0):
+                        multiply0(scratch, i, records, sums + _LINE * i, n)
+                    taken = n0 * LANES
+                elif end - t > least1:
+                    for i in range(0, n_taken, rows1):
+                        multiply1(scratch, i, records, sums + _LINE * i, n)
+                    taken = n1 * LANES
+                elif end - t > lanes3 and t % LANES == 0 and lanes2 == LANES:
+                    for i in range(0, n_taken, rows2):
+                        multiply2(scratch, i, records, sums + _LINE * i, n)
+                    taken = LANES
                 else:
-                    for i in range(0, _TILES, one_tiles):
-                        one(scratch + i * _TILE, records, sums + 64 * i, n)
-                    taken = 1
-                t, records, sums = t + taken, records + taken * x_bytes, sums + taken * _STRIDE
+                    at = 4 * (t % LANES)
+                    for i in range(0, n_taken, rows3):
+                        multiply3(scratch, i, records + at, sums + at + _LINE * i, n)
+                    taken = lanes3
+                t += taken
+                crossed = t // LANES - (t - taken) // LANES
+                records, sums = records + crossed * x_bytes, sums + crossed * _VECTOR_SUMS
 
     return products
 
@@ -171,9 +214,18 @@ def _token_parts(n_tokens, n_chunks, n_threads):
     return max(1, wanted, (n_tokens + _MOST_TOKENS - 1) // _MOST_TOKENS)
 
 
-def linear(name: str) -> Any:
-    """x: records; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`."""
-    products, rows_taken = _products(name), 2 * _HALF
+@inline
+def _part_start(n_tokens, part, n_parts):
+    """The first token of a part: a multiple of LANES."""
+    return min(n_tokens, (n_tokens * part // n_parts + LANES - 1) // LANES * LANES)
+
+
+def linear(name: str, how: str = "exact") -> Any:
+    """x: records in lanes; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`.
+
+    how: "exact", or "rounded" for weights rounded to bytes (rounding.py).
+    """
+    products = _products(name, how == "rounded")
 
     @inline
     def finish(sums, out, bias, row, n, add):
@@ -190,26 +242,29 @@ def linear(name: str) -> Any:
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks = (n_rows + rows_taken - 1) // rows_taken
+        n_chunks = (n_rows + _ROWS - 1) // _ROWS
         n_parts = _token_parts(n_tokens, n_chunks, n_threads)
         while True:
             item = claim(counter, thread, n_threads, n_chunks * n_parts)
             if item >= n_chunks * n_parts:
                 break
-            row, part = item // n_parts * rows_taken, item % n_parts
-            first, end = n_tokens * part // n_parts, n_tokens * (part + 1) // n_parts
+            row, part = item // n_parts * _ROWS, item % n_parts
+            first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
             products(scratch, weights, row, weights, row + _HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
-            for t in range(first, end):
-                sums, to = scratch + _SUMS + (t - first) * _STRIDE, out + 4 * (t * n_rows + row)
-                for i in range(0, min(rows_taken, n_rows - row), ROWS):
-                    finish(sums + 4 * i, to + 4 * i, bias, row + i, n_rows - row - i, add)
+            for t in range(first, end, LANES):
+                for i in range(0, min(_ROWS, n_rows - row), 16):
+                    sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS + _LINE * i
+                    transpose(sums, _LINE, sums)
+                    for lane in range(min(LANES, end - t)):
+                        to = out + 4 * ((t + lane) * n_rows + row + i)
+                        finish(sums + _LINE * lane, to, bias, row + i, n_rows - row - i, add)
 
     return body
 
 
-def swiglu(name: str, kind: str) -> Any:
+def swiglu(name: str, kind: str, how: str = "exact") -> Any:
     """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
-    products, put, rows_taken = _products(name), writer(kind), _HALF
+    products, put = _products(name, how == "rounded"), lanes_writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -217,19 +272,22 @@ def swiglu(name: str, kind: str) -> Any:
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks = (n_rows + rows_taken - 1) // rows_taken
+        n_chunks = (n_rows + _HALF - 1) // _HALF
         n_parts = _token_parts(n_tokens, n_chunks, n_threads)
         while True:
             item = claim(counter, thread, n_threads, n_chunks * n_parts)
             if item >= n_chunks * n_parts:
                 break
-            row, part = item // n_parts * rows_taken, item % n_parts
-            first, end = n_tokens * part // n_parts, n_tokens * (part + 1) // n_parts
+            row, part = item // n_parts * _HALF, item % n_parts
+            first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
             products(scratch, gate, row, up, row, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
-            for t in range(first, end):
-                sums = scratch + _SUMS + (t - first) * _STRIDE
-                low = silu(load_f32(sums)) * load_f32(sums + 128)
-                high = silu(load_f32(sums + 64)) * load_f32(sums + 192)
-                put(out, t, row, low, high, n_rows, n_tokens)
+            for t in range(first, end, LANES):
+                sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS
+                for i in range(_HALF):
+                    at, value = sums + _LINE * i, splat_f32(0.0)
+                    if row + i < n_rows:
+                        value = silu(load_f32(at)) * load_f32(at + _LINE * _HALF)
+                    store(at, value)
+                put(out, t, row, sums, n_rows, n_tokens)
 
     return body

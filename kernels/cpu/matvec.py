@@ -8,62 +8,90 @@ from __future__ import annotations
 from typing import Any
 
 from .. import formats
-from ..layout import COLUMNS, Q8_D, SCRATCH, record_bytes
-from ..simd import get_f32, inline, load_f32, prefetch, put_f32, reduce_add, splat_f32
+from ..layout import COLUMNS, RECORD_BYTES, SCRATCH
+from ..simd import fma, get_f32, inline, load_f32, prefetch, put_f32, reduce_add, splat_f32
 from .activations import silu
-from .inner import dot_unit
+from .inner import dot_piece, dot_record
 from .records import writer
 from .share import claim
 from .units import least, unit_at
 
 _LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time
 _GATED_ROWS = 32  # the same, of both matrices: a group of the records that come out
-_AHEAD = 4096  # bytes to ask for in advance: a page, as the CPU's own prefetching ends with each
-
-
-def _unit_dot(fmt: formats.Format) -> Any:
-    """dot(weights, record, column) → f32x16 whose lanes sum to the product of the unit at `column` of a record."""
-    unpack = fmt.unpack
-    if fmt.is_float:
-
-        @inline
-        def dot_floats(address, record, column):
-            return unpack(address) * load_f32(record + 4 * column)
-
-        return dot_floats
-
-    dot, least_of = dot_unit(fmt.bits), least(fmt)
-
-    @inline
-    def dot_bytes(address, record, column):
-        q, scales, mins = unpack(address)
-        return dot(q, scales, least_of(scales, mins), record + column, record + Q8_D + column // 4)
-
-    return dot_bytes
+_AHEAD = 8192  # bytes to ask for in advance: a page, as the CPU's own prefetching ends with each
 
 
 def _row_dot(name: str) -> Any:
     """dot(row, x, n_columns, spare) → the product of the row of weights at an address with the token's records."""
     fmt = formats.get(name)
-    unit, n_bytes = fmt.columns, fmt.n_bytes
-    dot, address_of, x_bytes = _unit_dot(fmt), unit_at(fmt), record_bytes(name)
-    units = COLUMNS // unit  # of a record
+    return _float_dot(fmt) if fmt.is_float else _byte_dot(fmt)
+
+
+def _float_dot(fmt: formats.Format) -> Any:
+    unpack, unit, n_bytes, address_of = fmt.unpack, fmt.columns, fmt.n_bytes, unit_at(fmt, fmt.columns)
+
+    @inline
+    def row_dot(row, x, n_columns, spare):
+        acc, other = splat_f32(0.0), splat_f32(0.0)
+        whole = n_columns // 64 * 64
+        for column in range(0, whole, 64):  # records of floats lie side by side
+            at, value = row + column // unit * n_bytes, x + 4 * column
+            for line in range(0, 4 * n_bytes, 64):
+                prefetch(at + line + _AHEAD)
+            acc, other = fma(unpack(at), load_f32(value), acc), fma(unpack(at + n_bytes), load_f32(value + 64), other)
+            acc = fma(unpack(at + 2 * n_bytes), load_f32(value + 128), acc)
+            other = fma(unpack(at + 3 * n_bytes), load_f32(value + 192), other)
+        for column in range(whole, n_columns, unit):
+            acc = fma(unpack(address_of(spare, row, column, n_columns)), load_f32(x + 4 * column), acc)
+        return reduce_add(acc + other)
+
+    return row_dot
+
+
+def _byte_dot(fmt: formats.Format) -> Any:
+    unpack, n_bytes, x_bytes = fmt.unpack, fmt.n_bytes, RECORD_BYTES["bytes"]
+    dot, least_of, tail = dot_record(fmt.bits), least(fmt), _tail_dot(fmt)
 
     @inline
     def row_dot(row, x, n_columns, spare):
         address, record, acc = row, x, splat_f32(0.0)
-        whole = n_columns // COLUMNS
-        for _ in range(whole):
-            for i in range(units):
-                for line in range(0, n_bytes, 64):
-                    prefetch(address + i * n_bytes + line + _AHEAD)
-                acc = acc + dot(address + i * n_bytes, record, i * unit)
-            address, record = address + units * n_bytes, record + x_bytes
-        for column in range(whole * COLUMNS, n_columns, unit):
-            acc = acc + dot(address_of(spare, row, column, n_columns), record, column - whole * COLUMNS)
-        return reduce_add(acc)
+        for _ in range(n_columns // COLUMNS):
+            for line in range(0, n_bytes, 64):
+                prefetch(address + line + _AHEAD)
+            q, scales, mins = unpack(address)
+            acc = dot(acc, q, scales, least_of(scales, mins), record)
+            address, record = address + n_bytes, record + x_bytes
+        return reduce_add(tail(acc, row, record, n_columns, spare))
 
     return row_dot
+
+
+def _tail_dot(fmt: formats.Format) -> Any:
+    """tail(acc, row, record, n_columns, spare) → acc with the columns after the last whole unit, in pieces of 64."""
+    if fmt.piece is None:
+        return inline(lambda acc, row, record, n_columns, spare: acc)
+    piece, least_of, address_of = fmt.piece, least(fmt), unit_at(fmt, 64)
+    dots = [dot_piece(fmt.bits, place) for place in range(4)]
+    first_dot, second_dot, third_dot, fourth_dot = dots
+
+    @inline
+    def tail(acc, row, record, n_columns, spare):
+        column = n_columns // COLUMNS * COLUMNS
+        if column < n_columns:
+            q, scales, mins = piece(address_of(spare, row, column, n_columns))
+            acc = first_dot(acc, q, scales, least_of(scales, mins), record)
+        if column + 64 < n_columns:
+            q, scales, mins = piece(address_of(spare, row, column + 64, n_columns))
+            acc = second_dot(acc, q, scales, least_of(scales, mins), record)
+        if column + 128 < n_columns:
+            q, scales, mins = piece(address_of(spare, row, column + 128, n_columns))
+            acc = third_dot(acc, q, scales, least_of(scales, mins), record)
+        if column + 192 < n_columns:
+            q, scales, mins = piece(address_of(spare, row, column + 192, n_columns))
+            acc = fourth_dot(acc, q, scales, least_of(scales, mins), record)
+        return acc
+
+    return tail
 
 
 def linear(name: str) -> Any:
@@ -92,7 +120,7 @@ def linear(name: str) -> Any:
 
 
 def swiglu(name: str, kind: str) -> Any:
-    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
+    """out = silu(gate·x)·(up·x) (Shazeer 2020), as a row of a kind (records.py); gate, up: weights of one shape."""
     row_dot, put = _row_dot(name), writer(kind)
 
     @inline

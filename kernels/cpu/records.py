@@ -7,23 +7,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..layout import COLUMNS, F32_BYTES, Q8_BYTES, Q8_D, Q8_SUM16, Q8_SUM32
+from ..layout import COLUMNS, LANES, LANES_D, LANES_SUMS, RECORD_BYTES, SUMS, D
 from ..simd import (
     absolute,
+    divide,
     first_lanes,
     inline,
+    load_f32,
     maximum,
     narrow_i8,
     nearest,
     put_f32,
+    put_sum,
     reduce_add,
     reduce_max,
+    scatter,
     splat_f32,
+    splat_i32,
     store,
     store_first,
     to_f32,
     to_i32,
+    transpose,
 )
+
+_BYTES, _FLOATS = RECORD_BYTES["bytes"], RECORD_BYTES["floats"]
+_BYTE_LANES, _FLOAT_LANES = RECORD_BYTES["byte_lanes"], RECORD_BYTES["float_lanes"]
+
+
+# --- one token at a time -------------------------------------------------------------------------
 
 
 @inline
@@ -35,33 +47,118 @@ def _put_row(out, t, column, low, high, n_columns, n_tokens):
 
 @inline
 def _put_floats(out, t, column, low, high, n_columns, n_tokens):
-    at = out + (column // COLUMNS * n_tokens + t) * F32_BYTES + 4 * (column % COLUMNS)
+    at = out + (column // COLUMNS * n_tokens + t) * _FLOATS + 4 * (column % COLUMNS)
     store(at, first_lanes(low, n_columns - column, 0.0))
     store(at + 64, first_lanes(high, n_columns - column - 16, 0.0))
 
 
 @inline
-def _put_bytes(out, t, column, low, high, n_columns, n_tokens):
-    record, g = out + (column // COLUMNS * n_tokens + t) * Q8_BYTES, column % COLUMNS // 32
-    low, high = first_lanes(low, n_columns - column, 0.0), first_lanes(high, n_columns - column - 16, 0.0)
+def _quantise(low, high, rest):
+    """32 numbers, zeros beyond the first `rest` → (d, two vectors of q)."""
+    low, high = first_lanes(low, rest, 0.0), first_lanes(high, rest - 16, 0.0)
     largest = reduce_max(maximum(absolute(low), absolute(high)))
-    d = largest / 127.0
     scale = splat_f32(127.0 / largest if largest > 0.0 else 0.0)
-    low, high = to_i32(nearest(low * scale)), to_i32(nearest(high * scale))
+    return largest / 127.0, to_i32(nearest(low * scale)), to_i32(nearest(high * scale))
+
+
+@inline
+def _put_bytes(out, t, column, low, high, n_columns, n_tokens):
+    record, g = out + (column // COLUMNS * n_tokens + t) * _BYTES, column % COLUMNS // 32
+    d, low, high = _quantise(low, high, n_columns - column)
     store(record + 32 * g, narrow_i8(low))
     store(record + 32 * g + 16, narrow_i8(high))
-    sum_low, sum_high = d * reduce_add(to_f32(low)), d * reduce_add(to_f32(high))
-    put_f32(record + Q8_D + 8 * g, d)
-    put_f32(record + Q8_D + 8 * g + 4, d)
-    put_f32(record + Q8_SUM16 + 8 * g, sum_low)
-    put_f32(record + Q8_SUM16 + 8 * g + 4, sum_high)
-    put_f32(record + Q8_SUM32 + 4 * g, sum_low + sum_high)
+    first = record + 4 * (g % 2 * 8 + g // 2)  # in woven order the second group of 16 is four places on
+    put_f32(first + D, d)
+    put_f32(first + D + 16, d)
+    put_f32(first + SUMS, d * reduce_add(to_f32(low)))
+    put_f32(first + SUMS + 16, d * reduce_add(to_f32(high)))
+
+
+@inline
+def _lane(out, t, column, n_tokens, record_bytes):
+    """Where token t stands in the lines of the record that has this column."""
+    vector = column // COLUMNS * ((n_tokens + LANES - 1) // LANES) + t // LANES
+    return out + vector * record_bytes + t % LANES * 4
+
+
+@inline
+def _put_float_lane(out, t, column, low, high, n_columns, n_tokens):
+    at = _lane(out, t, column, n_tokens, _FLOAT_LANES) + 4 * LANES * (column % COLUMNS)
+    scatter(at, first_lanes(low, n_columns - column, 0.0))
+    scatter(at + 64 * LANES, first_lanes(high, n_columns - column - 16, 0.0))
+
+
+@inline
+def _put_byte_lane(out, t, column, low, high, n_columns, n_tokens):
+    at, g = _lane(out, t, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
+    d, low, high = _quantise(low, high, n_columns - column)
+    scatter(at + 32 * LANES * g, narrow_i8(low))
+    scatter(at + 32 * LANES * g + 16 * LANES, narrow_i8(high))
+    put_f32(at + LANES_D + 4 * LANES * g, d)
+    put_sum(at + LANES_SUMS + 8 * LANES * g, low)
+    put_sum(at + LANES_SUMS + 8 * LANES * g + 4 * LANES, high)
 
 
 def writer(kind: str) -> Any:
     """put(out, t, column, low, high, n_columns, n_tokens): write 32 columns of token t; column: a multiple of 32.
 
-    kind: "plain" for f32[n_tokens][n_columns], "floats" or "bytes" for records. What is beyond n_columns becomes zero
+    kind: "plain" for f32[n_tokens][n_columns], or the name of a form of records. What is beyond n_columns becomes zero
     within the group of 32; a record's groups beyond it must be zero from the start.
     """
-    return {"plain": _put_row, "floats": _put_floats, "bytes": _put_bytes}[kind]
+    return {
+        "plain": _put_row,
+        "bytes": _put_bytes,
+        "floats": _put_floats,
+        "byte_lanes": _put_byte_lane,
+        "float_lanes": _put_float_lane,
+    }[kind]
+
+
+# --- 16 tokens at a time -------------------------------------------------------------------------
+
+
+@inline
+def _put_rows(out, first, column, values, n_columns, n_tokens):
+    for half in range(0, 32, LANES):
+        block = values + 4 * LANES * half
+        transpose(block, 4 * LANES, block)
+        for t in range(min(LANES, n_tokens - first)):
+            at = out + 4 * ((first + t) * n_columns + column + half)
+            store_first(at, load_f32(block + 4 * LANES * t), n_columns - column - half)
+
+
+@inline
+def _put_all_float_lanes(out, first, column, values, n_columns, n_tokens):
+    at = _lane(out, first, column, n_tokens, _FLOAT_LANES) + 4 * LANES * (column % COLUMNS)
+    for i in range(32):
+        store(at + 4 * LANES * i, load_f32(values + 4 * LANES * i))
+
+
+@inline
+def _put_all_byte_lanes(out, first, column, values, n_columns, n_tokens):
+    at, g = _lane(out, first, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
+    largest = splat_f32(1e-30)
+    for i in range(32):
+        largest = maximum(largest, absolute(load_f32(values + 4 * LANES * i)))
+    scale, lowest = divide(splat_f32(127.0), largest), splat_i32(255)
+    sums = splat_i32(0)
+    for i in range(0, 32, 4):
+        four = splat_i32(0)
+        for j in range(4):
+            q = to_i32(nearest(load_f32(values + 4 * LANES * (i + j)) * scale))
+            sums = sums + q
+            four = four | (q & lowest) << splat_i32(8 * j)
+        store(at + 32 * LANES * g + LANES * i, four)
+        if i % 16 == 12:
+            store(at + LANES_SUMS + 8 * LANES * g + 4 * LANES * (i // 16), sums)
+            sums = splat_i32(0)
+    store(at + LANES_D + 4 * LANES * g, largest * splat_f32(1.0 / 127.0))
+
+
+def lanes_writer(kind: str) -> Any:
+    """put(out, first, column, values, n_columns, n_tokens): the same for 16 tokens; first: a multiple of 16.
+
+    values: f32[32 columns][16 tokens], which may be overwritten; zeros for columns beyond n_columns. kind: "plain" or
+    a form of lanes.
+    """
+    return {"plain": _put_rows, "byte_lanes": _put_all_byte_lanes, "float_lanes": _put_all_float_lanes}[kind]

@@ -19,6 +19,7 @@ from .share import claim
 from .units import unit_at
 
 _PART = 1024  # columns of a row that a thread takes at a time
+_TOGETHER = 8  # tokens that a thread takes at a time: those side by side in lanes share cache lines
 
 
 def embed(name: str) -> Any:
@@ -38,7 +39,7 @@ def embed(name: str) -> Any:
             q, scales, mins = unpack(address)
             put(scratch, q, scales, mins)
 
-    address_of = unit_at(fmt)
+    address_of = unit_at(fmt, unit)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -66,18 +67,19 @@ def rms_norm(kind: str) -> Any:
         thread: int, n_threads: int, counter: int,
         x: int, weight: int, out: int, n_columns: int, eps: float, n_tokens: Ref,
     ) -> None:  # fmt: skip
+        n_items = (n_tokens + _TOGETHER - 1) // _TOGETHER
         while True:
-            t = claim(counter, thread, n_threads, n_tokens)
-            if t >= n_tokens:
+            item = claim(counter, thread, n_threads, n_items)
+            if item >= n_items:
                 break
-            row = x + 4 * t * n_columns
-            squares, others = splat_f32(0.0), splat_f32(0.0)
-            for i in range(0, n_columns, 32):
-                low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
-                squares, others = fma(low, low, squares), fma(high, high, others)
-            scale = splat_f32(1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5)
-            for i in range(0, n_columns, 64):
-                for c in range(i, i + 64, 32):
+            for t in range(item * _TOGETHER, min((item + 1) * _TOGETHER, n_tokens)):
+                row = x + 4 * t * n_columns
+                squares, others = splat_f32(0.0), splat_f32(0.0)
+                for i in range(0, n_columns, 32):
+                    low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
+                    squares, others = fma(low, low, squares), fma(high, high, others)
+                scale = splat_f32(1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5)
+                for c in range(0, n_columns, 32):
                     n = n_columns - c
                     low = load_first(row + 4 * c, n) * scale * load_first(weight + 4 * c, n)
                     high = load_first(row + 4 * c + 64, n - 16) * scale * load_first(weight + 4 * c + 64, n - 16)

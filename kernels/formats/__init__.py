@@ -15,17 +15,22 @@ from ..layout import FLOATS
 
 
 class Format(NamedTuple):
-    """A tensor type, as kernels see it: units of 64 or 256 columns, side by side in a row."""
+    """A tensor type, as kernels see it: units of 256 columns, for float types of 16, side by side in a row."""
 
     columns: int  # columns of one unit
     n_bytes: int  # bytes of one unit
-    #: unpack(address) -> (vectors of 64 bytes q, scales[f32x16], mins[f32x16]), the scales and mins one for each
-    #: 16 columns in order; units of 64 columns use four lanes of them and leave zeros in the rest.
-    #: For float types: unpack(address) -> f32x16, a unit being 16 columns.
+    #: unpack(address) -> (4 vectors of 64 bytes q, scales[f32x16], mins[f32x16]), the scales and mins one for each
+    #: 16 columns, in woven order (layout.py). For float types: unpack(address) -> f32x16.
     unpack: Callable[[int], Any]
     group: int = 0  # columns that share a scale: 16 or 32; 0 for float types
     offset: int = 0
     bits: int = 0  # of q
+    #: The same for 64 columns, in types whose rows may end so: one vector, scales and mins on lanes 0 to 3, then zeros.
+    piece: Callable[[int], Any] | None = None
+
+    @property
+    def has_mins(self) -> bool:
+        return bool(self.group) and not self.offset
 
     @property
     def is_float(self) -> bool:

@@ -1,18 +1,22 @@
-"""Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 columns with a half-precision scale, taken two at a time."""
+"""Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 columns with a half-precision scale; eight are a unit, two a piece."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ..simd import (
     as_i8,
     as_i16,
     bits_as_bytes,
     get_u32,
+    halves_of_eight,
     inline,
     join_8x32,
     lanes_i16,
     load_i8x16,
     load_i8x32,
     negative,
+    pairs_of_eight,
     splat_f32,
     splat_i8,
     splat_i16,
@@ -38,38 +42,67 @@ def _fifth_bits(p, r):
     return as_i8(as_i16(bits_as_bytes(get_u32(p) | get_u32(r) << 32)) << splat_i16(4))
 
 
-@inline
-def _unpack_q4_0(p):
-    return (nibbles(p + 2, p + 20),), two_halves(p, p + 18), splat_f32(0.0)
+def blocks(n_bytes: int, quants: Any, *, offset: int = 0, bits: int, mins: bool = False) -> Format:
+    """The format of blocks of n_bytes that begin with a scale, and a min where there are such.
+
+    quants(p, r): the 64 bytes q of the blocks at two addresses.
+    """
+    n, eight, eight_pairs = n_bytes, halves_of_eight(n_bytes), pairs_of_eight(n_bytes)
+
+    @inline
+    def all_quants(p):
+        q0, q1 = quants(p, p + n), quants(p + 2 * n, p + 3 * n)
+        return q0, q1, quants(p + 4 * n, p + 5 * n), quants(p + 6 * n, p + 7 * n)
+
+    @inline
+    def unpack(p):
+        return all_quants(p), eight(p), splat_f32(0.0)
+
+    @inline
+    def unpack_mins(p):
+        d, m = eight_pairs(p)
+        return all_quants(p), d, negative(m)
+
+    @inline
+    def piece(p):
+        return (quants(p, p + n),), two_halves(p, p + n), splat_f32(0.0)
+
+    @inline
+    def piece_mins(p):
+        d, m = two_pairs_of_halves(p, p + n)
+        return (quants(p, p + n),), d, negative(m)
+
+    unpackers = (unpack_mins, piece_mins) if mins else (unpack, piece)
+    return Format(256, 8 * n, unpackers[0], group=32, offset=offset, bits=bits, piece=unpackers[1])
 
 
 @inline
-def _unpack_q4_1(p):
-    d, m = two_pairs_of_halves(p, p + 20)
-    return (nibbles(p + 4, p + 24),), d, negative(m)
+def _q4_0(p, r):
+    return nibbles(p + 2, r + 2)
 
 
 @inline
-def _unpack_q5_0(p):
-    q = nibbles(p + 6, p + 28) | _fifth_bits(p + 2, p + 24)
-    return (q,), two_halves(p, p + 22), splat_f32(0.0)
+def _q4_1(p, r):
+    return nibbles(p + 4, r + 4)
 
 
 @inline
-def _unpack_q5_1(p):
-    q = nibbles(p + 8, p + 32) | _fifth_bits(p + 4, p + 28)
-    d, m = two_pairs_of_halves(p, p + 24)
-    return (q,), d, negative(m)
+def _q5_0(p, r):
+    return nibbles(p + 6, r + 6) | _fifth_bits(p + 2, r + 2)
 
 
 @inline
-def _unpack_q8_0(p):
-    q = join_8x32(load_i8x32(p + 2), load_i8x32(p + 36)) ^ splat_i8(128)
-    return (q,), two_halves(p, p + 34), splat_f32(0.0)
+def _q5_1(p, r):
+    return nibbles(p + 8, r + 8) | _fifth_bits(p + 4, r + 4)
 
 
-Q4_0 = Format(64, 36, _unpack_q4_0, group=32, offset=8, bits=4)
-Q4_1 = Format(64, 40, _unpack_q4_1, group=32, bits=4)
-Q5_0 = Format(64, 44, _unpack_q5_0, group=32, offset=16, bits=5)
-Q5_1 = Format(64, 48, _unpack_q5_1, group=32, bits=5)
-Q8_0 = Format(64, 68, _unpack_q8_0, group=32, offset=128, bits=8)
+@inline
+def _q8_0(p, r):
+    return join_8x32(load_i8x32(p + 2), load_i8x32(r + 2)) ^ splat_i8(128)
+
+
+Q4_0 = blocks(18, _q4_0, offset=8, bits=4)
+Q4_1 = blocks(20, _q4_1, bits=4, mins=True)
+Q5_0 = blocks(22, _q5_0, offset=16, bits=5)
+Q5_1 = blocks(24, _q5_1, bits=5, mins=True)
+Q8_0 = blocks(34, _q8_0, offset=128, bits=8)

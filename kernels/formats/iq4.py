@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ..simd import bytes_to_f32, get_f16, get_u16, get_u32, inline, paired_bytes, splat_f32, table16, two_halves
+from ..simd import bytes_to_f32, get_f16, get_u16, get_u32, inline, paired_bytes, splat_f32, table16
 from . import Format
-from .blocks32 import nibbles
+from .blocks32 import blocks, nibbles
 
 _STEPS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _step = table16([step + 128 for step in _STEPS])
 
 
 @inline
-def _unpack_iq4_nl(p):
-    return (_step(nibbles(p + 2, p + 20)),), two_halves(p, p + 18), splat_f32(0.0)
+def _iq4_nl(p, r):
+    return _step(nibbles(p + 2, r + 2))
 
 
 @inline
@@ -35,5 +35,5 @@ def _unpack_iq4_xs(p):
     return q, scales, splat_f32(0.0)
 
 
-IQ4_NL = Format(64, 36, _unpack_iq4_nl, group=32, offset=128, bits=8)
+IQ4_NL = blocks(18, _iq4_nl, offset=128, bits=8)
 IQ4_XS = Format(256, 136, _unpack_iq4_xs, group=32, offset=128, bits=8)

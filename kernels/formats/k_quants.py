@@ -20,6 +20,7 @@ from ..simd import (
     splat_i8,
     splat_i16,
     twice_8x32,
+    weave_bytes,
 )
 from . import Format
 
@@ -84,7 +85,7 @@ def _unpack_q5_k(p):
 
 @inline
 def _unpack_q6_k(p):
-    scales = signed_to_f32(load_i8x16(p + 192)) * splat_f32(get_f16(p + 208))
+    scales = signed_to_f32(weave_bytes(load_i8x16(p + 192))) * splat_f32(get_f16(p + 208))
     low, high = (load_i8x64(p), load_i8x64(p + 64)), (load_i8x32(p + 128), load_i8x32(p + 160))
     above0, above1 = twice_8x32(high[0]), twice_8x32(high[1])
     four = splat_i16(4)
