@@ -210,9 +210,12 @@ def _compile(folder: Path, names: list[str], isa: isa_module.Isa) -> None:
     command = [sys.executable, "-P", "-m", f"{__package__}.compiler", str(folder)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     environment = os.environ | {"GGRUN_ISA": isa.name, "NUMBA_OPT": "0", "PYTHONPATH": path}
+    # kernels of one type of weights share functions, which a process compiles once
+    alike = sorted(names, key=lambda name: name.partition(":")[2])
+    shares = [alike[len(alike) * i // n : len(alike) * (i + 1) // n] for i in range(n)]
     workers = [
-        subprocess.Popen(command + names[i::n], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for i in range(n)
+        subprocess.Popen(command + share, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for share in shares
     ]
     show = sys.stderr.isatty()
     try:

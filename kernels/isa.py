@@ -23,6 +23,7 @@ class Isa(NamedTuple):
     dot: str  # which instruction `simd.dot4` becomes
     half: bool  # can convert f16 in hardware
     n_registers: int  # 512-bit vectors that fit the register file
+    dots_bfloats: bool = False  # can add up products of pairs of bf16
 
     def has(self, flags: frozenset[str]) -> bool:
         return self.flags <= flags
@@ -34,7 +35,8 @@ class Isa(NamedTuple):
 
 
 def _x86(name: str, cpu: str, features: str, flags: str, dot: str, n_registers: int) -> Isa:
-    return Isa(name, "x86_64", cpu, features, frozenset(flags.split()), dot, "f16c" in flags, n_registers)
+    has = frozenset(flags.split())
+    return Isa(name, "x86_64", cpu, features, has, dot, "f16c" in has, n_registers, "avx512_bf16" in has)
 
 
 _AVX2 = "avx2 fma f16c bmi2"
@@ -42,6 +44,10 @@ _AVX512 = f"{_AVX2} avx512f avx512bw avx512dq avx512vl"
 
 #: Best first; each machine takes the first whose flags it has.
 ISAS = (
+    _x86(
+        "avx512bf16", "x86-64-v4", "+avx512vnni,+avx512bf16,-prefer-256-bit", f"{_AVX512} avx512_vnni avx512_bf16",
+        "vpdpbusd", 32,
+    ),
     _x86("avx512vnni", "x86-64-v4", "+avx512vnni,-prefer-256-bit", f"{_AVX512} avx512_vnni", "vpdpbusd", 32),
     _x86("avx512", "x86-64-v4", "-prefer-256-bit", _AVX512, "maddubs512", 32),
     _x86("avxvnni", "x86-64-v3", "+avxvnni", f"{_AVX2} avx_vnni", "avxvnni", 8),
@@ -69,7 +75,7 @@ def cpu_flags() -> frozenset[str]:
     # elsewhere ask LLVM, whose import costs 60 ms
     import llvmlite.binding as llvm
 
-    renamed = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "dotprod": "asimddp"}
+    renamed = {"avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16", "avxvnni": "avx_vnni", "dotprod": "asimddp"}
     features = llvm.get_host_cpu_features()
     return frozenset(renamed.get(name, name) for name, present in features.items() if present)
 

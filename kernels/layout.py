@@ -12,6 +12,7 @@ For many, "byte_lanes": 16 tokens side by side, records as [columns / 256][token
     d         8 × [16 tokens] × f32     of each 32 columns
     sums     16 × [16 tokens] × i32     Σq over each 16 columns
 Activations that meet float weights are f32 in the same order: "floats", 256 × f32; "float_lanes", 256 × [16 tokens].
+For BF16, where the CPU multiplies such: "bfloats", the same as "floats"; "bfloat_lanes", 128 × [16 tokens][2] × bf16.
 
 Woven order: 16 groups of 16 columns, first those that begin the four vectors of 64 bytes, then the second of each …
 """
@@ -24,7 +25,9 @@ LANES = 16  # tokens side by side
 D, SUMS = 256, 320  # offsets in a record of bytes
 LANES_D, LANES_SUMS = 4096, 4608  # and in one of byte_lanes
 #: Bytes of a record in each form; those of lanes for 16 tokens.
-RECORD_BYTES = {"bytes": 384, "floats": 1024, "byte_lanes": 5632, "float_lanes": 16384}
+RECORD_BYTES = {
+    "bytes": 384, "floats": 1024, "bfloats": 1024, "byte_lanes": 5632, "float_lanes": 16384, "bfloat_lanes": 8192,
+}  # fmt: skip
 
 #: Tensor types with float weights; the others in FORMATS are dotted as integers.
 FLOATS = frozenset({"F32", "F16", "BF16"})
@@ -48,6 +51,6 @@ def head_bytes(kind: str, dim: int) -> int:
     return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
 
 
-OP_BYTES = 24  # of an operation in a program: kernel, arguments, whether the threads meet first
+OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether to meet first, the next weights, their size
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
 MAX_TASK_ROWS = 128  # rows (heads × tokens) of one attention task

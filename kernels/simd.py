@@ -26,6 +26,24 @@ TARGET: Isa = detect()
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
+
+
+class _BFloat(ir.Type):
+    """LLVM's type of bf16, which llvmlite has no name for."""
+
+    intrinsic_name = "bf16"
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BF16 = _BFloat()
 _ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "f16": F16, "f32": F32}
 
 
@@ -195,16 +213,26 @@ def _scatter(b: ir.IRBuilder, address: ir.Value, v: ir.Value) -> None:
         stored(b, address, b.extract_element(values, I32(i)), 4 * LANES * i)
 
 
+def _to_bfloat(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    return b.bitcast(b.fptrunc(v, ir.VectorType(BF16, 16)), i8x32.llvm)
+
+
+#: Sixteen floats as bf16, to nearest even.
+to_bfloat = _op(i8x32, [f32x16], _to_bfloat)
 #: scatter(address, vector): each 32 bits of it into a line of their own, LANES × 4 bytes apart.
 scatter = _op(types.void, [ADDRESS, None], _scatter)
 
 
-def _prefetch(b: ir.IRBuilder, address: ir.Value) -> None:
-    call(b, "llvm.prefetch.p0", ir.VoidType(), [b.inttoptr(address, I8.as_pointer()), I32(0), I32(3), I32(1)])
+def _prefetch(locality: int) -> Any:
+    def emit(b: ir.IRBuilder, address: ir.Value) -> None:
+        values = [b.inttoptr(address, I8.as_pointer()), I32(0), I32(locality), I32(1)]
+        call(b, "llvm.prefetch.p0", ir.VoidType(), values)
+
+    return _op(types.void, [ADDRESS], emit)
 
 
-#: prefetch(address): have this cache line ready soon; any address will do.
-prefetch = _op(types.void, [ADDRESS], _prefetch)
+#: prefetch(address): have this cache line ready soon; any address will do. The second: in the second cache only.
+prefetch, prefetch_later = _prefetch(3), _prefetch(2)
 
 
 # --- half precision: in hardware where there is any, else with integers -----------------------------
@@ -460,6 +488,8 @@ def shuffle2(result: Vector, lanes: Sequence[int]) -> Any:
 
 
 join_8x32 = shuffle2(i8x64, range(64))
+#: 16-bit lanes of two vectors in turn.
+interleave = shuffle2(i8x64, [i // 4 * 2 + i % 2 + 32 * (i // 2 % 2) for i in range(64)])
 #: The same 32 bytes in both halves.
 twice_8x32 = shuffle(i8x64, [*range(32)] * 2)
 #: Two times 16 bytes a, b → a a b b.
@@ -599,6 +629,14 @@ def _maddubs(b: ir.IRBuilder, q: ir.Value, a: ir.Value, bits: int, pairs: str, f
     below = b.icmp_unsigned("<", q, middle)
     size = b.select(below, b.sub(middle, q), b.sub(q, middle))
     return b.add(sums(size, b.select(below, b.sub(zero, a), a)), sums(middle, a))
+
+
+def dot2(b: ir.IRBuilder, acc: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
+    """acc[f32] + the sums over two neighbours of x·y, vectors of 32 bits that each hold two bf16."""
+    lanes = acc.type.count
+    pairs = ir.VectorType(BF16, 2 * lanes)
+    values = [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)]
+    return call(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", acc.type, values)
 
 
 # --- threads -------------------------------------------------------------------------------------

@@ -15,16 +15,22 @@ from queue import SimpleQueue
 import numpy as np
 
 from .code import Call, Library, address, aligned
-from .layout import LINE
+from .layout import LINE, OP_BYTES
 
 
 class Program:
     """Calls in the form that a team walks; `Team.program` makes it."""
 
-    def __init__(self, calls: Sequence[Call], meet: Sequence[bool], n_threads: int) -> None:
+    def __init__(
+        self, calls: Sequence[Call], meet: Sequence[bool], weights: Sequence[np.ndarray | None], n_threads: int
+    ) -> None:
         self.calls = calls  # kept alive: the table has the addresses of their records
-        rows = [(c.kernel.address, address(c.record), m) for c, m in zip(calls, meet, strict=True)]
-        self.table, self.n_ops = np.array(rows, np.int64).reshape(len(rows), 3), np.array([len(rows)], np.int64)
+        rows: list[tuple[int, ...]] = []
+        ahead = 0, 0
+        for call, m, w in reversed(list(zip(calls, meet, weights, strict=True))):
+            ahead = (address(w), w.nbytes) if w is not None else ahead
+            rows.insert(0, (call.kernel.address, address(call.record), m, *ahead))
+        self.table, self.n_ops = np.array(rows, np.int64).reshape(-1, OP_BYTES // 8), np.array([len(rows)], np.int64)
         self.counters = aligned(2 * len(rows) * n_threads * LINE)
         self.turn = np.zeros(1, np.int64)
         self.walk: Call | None = None
@@ -43,9 +49,14 @@ class Team:
         for i in range(n_threads):
             threading.Thread(target=self._work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
 
-    def program(self, calls: Sequence[Call], meet: Sequence[bool]) -> Program:
-        """A program of these calls in this order; `meet[i]`: call i needs what earlier ones made, so wait for them."""
-        program = Program(calls, meet, self.n_threads)
+    def program(
+        self, calls: Sequence[Call], meet: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
+    ) -> Program:
+        """A program of these calls in this order; `meet[i]`: call i needs what earlier ones made, so wait for them.
+
+        weights[i]: what call i reads from its first byte to its last, if it reads much.
+        """
+        program = Program(calls, meet, weights or [None] * len(calls), self.n_threads)
         program.walk = self._walk.bind(
             ops=program.table, n_ops=program.n_ops, counters=program.counters, turn=program.turn,
             flags=self._flags, stop=self._stop, moment=self._moment, give_way=_give_way(),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gguf_runtime.kernels import code, isa
 from gguf_runtime.kernels.code import Library
 from gguf_runtime.kernels.team import Team

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_runtime.kernels.layout import FORMATS, PAGE, ROUNDED
 
 from gguf_runtime.architectures import ModelError
 from gguf_runtime.backends.plan import PlanError
 from gguf_runtime.engine import Chunk, ContextFull, Engine, EngineError
+from gguf_runtime.kernels.layout import FORMATS, PAGE, ROUNDED
 from gguf_runtime.loader import open_gguf
 from tests.make_model import write_model
 from tests.reference import llama_logits

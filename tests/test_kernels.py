@@ -8,6 +8,9 @@ import gguf
 import numpy as np
 import pytest
 from gguf.quants import dequantize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gguf_runtime.kernels import isa
 from gguf_runtime.kernels.code import Library, address
 from gguf_runtime.kernels.layout import (
@@ -27,14 +30,15 @@ from gguf_runtime.kernels.layout import (
     D,
     head_bytes,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.make_model import random_tensor
 
+#: Each set that differs in what is emitted; one that only lacks bf16 is run where nothing has it.
 ISAS = {i.name: i for i in isa.runnable()}
+if "avx512bf16" in ISAS:
+    del ISAS["avx512vnni"]
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
 FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
+BFLOATS = ["matmul.linear:BF16:bfloats", "matmul.swiglu:BF16:bfloat_lanes:bfloats", "rows.pack:bfloat_lanes"]
 
 
 @pytest.fixture(scope="module", params=ISAS)
@@ -49,6 +53,7 @@ def library(request: pytest.FixtureRequest) -> Library:
     for fmt, kind in GATES:
         products += [f"matvec.swiglu:{fmt}:{kind}"]
         products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
+    products += BFLOATS if library.isa.dots_bfloats else []
     others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in FORMS]
     others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
@@ -198,6 +203,33 @@ def test_gated_products(library: Library, fmt: str, kind: str) -> None:
                 if kernel.endswith("rounded"):
                     tolerance = 0.03
                 assert np.max(np.abs(got - wanted)) <= tolerance * np.max(np.abs(wanted)) + 1e-5
+
+
+def test_products_of_bfloats(library: Library) -> None:
+    if not library.isa.dots_bfloats:
+        pytest.skip("not an instruction of this set")
+    rng = np.random.default_rng(9)
+    for columns in (256, 41, 333, 512):
+        (raw, values), (other, others) = matrix("BF16", 72, columns), matrix("BF16", 72, columns, 1)
+        for n_tokens in (2, 9, 61):
+            x = rng.normal(size=(n_tokens, columns)).astype(np.float32)
+            records = pack(library, "bfloat_lanes", x)
+            bits = x.view(np.uint32)
+            nearest = (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).view(np.float32).astype(np.float64)
+            arguments = {
+                "row_bytes": raw.shape[1], "n_rows": 72, "n_columns": columns, "x": records,
+                "scratch": np.zeros(SCRATCH, np.uint8), "n_tokens": count(n_tokens),
+            }  # fmt: skip
+            out = np.zeros((n_tokens, 72), np.float32)
+            library.get(BFLOATS[0])(weights=raw, out=out, bias=0, add=0, **arguments)
+            a, b = (nearest @ w.T.astype(np.float64) for w in (values, others))
+            np.testing.assert_allclose(out, a, atol=1e-5 * np.abs(a).max())
+            gated = no_records("bfloat_lanes", n_tokens, 72)
+            library.get(BFLOATS[1])(gate=raw, up=other, out=gated, **arguments)
+            lines = gated.view(np.uint16).astype(np.uint32).reshape(-1, COLUMNS // 2, LANES, 2) << 16
+            got = lines.view(np.float32).transpose(0, 2, 1, 3).reshape(-1, COLUMNS)[:n_tokens, :72]
+            wanted = a / (1 + np.exp(-a)) * b
+            np.testing.assert_allclose(got, wanted, rtol=2**-8, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("form", ["bytes", "byte_lanes"])

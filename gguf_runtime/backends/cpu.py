@@ -28,7 +28,7 @@ class CpuBackend:
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _FEW_TOKENS, _MOST_SPANS, n_threads, angles)
-        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa.dots_bytes)
+        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
         library.load(["program.run", *self._plan.kernels()])
         self._library, self._team = library, Team(library, n_threads)
         self._programs: dict[tuple[int, int, bool], Program] = {}
@@ -50,7 +50,9 @@ class CpuBackend:
 
     def _program(self, steps: list[Step]) -> Program:
         calls = [self._library.get(step.kernel).bind(**step.arguments) for step in steps]
-        return self._team.program(calls, [step.meet for step in steps])
+        products = [step.arguments if "n_rows" in step.arguments else {} for step in steps]
+        weights = [arguments.get("weights", arguments.get("gate")) for arguments in products]
+        return self._team.program(calls, [step.meet for step in steps], weights)
 
     def _fill(self, batch: Batch) -> None:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""

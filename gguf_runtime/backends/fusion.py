@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value
+from ..kernels.isa import Isa
 from ..kernels.layout import FLOATS
 from ..loader import Tensor
 
@@ -14,12 +15,14 @@ def inputs(op: Op) -> list[Value]:
     return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
 
 
-def form_for(weight: Tensor) -> str:
+def form_for(weight: Tensor, isa: Isa) -> str:
     """The form in which weights of a type want their input: kinds of rows in kernels/cpu/records.py."""
+    if weight.type == "BF16" and isa.dots_bfloats:
+        return "bfloats"
     return "floats" if weight.type in FLOATS else "bytes"
 
 
-def forms(ops: list[Op]) -> dict[int, str]:
+def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
     """Results that only products read, all in one form, and that can be made in it: the value's number → that form."""
     readers: dict[int, list[Op]] = {}
     for op in ops:
@@ -28,7 +31,8 @@ def forms(ops: list[Op]) -> dict[int, str]:
     found = {}
     for op in ops:
         if isinstance(op, Norm | SwiGlu) or (isinstance(op, Attention) and op.out.width // op.n_heads % 32 == 0):
-            wanted = {form_for(r.weight) if isinstance(r, Linear) else "plain" for r in readers.get(op.out.number, [])}
+            reading = readers.get(op.out.number, [])
+            wanted = {form_for(r.weight, isa) if isinstance(r, Linear) else "plain" for r in reading}
             if len(wanted) == 1:
                 found[op.out.number] = wanted.pop()
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from ..cache import PageLayout
 from ..graph import Add, Attention, Embed, Graph, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
 from ..kernels.code import aligned
+from ..kernels.isa import Isa
 from ..kernels.layout import (
     COLUMNS,
     FORMATS,
@@ -60,12 +61,11 @@ class Inputs:
 class Plan:
     """Gives every value of a graph its buffer, and every operation its kernels."""
 
-    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int, rounds: bool) -> None:
-        """rounds: whether it pays on this CPU to round weights of less than 8 bits, where tokens are many."""
-        self.rounded = ROUNDED if rounds else frozenset()
+    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int, isa: Isa) -> None:
+        self.isa = isa
         self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
         self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
-        self._forms = fusion.forms(graph.ops)
+        self._forms = fusion.forms(graph.ops, isa)
         self._buffers = self._place()
         self._records: dict[tuple[int, str], np.ndarray] = {}
         self._partials: dict[int, np.ndarray] = {}
@@ -132,7 +132,7 @@ class Plan:
         return self._buffers[value.number]
 
     def form(self, value: Value) -> str:
-        """plain, bytes or floats: how a value is made (kernels/cpu/records.py); of many tokens, the latter in lanes."""
+        """plain, or a form of records, of one token: how a value is made; of many tokens, the same in lanes."""
         return self._forms.get(value.number, "plain")
 
     def gate(self, i: int) -> tuple[Linear, Linear] | None:
@@ -237,13 +237,13 @@ class _Writer:
 
     def _linear(self, op: Linear, add: bool) -> None:
         p, weight = self._plan, op.weight
-        x, out = self._records_of(op.x, fusion.form_for(weight)), p.buffer(op.out)
+        x, out = self._records_of(op.x, fusion.form_for(weight, p.isa)), p.buffer(op.out)
         self._product(
             "linear", weight, op.x, out, x, weights=weight.data, bias=p.floats(op.bias) if op.bias else 0, add=add
         )
 
     def _gate(self, op: SwiGlu, gate: Linear, up: Linear) -> None:
-        x, out = self._records_of(gate.x, fusion.form_for(gate.weight)), self._plan.buffer(op.out)
+        x, out = self._records_of(gate.x, fusion.form_for(gate.weight, self._plan.isa)), self._plan.buffer(op.out)
         kind = f":{self._kind(op.out)}"
         self._product("swiglu", gate.weight, gate.x, out, x, kind, gate=gate.weight.data, up=up.weight.data)
 
@@ -259,7 +259,9 @@ class _Writer:
         module, how = "matvec", ""
         if not self._is_one(x):
             module, arguments["n_tokens"] = "matmul", self._count(x)
-            if self._n_tokens == MANY and weight.type in self._plan.rounded and not x.picked:
+            if self._plan.isa.dots_bfloats and weight.type == "BF16":
+                how = ":bfloats"
+            elif self._n_tokens == MANY and self._plan.isa.dots_bytes and weight.type in ROUNDED and not x.picked:
                 how = ":rounded"
         self._step(f"{module}.{name}:{weight.type}{kind}{how}", [records], [out], **arguments)
 

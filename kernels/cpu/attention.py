@@ -8,6 +8,7 @@ are also cut along the context, into spans, whose partial results `merge` joins.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ..code import Ref
@@ -43,6 +44,7 @@ _HIDDEN = float("-inf")
 _LOWEST = -1e30  # of all scores: what a row without any has seen; finite, so that differences are
 
 
+@cache
 def _scorer(n_rows: int, n_vectors: int) -> Any:
     """page_scores(s, q, keys, dim): s: f32[n_rows][PAGE] = q·keys, for n_rows of q and keys f32[dim][PAGE]."""
     none, step = zeros(n_rows * n_vectors), outer(n_rows, n_vectors)
@@ -59,6 +61,7 @@ def _scorer(n_rows: int, n_vectors: int) -> Any:
     return page_scores
 
 
+@cache
 def _weigher(n_rows: int, n_vectors: int) -> Any:
     """add_values(o, s, values, n_keys, stride): o: f32[n_rows][stride] += s·values, values f32[n_keys][stride]."""
     load, save, step = (make(n_rows, n_vectors) for make in (load_tuple, store_tuple, outer))
@@ -112,6 +115,7 @@ def _soften(s, first, end, state, o, stride):
     put_f32(state + 4, get_f32(state + 4) + reduce_add(total))
 
 
+@cache
 def _head_writer(kind: str) -> Any:
     """put(out, t, head, o, scale, n_heads, v_dim, n_tokens): o·scale as one head of token t, in rows of a kind."""
     if kind == "plain":  # heads of any width

@@ -17,6 +17,7 @@ from ..simd import (
     Vector,
     call,
     constant,
+    dot2,
     dot4,
     f32x16,
     i8x64,
@@ -189,6 +190,27 @@ def float_column(n_rows: int, n_vectors: int, lanes: int) -> Any:
                 for v in range(n_vectors):
                     at = r * n_vectors + v
                     acc = b.insert_value(acc, _multiply_add(b, one, x[v], b.extract_value(acc, at)), at)
+            return acc
+
+        return acc(acc, w, lines), codegen
+
+    return step
+
+
+def bfloat_columns(n_rows: int, n_vectors: int, lanes: int) -> Any:
+    """step(acc, w, lines) → acc: the same for two columns of bf16, side by side in weights and lines."""
+    words, size = ir.VectorType(I32, lanes), RECORD_BYTES["bfloat_lanes"]
+
+    @intrinsic
+    def step(context, acc, w, lines):
+        def codegen(context, b, sig, args):
+            acc, w, lines = args
+            x = [loaded(b, lines, words, size * v) for v in range(n_vectors)]
+            for r in range(n_rows):
+                two = splat(b, loaded(b, w, I32, ROW * r), lanes)
+                for v in range(n_vectors):
+                    at = r * n_vectors + v
+                    acc = b.insert_value(acc, dot2(b, b.extract_value(acc, at), two, x[v]), at)
             return acc
 
         return acc(acc, w, lines), codegen

@@ -13,6 +13,7 @@ A byte of q4_0 holds, as in GGUF, dimension i of 32 and, above it, dimension i +
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ..code import Ref
@@ -81,6 +82,7 @@ def _quantise_q4_0(x, q):
 _QUANTISE = {"q8_0": _quantise_q8_0, "q4_0": _quantise_q4_0}
 
 
+@cache
 def _put_key(kind: str) -> Any:
     """put(keys, place, x, dim, spare): one head of a token's key, f32[dim]."""
     if kind == "f16":
@@ -105,6 +107,7 @@ def _put_key(kind: str) -> Any:
     return put_groups
 
 
+@cache
 def _put_value(kind: str) -> Any:
     """put(values, place, x, dim): one head of a token's value, f32[dim]."""
     if kind == "f16":
@@ -159,6 +162,7 @@ def save(k_type: str, v_type: str) -> Any:
 # --- and out again: attention sees floats ------------------------------------------------------------
 
 
+@cache
 def keys_of(kind: str) -> Any:
     """unpack(out, keys, following, dim): a head's keys of a page as f32[dim][PAGE]; asks for those at `following`."""
 
@@ -196,6 +200,7 @@ def keys_of(kind: str) -> Any:
     return {"f16": unpack_f16, "q8_0": unpack_q8_0, "q4_0": unpack_q4_0}[kind]
 
 
+@cache
 def values_of(kind: str) -> Any:
     """unpack(out, values, following, n_keys, dim): the first n_keys of a head's values, f32[token][dim up to 16s]."""
 

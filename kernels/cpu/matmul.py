@@ -7,6 +7,7 @@ rows, and of tokens where rows are few, off shared counters.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from .. import formats
@@ -18,6 +19,7 @@ from ..simd import (
     inline,
     load_f32,
     load_first,
+    load_i8x32,
     load_i8x64,
     prefetch,
     put_f32,
@@ -28,7 +30,17 @@ from ..simd import (
     weave,
 )
 from .activations import silu
-from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column, load_tuple, store_tuple, zeros
+from .inner import (
+    ROW,
+    ROW_SCALES,
+    add_scaled,
+    bfloat_columns,
+    byte_group,
+    float_column,
+    load_tuple,
+    store_tuple,
+    zeros,
+)
 from .records import lanes_writer
 from .rounding import OFFSET, bound, common_scales, round_unit
 from .share import claim
@@ -52,10 +64,11 @@ _SUMS = _INVERSES + 128
 _VECTOR_SUMS = _ROWS * _LINE
 
 
-def _unpacker(fmt: formats.Format, rounded: bool) -> Any:
+def _unpacker(fmt: formats.Format, how: str) -> Any:
     """unpack(scratch, i, row, column, n_columns): a row's columns of one block, as row i in scratch."""
     unpack_unit, unit, n_bytes = fmt.unpack, fmt.columns, fmt.n_bytes
     address_of, least_of, has_mins = unit_at(fmt, unit), least(fmt), fmt.has_mins
+    rounded = how == "rounded"
 
     @inline
     def unpack_floats(scratch, i, row, column, n_columns):
@@ -64,6 +77,13 @@ def _unpacker(fmt: formats.Format, rounded: bool) -> Any:
             at = address_of(scratch + _UNIT, row, c, n_columns)
             prefetch(at + 4 * n_bytes)
             store(out + 4 * (c - column), unpack_unit(at))
+
+    @inline
+    def copy_bfloats(scratch, i, row, column, n_columns):
+        for c in range(0, min(ROW // 2, n_columns - column), unit):
+            at = address_of(scratch + _UNIT, row, column + c, n_columns)
+            prefetch(at + 8 * n_bytes)
+            store(scratch + ROW * i + 2 * c, load_i8x32(at))
 
     @inline
     def unpack_bytes(scratch, i, row, column, n_columns):
@@ -81,19 +101,21 @@ def _unpacker(fmt: formats.Format, rounded: bool) -> Any:
         if has_mins:
             store(scratch + _MINS + ROW_SCALES * i, weave(mins))
 
+    if how == "bfloats":
+        return copy_bfloats
     return unpack_floats if fmt.is_float else unpack_bytes
 
 
-def _filler(fmt: formats.Format, rounded: bool) -> Any:
+def _filler(fmt: formats.Format, how: str) -> Any:
     """fill(scratch, first, n, rows, row_bytes, column, n_columns): unpack n rows of one block, from row `first` on."""
-    unpack = _unpacker(fmt, rounded)
+    unpack = _unpacker(fmt, how)
 
     @inline
     def fill(scratch, first, n, rows, row_bytes, column, n_columns):
         for i in range(n):
             unpack(scratch, first + i, rows + i * row_bytes, column, n_columns)
 
-    if not rounded:
+    if how != "rounded":
         return fill
     of_groups, to_bytes = bound(fmt.bits), round_unit(fmt.bits)
 
@@ -118,21 +140,23 @@ def _filler(fmt: formats.Format, rounded: bool) -> Any:
     return fill_rounded
 
 
-def _multiplier(fmt: formats.Format, rounded: bool, n_rows: int, n_vectors: int, lanes: int) -> Any:
+def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lanes: int) -> Any:
     """multiply(scratch, i, x, sums, n_columns): n_rows from row i on with n_vectors of tokens, onto their sums."""
     load, save = (make(n_rows, n_vectors, _VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
     if fmt.is_float:
-        column_step = float_column(n_rows, n_vectors, lanes)
+        pairs = how == "bfloats"
+        column_step = (bfloat_columns if pairs else float_column)(n_rows, n_vectors, lanes)
 
         @inline
         def multiply_floats(scratch, i, x, sums, n_columns):
             acc, w = load(sums, _LINE), scratch + ROW * i
-            for c in range(n_columns):
+            for c in range((n_columns + 1) // 2 if pairs else n_columns):
                 acc = column_step(acc, w + 4 * c, x + _LINE * c)
             save(sums, _LINE, acc)
 
         return multiply_floats
 
+    rounded = how == "rounded"
     bits, offset, has_mins = (8, OFFSET, False) if rounded else (fmt.bits, fmt.offset, fmt.has_mins)
     group = 32 if rounded else fmt.group
     step = byte_group(group, bits, offset, has_mins, rounded, n_rows, n_vectors, lanes)
@@ -156,18 +180,24 @@ def _multiplier(fmt: formats.Format, rounded: bool, n_rows: int, n_vectors: int,
     return multiply_rounded if rounded else multiply_bytes
 
 
-def _products(name: str, rounded: bool) -> Any:
+@cache
+def _products(name: str, how: str) -> Any:
     """products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end): fill `_SUMS`.
 
     Half of the rows begin at a_row of the matrix a, half at b_row of b, both of n_rows; x: records of n_tokens, of
     which those from `first`, a multiple of LANES, to `end` are taken.
     """
     fmt = formats.get(name)
-    fill, block = _filler(fmt, rounded), ROW // 4 if fmt.is_float else COLUMNS
-    x_bytes = RECORD_BYTES["float_lanes" if fmt.is_float else "byte_lanes"]
+    fill = _filler(fmt, how)
+    if fmt.is_float:
+        form, block = ("bfloat_lanes", ROW // 2) if how == "bfloats" else ("float_lanes", ROW // 4)
+    else:
+        form, block = "byte_lanes", COLUMNS
+    x_bytes = RECORD_BYTES[form]
+    column_bytes = x_bytes // COLUMNS if fmt.is_float else 0  # blocks of bytes begin with a record
     (rows0, n0, _), (rows1, n1, _), (rows2, _, lanes2), (rows3, _, lanes3) = _SHAPES
     least0, least1 = (LANES * (n - 1) if TARGET.n_registers == 32 else 1 << 30 for n in (n0, n1))
-    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, rounded, *shape) for shape in _SHAPES)
+    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in _SHAPES)
 
     @inline
     def products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
@@ -181,7 +211,7 @@ def _products(name: str, rounded: bool) -> Any:
                 rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes
                 fill(scratch, _HALF * half, n_here[half], rows, row_bytes, column, n_columns)
             n, t, sums = min(block, n_columns - column), first, scratch + _SUMS
-            records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + _LINE * (column % COLUMNS)
+            records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
             while t < end:
                 if end - t > least0:
                     for i in range(0, n_taken, rows0):
@@ -223,9 +253,9 @@ def _part_start(n_tokens, part, n_parts):
 def linear(name: str, how: str = "exact") -> Any:
     """x: records in lanes; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`.
 
-    how: "exact", or "rounded" for weights rounded to bytes (rounding.py).
+    how: "exact", "rounded" for weights rounded to bytes (rounding.py), "bfloats" for BF16 with x rounded to such.
     """
-    products = _products(name, how == "rounded")
+    products = _products(name, how)
 
     @inline
     def finish(sums, out, bias, row, n, add):
@@ -264,7 +294,7 @@ def linear(name: str, how: str = "exact") -> Any:
 
 def swiglu(name: str, kind: str, how: str = "exact") -> Any:
     """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
-    products, put = _products(name, how == "rounded"), lanes_writer(kind)
+    products, put = _products(name, how), lanes_writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,

@@ -5,6 +5,7 @@ Reads the mapped file once, at the speed of memory. Threads take chunks of rows 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from .. import formats
@@ -21,6 +22,7 @@ _GATED_ROWS = 32  # the same, of both matrices: a group of the records that come
 _AHEAD = 8192  # bytes to ask for in advance: a page, as the CPU's own prefetching ends with each
 
 
+@cache
 def _row_dot(name: str) -> Any:
     """dot(row, x, n_columns, spare) → the product of the row of weights at an address with the token's records."""
     fmt = formats.get(name)

@@ -2,7 +2,8 @@
 
 Before an operation that needs what others made, the threads meet: each announces how far it has come, and waits
 until all have. They wait by spinning, because that is usually shorter than a system call, and offer the processor
-to others after a while, because the thread waited for may need it.
+to others after a while, because the thread waited for may need it. Who waits asks meanwhile for the weights that it
+will read next, so that memory does not idle while one thread does what cannot be shared.
 """
 
 from __future__ import annotations
@@ -11,27 +12,33 @@ from typing import Any
 
 from ..code import Ref
 from ..layout import LINE, OP_BYTES
-from ..simd import announce, get_i64, inline, invoke, invoke0, pause, watch
+from ..simd import announce, get_i64, inline, invoke, invoke0, pause, prefetch_later, watch
 
 _SPINS = 20000
+_MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
 
 @inline
-def _meet(flags, thread, n_threads, moment, stop, give_way):
-    """Wait until all threads have announced this moment, or `stop` is set."""
+def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
+    """Wait until all threads have announced this moment, or `stop` is set, asking for memory from `ahead` to `end`."""
     announce(flags + LINE * thread, moment)
     spins = 0
     for other in range(n_threads):
         while watch(flags + LINE * other) < moment and watch(stop) == 0:
             spins += 1
+            if ahead < end:
+                prefetch_later(ahead)
+                ahead += LINE
             if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
                 pause()
                 if spins > _SPINS:
                     invoke0(give_way)
+    return ahead
 
 
 def run() -> Any:
-    """One thread's walk. ops: records of (kernel, arguments, whether to meet first).
+    """One thread's walk. ops: records of (kernel, arguments, whether to meet first, the weights of this operation or
+    the next that has any, their size).
 
     counters: two sets of a line for each op and thread, used in turn: while one is in use, each thread clears its
     lines of the other. flags: a line for each thread; moment: an int that grows by at least n_ops + 1 from run to run;
@@ -44,11 +51,16 @@ def run() -> Any:
     ) -> None:  # fmt: skip
         size = n_ops * n_threads * LINE
         used, cleared = counters + turn * size, counters + (1 - turn) * size
+        weights, ahead, end = 0, 0, 0
         for i in range(n_ops):
             op, at = ops + OP_BYTES * i, i * n_threads * LINE
             announce(cleared + at + LINE * thread, 0)
+            if get_i64(op + 24) != weights:
+                weights, own = get_i64(op + 24), get_i64(op + 32) // n_threads
+                ahead = weights + own * thread
+                end = ahead + min(own, _MOST_AHEAD)
             if n_threads > 1 and get_i64(op + 16):
-                _meet(flags, thread, n_threads, moment + i, stop, give_way)
+                ahead = _meet(flags, thread, n_threads, moment + i, stop, give_way, ahead, end)
             if watch(stop):
                 break
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)

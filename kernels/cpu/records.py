@@ -13,6 +13,7 @@ from ..simd import (
     divide,
     first_lanes,
     inline,
+    interleave,
     load_f32,
     maximum,
     narrow_i8,
@@ -26,6 +27,7 @@ from ..simd import (
     splat_i32,
     store,
     store_first,
+    to_bfloat,
     to_f32,
     to_i32,
     transpose,
@@ -33,6 +35,7 @@ from ..simd import (
 
 _BYTES, _FLOATS = RECORD_BYTES["bytes"], RECORD_BYTES["floats"]
 _BYTE_LANES, _FLOAT_LANES = RECORD_BYTES["byte_lanes"], RECORD_BYTES["float_lanes"]
+_BFLOAT_LANES = RECORD_BYTES["bfloat_lanes"]
 
 
 # --- one token at a time -------------------------------------------------------------------------
@@ -89,6 +92,13 @@ def _put_float_lane(out, t, column, low, high, n_columns, n_tokens):
 
 
 @inline
+def _put_bfloat_lane(out, t, column, low, high, n_columns, n_tokens):
+    at = _lane(out, t, column, n_tokens, _BFLOAT_LANES) + 2 * LANES * (column % COLUMNS)
+    scatter(at, to_bfloat(first_lanes(low, n_columns - column, 0.0)))
+    scatter(at + 32 * LANES, to_bfloat(first_lanes(high, n_columns - column - 16, 0.0)))
+
+
+@inline
 def _put_byte_lane(out, t, column, low, high, n_columns, n_tokens):
     at, g = _lane(out, t, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
     d, low, high = _quantise(low, high, n_columns - column)
@@ -109,8 +119,10 @@ def writer(kind: str) -> Any:
         "plain": _put_row,
         "bytes": _put_bytes,
         "floats": _put_floats,
+        "bfloats": _put_floats,
         "byte_lanes": _put_byte_lane,
         "float_lanes": _put_float_lane,
+        "bfloat_lanes": _put_bfloat_lane,
     }[kind]
 
 
@@ -132,6 +144,14 @@ def _put_all_float_lanes(out, first, column, values, n_columns, n_tokens):
     at = _lane(out, first, column, n_tokens, _FLOAT_LANES) + 4 * LANES * (column % COLUMNS)
     for i in range(32):
         store(at + 4 * LANES * i, load_f32(values + 4 * LANES * i))
+
+
+@inline
+def _put_all_bfloat_lanes(out, first, column, values, n_columns, n_tokens):
+    at = _lane(out, first, column, n_tokens, _BFLOAT_LANES) + 2 * LANES * (column % COLUMNS)
+    for i in range(0, 32, 2):
+        even, odd = to_bfloat(load_f32(values + 4 * LANES * i)), to_bfloat(load_f32(values + 4 * LANES * (i + 1)))
+        store(at + 2 * LANES * i, interleave(even, odd))
 
 
 @inline
@@ -161,4 +181,9 @@ def lanes_writer(kind: str) -> Any:
     values: f32[32 columns][16 tokens], which may be overwritten; zeros for columns beyond n_columns. kind: "plain" or
     a form of lanes.
     """
-    return {"plain": _put_rows, "byte_lanes": _put_all_byte_lanes, "float_lanes": _put_all_float_lanes}[kind]
+    return {
+        "plain": _put_rows,
+        "byte_lanes": _put_all_byte_lanes,
+        "float_lanes": _put_all_float_lanes,
+        "bfloat_lanes": _put_all_bfloat_lanes,
+    }[kind]
