@@ -115,8 +115,18 @@ def test_batching_changes_nothing(tmp_path: Path) -> None:
     np.testing.assert_allclose(singles, whole, atol=TOLERANCE)
     small, _ = make(tmp_path, types="F32", n_ubatch=7)
     np.testing.assert_allclose(run(small, TOKENS), whole, atol=TOLERANCE)
-    np.testing.assert_array_equal(run(engine, TOKENS, 3), whole[-3:])
+    np.testing.assert_allclose(run(engine, TOKENS, 3), whole[-3:], atol=TOLERANCE)
     assert run(engine, TOKENS, 0).shape == (0, engine.n_vocab)
+
+
+def test_few_tokens_are_bit_for_bit_those_of_one_by_one(tmp_path: Path) -> None:
+    # what is guessed and then verified in one batch must be what would have come without
+    for types in ("Q4_K", "Q4_1", "Q8_0", "F16"):
+        engine, _ = make(tmp_path, types=types)
+        one_by_one, together = engine.new_sequence(), engine.new_sequence()
+        for n in (1, 4, 2, 3):
+            singles = [engine.step([Chunk(one_by_one, [t])])[0] for t in TOKENS[:n]]
+            np.testing.assert_array_equal(engine.step([Chunk(together, TOKENS[:n], n)]), singles)
 
 
 def test_threads_change_nothing(tmp_path: Path) -> None:

@@ -45,13 +45,14 @@ BFLOATS = ["matmul.linear:BF16:bfloats", "matmul.swiglu:BF16:bfloat_lanes:bfloat
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
     products = [
-        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matvec.linear", "matmul.linear", "rows.embed")
+        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.linear", "rows.embed")
     ]
+    products += [f"matvec.linear:{fmt}:{n}" for fmt in sorted(FORMATS) for n in (1, 3)]
     if library.isa.dots_bytes:  # where it pays; elsewhere no plan asks for it
         products += [f"matmul.linear:{fmt}:rounded" for fmt in sorted(ROUNDED)]
         products += ["matmul.swiglu:Q4_K:byte_lanes:rounded"]
     for fmt, kind in GATES:
-        products += [f"matvec.swiglu:{fmt}:{kind}"]
+        products += [f"matvec.swiglu:{fmt}:{n}:{kind}" for n in (1, 3)]
         products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
     products += BFLOATS if library.isa.dots_bfloats else []
     others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in FORMS]
@@ -147,12 +148,13 @@ def test_products(library: Library, fmt: str) -> None:
                 "weights": raw, "row_bytes": raw.shape[1], "n_rows": 53, "n_columns": columns, "bias": bias, "add": 1,
                 "scratch": np.zeros(SCRATCH, np.uint8),
             }  # fmt: skip
-            for module in ("matvec", "matmul")[n_tokens > 1 :]:
+            for module in ("matvec", "matmul")[n_tokens > 3 :]:
                 form = record_form(fmt, module == "matmul")
                 out, records = start.copy(), pack(library, form, x)
                 if module == "matmul":
                     arguments["n_tokens"] = count(n_tokens)
-                library.get(f"{module}.linear:{fmt}")(out=out, x=records, **arguments)
+                kernel = f"matmul.linear:{fmt}" if module == "matmul" else f"matvec.linear:{fmt}:{n_tokens}"
+                library.get(kernel)(out=out, x=records, **arguments)
                 seen = packed_values(form, records, n_tokens, columns)
                 wanted = start + bias + seen @ values.T.astype(np.float64)
                 size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
@@ -172,7 +174,7 @@ def test_gated_products(library: Library, fmt: str, kind: str) -> None:
     rng = np.random.default_rng(8)
     for rows in (256, 72, 48):
         (gate, gates), (up, ups) = matrix(fmt, rows, 512, 1), matrix(fmt, rows, 512, 2)
-        for n_tokens in (1, 9, 150):
+        for n_tokens in (1, 3, 9, 150):
             x = rng.normal(size=(n_tokens, 512)).astype(np.float32)
             arguments = {
                 "gate": gate, "up": up, "row_bytes": gate.shape[1], "n_rows": rows, "n_columns": 512,
@@ -181,17 +183,17 @@ def test_gated_products(library: Library, fmt: str, kind: str) -> None:
             kernels = [f"matmul.swiglu:{fmt}:{kind[:-1]}_lanes", f"matmul.swiglu:{fmt}:plain"]
             if fmt == "Q4_K" and library.isa.dots_bytes:
                 kernels.append(f"matmul.swiglu:{fmt}:byte_lanes:rounded")
-            if n_tokens == 1:
-                kernels = [f"matvec.swiglu:{fmt}:{kind}"]
+            if n_tokens <= 3:
+                kernels = [f"matvec.swiglu:{fmt}:{n_tokens}:{kind}"]
             for kernel in kernels:
-                records = pack(library, record_form(fmt, n_tokens > 1), x)
-                seen = packed_values(record_form(fmt, n_tokens > 1), records, n_tokens, 512)
+                records = pack(library, record_form(fmt, n_tokens > 3), x)
+                seen = packed_values(record_form(fmt, n_tokens > 3), records, n_tokens, 512)
                 a, b = seen @ gates.T.astype(np.float64), seen @ ups.T.astype(np.float64)
                 with np.errstate(over="ignore"):
                     wanted = a / (1 + np.exp(-a)) * b
-                if n_tokens > 1:
+                if n_tokens > 3:
                     arguments["n_tokens"] = count(n_tokens)
-                form = kernel.split(":")[2]
+                form = kernel.split(":")[2 + (n_tokens <= 3)]
                 if form == "plain":
                     got = out = np.full((n_tokens, rows), np.nan, np.float32)
                 else:
@@ -260,7 +262,7 @@ def test_extreme_bytes_do_not_overflow(library: Library) -> None:
         for sign in (1, -1):
             x = np.full((1, 256), sign, np.float32)
             out = np.zeros((1, 16), np.float32)
-            library.get("matvec.linear:Q8_0")(
+            library.get("matvec.linear:Q8_0:1")(
                 weights=raw, row_bytes=272, n_rows=16, n_columns=256, x=pack(library, "bytes", x), out=out, bias=0,
                 add=0, scratch=np.zeros(SCRATCH, np.uint8),
             )  # fmt: skip

@@ -10,7 +10,7 @@ from ..kernels.code import Library, address
 from ..kernels.layout import PAGE
 from ..kernels.team import Program, Team
 from . import Batch
-from .plan import FEW, MANY, Inputs, Plan, Step
+from .plan import FEW, Inputs, Plan, Step, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 _FEW_TOKENS = 16  # a pass over so few is short, so not to be interrupted; and attention cuts their context into spans
@@ -38,8 +38,7 @@ class CpuBackend:
     def run(self, batch: Batch) -> np.ndarray:
         """Run one batch of at most n_ubatch tokens; gives logits f32[batch.n_logits, n_vocab]."""
         self._fill(batch)
-        n_tokens = 1 if batch.n_tokens == 1 else FEW if batch.n_tokens <= FEW else MANY
-        key = (n_tokens, min(batch.n_logits, 2), bool(self._inputs.n_splits[0]))
+        key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
             self._programs[key] = self._program(self._plan.steps(*key))
         self._team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)

@@ -24,8 +24,9 @@ from ..kernels.layout import (
 from ..loader import Tensor
 from . import fusion
 
-#: Sizes of batches that differ in their kernels. With many tokens it pays to round weights to bytes first.
-FEW, MANY = 47, 1 << 30
+#: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
+#: one by one; up to FEW; and more, with which it pays to round weights to bytes first.
+ROWWISE, FEW, MANY = 4, 47, 1 << 30
 #: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
 Angles = dict[int, tuple[np.ndarray, np.ndarray]]
 
@@ -40,6 +41,11 @@ class Step(NamedTuple):
     kernel: str
     arguments: dict[str, Any]
     meet: bool
+
+
+def size_of(n_tokens: int) -> int:
+    """The size of batch that n_tokens are."""
+    return n_tokens if n_tokens <= ROWWISE else FEW if n_tokens <= FEW else MANY
 
 
 class Inputs:
@@ -74,11 +80,12 @@ class Plan:
 
     def kernels(self) -> list[str]:
         """Names of all kernels that any batch may need."""
-        variants = [(1, 1, True), (FEW, 1, True), (FEW, 2, True), (MANY, 1, False)]
+        sizes = range(1, ROWWISE + 1)
+        variants = [*((n, n, True) for n in sizes), (FEW, 1, True), (FEW, FEW, True), (MANY, 1, False)]
         return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
 
     def steps(self, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
-        """The steps for batches of one token, up to FEW, or up to MANY; for 0, 1, or more (2) tokens with logits.
+        """The steps for batches of a size (see FEW), and of tokens with logits, which may be none.
 
         split: whether the attention of some tokens is cut into spans.
         """
@@ -256,23 +263,25 @@ class _Writer:
             "row_bytes": _row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
             "out": out, "scratch": self._in.scratch, **own,
         }  # fmt: skip
-        module, how = "matvec", ""
-        if not self._is_one(x):
-            module, arguments["n_tokens"] = "matmul", self._count(x)
+        n = self._size(x)
+        module, how = "matvec", f":{n}"
+        if n > ROWWISE:
+            module, how, arguments["n_tokens"] = "matmul", "", self._count(x)
             if self._plan.isa.dots_bfloats and weight.type == "BF16":
                 how = ":bfloats"
-            elif self._n_tokens == MANY and self._plan.isa.dots_bytes and weight.type in ROUNDED and not x.picked:
+            elif n == MANY and self._plan.isa.dots_bytes and weight.type in ROUNDED:
                 how = ":rounded"
-        self._step(f"{module}.{name}:{weight.type}{kind}{how}", [records], [out], **arguments)
+        suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
+        self._step(f"{module}.{name}:{weight.type}{suffix}", [records], [out], **arguments)
 
-    def _is_one(self, value: Value) -> bool:
-        """Whether a value has one token in this variant."""
-        return (self._n_logits if value.picked else self._n_tokens) == 1
+    def _size(self, value: Value) -> int:
+        """How many tokens a value has in this variant: a number up to ROWWISE, or FEW or MANY."""
+        return self._n_logits if value.picked else self._n_tokens
 
     def _kind(self, value: Value, form: str = "") -> str:
         """The kind of rows that a value's form, or another, is in this variant."""
         form = form or self._plan.form(value)
-        return form if form == "plain" or self._is_one(value) else f"{form[:-1]}_lanes"
+        return form if form == "plain" or self._size(value) <= ROWWISE else f"{form[:-1]}_lanes"
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""

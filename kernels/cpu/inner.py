@@ -33,7 +33,7 @@ def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.
     return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
 
 
-# --- one token: a row of weights along its records ---------------------------------------------------
+# --- a few tokens: a row of weights along their records ----------------------------------------------
 
 
 def _sums_of_16(b: ir.IRBuilder, dots: list[ir.Value]) -> ir.Value:
@@ -52,48 +52,89 @@ def _sums_of_16(b: ir.IRBuilder, dots: list[ir.Value]) -> ir.Value:
     return pairs(pairs(dots[0], dots[1], 1), pairs(dots[2], dots[3], 1), 2)
 
 
-def dot_record(bits: int) -> Any:
-    """dot(acc, q, scales, least, record) → acc, onto whose lanes the product of 256 columns is added.
+def dot_record(bits: int, n_tokens: int) -> Any:
+    """dot(acc, q, scales, least, records) → acc: n_tokens of f32x16, onto whose lanes 256 columns' products go.
 
-    q: four vectors of 64 bytes; scales, least: f32x16 in woven order; record: address of a record of bytes.
+    q: four vectors of 64 bytes; scales, least: f32x16 in woven order; records: of bytes, one token's after another's.
     """
+    size = RECORD_BYTES["bytes"]
 
     @intrinsic
-    def dot(context, acc, q, scales, least, record):
+    def dot(context, acc, q, scales, least, records):
         def codegen(context, b, sig, args):
-            acc, q, scales, least, record = args
-            zero = constant(I32, [0] * 16)
-            dots = [
-                dot4(b, zero, b.extract_value(q, j), loaded(b, record, i8x64.llvm, 64 * j), bits) for j in range(4)
-            ]
-            sums = b.sitofp(_sums_of_16(b, dots), f32x16.llvm)
-            acc = _multiply_add(b, sums, b.fmul(scales, loaded(b, record, f32x16.llvm, D)), acc)
-            return _multiply_add(b, b.fneg(least), loaded(b, record, f32x16.llvm, SUMS), acc)
+            acc, q, scales, least, records = args
+            zero, least = constant(I32, [0] * 16), b.fneg(least)
+            for t in range(n_tokens):
+                a = [loaded(b, records, i8x64.llvm, size * t + 64 * j) for j in range(4)]
+                dots = [dot4(b, zero, b.extract_value(q, j), a[j], bits) for j in range(4)]
+                sums = b.sitofp(_sums_of_16(b, dots), f32x16.llvm)
+                d, own = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
+                value = _multiply_add(b, sums, b.fmul(scales, d), b.extract_value(acc, t))
+                acc = b.insert_value(acc, _multiply_add(b, least, own, value), t)
+            return acc
 
-        return acc(acc, q, scales, least, record), codegen
+        return acc(acc, q, scales, least, records), codegen
 
     return dot
 
 
-def dot_piece(bits: int, place: int) -> Any:
+def dot_piece(bits: int, place: int, n_tokens: int) -> Any:
     """The same for the 64 columns at `place` (0 to 3) of a record; scales, least: on lanes 0 to 3, zeros beyond."""
+    size = RECORD_BYTES["bytes"]
 
     @intrinsic
-    def dot(context, acc, q, scales, least, record):
+    def dot(context, acc, q, scales, least, records):
         def codegen(context, b, sig, args):
-            acc, q, scales, least, record = args
-            a = loaded(b, record, i8x64.llvm, 64 * place)
-            dots = b.sitofp(dot4(b, constant(I32, [0] * 16), b.extract_value(q, 0), a, bits), f32x16.llvm)
-            d, sums = loaded(b, record, f32x16.llvm, D), loaded(b, record, f32x16.llvm, SUMS)
-            scale = shuffled(b, scales, None, [i // 4 for i in range(16)])
-            d = shuffled(b, d, None, [i // 4 * 4 + place for i in range(16)])
-            acc = _multiply_add(b, dots, b.fmul(scale, d), acc)
-            own = shuffled(b, sums, None, [4 * i + place if i < 4 else i for i in range(16)])
-            return _multiply_add(b, b.fneg(least), own, acc)
+            acc, q, scales, least, records = args
+            scale, least = shuffled(b, scales, None, [i // 4 for i in range(16)]), b.fneg(least)
+            for t in range(n_tokens):
+                a = loaded(b, records, i8x64.llvm, size * t + 64 * place)
+                dots = b.sitofp(dot4(b, constant(I32, [0] * 16), b.extract_value(q, 0), a, bits), f32x16.llvm)
+                d, sums = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
+                d = shuffled(b, d, None, [i // 4 * 4 + place for i in range(16)])
+                own = shuffled(b, sums, None, [4 * i + place if i < 4 else i for i in range(16)])
+                value = _multiply_add(b, dots, b.fmul(scale, d), b.extract_value(acc, t))
+                acc = b.insert_value(acc, _multiply_add(b, least, own, value), t)
+            return acc
 
-        return acc(acc, q, scales, least, record), codegen
+        return acc(acc, q, scales, least, records), codegen
 
     return dot
+
+
+def dot_floats(n_tokens: int) -> Any:
+    """dot(acc, w, records) → acc: the same for 16 columns w[f32x16] of floats; records: of floats."""
+    size = RECORD_BYTES["floats"]
+
+    @intrinsic
+    def dot(context, acc, w, records):
+        def codegen(context, b, sig, args):
+            acc, w, records = args
+            for t in range(n_tokens):
+                x = loaded(b, records, f32x16.llvm, size * t)
+                acc = b.insert_value(acc, _multiply_add(b, w, x, b.extract_value(acc, t)), t)
+            return acc
+
+        return acc(acc, w, records), codegen
+
+    return dot
+
+
+def store_totals(n_tokens: int, stride: int) -> Any:
+    """store_totals(address, acc): the sum of each token's lanes, f32, `stride` bytes apart."""
+
+    @intrinsic
+    def store(context, address, acc):
+        def codegen(context, b, sig, args):
+            for t in range(n_tokens):
+                total = call(b, "llvm.vector.reduce.fadd.v16f32", F32, [F32(-0.0), b.extract_value(args[1], t)])
+                total.fastmath.add("reassoc")
+                stored(b, args[0], total, stride * t)
+            return context.get_dummy_value()
+
+        return types.void(address, acc), codegen
+
+    return store
 
 
 def dequantise(offset: int) -> Any:

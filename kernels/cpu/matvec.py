@@ -1,6 +1,7 @@
-"""Matrix times vector: out[row] = Σ weights[row][column]·x[column], for weights in any format and one token.
+"""Matrix times a few tokens: out[token][row] = Σ weights[row][column]·x[token][column], for weights in any format.
 
-Reads the mapped file once, at the speed of memory. Threads take chunks of rows off shared counters.
+Reads the mapped file once, at the speed of memory: each unit of weights is unpacked in registers and laid along the
+records of all tokens. Threads take chunks of rows off shared counters.
 """
 
 from __future__ import annotations
@@ -10,95 +11,101 @@ from typing import Any
 
 from .. import formats
 from ..layout import COLUMNS, RECORD_BYTES, SCRATCH
-from ..simd import fma, get_f32, inline, load_f32, prefetch, put_f32, reduce_add, splat_f32
+from ..simd import get_f32, inline, load_f32, prefetch, put_f32
 from .activations import silu
-from .inner import dot_piece, dot_record
+from .inner import dot_floats, dot_piece, dot_record, store_totals, zeros
 from .records import writer
 from .share import claim
 from .units import least, unit_at
 
 _LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time
 _GATED_ROWS = 32  # the same, of both matrices: a group of the records that come out
-_AHEAD = 8192  # bytes to ask for in advance: a page, as the CPU's own prefetching ends with each
+_AHEAD = 8192  # bytes to ask for in advance: two pages, as the CPU's own prefetching ends with each
+_SUMS = 1024  # in a thread's scratch: f32[token][_GATED_ROWS], twice; before them a partial unit
+_STRIDE = 4 * _GATED_ROWS
 
 
 @cache
-def _row_dot(name: str) -> Any:
-    """dot(row, x, n_columns, spare) → the product of the row of weights at an address with the token's records."""
+def _row_dot(name: str, n_tokens: int) -> Any:
+    """dot(sums, row, x, n_columns, spare): the product of the row at an address with each token's records, to `sums`.
+
+    sums: of the first token's f32, the next one's _STRIDE bytes on.
+    """
     fmt = formats.get(name)
-    return _float_dot(fmt) if fmt.is_float else _byte_dot(fmt)
+    return _float_dot(fmt, n_tokens) if fmt.is_float else _byte_dot(fmt, n_tokens)
 
 
-def _float_dot(fmt: formats.Format) -> Any:
+def _float_dot(fmt: formats.Format, n_tokens: int) -> Any:
     unpack, unit, n_bytes, address_of = fmt.unpack, fmt.columns, fmt.n_bytes, unit_at(fmt, fmt.columns)
+    none, dot, save = zeros(n_tokens), dot_floats(n_tokens), store_totals(n_tokens, _STRIDE)
+    size = RECORD_BYTES["floats"] * n_tokens
 
     @inline
-    def row_dot(row, x, n_columns, spare):
-        acc, other = splat_f32(0.0), splat_f32(0.0)
-        whole = n_columns // 64 * 64
-        for column in range(0, whole, 64):  # records of floats lie side by side
-            at, value = row + column // unit * n_bytes, x + 4 * column
+    def row_dot(sums, row, x, n_columns, spare):
+        acc, whole = none(), n_columns // 64 * 64
+        for column in range(0, whole, 64):
+            at, record = row + column // unit * n_bytes, x + column // COLUMNS * size + 4 * (column % COLUMNS)
             for line in range(0, 4 * n_bytes, 64):
                 prefetch(at + line + _AHEAD)
-            acc, other = fma(unpack(at), load_f32(value), acc), fma(unpack(at + n_bytes), load_f32(value + 64), other)
-            acc = fma(unpack(at + 2 * n_bytes), load_f32(value + 128), acc)
-            other = fma(unpack(at + 3 * n_bytes), load_f32(value + 192), other)
+            for i in range(4):
+                acc = dot(acc, unpack(at + i * n_bytes), record + 64 * i)
         for column in range(whole, n_columns, unit):
-            acc = fma(unpack(address_of(spare, row, column, n_columns)), load_f32(x + 4 * column), acc)
-        return reduce_add(acc + other)
+            record = x + column // COLUMNS * size + 4 * (column % COLUMNS)
+            acc = dot(acc, unpack(address_of(spare, row, column, n_columns)), record)
+        save(sums, acc)
 
     return row_dot
 
 
-def _byte_dot(fmt: formats.Format) -> Any:
-    unpack, n_bytes, x_bytes = fmt.unpack, fmt.n_bytes, RECORD_BYTES["bytes"]
-    dot, least_of, tail = dot_record(fmt.bits), least(fmt), _tail_dot(fmt)
+def _byte_dot(fmt: formats.Format, n_tokens: int) -> Any:
+    unpack, n_bytes, x_bytes = fmt.unpack, fmt.n_bytes, RECORD_BYTES["bytes"] * n_tokens
+    dot, least_of, tail = dot_record(fmt.bits, n_tokens), least(fmt), _tail_dot(fmt, n_tokens)
+    none, save = zeros(n_tokens), store_totals(n_tokens, _STRIDE)
 
     @inline
-    def row_dot(row, x, n_columns, spare):
-        address, record, acc = row, x, splat_f32(0.0)
+    def row_dot(sums, row, x, n_columns, spare):
+        address, records, acc = row, x, none()
         for _ in range(n_columns // COLUMNS):
             for line in range(0, n_bytes, 64):
                 prefetch(address + line + _AHEAD)
             q, scales, mins = unpack(address)
-            acc = dot(acc, q, scales, least_of(scales, mins), record)
-            address, record = address + n_bytes, record + x_bytes
-        return reduce_add(tail(acc, row, record, n_columns, spare))
+            acc = dot(acc, q, scales, least_of(scales, mins), records)
+            address, records = address + n_bytes, records + x_bytes
+        save(sums, tail(acc, row, records, n_columns, spare))
 
     return row_dot
 
 
-def _tail_dot(fmt: formats.Format) -> Any:
-    """tail(acc, row, record, n_columns, spare) → acc with the columns after the last whole unit, in pieces of 64."""
+def _tail_dot(fmt: formats.Format, n_tokens: int) -> Any:
+    """tail(acc, row, records, n_columns, spare) → acc with the columns after the last whole unit, in pieces of 64."""
     if fmt.piece is None:
-        return inline(lambda acc, row, record, n_columns, spare: acc)
+        return inline(lambda acc, row, records, n_columns, spare: acc)
     piece, least_of, address_of = fmt.piece, least(fmt), unit_at(fmt, 64)
-    dots = [dot_piece(fmt.bits, place) for place in range(4)]
-    first_dot, second_dot, third_dot, fourth_dot = dots
+    first_dot, second_dot, third_dot, fourth_dot = (dot_piece(fmt.bits, place, n_tokens) for place in range(4))
 
     @inline
-    def tail(acc, row, record, n_columns, spare):
+    def tail(acc, row, records, n_columns, spare):
         column = n_columns // COLUMNS * COLUMNS
         if column < n_columns:
             q, scales, mins = piece(address_of(spare, row, column, n_columns))
-            acc = first_dot(acc, q, scales, least_of(scales, mins), record)
+            acc = first_dot(acc, q, scales, least_of(scales, mins), records)
         if column + 64 < n_columns:
             q, scales, mins = piece(address_of(spare, row, column + 64, n_columns))
-            acc = second_dot(acc, q, scales, least_of(scales, mins), record)
+            acc = second_dot(acc, q, scales, least_of(scales, mins), records)
         if column + 128 < n_columns:
             q, scales, mins = piece(address_of(spare, row, column + 128, n_columns))
-            acc = third_dot(acc, q, scales, least_of(scales, mins), record)
+            acc = third_dot(acc, q, scales, least_of(scales, mins), records)
         if column + 192 < n_columns:
             q, scales, mins = piece(address_of(spare, row, column + 192, n_columns))
-            acc = fourth_dot(acc, q, scales, least_of(scales, mins), record)
+            acc = fourth_dot(acc, q, scales, least_of(scales, mins), records)
         return acc
 
     return tail
 
 
-def linear(name: str) -> Any:
-    """x: one token's records; out: f32[n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`."""
-    row_dot = _row_dot(name)
+def linear(name: str, n_tokens: int) -> Any:
+    """x: n_tokens' records; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`."""
+    row_dot = _row_dot(name, n_tokens)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -111,39 +118,43 @@ def linear(name: str) -> Any:
             if first >= n_rows:
                 break
             for row in range(first, min(first + chunk, n_rows)):
-                value = row_dot(weights + row * row_bytes, x, n_columns, spare)
-                if bias:
-                    value += get_f32(bias + 4 * row)
-                if add:
-                    value += get_f32(out + 4 * row)
-                put_f32(out + 4 * row, value)
+                row_dot(spare + _SUMS, weights + row * row_bytes, x, n_columns, spare)
+                for t in range(n_tokens):
+                    value, to = get_f32(spare + _SUMS + _STRIDE * t), out + 4 * (t * n_rows + row)
+                    if bias:
+                        value += get_f32(bias + 4 * row)
+                    if add:
+                        value += get_f32(to)
+                    put_f32(to, value)
 
     return body
 
 
-def swiglu(name: str, kind: str) -> Any:
-    """out = silu(gate·x)·(up·x) (Shazeer 2020), as a row of a kind (records.py); gate, up: weights of one shape."""
-    row_dot, put = _row_dot(name), writer(kind)
+def swiglu(name: str, n_tokens: int, kind: str) -> Any:
+    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
+    row_dot, put = _row_dot(name, n_tokens), writer(kind)
 
     @inline
     def products(weights, row_bytes, first, n_rows, x, n_columns, sums, spare):
         for i in range(_GATED_ROWS):
             row = min(first + i, n_rows - 1)
-            put_f32(sums + 4 * i, row_dot(weights + row * row_bytes, x, n_columns, spare))
+            row_dot(sums + 4 * i, weights + row * row_bytes, x, n_columns, spare)
 
     def body(
         thread: int, n_threads: int, counter: int,
         gate: int, up: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, scratch: int,
     ) -> None:  # fmt: skip
         spare = scratch + thread * SCRATCH
-        a, b = spare + 1024, spare + 1024 + 4 * _GATED_ROWS
+        gates, ups = spare + _SUMS, spare + _SUMS + _STRIDE * n_tokens
         while True:
             first = claim(counter, thread, n_threads, (n_rows + _GATED_ROWS - 1) // _GATED_ROWS) * _GATED_ROWS
             if first >= n_rows:
                 break
-            products(gate, row_bytes, first, n_rows, x, n_columns, a, spare)
-            products(up, row_bytes, first, n_rows, x, n_columns, b, spare)
-            low, high = silu(load_f32(a)) * load_f32(b), silu(load_f32(a + 64)) * load_f32(b + 64)
-            put(out, 0, first, low, high, n_rows, 1)
+            products(gate, row_bytes, first, n_rows, x, n_columns, gates, spare)
+            products(up, row_bytes, first, n_rows, x, n_columns, ups, spare)
+            for t in range(n_tokens):
+                a, b = gates + _STRIDE * t, ups + _STRIDE * t
+                low, high = silu(load_f32(a)) * load_f32(b), silu(load_f32(a + 64)) * load_f32(b + 64)
+                put(out, t, first, low, high, n_rows, n_tokens)
 
     return body
