@@ -1,10 +1,12 @@
 """Chat templates, against what transformers renders."""
 
 import json
+import threading
 from datetime import datetime
 
 import pytest
 
+from gguf_runtime.chat import meter
 from gguf_runtime.chat.template import ChatError, ChatTemplate
 from tests.paths import SHARED, needs
 
@@ -101,3 +103,113 @@ def test_a_template_that_is_not_jinja(source):
 def test_the_sandbox_holds(source):
     with pytest.raises(ChatError):
         render(source)
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}"
+BIG = "{% set ns = namespace(x='ab') %}{% for i in range(20) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"  # 2 MB
+GROW = "{% set ns = namespace(x=X) %}{% for i in range(99) %}{% set ns.x = Y %}{% endfor %}"
+HOSTILE = {
+    "range": "{{ range(10**9) | list }}",
+    "nested loops": LOOP + "{% endfor %}{% endfor %}",
+    "nested loops with output": LOOP + "{{ a }}{% endfor %}{% endfor %}",
+    "recursive loop": "{% for a in range(99999) recursive %}{{ loop(range(99999)) }}{% endfor %}",
+    "macro": "{% macro m(n) %}{{ m(n - 1) }}{{ m(n - 1) }}{% endmacro %}{{ m(900) }}",
+    "two calls at each depth": "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(90) }}",
+    "chain of maps": "{% set ns = namespace(x=range(99999)) %}{% for i in range(9999) %}"
+    "{% set ns.x = ns.x | map('abs') %}{% endfor %}{{ ns.x | list | length }}",
+    "multiplied text": "{{ 'x' * 10**10 }}",
+    "multiplied list": "{{ [1] * 10**10 }}",
+    "multiplied number": GROW.replace("X", "2").replace("Y", "ns.x * ns.x"),
+    "power": "{{ 10 ** (10 ** 10) }}",
+    "power of a variable": "{% set x = 10 %}{{ x ** (x ** x) }}",
+    "long division": "{{ ('f' * 10**6) | int(base=16) // 3 }}",
+    "doubled by ~": GROW.replace("X", "'x'").replace("Y", "ns.x ~ ns.x"),
+    "doubled by +": GROW.replace("X", "'x'").replace("Y", "ns.x + ns.x"),
+    "doubled by replace": GROW.replace("X", "'x'").replace("Y", "ns.x.replace('x', 'xx')"),
+    "doubled by the filter replace": GROW.replace("X", "'x'").replace("Y", "ns.x | replace('x', 'xx')"),
+    "doubled by join": GROW.replace("X", "'xx'").replace("Y", "ns.x.join(ns.x)"),
+    "doubled by the filter join": GROW.replace("X", "'xx'").replace("Y", "ns.x | join(ns.x)"),
+    "doubled by format": GROW.replace("X", "'x'").replace("Y", "'{0}{0}'.format(ns.x)"),
+    "doubled by %": GROW.replace("X", "'x'").replace("Y", "'%s%s' % (ns.x, ns.x)"),
+    "doubled by a block": GROW.replace("X", "'x'").replace(
+        "{% set ns.x = Y %}", "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}"
+    ),
+    "nested lists": GROW.replace("X", "[]").replace("Y", "[ns.x, ns.x]") + "{{ ns.x }}",
+    "nested dicts": GROW.replace("X", "{}").replace("Y", "{1: ns.x, 2: ns.x}") + "{{ ns.x | tojson }}",
+    "nested views": GROW.replace("X", "{}").replace("Y", "{1: [ns.x.values(), ns.x.values()]}") + "{{ ns.x }}",
+    "nested tuples as keys": GROW.replace("X", "()").replace("Y", "(ns.x, ns.x)") + "{{ ns.x in {1: 2} }}",
+    "sum of lists": "{{ ([[1]] * 99999) | sum(start=[]) | length }}",
+    "many large texts": BIG + "{% for i in range(99999) %}{% set y = ns.x ~ i %}{% endfor %}",
+    "large output": BIG + "{% for i in range(99999) %}{{ ns.x }}{% endfor %}",
+    "width of %": "{{ '%9999999999d' % 1 }}",
+    "width of % as a value": "{{ '%*d' % (10**9, 1) }}",
+    "width of format": "{{ '{:9999999999}'.format(1) }}",
+    "width of format as a value": "{{ '{:{}}'.format(1, 10**9) }}",
+    "width of the filter format": "{{ '%9999999999d' | format(1) }}",
+    "ljust": "{{ 'x'.ljust(10**10) }}",
+    "zfill": "{{ 'x'.zfill(10**10) }}",
+    "expandtabs": "{{ '\t'.expandtabs(10**10) }}",
+    "to_bytes": "{{ (1).to_bytes(10**10, 'big') }}",
+    "indent": "{{ 'x' | indent(10**10, true) }}",
+    "indent by a text": BIG + "{{ ('\n' * 10**6) | indent(ns.x) }}",
+    "indent of JSON": "{{ [[1]] | tojson(indent=10**9) }}",
+    "batch": "{{ [1] | batch(10**10, 0) | list }}",
+    "center": "{{ 'x' | center(10**10) }}",
+    "lipsum": "{{ lipsum(n=10**7) }}",
+    "striptags": BIG + "{{ ns.x | replace('a', '<') | striptags }}",
+    "a long template": "{{ x }}" * 99999,
+    "a deep template": "{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}",
+    "a deep block": "{% if true %}" * 999 + "{% endif %}" * 999,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_templates_end(monkeypatch, name):
+    monkeypatch.setattr(meter, "_SECONDS", 0.3)
+    errors = []
+
+    def run():  # off the main thread, where no signal could help
+        try:
+            render(HOSTILE[name])
+        except ChatError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and len(errors) == 1
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("{{ 'a' ~ 1 ~ none ~ [x] }}", "a1None['<']"),
+        ("{{ x ~ ('<' | safe) }}{{ ('<' | safe).join(['a', 'b']) }}", "<<a<b"),
+        ("{{ [{'a': 1}, {'a': 2}] | map(attribute='a') | join('+') }}{{ [{'a': 1}] | join(attribute='a') }}", "1+21"),
+        ("{{ [{'a': 1}, {'a': 2}] | sum(attribute='a') }}{{ [1, 2.5] | sum(start=1) }}", "34.5"),
+        ("{{ 'aaa'.replace('a', 'b', 2) }}{{ 'aaa' | replace('a', 'b', 1) }}", "bbabaa"),
+        ("{{ '%05d|%s' % (7, x) }}{{ '{:>3}{}'.format(1, x) }}{{ '%s in 2024' | format(x) }}", "00007|<  1<< in 2024"),
+        ("{{ 'a\nb' | indent(2) }}{{ 'x' * 3 }}{{ 2 ** 10 }}{{ [1] + [2] }}{{ -7 // 2 }}", "a\n  bxxx1024[1, 2]-4"),
+        ("{% for a, b in {'k': 1}.items() %}{{ a, b }}{{ loop.last }}{{ loop.length }}{% endfor %}", "('k', 1)True1"),
+        ("{% for i in [[1, [2]], [3]] recursive %}{{ loop(i) if i is iterable else i }}{% endfor %}", "123"),
+        ("{% for i in nothing %}{% else %}empty{% endfor %}", "empty"),
+        ("{% set a, b = 1, [x] %}{{ (a, b)[1][0] }}{{ messages[::-1] | length }}", "<1"),
+        ("{% set x %}{{ x }}!{% endset %}{% macro m(y) %}[{{ y }}{{ caller() }}]{% endmacro %}"
+         "{% call m(1) %}c{% endcall %}", "[1c]"),
+    ],
+)  # fmt: skip
+def test_limits_leave_results_as_they_are(source, expected):
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    assert plain.from_string(source).render(messages=USER, x="<") == expected
+    assert render(source, x="<") == expected
+
+
+def test_a_long_conversation_is_within_the_limits():
+    messages = [{"role": "user", "content": "word " * 2000}, {"role": "assistant", "content": "ok"}] * 500
+    source = (
+        "{% set ns = namespace(all=[]) %}{% for m in messages %}{% set ns.all = ns.all + [m] %}{% endfor %}"
+        "{% for m in ns.all %}{{ '[' + m['role'] + ']' + m['content'] | trim + '\n' }}{% endfor %}"
+    )
+    assert len(render(source, messages)) == sum(len(m["role"]) + len(m["content"].strip()) + 3 for m in messages)

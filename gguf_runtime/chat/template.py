@@ -1,19 +1,18 @@
 """Chat templates: Jinja, with what Hugging Face transformers' `apply_chat_template` adds to it.
 
-A template comes with the model and is not to be trusted, so it runs in Jinja's sandbox.
+A template comes with the model and is not to be trusted, so it runs in a sandbox, and not for long.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
+
+from . import meter
+from .sandbox import Sandbox
 
 Message = Mapping[str, Any]
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # what people call it, the best name first
@@ -30,8 +29,9 @@ class ChatTemplate:
         """`special_tokens`: text by name, such as bos_token; templates use them as variables."""
         self._special_tokens = dict(special_tokens)
         try:
-            self._template = _environment().from_string(source)
-        except (TemplateError, RecursionError, SyntaxError, ValueError) as error:
+            with _metered():
+                self._template = Sandbox().from_string(source)
+        except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
 
     def render(
@@ -56,50 +56,21 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return self._template.render(scope)
+            with _metered(scope):
+                return self._template.render(scope)
         except Exception as error:  # a template can raise whatever Python can
             reason = str(error) or type(error).__name__
             raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training; here it only groups."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # a call block, as in transformers, so that variables set inside stay inside
-        return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
-
-    def _text(self, caller: Any) -> str:
-        return caller()
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON; Jinja's own filter would escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+@contextmanager
+def _metered(variables: object = ()) -> Iterator[None]:
+    """With limits for what is compiled or rendered."""
+    token = meter.current.set(meter.Meter(variables))
+    try:
+        yield
+    finally:
+        meter.current.reset(token)
 
 
 def _with_reasoning(message: Message) -> dict[str, Any]:
