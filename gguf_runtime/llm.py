@@ -33,7 +33,8 @@ class LLM:
     n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
     n_threads: 0 for the number of physical cores. n_gpu_layers: layers to put on a GPU. n_ubatch: tokens of a
     prompt that are computed in one pass. type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0.
-    mmap: map the file rather than read it.
+    mmap: map the file rather than read it. chat_template: one to use instead of the model's: a name that llama.cpp
+    knows (chat/builtin.py), a file, or Jinja.
 
     Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported.
@@ -50,6 +51,7 @@ class LLM:
         type_k: str = "f16",
         type_v: str = "f16",
         mmap: bool = True,
+        chat_template: str | None = None,
     ) -> None:
         if n_gpu_layers > 0:
             warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
@@ -58,7 +60,10 @@ class LLM:
             self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v
         )
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
+        self._chat_template = chat_template
         self._templates: dict[str, ChatTemplate] = {}
+        if chat_template is not None:
+            self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -110,7 +115,7 @@ class LLM:
 
     @property
     def has_chat_template(self) -> bool:
-        return _TEMPLATE in self.file.metadata
+        return _TEMPLATE in self._templates or _TEMPLATE in self.file.metadata
 
     def render(
         self,
@@ -124,7 +129,8 @@ class LLM:
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
         with_tools = f"{_TEMPLATE}.tool_use"
-        key = with_tools if tools and with_tools in self.file.metadata else _TEMPLATE
+        own = self._chat_template is None
+        key = with_tools if own and tools and with_tools in self.file.metadata else _TEMPLATE
         if key not in self._templates:
             self._templates[key] = self._compile(key)
         return self._templates[key].render(messages, tools=tools, **variables)
@@ -132,8 +138,14 @@ class LLM:
     def _compile(self, key: str) -> ChatTemplate:
         from .chat.template import ChatError, ChatTemplate
 
-        if key not in self.file.metadata:
-            raise ChatError("the model has no chat template: give it plain text")
+        if self._chat_template is not None:
+            from .chat.builtin import find
+
+            source = find(self._chat_template)
+        elif key in self.file.metadata:
+            source = str(self.file.metadata[key])
+        else:
+            raise ChatError("the model has no chat template: name one with --chat-template, or give it plain text")
         metadata, tokenizer = self.file.metadata, self.tokenizer
         ids = {
             "bos_token": tokenizer.bos_id,
@@ -142,7 +154,7 @@ class LLM:
             "pad_token": metadata.get("tokenizer.ggml.padding_token_id"),
         }
         known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < tokenizer.n_vocab}
-        return ChatTemplate(str(metadata[key]), {name: tokenizer.piece(i) for name, i in known.items()})
+        return ChatTemplate(source, {name: tokenizer.piece(i) for name, i in known.items()})
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.

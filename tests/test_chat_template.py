@@ -3,16 +3,18 @@
 import json
 import threading
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from gguf_runtime.chat import meter
+from gguf_runtime.chat import builtin, meter
 from gguf_runtime.chat.template import ChatError, ChatTemplate
 from tests.paths import SHARED, needs
 
 TEMPLATES = SHARED / "conformance" / "templates"
 EXPECTED = json.loads((TEMPLATES / "expected.json").read_text("utf-8")) if TEMPLATES.exists() else {}
 NAMES = list(EXPECTED.get("expected", ["none"]))
+FORMATS = json.loads(Path(__file__).with_name("recorded").joinpath("chat_formats.json").read_text("utf-8"))
 USER = [{"role": "user", "content": "Hi"}]
 
 
@@ -213,3 +215,29 @@ def test_a_long_conversation_is_within_the_limits():
         "{% for m in ns.all %}{{ '[' + m['role'] + ']' + m['content'] | trim + '\n' }}{% endfor %}"
     )
     assert len(render(source, messages)) == sum(len(m["role"]) + len(m["content"].strip()) + 3 for m in messages)
+
+
+@pytest.mark.parametrize("name", FORMATS["expected"])
+def test_formats_by_name_as_in_llama_cpp(name):
+    for case, expected in FORMATS["expected"][name].items():
+        messages = [{"role": role, "content": content} for role, content in FORMATS["conversations"][case]]
+        rendered = render(builtin.find(name), messages)
+        assert rendered.removeprefix("<s>") == expected.removeprefix("<s>"), case  # the tokenizer adds one
+
+
+def test_a_template_by_name_file_or_text(tmp_path):
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ messages[0].content }}!", "utf-8")
+    assert render(builtin.find(str(file))) == "Hi!"
+    assert render(builtin.find("{{ 1 + 1 }}")) == "2"
+    with pytest.raises(ChatError, match="neither a file nor the name .* chatml, "):
+        builtin.find("chatmi")
+
+
+def test_a_chosen_template_is_used(ggrun, model, chat_model):
+    line = ["-n", 0, "--display-prompt", "-p", "Hi", "--chat-template", "chatml"]
+    rendered = b"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert ggrun("-m", model, *line).stdout == rendered
+    assert ggrun("-m", chat_model, *line).stdout == rendered
+    done = ggrun("-m", model, *line[:-1], "nonsense")
+    assert done.returncode == 1 and b"neither a file" in done.stderr

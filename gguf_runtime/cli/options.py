@@ -52,6 +52,9 @@ def cache_type(*names: str, **settings: Any) -> Callable[[Command], Command]:
 
 
 model_option = click.option("-m", "--model", metavar="FILE", help="GGUF file of the model.")
+template_option = click.option(
+    "--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, or a file."
+)
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Timings, and tracebacks of errors.")
 prompt_options = group(
     click.option("-p", "--prompt", metavar="TEXT", help="The prompt. What is piped in follows it."),
@@ -85,6 +88,7 @@ def load(
     cache_type_k: str,
     cache_type_v: str,
     mmap: bool,
+    chat_template: str | None = None,
 ) -> LLM:
     """The model that the options name."""
     from ..llm import LLM
@@ -98,6 +102,7 @@ def load(
         type_k=cache_type_k,
         type_v=cache_type_v,
         mmap=mmap,
+        chat_template=chat_template,
     )
 
 

@@ -17,6 +17,7 @@ from .options import (
     number,
     prompt_options,
     read_prompt,
+    template_option,
     verbose_option,
 )
 
@@ -38,6 +39,7 @@ sampling_options = group(
 @prompt_options
 @click.option("-sys", "--system", "--system-prompt", metavar="TEXT", help="How the model shall behave.")
 @integer("-n", "--predict", "--n-predict", default=-1, show_default="no limit", help="Tokens at most.")
+@template_option
 @click.option("--raw", is_flag=True, help="Complete the bare text, without the model's chat template.")
 @click.option("--display-prompt", is_flag=True, help="Write the prompt too, as the model sees it.")
 @click.option("--ignore-eos", is_flag=True, help="Go on where the model would end.")
