@@ -88,16 +88,16 @@ class LLM:
 
         prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
-        the model end it. sampling: fields of SamplingParams.
+        the model end it, unless a grammar does. sampling: fields of SamplingParams.
         """
-        if ignore_eos:
+        if ignore_eos and not SamplingParams(**sampling).constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
             sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
         return Generation(
             self.engine,
             self.tokenizer,
             self.prompt_tokens(prompt),
-            Sampler(SamplingParams(**sampling)),
+            Sampler(SamplingParams(**sampling), self.tokenizer),
             max_tokens,
             [stop] if isinstance(stop, str) else stop,
         )

@@ -152,11 +152,29 @@ def test_help_and_version(ggrun):
 def test_sampling_defaults_are_those_of_sampling_params():
     from gguf_runtime.cli.run import command
 
-    given = {option.name: option.default for option in command.params}
+    given = command.make_context("run", []).params
+    given["seed"] = None
     params = SamplingParams()
-    for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"):
-        assert given[name] == getattr(params, name)
-    assert given["presence_penalty"] == given["frequency_penalty"] == 0
+    for name in SamplingParams.__dataclass_fields__:
+        assert given[name] == getattr(params, name), name
+
+
+def test_sampling_options(ggrun, model):
+    from gguf_runtime.cli.run import command
+
+    def given(*args):
+        return command.make_context("run", list(args)).params
+
+    assert given("--samplers", "top-k;typical;temp")["samplers"] == ("top_k", "typ_p", "temperature")
+    assert given("--sampler-seq", "kyt")["samplers"] == ("top_k", "typ_p", "temperature")
+    assert given("-l", "5+1.5", "-l", "7-inf", "-l", "9-2")["logit_bias"] == {5: 1.5, 7: -float("inf"), 9: -2}
+    assert given("--dry-sequence-breaker", "none")["dry_sequence_breakers"] == ()
+    everything = ["--xtc-probability", 0.5, "--dry-multiplier", 0.8, "--typical", 0.9, "--top-nsigma", 2]
+    done = ggrun("-m", model, "-p", "Once", "-n", 20, "--dynatemp-range", 0.3, *everything, "--ignore-eos")
+    assert done.returncode == 0 and done.stderr == b"" and done.stdout
+    assert ggrun("-m", model, "-p", "Once", "-n", 20, "--mirostat", 1).returncode == 0
+    for wrong in (["--samplers", "nonsense"], ["-l", "x"], ["--mirostat", 3], ["--dry-allowed-length", 0]):
+        assert ggrun("-m", model, "-p", "Once", *wrong).returncode == 2, wrong
 
 
 def test_the_model_of_the_wheel_is_the_default(ggrun, smollm2):

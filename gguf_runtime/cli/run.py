@@ -20,6 +20,7 @@ from .options import (
     template_option,
     verbose_option,
 )
+from .sampling import chain_options
 
 sampling_options = group(
     number("--temp", "--temperature", "temperature", default=0.8, help="Temperature; 0: greedy."),
@@ -30,6 +31,7 @@ sampling_options = group(
     integer("--repeat-last-n", default=64, help="How far back tokens count as seen; -1: all the way."),
     number("--presence-penalty", default=0.0, help="Subtract from the logits of seen tokens."),
     number("--frequency-penalty", default=0.0, help="Subtract for each time that a token was seen."),
+    chain_options,
     integer("-s", "--seed", default=-1, show_default="random", help="The same seed gives the same text."),
 )
 

@@ -1,0 +1,61 @@
+"""Steps that change logits: bias, penalties, temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from .candidates import Candidates, shifted, spread, where
+from .filters import likeliest
+
+
+def bias(candidates: Candidates, biases: Mapping[int, float]) -> Candidates:
+    """Add to the logits of some ids. Raises ValueError where that leaves no token."""
+    tokens, amounts = np.array(list(biases)), np.array(list(biases.values()))
+    logits = candidates.logits.copy()
+    at, known = where(candidates, tokens)
+    logits[at] += amounts[known]
+    if not logits.max() > -math.inf:
+        raise ValueError("the logit bias forbids every token that can come next")
+    return Candidates(candidates.ids, logits)
+
+
+def penalties(
+    candidates: Candidates, history: np.ndarray, repeat: float, presence: float, frequency: float
+) -> Candidates:
+    """Make the tokens of `history` (int[n]) less likely.
+
+    `repeat` divides a positive logit and multiplies a negative one (CTRL, arXiv:1909.05858, minding the sign
+    as llama.cpp does); `presence` is subtracted once and `frequency` once per occurrence, as in OpenAI's API.
+    """
+    seen, times = np.unique(history, return_counts=True)
+    logits = candidates.logits.copy()
+    at, known = where(candidates, seen)
+    old = logits[at].astype(np.float64)
+    logits[at] = np.where(old > 0, old / repeat, old * repeat) - presence - frequency * times[known]
+    return Candidates(candidates.ids, logits)
+
+
+def temperature(candidates: Candidates, t: float) -> Candidates:
+    """Divide the logits by t; for t = 0 or less, keep the likeliest. They are shifted to end at 0, so that no t is
+    too small."""
+    if t <= 0:
+        return likeliest(candidates)
+    logits = shifted(candidates.logits)
+    return Candidates(candidates.ids, logits / logits.dtype.type(max(t, 1e-30)))
+
+
+def dynamic_temperature(candidates: Candidates, t: float, range: float, exponent: float) -> Candidates:
+    """A temperature between t - range and t + range, by how evenly the probabilities are spread.
+
+    It rises with the entropy, as a part of the largest possible one, to the power of the exponent (koboldcpp).
+    """
+    n = len(candidates.ids)
+    if n < 2:
+        return candidates
+    lowest, highest = max(0.0, t - range), t + range
+    logarithms = shifted(candidates.logits)
+    evenness = max(0.0, spread(logarithms, np.exp(logarithms)) / math.log(n))
+    return temperature(candidates, lowest + (highest - lowest) * evenness**exponent)

@@ -1,0 +1,120 @@
+"""The chain: small steps, each from candidates to fewer or reweighted candidates, and then a draw."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..tokenizer import Tokenizer
+from . import dry, filters, reweigh
+from .candidates import Candidates, Step
+from .draw import draw
+from .mirostat import Mirostat
+from .params import SamplingParams
+
+if TYPE_CHECKING:
+    from .constraint import Constraint
+
+_KEEP_THE_LIKELIEST = ("top_n_sigma", "top_k", "top_p", "min_p")  # so that a greedy choice needs none of them
+
+
+class Sampler:
+    """Draws tokens from logits; remembers the tokens that it is told of, for the steps that look back."""
+
+    def __init__(self, params: SamplingParams, tokenizer: Tokenizer | None = None) -> None:
+        """tokenizer: what DRY finds its sequence breakers with, and a grammar needs. Raises GrammarError."""
+        self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
+        # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
+        self._random = random.Random(self.seed).random
+        self._tokens = np.zeros(256, np.int64)
+        self._n_tokens = 0
+        self._unbroken = 0  # tokens since the last sequence breaker
+        self._breakers: dry.Breakers | None = None
+        if tokenizer and params.dry_multiplier and "dry" in params.samplers:
+            self._breakers = dry.breakers(tokenizer, tuple(params.dry_sequence_breakers))
+        self._constraint: Constraint | None = None
+        if params.constrains:
+            from .constraint import constrain  # llguidance takes time to load
+
+            self._constraint = constrain(params, tokenizer)
+        self._steps = self._chain(params)
+        self._ids = np.arange(0)
+
+    def accept(self, token: int) -> None:
+        """Note that the text goes on with this token, be it drawn or part of the prompt."""
+        if self._n_tokens == len(self._tokens):
+            self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+        self._tokens[self._n_tokens] = token
+        self._n_tokens += 1
+        if self._breakers:
+            self._unbroken = 0 if self._breakers.end(self._last(-1)) else self._unbroken + 1
+        else:
+            self._unbroken += 1
+
+    def sample(self, logits: np.ndarray) -> int:
+        """Draw a token, given f32[n_vocab], which is left as it is. A grammar takes it to be a part of the answer.
+
+        Raises ValueError for NaN or infinity, or where no token is left.
+        """
+        if not math.isfinite(logits.max()):
+            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
+        if len(self._ids) != len(logits):
+            self._ids = np.arange(len(logits))
+        candidates = Candidates(self._ids, logits)
+        if self._constraint:
+            candidates = self._constraint(candidates)
+        for step in self._steps:
+            candidates = step(candidates)
+        token = int(candidates.ids[draw(candidates.logits, self._random())])
+        if self._constraint:
+            self._constraint.accept(token)
+        return token
+
+    def _last(self, n: int) -> np.ndarray:
+        """int64: the last n tokens of the text; all of them for -1."""
+        return self._tokens[max(0, self._n_tokens - n) if n >= 0 else 0 : self._n_tokens]
+
+    def _chain(self, p: SamplingParams) -> list[Step]:
+        """The steps that these parameters switch on."""
+        steps: list[Step] = [partial(reweigh.bias, biases=p.logit_bias)] if p.logit_bias else []
+        if p.mirostat:
+            heat = partial(reweigh.temperature, t=p.temperature)
+            return [*steps, heat, Mirostat(p.mirostat, p.mirostat_tau, p.mirostat_eta, self._random)]
+        known = self._known(p)
+        greedy = p.temperature <= 0 and p.dynatemp_range <= 0 and "temperature" in p.samplers
+        skipped = _KEEP_THE_LIKELIEST if greedy else ()
+        return steps + [known[name] for name in p.samplers if name in known and name not in skipped]
+
+    def _known(self, p: SamplingParams) -> dict[str, Step]:
+        """Name → step, for those that are not switched off."""
+        steps: dict[str, tuple[bool, Callable[..., Candidates]]] = {
+            "penalties": (p.penalizes, lambda c: reweigh.penalties(
+                c, self._last(p.repeat_last_n), p.repeat_penalty, p.presence_penalty, p.frequency_penalty)),
+            "dry": (p.dry_multiplier != 0 and p.dry_penalty_last_n != 0, lambda c: dry.dry(
+                c, self._last(p.dry_penalty_last_n), self._unbroken,
+                p.dry_multiplier, p.dry_base, p.dry_allowed_length)),
+            "top_n_sigma": (p.top_n_sigma > 0, partial(filters.top_n_sigma, n=p.top_n_sigma)),
+            "top_k": (p.top_k > 0, partial(filters.top_k, k=p.top_k)),
+            "typ_p": (p.typical_p < 1, partial(filters.typical, p=p.typical_p)),
+            "top_p": (p.top_p < 1, partial(filters.top_p, p=p.top_p)),
+            "min_p": (p.min_p > 0, partial(filters.min_p, p=p.min_p)),
+            "xtc": (p.xtc_probability > 0 and 0 < p.xtc_threshold <= 0.5, self._xtc(p)),
+            "temperature": (p.temperature != 1 or p.dynatemp_range > 0, self._heat(p)),
+        }  # fmt: skip
+        return {name: step for name, (on, step) in steps.items() if on}
+
+    def _xtc(self, p: SamplingParams) -> Step:
+        def sometimes(candidates: Candidates) -> Candidates:
+            return filters.xtc(candidates, p.xtc_threshold) if self._random() < p.xtc_probability else candidates
+
+        return sometimes
+
+    def _heat(self, p: SamplingParams) -> Step:
+        if p.dynatemp_range > 0:
+            return lambda c: reweigh.dynamic_temperature(c, p.temperature, p.dynatemp_range, p.dynatemp_exponent)
+        return partial(reweigh.temperature, t=p.temperature)

@@ -1,0 +1,162 @@
+"""Constrained answers: whatever the model, they fit the grammar. A model with random weights is the hardest one."""
+
+import json
+import re
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gguf_runtime import LLM
+from gguf_runtime.sampling import Sampler, SamplingParams
+from gguf_runtime.sampling.constraint import GrammarError
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+WORDS = st.text("etaoinsh", min_size=1, max_size=4)
+LEAVES = st.one_of(
+    st.sampled_from(
+        [
+            {"type": "boolean"},
+            {"type": "null"},
+            {"type": "string", "format": "date"},
+            {"type": "string", "pattern": "^[a-f]{1,8}$"},
+            {"type": ["integer", "null"], "minimum": 5, "maximum": 12},
+        ]
+    ),
+    st.builds(lambda a, n: {"type": "integer", "minimum": a, "maximum": a + n},
+              st.integers(-99, 99), st.integers(0, 999)),
+    st.builds(lambda a, n: {"type": "string", "minLength": a, "maxLength": a + n},
+              st.integers(0, 3), st.integers(0, 6)),
+    st.builds(lambda values: {"enum": values}, st.lists(WORDS | st.integers() | st.none(), min_size=1, max_size=3)),
+    st.builds(lambda value: {"const": value}, WORDS),
+)  # fmt: skip
+SCHEMAS = st.recursive(
+    LEAVES,
+    lambda schemas: st.one_of(
+        st.builds(
+            lambda items, low, n: {"type": "array", "items": items, "minItems": low, "maxItems": low + n},
+            schemas, st.integers(0, 1), st.integers(0, 2),
+        ),
+        st.builds(
+            lambda properties, n: {
+                "type": "object", "properties": properties, "required": sorted(properties)[:n],
+                "additionalProperties": False,
+            },
+            st.dictionaries(WORDS, schemas, max_size=3), st.integers(0, 3),
+        ),
+        st.builds(lambda choices: {"anyOf": choices}, st.lists(schemas, min_size=1, max_size=2)),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llm(model):
+    with LLM(model, n_ctx=2048) as llm:
+        yield llm
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SCHEMAS, st.integers(0, 999))
+def test_json_of_any_schema_parses_and_validates(llm, schema, seed):
+    answer = llm.stream("x", max_tokens=1500, seed=seed, json_schema=json.dumps(schema), temperature=1.5)
+    text = "".join(answer)
+    assert answer.stop_reason == "end"
+    jsonschema.validate(json.loads(text), schema, format_checker=jsonschema.FormatChecker())
+
+
+def test_any_json_object(llm):
+    for seed in range(20):
+        answer = llm.stream("x", max_tokens=400, seed=seed, json_schema={"type": "object"}, top_k=0)
+        text = "".join(answer)
+        if answer.stop_reason == "end":  # a random model may go on for long
+            assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"temperature": 0}, {"top_k": 0, "typical_p": 0.5}, {"mirostat": 2}, {"ignore_eos": True}]
+)
+def test_other_samplers_stay_within_the_grammar(llm, more):
+    text = llm.generate("x", json_schema=SCHEMA, seed=1, max_tokens=200, **more)
+    jsonschema.validate(json.loads(text), SCHEMA)
+
+
+def test_the_prompt_is_no_part_of_it(llm):
+    assert llm.generate('{"name": 3', regex="yes|no", seed=2) in ("yes", "no")
+
+
+@pytest.mark.parametrize("regex", ["(a|b){3,9}[0-9]+x", r"\d{4}-\d\d", "é+ü{2}", "[^a-z\\n]{5}"])
+def test_a_regular_expression(llm, regex):
+    for seed in range(5):
+        answer = llm.stream("x", regex=regex, seed=seed, max_tokens=300, top_k=0)
+        text = "".join(answer)
+        assert answer.stop_reason != "end" or re.fullmatch(regex, text)
+
+
+def test_a_grammar(llm):
+    gbnf = """
+    # sums
+    root ::= sum "\\n"
+    sum  ::= term ("+" term){2,4}
+    term ::= "(" sum ")" | [0-9] [0-9]?
+    """
+    for seed in range(5):
+        text = llm.generate("x", grammar=gbnf, seed=seed, max_tokens=300, temperature=0.5)
+        assert text.endswith("\n") and isinstance(eval(re.sub(r"\b0+(\d)", r"\1", text)), int)  # noqa: S307
+
+
+def test_special_tokens_are_no_text(llm):
+    text = llm.generate("x", regex="(.|\n){40,60}", seed=1)
+    assert "<|" not in text and 40 <= len(text) <= 60
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"json_schema": "{"}, "JSON schema"),
+        ({"json_schema": {"type": 3}}, "type"),
+        ({"json_schema": {"allOf": 3}}, "grammar"),
+        ({"grammar": "root ::= nowhere"}, "nowhere"),
+        ({"grammar": "root := 'x'"}, "GBNF"),
+        ({"regex": "(a"}, "regex"),
+    ],
+)
+def test_wrong_grammars_are_told(llm, wrong, words):
+    with pytest.raises(GrammarError, match=words):
+        llm.stream("x", **wrong)
+
+
+def test_one_grammar_at_a_time():
+    with pytest.raises(ValueError, match="exclude"):
+        SamplingParams(regex="a", grammar='root ::= "b"')
+
+
+def test_a_bias_against_all_that_is_left(llm):
+    a = llm.tokenize("a", add_special=False)
+    sampler = Sampler(SamplingParams(regex="a", logit_bias={a[0]: float("-inf")}), llm.tokenizer)
+    with pytest.raises(ValueError, match="bias"):
+        sampler.sample(np.zeros(llm.tokenizer.n_vocab, np.float32))
+
+
+def test_the_command_line(ggrun, model, tmp_path):
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    for schema in (file, json.dumps(SCHEMA)):
+        done = ggrun("-m", model, "-p", "x", "--json-schema", schema)
+        jsonschema.validate(json.loads(done.stdout), SCHEMA)
+    assert ggrun("-m", model, "-p", "x", "--regex", "yes|no").stdout in (b"yes", b"no")
+    gbnf = tmp_path / "g.gbnf"
+    gbnf.write_text('root ::= "yes" | "no"')
+    assert ggrun("-m", model, "-p", "x", "--grammar", gbnf).stdout in (b"yes", b"no")
+    done = ggrun("-m", model, "-p", "x", "--json-schema", "{")
+    assert done.returncode == 1 and done.stderr.startswith(b"ggrun: the JSON schema is not valid")
