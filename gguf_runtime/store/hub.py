@@ -1,0 +1,148 @@
+"""Models from Hugging Face: hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf.
+
+huggingface_hub knows the site's API, tokens and endpoints (HF_TOKEN, HF_ENDPOINT); the bytes come by our own download,
+which checks them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import StoreError
+from .progress import Progress
+from .source import Remote, file_name
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+_PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q8_0", "F16", "BF16")
+_QUANT = re.compile(r"(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|BF16|FP?16|F32))(?=$|[-._/])", re.IGNORECASE)
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_URL = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/main/(.+\.gguf)(?:\?.*)?")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """wanted: a quantisation or the name of a file; empty for what suits most."""
+
+    repo: str
+    wanted: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> HubSource:
+        """Raises StoreError."""
+        match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+)|/(.+\.gguf))?", text)
+        if not match:
+            raise StoreError(f"hf:{text} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE")
+        return cls(match[1], match[2] or match[3] or "")
+
+    @classmethod
+    def parse_url(cls, url: str) -> HubSource | None:
+        """Of a file's page or download."""
+        match = _URL.fullmatch(url)
+        return cls(match[1], match[2]) if match else None
+
+    def local(self) -> Path | None:
+        """In the cache that huggingface_hub keeps."""
+        for snapshot in _snapshots(self.repo):
+            names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf") if path.exists()]
+            try:
+                chosen = choose(names, self.wanted, self.repo)
+            except StoreError:
+                continue
+            count = re.search(r"-of-(\d{5})\.gguf$", chosen[0])
+            if not count or int(count[1]) == len(chosen):
+                return snapshot / chosen[0]
+        return None
+
+    def fetch(self, folder: Path, progress: Progress) -> list[Path]:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        from .download import download_all
+
+        info = self._info()
+        files = {file.rfilename: file for file in info.siblings or ()}
+        remotes = []
+        for name in choose(files, self.wanted, self.repo):
+            url, lfs = hf_hub_url(self.repo, name, revision=info.sha), files[name].lfs
+            headers = build_hf_headers(library_name="ggrun")
+            remotes.append(Remote(url, file_name(name), files[name].size, lfs.sha256 if lfs else None, headers))
+        return download_all(remotes, folder, progress)
+
+    def _info(self) -> ModelInfo:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+        try:
+            return HfApi(library_name="ggrun").model_info(self.repo, files_metadata=True, timeout=30)
+        except GatedRepoError as error:
+            raise StoreError(
+                f"{self.repo} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise StoreError(
+                f"Hugging Face has no {self.repo} that you may see: check the name, or give a token in HF_TOKEN"
+            ) from error
+        except HfHubHTTPError as error:
+            raise StoreError(f"Hugging Face answers: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # the connection's errors are those of whatever library it uses
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise StoreError(f"no answer from Hugging Face ({reason}): check the connection, and try again") from error
+
+
+def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
+    """The files of a repository that are wanted: one model, in all its parts. Raises StoreError."""
+    models: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if name.endswith(".gguf") and not re.search("mmproj|imatrix", name, re.IGNORECASE):
+            models.setdefault(_SPLIT.sub("", name.removesuffix(".gguf")), []).append(name)
+    if not models:
+        raise StoreError(f"{repo} holds no GGUF files: look for a repository whose name ends in -GGUF")
+    if wanted.endswith(".gguf"):
+        stem = _SPLIT.sub("", wanted.removesuffix(".gguf"))
+        if stem not in models:
+            raise StoreError(f"{repo} has no {wanted}: it has {', '.join(models)}")
+        return models[stem]
+    for quant in [wanted] if wanted else _PREFERRED:
+        pattern = re.compile(rf"(?:^|[-._/]){re.escape(quant)}(?=$|[-._/])", re.IGNORECASE)
+        if found := [stem for stem in models if pattern.search(stem)]:
+            return models[min(found, key=len)]
+    if not wanted and len(models) == 1:
+        return next(iter(models.values()))
+    quants = sorted({match[1] for stem in models if (match := _QUANT.search(stem))}) or list(models)
+    raise StoreError(f"{repo} has {', '.join(quants)}: choose with hf:{repo}:{quants[0]}")
+
+
+def cached() -> list[tuple[str, Path]]:
+    """Name and first file of every model in the cache."""
+    found = []
+    for folder in sorted(_cache().glob("models--*--*")):
+        repo = "/".join(folder.name.split("--")[1:])
+        for snapshot in _snapshots(repo)[:1]:
+            for path in sorted(snapshot.rglob("*.gguf")):
+                first = not _SPLIT.search(path.stem) or "-00001-of-" in path.name
+                if first and path.exists() and not re.search("mmproj|imatrix", path.name, re.IGNORECASE):
+                    found.append((f"hf:{repo}/{path.relative_to(snapshot).as_posix()}", path))
+    return found
+
+
+def _snapshots(repo: str) -> list[Path]:
+    """Those of a repository in the cache; what "main" is comes first, then the latest."""
+    folder = _cache() / f"models--{repo.replace('/', '--')}"
+    snapshots = sorted((folder / "snapshots").glob("*"), key=lambda path: -path.stat().st_mtime)
+    main = folder / "refs" / "main"
+    current = main.read_text("utf-8").strip() if main.exists() else ""
+    return sorted(snapshots, key=lambda path: path.name != current)
+
+
+def _cache() -> Path:
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return Path(folder).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser() / "hub"

@@ -1,0 +1,41 @@
+"""What the places that models come from have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .progress import Progress
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to download. size, sha256: None where they are not known before."""
+
+    url: str
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def file_name(path: str) -> str:
+    """What to call the file of a URL's path here: its own name, without what file systems do not take."""
+    name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2]).lstrip(".")
+    return name if name.endswith(".gguf") else f"{name or 'model'}.gguf"
+
+
+class Source(Protocol):
+    """A place that a model comes from."""
+
+    def local(self) -> Path | None:
+        """The model where others keep it on this machine, if they do."""
+
+    def fetch(self, folder: Path, progress: Progress) -> list[Path]:
+        """Get the model's files into a folder, the one to open first; those that are there already are kept.
+
+        Raises StoreError.
+        """

@@ -1,0 +1,163 @@
+"""The folder of models that were pulled: GGRUN_MODELS, or a place in the user's data folder.
+
+Each model has a folder with its files and, once all of them are whole, `model.json`, which says what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import StoreError
+from .progress import Progress
+from .source import Source
+
+_RECORD = "model.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine. path: the file to open; files: all of them; name: what `-m` knows it by."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.files[0]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def modified(self) -> float:
+        """Seconds since 1970."""
+        return self.path.stat().st_mtime
+
+
+class Store:
+    """Models by name. Methods raise StoreError."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or _root()
+
+    def models(self) -> list[Model]:
+        """Those that are here, and the GGUF files that somebody put into the folder."""
+        records = [self._read(folder) for folder in sorted(self.root.glob("*/"))]
+        own = [Model(path.stem, (path,)) for path in sorted(self.root.glob("*.gguf"))]
+        return sorted([model for model in records if model] + own, key=lambda model: model.name)
+
+    def find(self, name: str) -> Model | None:
+        if model := self._read(self._folder(name)):
+            return model
+        path = self.root / f"{name}.gguf"
+        return Model(name, (path,)) if re.fullmatch(r"[\w.-]+", name) and path.is_file() else None
+
+    def pull(self, name: str, source: Source) -> Model:
+        """Get a model, or what is missing of it; two that pull the same one at once share the work."""
+        folder, progress = self._folder(name), Progress(name)
+        with self._locked(folder, progress):
+            files = source.fetch(folder, progress)
+            for path in folder.iterdir():  # what an earlier version of the model had
+                if path.is_file() and path not in files and path.name != _RECORD:
+                    path.unlink()
+            _write_record(folder, name, files)
+        return Model(name, tuple(files))
+
+    def remove(self, name: str) -> None:
+        model = self.find(name)
+        if model is None:
+            raise StoreError(f"{name} is not in {self.root}: `ggrun list` shows what is")
+        folder = self._folder(name)
+        if model.path.parent == self.root:
+            model.path.unlink()
+            return
+        with self._locked(folder, Progress(name)):
+            (folder / _RECORD).unlink(missing_ok=True)  # from here on it is not here
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def copy(self, name: str, new_name: str) -> Model:
+        """Another name for the same files, which take no room twice where the file system has hard links."""
+        model = self.find(name)
+        if model is None:
+            raise StoreError(f"{name} is not in {self.root}: `ggrun list` shows what is")
+        if self.find(new_name):
+            raise StoreError(f"{new_name} is there already: remove it first with `ggrun rm {new_name}`")
+        folder = self._folder(new_name)
+        with self._locked(folder, Progress(new_name)):
+            folder.mkdir(parents=True, exist_ok=True)
+            files = [folder / file.name for file in model.files]
+            for old, new in zip(model.files, files, strict=True):
+                _link(old, new)
+            _write_record(folder, new_name, files)
+        return Model(new_name, tuple(files))
+
+    def _folder(self, name: str) -> Path:
+        """A name that every file system takes, and no two models share."""
+        plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
+        return self.root / (plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+
+    def _read(self, folder: Path) -> Model | None:
+        try:
+            record = json.loads((folder / _RECORD).read_text("utf-8"))
+            files = tuple(folder / Path(file).name for file in record["files"])
+            return Model(str(record["name"]), files) if files and all(file.is_file() for file in files) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path, progress: Progress) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        try:
+            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".locks" / f"{folder.name}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                progress.say("another ggrun is at this model: waiting for it")
+                lock.acquire()
+        except OSError as error:
+            raise StoreError(f"{error.filename or self.root}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            progress.end()
+            lock.release()
+
+
+def _write_record(folder: Path, name: str, files: list[Path]) -> None:
+    part = folder / f"{_RECORD}.part"
+    part.write_text(json.dumps({"name": name, "files": [file.name for file in files]}, indent=1), "utf-8")
+    os.replace(part, folder / _RECORD)
+
+
+def _link(old: Path, new: Path) -> None:
+    new.unlink(missing_ok=True)
+    try:
+        os.link(old, new)
+    except OSError:
+        part = new.with_name(new.name + ".part")
+        shutil.copyfile(old, part)
+        os.replace(part, new)
+
+
+def _root() -> Path:
+    if folder := os.environ.get("GGRUN_MODELS"):
+        return Path(folder).expanduser()
+    if os.name == "nt":
+        data = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    else:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "ggrun" / "models"
