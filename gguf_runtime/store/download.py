@@ -23,7 +23,7 @@ from .source import Remote
 
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
-_ATTEMPTS = 6  # in a row that bring nothing
+_FIRST_ATTEMPTS, _ATTEMPTS = 4, 10  # in a row that bring nothing, before anything came and after
 _SPARE = 1 << 26  # bytes of a disk to leave free
 _MAX_JSON = 1 << 24
 _BROKEN = (OSError, http.client.HTTPException)  # a connection, that is
@@ -50,7 +50,7 @@ def download_all(remotes: Iterable[Remote], folder: Path, progress: Progress) ->
 
 def get_json(url: str, headers: Mapping[str, str]) -> Any:
     """A JSON document. Raises StoreError, and FileNotFoundError where there is none."""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_FIRST_ATTEMPTS):
         try:
             with _open(url, headers) as response:
                 return json.loads(response.read(_MAX_JSON))
@@ -71,7 +71,7 @@ def get_json(url: str, headers: Mapping[str, str]) -> Any:
 
 
 def _download(remote: Remote, target: Path, report: Any) -> None:
-    part, failures = _part(target), 0
+    part, failures, patience = _part(target), 0, _FIRST_ATTEMPTS
     while True:
         before = _size(part)
         try:
@@ -88,8 +88,10 @@ def _download(remote: Remote, target: Path, report: Any) -> None:
             if _is_hopeless(error):
                 raise StoreError(_unreachable(remote.url, error)) from error
             problem = error
-        failures = 0 if _size(part) > before else failures + 1
-        if failures == _ATTEMPTS:
+        failures += 1
+        if _size(part) > before:
+            failures, patience = 0, _ATTEMPTS
+        if failures == patience:
             raise StoreError(f"{_unreachable(remote.url, problem)}; the same command goes on from here") from problem
         _wait(failures)
     if remote.sha256 is not None and _sha256(part) != remote.sha256:
@@ -193,6 +195,8 @@ def _refused(url: str, error: urllib.error.HTTPError) -> str:
 
 
 def _unreachable(url: str, error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{urlsplit(url).netloc} answers {error.code} {error.reason}: try again later"
     reason = getattr(error, "reason", None) or error
     return f"no answer from {urlsplit(url).netloc} ({reason}): check the connection, and try again"
 

@@ -110,7 +110,7 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
             raise StoreError(f"{repo} has no {wanted}: it has {', '.join(models)}")
         return models[stem]
     for quant in [wanted] if wanted else _PREFERRED:
-        pattern = re.compile(rf"(?:^|[-._/]){re.escape(quant)}(?=$|[-._/])", re.IGNORECASE)
+        pattern = re.compile(rf"(?:^|[-._/]){re.escape(quant)}(?=$|[-./])", re.IGNORECASE)
         if found := [stem for stem in models if pattern.search(stem)]:
             return models[min(found, key=len)]
     if not wanted and len(models) == 1:

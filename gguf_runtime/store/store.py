@@ -67,9 +67,8 @@ class Store:
         folder, progress = self._folder(name), Progress(name)
         with self._locked(folder, progress):
             files = source.fetch(folder, progress)
-            for path in folder.iterdir():  # what an earlier version of the model had
-                if path.is_file() and path not in files and path.name != _RECORD:
-                    path.unlink()
+            for path in {*folder.iterdir()} - {*files, folder / _RECORD}:  # of an earlier version, or a pull cut short
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             _write_record(folder, name, files)
         return Model(name, tuple(files))
 
