@@ -99,6 +99,9 @@ def test_a_template_that_is_not_jinja(source):
         "{{ raise_exception.__globals__['json'] }}",
         "{{ strftime_now.__globals__['json'] }}",
         "{{ range(10**9) }}",
+        "{{ namespace(__class__=1) }}",
+        "{% set ns = namespace() %}{% set ns._x = 1 %}",
+        "{{ dict.__subclasses__() }}",
         "{{ cycler.__init__.__globals__.os.getcwd() }}",
     ],
 )
@@ -107,7 +110,7 @@ def test_the_sandbox_holds(source):
         render(source)
 
 
-LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}"
+LOOP = "{% set ns = namespace(x=()) %}{% for a in range(99999) %}{% for b in range(99999) %}"
 BIG = "{% set ns = namespace(x='ab') %}{% for i in range(20) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"  # 2 MB
 GROW = "{% set ns = namespace(x=X) %}{% for i in range(99) %}{% set ns.x = Y %}{% endfor %}"
 HOSTILE = {
@@ -140,6 +143,10 @@ HOSTILE = {
     "nested dicts": GROW.replace("X", "{}").replace("Y", "{1: ns.x, 2: ns.x}") + "{{ ns.x | tojson }}",
     "nested views": GROW.replace("X", "{}").replace("Y", "{1: [ns.x.values(), ns.x.values()]}") + "{{ ns.x }}",
     "nested tuples as keys": GROW.replace("X", "()").replace("Y", "(ns.x, ns.x)") + "{{ ns.x in {1: 2} }}",
+    "deep tuples as keys": LOOP + "{% set ns.x = (ns.x,) %}{% endfor %}{{ ns.x in {1: 2} }}{% endfor %}",
+    "deep generators": LOOP + "{% set ns.x = ns.x | map('abs') %}{% endfor %}{% endfor %}",
+    "slices": BIG + "{% set a = ns.x[1:] %}" * 2_000,
+    "blocks": BIG + "{% set a %}{{ ns.x }}{% endset %}" * 1_500,
     "sum of lists": "{{ ([[1]] * 99999) | sum(start=[]) | length }}",
     "many large texts": BIG + "{% for i in range(99999) %}{% set y = ns.x ~ i %}{% endfor %}",
     "large output": BIG + "{% for i in range(99999) %}{{ ns.x }}{% endfor %}",
@@ -194,6 +201,8 @@ def test_hostile_templates_end(monkeypatch, name):
         ("{{ 'a\nb' | indent(2) }}{{ 'x' * 3 }}{{ 2 ** 10 }}{{ [1] + [2] }}{{ -7 // 2 }}", "a\n  bxxx1024[1, 2]-4"),
         ("{% for a, b in {'k': 1}.items() %}{{ a, b }}{{ loop.last }}{{ loop.length }}{% endfor %}", "('k', 1)True1"),
         ("{% for i in [[1, [2]], [3]] recursive %}{{ loop(i) if i is iterable else i }}{% endfor %}", "123"),
+        ("{{ dict(a=1, **{'b': 2}) }}{{ dict.fromkeys([1], 2) }}", "{'a': 1, 'b': 2}{1: 2}"),
+        ("{% set n = namespace(self=1, x=2) %}{% set n.x = 3 %}{{ n.self }}{{ n.x }}{{ n.y is undefined }}", "13True"),
         ("{% for i in nothing %}{% else %}empty{% endfor %}", "empty"),
         ("{% set a, b = 1, [x] %}{{ (a, b)[1][0] }}{{ messages[::-1] | length }}", "<1"),
         ("{% set x %}{{ x }}!{% endset %}{% macro m(y) %}[{{ y }}{{ caller() }}]{% endmacro %}"

@@ -16,9 +16,10 @@ from jinja2 import TemplateError
 
 T = TypeVar("T")
 
-_SECONDS = 5.0
+_SECONDS = 10.0
 _ROOM = 1 << 21  # characters of one value, and four times as many as the conversation has
-_TOTAL = 16  # as many times the room may be used in all
+_TOTAL = 128  # as many times the room may be used in all
+_MAX_DEPTH = 300
 _MAX_BITS = 1 << 15  # of a whole number
 
 
@@ -31,7 +32,7 @@ class Meter:
 
     def __init__(self, variables: object = ()) -> None:
         self._deadline = monotonic() + _SECONDS
-        self._sizes: dict[int, tuple[int, object]] = {}  # by id; held here, an object keeps its id
+        self._known: dict[int, tuple[int, int, object]] = {}  # by id; held here, an object keeps its id
         self._room = _ROOM + 4 * self.size(variables)
         self._left = _TOTAL * self._room
 
@@ -68,18 +69,37 @@ class Meter:
 
     def size(self, value: object) -> int:
         """How long the value would be as text, about."""
+        return self._measure(value)[0]
+
+    def nested(self, value: T, inside: object) -> T:
+        """The value, which holds another where `size` does not see it, if they are not too deep."""
+        depth = 1 + self._measure(inside)[1]
+        if depth > _MAX_DEPTH:
+            raise LimitExceeded("it nests values too deeply")
+        self._known[id(value)] = 8, depth, value
+        return value
+
+    def _measure(self, value: object) -> tuple[int, int]:
+        """Size, and how deep containers are nested: Python crashes where it has to go very deep."""
         if isinstance(value, str):
-            return len(value)
+            return len(value), 0
+        if id(value) in self._known:
+            return self._known[id(value)][:2]
         if isinstance(value, (KeysView, ValuesView, ItemsView)):
-            value = getattr(value, "mapping", ())
+            return self._measure(getattr(value, "mapping", ()))
         if isinstance(value, (list, tuple, Mapping)):
-            if id(value) not in self._sizes:
-                items: Iterable[object] = (*value, *value.values()) if isinstance(value, Mapping) else value
-                self._sizes[id(value)] = 2 + sum(2 + self.size(item) for item in items), value
-            return self._sizes[id(value)][0]
+            items: Iterable[object] = (*value, *value.values()) if isinstance(value, Mapping) else value
+            size, depth = 2, 0
+            for item in items:
+                inner = self._measure(item)
+                size, depth = size + 2 + inner[0], max(depth, 1 + inner[1])
+            if depth > _MAX_DEPTH:
+                raise LimitExceeded("it nests values too deeply")
+            self._known[id(value)] = size, depth, value
+            return size, depth
         if isinstance(value, int):
             self.reserve_bits(value.bit_length())
-        return 8
+        return 8, 0
 
 
 #: The meter of the rendering that goes on in this thread.

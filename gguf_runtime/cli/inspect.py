@@ -11,17 +11,17 @@ from typing import Any
 import click
 
 from ..loader import GGUFArray, GGUFFile, open_gguf
-from .options import verbose_option
+from .options import model_path, verbose_option
 
 _SHOWN_ITEMS, _SHOWN_CHARACTERS = 6, 90
 
 
 @click.command(help="Show the metadata and tensors of a GGUF file.")
-@click.argument("file")
+@click.argument("file", metavar="MODEL")
 @click.option("--json", "as_json", is_flag=True, help="Everything, arrays in full, as one JSON object.")
 @verbose_option
 def command(file: str, as_json: bool, verbose: bool) -> None:
-    with open_gguf(file) as opened:
+    with open_gguf(model_path(file)) as opened:
         if as_json:
             click.echo(json.dumps(_contents(opened), ensure_ascii=False, indent=1, default=_plain))
         else:

