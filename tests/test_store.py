@@ -111,6 +111,7 @@ def test_a_token_goes_to_hugging_face_alone(ggrun, home, site, model, monkeypatc
         ("ollama:SITE/library/x:none", ["x:none", "ollama.com"]),
         ("ollama:a/b/c/d", ["ollama:NAME"]),
         ("nonsense", ["nonsense", "--catalog"]),
+        ("no such model", ["no model is called no such model"]),
         ("lama3.2:1b", ["did you mean llama3.2:1b?"]),
     ],
 )  # fmt: skip

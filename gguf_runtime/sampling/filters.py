@@ -32,11 +32,12 @@ def typical(candidates: Candidates, p: float) -> Candidates:
 
 def _mass(candidates: Candidates, scores: np.ndarray, mass: np.ndarray, p: float) -> Candidates:
     """Keep the fewest of the highest scores whose mass is p of all."""
-    n, wanted = len(scores), p * float(mass.sum())
+    n = len(scores)
     for head in (*(size for size in _HEADS if size < n), n):
         best = top(scores, head) if head < n else np.arange(n)
         best = best[np.argsort(-scores[best], kind="stable")]
         reach = np.cumsum(mass[best], dtype=np.float64)
+        wanted = p * float(mass.sum() if head < n else reach[-1])
         if reach[-1] >= wanted:
             break
     return keep(candidates, np.sort(best[: int(np.searchsorted(reach[:-1], wanted)) + 1]))

@@ -70,7 +70,8 @@ class Sampler:
             candidates = self._constraint(candidates)
         for step in self._steps:
             candidates = step(candidates)
-        token = int(candidates.ids[draw(candidates.logits, self._random())])
+        chance = self._random()
+        token = int(candidates.ids[draw(candidates.logits, chance) if len(candidates.ids) > 1 else 0])
         if self._constraint:
             self._constraint.accept(token)
         return token

@@ -6,6 +6,7 @@ an https URL; pypi:PACKAGE. Names of models that the caches of Hugging Face or O
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from pathlib import Path
@@ -46,9 +47,10 @@ def source_of(name: str) -> Source:
     """Where a model comes from. Raises StoreError for a name that nothing is called by."""
     entry = catalog.find(name)
     source = _parse(entry.source if entry else name)
-    if source is None and (ollama := OllamaSource.parse(name)).local():
-        return ollama
     if source is None:
+        with contextlib.suppress(StoreError):  # a name that cannot be one of Ollama's
+            if (ollama := OllamaSource.parse(name)).local():
+                return ollama
         known = [entry.name for entry in catalog.entries()] + [model.name for model in Store().models()]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ggrun list --catalog` shows some; hf:OWNER/REPO takes any"
