@@ -1,6 +1,8 @@
 """Samplers against their published definitions, written out in float64."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +229,9 @@ def test_dynamic_temperature_follows_the_entropy(logits, t, range, exponent):
         assert np.allclose(softmax(scaled), softmax(logits.astype(np.float64) / expected), rtol=1e-4, atol=1e-9)
 
 
+BREAKER = (3,)  # a token that is one; 1 and 2 in a row are another
+
+
 def penalized(history, breaker_at, logits, multiplier, base, allowed):
     """DRY by its definition: for each token, the longest end of the text that it followed before."""
     unbroken = history[breaker_at + 1 :] if breaker_at is not None else history
@@ -239,7 +244,7 @@ def penalized(history, breaker_at, logits, multiplier, base, allowed):
                 while n < min(at, len(unbroken)) and history[at - 1 - n] == history[-1 - n]:
                     n += 1
                 longest = max(longest, n)
-        if longest >= allowed and token < len(logits):
+        if longest >= allowed and token not in BREAKER:
             logits[token] -= multiplier * base ** (longest - allowed)
     return logits
 
@@ -248,7 +253,7 @@ def penalized(history, breaker_at, logits, multiplier, base, allowed):
 def test_dry_penalizes_what_would_repeat(history, allowed, base):
     params = SamplingParams(dry_multiplier=0.8, dry_base=base, dry_allowed_length=allowed, samplers=("dry",))
     sampler = Sampler(params)
-    sampler._breakers = dry.Breakers([(3,), (1, 2)])  # a token, and two tokens in a row
+    sampler._breakers = dry.Breakers([BREAKER, (1, 2)])
     for token in history:
         sampler.accept(token)
     ends = [i for i, token in enumerate(history) if token == 3 or history[max(0, i - 1) : i + 1] == [1, 2]]
@@ -256,6 +261,24 @@ def test_dry_penalizes_what_would_repeat(history, allowed, base):
     logits = np.zeros(5, np.float32)
     expected = penalized(history, ends[-1] if ends else None, logits, 0.8, base, allowed)
     assert step(everything(logits)).logits.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dry_as_in_llama_cpp(smollm2):
+    with LLM(smollm2) as llm:
+        tokenizer = llm.tokenizer
+    cases = json.loads(Path(__file__).with_name("recorded").joinpath("dry.json").read_text("utf-8"))["cases"]
+    for case in cases:
+        names = ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n")
+        params = dict(zip(names, case["args"], strict=True))
+        breakers = tuple(case["breakers"])
+        sampler = Sampler(SamplingParams(samplers=("dry",), dry_sequence_breakers=breakers, **params), tokenizer)
+        for token in case["ids"]:
+            sampler.accept(token)
+        (step,) = sampler._steps
+        logits = step(everything(np.zeros(tokenizer.n_vocab, np.float32))).logits
+        changed = [[int(i), float(logits[i])] for i in np.flatnonzero(logits)]
+        assert [i for i, _ in changed] == [i for i, _ in case["changed"]]
+        assert np.allclose([x for _, x in changed], [x for _, x in case["changed"]], rtol=1e-4)
 
 
 def test_dry_of_a_long_repetition_is_finite():

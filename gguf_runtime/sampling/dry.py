@@ -2,13 +2,13 @@
 
 Published by p-e-w (oobabooga/text-generation-webui, pull request 5677): where the last n tokens are found earlier in
 the text, what followed them there is penalized by multiplier · base^(n - allowed_length), if n reaches
-allowed_length. A repetition does not go past a sequence breaker, such as a new line.
+allowed_length. A repetition does not go past a sequence breaker, such as a new line, which may always follow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,13 +22,14 @@ _MAX_TAIL = 20  # tokens of a breaker after its first one
 
 
 class Breakers:
-    """Finds sequence breakers in the text so far."""
+    """Finds sequence breakers in the text so far. tokens: those that are breakers by themselves."""
 
     def __init__(self, sequences: Iterable[tuple[int, ...]]) -> None:
         """sequences: the tokens that spell a breaker, in each way that it can be spelt."""
         self._by_last: dict[int, list[tuple[int, ...]]] = {}
         for sequence in sequences:
             self._by_last.setdefault(sequence[-1], []).append(sequence)
+        self.tokens = np.array([last for last, spellings in self._by_last.items() if (last,) in spellings], np.int64)
 
     def end(self, history: np.ndarray) -> bool:
         """Whether the text ends with a breaker, or within a token after the beginning of one."""
@@ -56,13 +57,22 @@ def breakers(tokenizer: Tokenizer, texts: tuple[str, ...]) -> Breakers:
 
 
 def dry(
-    candidates: Candidates, history: np.ndarray, unbroken: int, multiplier: float, base: float, allowed: int
+    candidates: Candidates,
+    history: np.ndarray,
+    unbroken: int,
+    multiplier: float,
+    base: float,
+    allowed: int,
+    spared: Sequence[int] | np.ndarray = (),
 ) -> Candidates:
-    """Penalize what goes on with a repetition. history: int[n]; unbroken: tokens since the last breaker."""
+    """Penalize what goes on with a repetition.
+
+    history: int[n]; unbroken: tokens since the last breaker; spared: tokens that are never penalized.
+    """
     growth = math.log(base)
     cap = allowed + int(_MAX_LOG / growth) if growth > 0 else allowed
     tokens, lengths = repetitions(history, min(unbroken, cap))
-    long = lengths >= allowed
+    long = (lengths >= allowed) & ~np.isin(tokens, spared)
     if not long.any():
         return candidates
     logits = candidates.logits.copy()

@@ -98,7 +98,7 @@ class Sampler:
                 c, self._last(p.repeat_last_n), p.repeat_penalty, p.presence_penalty, p.frequency_penalty)),
             "dry": (p.dry_multiplier != 0 and p.dry_penalty_last_n != 0, lambda c: dry.dry(
                 c, self._last(p.dry_penalty_last_n), self._unbroken,
-                p.dry_multiplier, p.dry_base, p.dry_allowed_length)),
+                p.dry_multiplier, p.dry_base, p.dry_allowed_length, self._breakers.tokens if self._breakers else ())),
             "top_n_sigma": (p.top_n_sigma > 0, partial(filters.top_n_sigma, n=p.top_n_sigma)),
             "top_k": (p.top_k > 0, partial(filters.top_k, k=p.top_k)),
             "typ_p": (p.typical_p < 1, partial(filters.typical, p=p.typical_p)),
