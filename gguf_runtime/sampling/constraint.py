@@ -104,7 +104,7 @@ class _Bridge:
         self.eos_token_id = min(tokenizer.eog_ids)
         self.bos_token_id = tokenizer.bos_id
         self.special_token_ids = sorted({*tokenizer.special_ids, *tokenizer.eog_ids})
-        self.tokens = [tokenizer.token_bytes(id) for id in range(tokenizer.n_vocab)]
+        self.tokens = tokenizer.all_bytes
 
     def __call__(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special=False)

@@ -43,9 +43,8 @@ class Breakers:
 def breakers(tokenizer: Tokenizer, texts: tuple[str, ...]) -> Breakers:
     """The ways to spell these texts: a token that holds one, or that ends with the beginning of one, and the rest."""
     sequences: list[tuple[int, ...]] = []
-    pieces = [tokenizer.token_bytes(id) for id in range(tokenizer.n_vocab)]
     for text in (text.encode() for text in texts if text):
-        for id, piece in enumerate(pieces):
+        for id, piece in enumerate(tokenizer.all_bytes):
             if text in piece:
                 sequences.append((id,))
                 continue

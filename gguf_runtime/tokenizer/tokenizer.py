@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from ..loader import Value
 from . import pretokenizers
@@ -95,6 +96,11 @@ class Tokenizer:
         if token_type == BYTE:
             return _byte(token)
         return b"" if token_type == UNUSED else token
+
+    @cached_property
+    def all_bytes(self) -> list[bytes]:
+        """`token_bytes` of every token, by id."""
+        return [self.token_bytes(id) for id in range(self.n_vocab)]
 
     def piece(self, id: int) -> str:
         """A token as the vocabulary has it. Raises TokenizerError."""
