@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gguf_runtime import LLM
 from gguf_runtime.sampling import Sampler, SamplingParams
-from gguf_runtime.sampling.constraint import GrammarError
+from gguf_runtime.sampling.candidates import Candidates
+from gguf_runtime.sampling.constraint import Constraint, GrammarError, gbnf_grammar
 
 SCHEMA = {
     "type": "object",
@@ -113,6 +114,47 @@ def test_a_grammar(llm):
     for seed in range(5):
         text = llm.generate("x", grammar=gbnf, seed=seed, max_tokens=300, temperature=0.5)
         assert text.endswith("\n") and isinstance(eval(re.sub(r"\b0+(\d)", r"\1", text)), int)  # noqa: S307
+
+
+JSON_GBNF = r"""
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::=
+  "{" ws (
+    string ":" ws value
+    ("," ws string ":" ws value)*
+  )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws  # with "escapes"
+number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ("." [0-9]+)? ws
+ws     ::= | " " | "\n" [ \t]{0,20}
+"""
+
+
+@pytest.mark.parametrize(
+    "grammar, fits, others",
+    [
+        (JSON_GBNF, ['{"a": 1}', '{"a": [1, 2.5, true], "b": "x\\n"}', "{}"], ["[1]", '{"a" 1}', "{'a':1}"]),
+        (r'root ::= "\u00e9" [\u0400-\u04FF]+ "\U0001F600"', ["éЖ😀"], ["eЖ😀", "é😀"]),
+        (r'root ::= "\x41" [\x30-\x39] [ぁ-ゟ]', ["A5ぁ"], ["B5ぁ", "A5a"]),
+        (r'root ::= "\[x\]" [\[\]] [\"] [-/+]', ['[x]]"/', '[x]["-'], ['x]"/']),
+        ('root ::= ("a" | "b"\n  | "c")+ a-2 | ""\na-2 ::= . {2} "!"{2,}', ["abcxy!!", ""], ["ab!!"]),
+    ],
+)
+def test_the_notation_of_gbnf(llm, grammar, fits, others):
+    for text in (*fits, *others):
+        constraint = Constraint(gbnf_grammar(grammar), llm.tokenizer)
+        ids = [*llm.tokenize(text, add_special=False), llm.tokenizer.eos_id]
+        everything = Candidates(np.arange(llm.tokenizer.n_vocab), np.zeros(llm.tokenizer.n_vocab, np.float32))
+        for token in ids:
+            left = constraint(everything)
+            if not np.isfinite(left.logits[left.ids == token]).any():
+                break
+            constraint.accept(token)
+        else:
+            assert text in fits
+            continue
+        assert text in others
 
 
 def test_special_tokens_are_no_text(llm):
