@@ -79,9 +79,16 @@ def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
     """JSON that a schema describes, for llguidance. Raises GrammarError."""
     try:
         text = json.dumps(json.loads(schema) if isinstance(schema, str) else schema)
+        json.loads(text, parse_int=_exact)
         return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _WHITE_SPACE})
     except (ValueError, TypeError, RecursionError) as error:
         raise GrammarError(f"the JSON schema is not valid: {_first_line(str(error))}") from error
+
+
+def _exact(digits: str) -> None:
+    """llguidance keeps numbers as floats."""
+    if abs(int(digits)) > 1 << 53:
+        raise ValueError(f"{digits} is beyond 2^53, where whole numbers are no longer exact")
 
 
 def gbnf_grammar(text: str) -> str:
