@@ -81,6 +81,10 @@ class Engine:
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
+    def step_cost(self, n_tokens: int) -> float:
+        """About what a step of n tokens costs, in steps of one."""
+        return self._backend.step_cost(n_tokens)
+
     def close(self) -> None:
         """End the threads."""
         self._backend.close()

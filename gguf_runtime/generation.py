@@ -1,25 +1,40 @@
-"""The loop that makes an answer: prompt in, token after token out, until something ends it."""
+"""An answer in the making: which tokens to compute next, and what text their logits make."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
+
+from .context import Context
 from .engine import Chunk, ContextFull, Engine
 from .sampling import Sampler
+from .speculation import Speculation
 from .tokenizer import Tokenizer
 
 StopReason = Literal["end", "length", "stop", "context"]
 
 
+class Piece(NamedTuple):
+    """A token of an answer, and the text that is certain now that it has come."""
+
+    token: int | None  # None: text that was held back, once it is known to be part of the answer
+    text: str
+
+
 class Generation(Iterator[str]):
-    """An answer in the making: iterate for its text, in pieces, as it is made. The attributes tell the rest.
+    """Iterate for the text, in pieces, as it is made. The attributes tell the rest. Several answers are made together
+    by computing the `chunk` of each in one step, for each to `take` its logits.
 
     prompt: token ids of the prompt. tokens: ids of the answer so far, without the one that ends it.
     stop_reason: None while it goes on, then "end" (the model ended it), "length" (max_tokens), "stop" (a stop
-    string, which is left out) or "context" (no room for more). prompt_seconds: time to compute the prompt.
-    n_steps, step_seconds: the steps after it, a token each, and their time with sampling.
+    string, which is left out) or "context" (no room for more). n_reused: tokens of the prompt that were in the
+    context already; prompt_seconds: time to compute the others and draw a token. n_steps, step_seconds: the steps
+    after it and their time, with sampling; n_decoded: the tokens that they gave. n_guessed, n_accepted: tokens that
+    speculation proposed, and those that proved right.
     """
 
     def __init__(
@@ -30,8 +45,16 @@ class Generation(Iterator[str]):
         sampler: Sampler,
         max_tokens: int | None = None,
         stop: Collection[str] = (),
+        *,
+        context: Context | None = None,
+        speculation: Speculation | None = None,
+        shift: bool = False,
     ) -> None:
-        """Raises ContextFull where the prompt does not fit, ValueError where it is empty."""
+        """context: what to go on from where the prompt begins alike; it will hold prompt and answer. shift: in a full
+        context, forget half of what is after the prompt rather than stop.
+
+        Raises ContextFull where the prompt does not fit, ValueError where it is empty.
+        """
         if not prompt:
             raise ValueError("the prompt is empty")
         if len(prompt) > engine.n_ctx:
@@ -43,62 +66,120 @@ class Generation(Iterator[str]):
         self.tokens: list[int] = []
         self.stop_reason: StopReason | None = None
         self.prompt_seconds = self.step_seconds = 0.0
-        self.n_steps = 0
+        self.n_reused = self.n_steps = self.n_decoded = self.n_guessed = self.n_accepted = 0
         self.sampler = sampler
-        self._engine = engine
+        self._engine, self._max_tokens, self._shift = engine, max_tokens, shift
+        self._context, self._owned = context or Context(engine), context is None
+        self._speculation = speculation
         self._end_ids = tokenizer.eog_ids
-        self._pieces = self._text(tokenizer, max_tokens, stop)
+        self._decoder, self._watch = tokenizer.decoder(), _StopWatch(stop)
+        self._ready: deque[str] = deque()
+        self._closed = False
+        self._chunk = self._context.begin(self.prompt)
+        self.n_reused = len(self.prompt) - len(self._chunk.tokens)
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        while not self._ready:
+            if self.done:
+                raise StopIteration
+            self._ready += [piece.text for piece in self.advance() if piece.text]
+        return self._ready.popleft()
+
+    @property
+    def done(self) -> bool:
+        return self._closed or self.stop_reason is not None
 
     def close(self) -> None:
-        """Give up the answer here; what it holds of the KV cache is free again."""
-        self._pieces.close()
+        """Give up the answer here. What it alone holds of the KV cache is free again."""
+        self._closed = True
+        if self._owned:
+            self._context.release()
 
-    def _text(self, tokenizer: Tokenizer, max_tokens: int | None, stop: Collection[str]) -> Generator[str]:
-        """The answer's text. No piece ends within a character, or within what may become a stop string."""
-        decoder = tokenizer.decoder()
-        watch = _StopWatch(stop)
-        tokens = self._run(max_tokens)
-        for token in tokens:
-            if piece := watch.push(decoder.push(token)):
-                yield piece
-            if watch.stopped:
-                tokens.close()
-                self.stop_reason = "stop"
-                return
-        if rest := watch.push(decoder.flush()) + watch.flush():
-            yield rest
+    def advance(self) -> list[Piece]:
+        """Take one step, unless the answer is done."""
+        start = perf_counter()
+        return self.take(self._engine.step([self.chunk()]), start)
 
-    def _run(self, max_tokens: int | None) -> Generator[int]:
-        """The answer's tokens. Each is computed when it is asked for, so that none is made in vain."""
-        sequence = self._engine.new_sequence()
-        try:
-            start = perf_counter()
-            logits = self._engine.step([Chunk(sequence, self.prompt)])
-            self.prompt_seconds = perf_counter() - start
-            for token in self.prompt:
-                self.sampler.accept(token)
-            while len(self.tokens) != max_tokens:
-                start = perf_counter()
-                if self.tokens:
-                    if sequence.n_tokens == self._engine.n_ctx:
-                        self.stop_reason = "context"
-                        return
-                    logits = self._engine.step([Chunk(sequence, self.tokens[-1:])])
-                    self.n_steps += 1
-                token = self.sampler.sample(logits[0])
-                self.step_seconds += perf_counter() - start
-                if token in self._end_ids:
-                    self.stop_reason = "end"
-                    return
-                self.sampler.accept(token)
-                self.tokens.append(token)
-                yield token
-            self.stop_reason = "length"
-        finally:
-            sequence.release()
+    def chunk(self) -> Chunk:
+        """What the engine is to compute next."""
+        if self.tokens:
+            self._chunk = self._following()
+        return self._chunk
+
+    def take(self, logits: np.ndarray, start: float) -> list[Piece]:
+        """The answer's next pieces, from the chunk's logits, whose step began at `start` (by perf_counter)."""
+        first = not self.tokens
+        if first:
+            self._begin()
+        self._context.note(self._chunk)
+        guess = self._chunk.tokens[len(self._chunk.tokens) - len(logits) + 1 :]
+        n_before, n_right = len(self._context.tokens) - len(guess), 0
+        pieces: list[Piece] = []
+        if self._max_tokens == 0:
+            self._stop("length", pieces)
+        while not self.stop_reason:
+            token = self.sampler.sample(logits[n_right])
+            self._append(token, n_before + n_right, pieces)
+            if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
+                break
+            n_right += 1
+        self._context.truncate(n_before + n_right)
+        seconds = perf_counter() - start
+        if first:
+            self.prompt_seconds = seconds
+        else:
+            self._account(len(guess), n_right, seconds)
+        if self.done:
+            self.close()
+        return pieces
+
+    def _following(self) -> Chunk:
+        """The last token, with a guess of how it goes on."""
+        context, last = self._context, self.tokens[-1]
+        if context.is_full:
+            n_kept = min(len(self.prompt), self._engine.n_ctx // 2)
+            n_lost = -(-(len(context.tokens) - n_kept) // 2)
+            return context.begin([*context.tokens[:n_kept], *context.tokens[n_kept + n_lost :], last])
+        room = self._engine.n_ctx - len(context.tokens) - 1
+        if self._max_tokens is not None:
+            room = min(room, self._max_tokens - len(self.tokens) - 1)
+        guess = self._speculation.guess(room) if self._speculation else []
+        return Chunk(context.sequence, [last, *guess], 1 + len(guess))
+
+    def _begin(self) -> None:
+        for token in self.prompt:
+            self.sampler.accept(token)
+        if self._speculation:
+            self._speculation.begin(self.prompt, len(self._chunk.tokens))
+
+    def _append(self, token: int, n_context: int, pieces: list[Piece]) -> None:
+        """The text goes on with this token, n_context tokens being in the context before it."""
+        if token in self._end_ids:
+            self._stop("end", pieces)
+            return
+        self.sampler.accept(token)
+        if self._speculation:
+            self._speculation.drawn(token)
+        self.tokens.append(token)
+        pieces.append(Piece(token, self._watch.push(self._decoder.push(token))))
+        if self._watch.stopped:
+            self.stop_reason = "stop"
+        elif len(self.tokens) == self._max_tokens:
+            self._stop("length", pieces)
+        elif n_context == self._engine.n_ctx and not self._shift:
+            self._stop("context", pieces)
+
+    def _stop(self, reason: StopReason, pieces: list[Piece]) -> None:
+        self.stop_reason = reason
+        if rest := self._watch.push(self._decoder.flush()) + self._watch.flush():
+            pieces.append(Piece(None, rest))
+
+    def _account(self, n_guessed: int, n_right: int, seconds: float) -> None:
+        self.n_steps, self.step_seconds = self.n_steps + 1, self.step_seconds + seconds
+        self.n_decoded += n_right + 1
+        self.n_guessed, self.n_accepted = self.n_guessed + n_guessed, self.n_accepted + n_right
+        if self._speculation:
+            self._speculation.spent(1 + n_guessed, n_right + 1, seconds)
 
 
 class _StopWatch:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .context import Context
 from .engine import Chunk, Engine
 from .generation import Generation
 from .loader import open_gguf
 from .sampling import Sampler, SamplingParams
+from .speculation import PromptLookup, Speculation
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
@@ -82,13 +84,18 @@ class LLM:
         max_tokens: int | None = None,
         stop: str | Collection[str] = (),
         ignore_eos: bool = False,
+        context: Context | None = None,
+        context_shift: bool = False,
+        lookup: bool = True,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
 
         prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
-        the model end it, unless a grammar does. sampling: fields of SamplingParams.
+        the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
+        from. context_shift: in a full context, forget its older half rather than stop. lookup: guess tokens from the
+        text so far, which makes the answer no other, only sooner. sampling: fields of SamplingParams.
         """
         if ignore_eos and not SamplingParams(**sampling).constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
@@ -100,7 +107,14 @@ class LLM:
             Sampler(SamplingParams(**sampling), self.tokenizer),
             max_tokens,
             [stop] if isinstance(stop, str) else stop,
+            context=context,
+            speculation=Speculation(PromptLookup(), self.engine.step_cost) if lookup else None,
+            shift=context_shift,
         )
+
+    def new_context(self) -> Context:
+        """An empty context, to be given to several calls of `stream`."""
+        return Context(self.engine)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""

@@ -44,6 +44,10 @@ class CpuBackend:
         self._team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)
         return self._plan.logits[: batch.n_logits].copy()
 
+    def step_cost(self, n_tokens: int) -> float:
+        """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
+        return 1 if n_tokens == 1 else 2 + n_tokens / 6
+
     def close(self) -> None:
         self._team.close()
 

@@ -1,0 +1,54 @@
+"""A text in the KV cache with the ids of its tokens: what one prompt has computed, the next can begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .engine import Chunk, Engine
+
+
+class Context:
+    """One text that grows, is cut back, and grows again. `tokens`: ids of what is computed, in order."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.sequence = engine.new_sequence()
+        self.tokens: list[int] = []
+
+    def begin(self, tokens: Sequence[int]) -> Chunk:
+        """Forget all that these tokens do not begin with. What is left of them, the last at least, is to be computed.
+
+        So any text that shares its beginning with this one costs only what is new, whatever was asked before.
+        """
+        same = min(_common(self.tokens, tokens), len(tokens) - 1, self.sequence.n_tokens)
+        self.truncate(same)
+        return Chunk(self.sequence, tokens[same:])
+
+    def note(self, chunk: Chunk) -> None:
+        """The engine has computed this chunk."""
+        self.tokens += chunk.tokens
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forget all but the first n_tokens."""
+        self.sequence.truncate(n_tokens)
+        del self.tokens[n_tokens:]
+
+    @property
+    def is_full(self) -> bool:
+        return self.sequence.n_tokens >= self.engine.n_ctx
+
+    def release(self) -> None:
+        """Give the cache's memory back; the context is empty then."""
+        self.truncate(0)
+
+    def __del__(self) -> None:  # an answer that nobody waited for
+        self.release()
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    n = min(len(a), len(b))
+    different = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))
+    return int(different[0]) if len(different) else n

@@ -1,0 +1,151 @@
+"""Speculation: guess how the text goes on, compute all guesses in one step, keep those that prove right.
+
+A guess only proposes tokens. Whatever stands at a place is drawn there from the model's own logits by the sampler,
+as without guesses; a guess that equals what was drawn has saved a step, and the first that does not ends the row.
+So the text has exactly the distribution that it has without (greedily: it is the same text), for any sampler.
+
+When to guess, and how much, follows from the text alone and not from clocks, so that a seed gives the same text each
+time; a clock only ends guessing where it turns out to cost time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+_SIZES = (3, 7, 15, 23, 31)  # tokens to guess: with the one before them, steps of 4 to 32
+_ADVANTAGE = 1.3  # by which a guess must promise to beat plain steps
+_CREDIT, _INTEREST = 1.5, 0.015  # that can be lost: in plain steps at first, then as a share of all that was spent
+_LOSS = 0.025  # of the time spent, at which guessing ends
+
+
+class Guesser(Protocol):
+    """Proposes how a text goes on."""
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """The text goes on with these tokens."""
+
+    @property
+    def support(self) -> int:
+        """How much speaks for the next token of a guess: 0 where there is none to make, and on an open scale."""
+
+    def guess(self, n_tokens: int) -> list[int]:
+        """The next n_tokens, where there is support."""
+
+
+class PromptLookup:
+    """Guesses that the text goes on as it did after the last tokens stood there before (Saxena 2023).
+
+    Summaries, edits, code and lists repeat long pieces of their prompt or of themselves. `support` is the number of
+    tokens that agree before the place that is copied.
+    """
+
+    _KEY, _PLACES, _LONGEST = 2, 8, 64  # tokens that must agree; places looked at; agreement counted
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], list[int]] = {}  # _KEY tokens → where the text went on after them
+        self._place = self.support = 0
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        text, after = self._tokens, self._after
+        for token in tokens:
+            follows = self.support and text[self._place] == token
+            text.append(token)
+            places = after.setdefault(tuple(text[-self._KEY :]), [])
+            if follows:
+                self._place, self.support = self._place + 1, min(self.support + 1, self._LONGEST)
+            else:
+                self._place, self.support = self._best(places)
+            places.append(len(text))
+
+    def guess(self, n_tokens: int) -> list[int]:
+        guess = self._tokens[self._place : self._place + n_tokens]
+        while 0 < len(guess) < n_tokens:  # what repeats itself goes on repeating itself
+            guess += guess[: n_tokens - len(guess)]
+        return guess
+
+    def _best(self, places: Sequence[int]) -> tuple[int, int]:
+        """Of the latest places, that before which most tokens agree with the end of the text, and how many."""
+        text, best = self._tokens, (0, 0)
+        for place in places[: -self._PLACES - 1 : -1]:
+            n = self._KEY
+            while n < min(place, self._LONGEST) and text[place - 1 - n] == text[-1 - n]:
+                n += 1
+            if n > best[1]:
+                best = place, n
+        return best
+
+
+class Speculation:
+    """Decides for one answer when to guess: where the odds are good, and never more than can be afforded to lose.
+
+    The odds that a guess with some support is right come from watching: every token that is drawn, guessed or not,
+    tells whether the guesser had it. Losses are bounded as a gambler's with a purse: a step's extra cost is paid from
+    it, each right guess pays one plain step into it.
+    """
+
+    def __init__(self, guesser: Guesser, step_cost: Callable[[int], float]) -> None:
+        """step_cost: what a step of n tokens costs, in steps of one."""
+        self._guesser, self._cost = guesser, step_cost
+        self._purse = _CREDIT
+        self._odds: dict[int, list[float]] = {}  # by class of support: right guesses, all guesses
+        self._plain: list[float] = []  # seconds of the latest steps without guesses
+        self._spent = self._lost = 0.0  # seconds
+
+    def begin(self, prompt: Sequence[int], n_computed: int) -> None:
+        """The text so far; n_computed tokens of it cost time."""
+        self._guesser.extend(prompt)
+        self._purse += _INTEREST * self._cost(n_computed)
+
+    def guess(self, most: int) -> list[int]:
+        """Tokens to compute after the last one in the hope that they are right: none, or at most `most`."""
+        support = self._guesser.support
+        if not support or self._lost > _LOSS * self._spent:
+            return []
+        best, n_best = _ADVANTAGE, 0
+        hoped, chance, n = 1.0, 1.0, 0
+        for size in _SIZES:
+            if size > most or self._cost(1 + size) - 1 > self._purse:
+                break
+            while n < size:
+                chance *= self._chance(support + n)
+                hoped, n = hoped + chance, n + 1
+            if hoped / self._cost(1 + size) > best:
+                best, n_best = hoped / self._cost(1 + size), size
+        return self._guesser.guess(n_best) if n_best else []
+
+    def drawn(self, token: int) -> None:
+        """The text goes on with this token."""
+        if support := self._guesser.support:
+            odds = self._odds.setdefault(_class(support), _prior(support))
+            odds[0] += self._guesser.guess(1) == [token]
+            odds[1] += 1
+            if odds[1] > 50:  # what is long ago counts less
+                odds[:] = odds[0] / 2, odds[1] / 2
+        self._guesser.extend([token])
+
+    def spent(self, n_tokens: int, n_drawn: int, seconds: float) -> None:
+        """A step of n_tokens took so long, and gave n_drawn."""
+        cost = self._cost(n_tokens)
+        self._purse += n_drawn - cost + _INTEREST * cost
+        self._spent += seconds
+        if n_tokens == 1:
+            self._plain = [*self._plain[-8:], seconds]
+        elif self._plain:
+            plain = sorted(self._plain)[len(self._plain) // 2]
+            self._lost += seconds - n_drawn * plain
+
+    def _chance(self, support: int) -> float:
+        right, total = self._odds.get(_class(support)) or _prior(support)
+        return right / total
+
+
+def _class(support: int) -> int:
+    """Supports from 8 on that are much alike share their odds."""
+    return support if support < 8 else 8 * support.bit_length()
+
+
+def _prior(support: int) -> list[float]:
+    """What to expect at first: the longer the agreement, the better; worth two observations."""
+    return [2 * support / (support + 3), 2]

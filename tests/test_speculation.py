@@ -1,0 +1,208 @@
+"""Speculation: it makes the same text, in the same distribution, in fewer steps, and loses little where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gguf_runtime import LLM
+from gguf_runtime.generation import Generation
+from gguf_runtime.sampling import Sampler, SamplingParams
+from gguf_runtime.speculation import PromptLookup, Speculation
+from tests.make_model import write_model
+
+
+class Fixed:
+    """Always guesses the same tokens, right or wrong."""
+
+    support = 50
+
+    def __init__(self, *tokens: int) -> None:
+        self.tokens = tokens
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        pass
+
+    def guess(self, n_tokens: int) -> list[int]:
+        return [self.tokens[i % len(self.tokens)] for i in range(n_tokens)]
+
+
+class Always(Speculation):
+    """Guesses at every step, four tokens."""
+
+    def guess(self, most: int) -> list[int]:
+        return self._guesser.guess(min(4, most)) if self._guesser.support else []
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """A model whose next token is uncertain."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_model(path, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64, n_ctx=512, types="F32")
+    return LLM(path)
+
+
+def generate(llm: LLM, speculation: Speculation | None, n: int, context=None, **sampling) -> Generation:
+    prompt = llm.tokenize("the rain in the train in the rain")
+    bias = {token: float("-inf") for token in llm.tokenizer.eog_ids} | sampling.pop("logit_bias", {})
+    sampler = Sampler(SamplingParams(logit_bias=bias, **sampling))
+    answer = Generation(
+        llm.engine, llm.tokenizer, prompt, sampler, n, context=context or llm.new_context(), speculation=speculation
+    )
+    "".join(answer)
+    return answer
+
+
+def flat(n_tokens: int) -> float:
+    """Costs of a machine on which guessing is free."""
+    return 1.0
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"seed": 1}, {"seed": 2, "repeat_penalty": 1.3}])
+@pytest.mark.parametrize("guesser", [PromptLookup, lambda: Fixed(7, 8)])
+def test_the_same_text_with_and_without(tiny, sampling, guesser):
+    plain = generate(tiny, None, 150, **sampling)
+    guessed = generate(tiny, Always(guesser(), flat), 150, **sampling)
+    assert guessed.tokens == plain.tokens and guessed.stop_reason == "length"
+    assert guessed.n_guessed > 0 and guessed.n_decoded == 149 and plain.n_steps == 149
+    assert guessed.n_steps == guessed.n_decoded - guessed.n_accepted
+
+
+def test_the_distribution_is_the_models(tiny):
+    # among 4 tokens, with a guess that is often right: pairs of tokens as often as the model's probabilities say
+    allowed = list(range(60, 64))
+    bias = dict.fromkeys(set(range(tiny.engine.n_vocab)) - set(allowed), float("-inf"))
+    sampling = {"logit_bias": bias, "temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    prompt = tiny.tokenize("the rain in the train in the rain")
+
+    def shares(text):
+        logits = tiny.logits(text)[-1][allowed] / 1.5
+        weights = np.exp(logits - logits.max())
+        return weights / weights.sum()
+
+    expected = np.zeros((4, 4))
+    for first in range(4):
+        for second, third in enumerate(shares([*prompt, 61, allowed[first]])):
+            expected[first, second] = shares([*prompt, 61])[first] * third
+    n = 3000
+    counts = np.zeros((4, 4))
+    context = tiny.new_context()
+    for seed in range(n):
+        sampler = Sampler(SamplingParams(seed=seed, **sampling))
+        answer = Generation(
+            tiny.engine, tiny.tokenizer, [*prompt, 61], sampler, 4, context=context,
+            speculation=Always(Fixed(61, 62), flat),
+        )  # fmt: skip
+        "".join(answer)
+        counts[allowed.index(answer.tokens[0]), allowed.index(answer.tokens[1])] += 1
+        # where the guess of the second token was tried, it was drawn in the same step as the third
+        assert answer.n_steps == 3 - answer.n_accepted
+    chi_square = ((counts - n * expected) ** 2 / (n * expected)).sum()
+    assert chi_square < 37.7  # 15 degrees of freedom: exceeded by chance once in 1000
+
+
+def test_guesses_leave_nothing_in_the_context(tiny):
+    context = tiny.new_context()
+    answer = generate(tiny, Always(Fixed(5), flat), 20, context, temperature=0)
+    assert context.tokens == (answer.prompt + answer.tokens)[: context.sequence.n_tokens]
+    assert len(context.tokens) == len(answer.prompt) + 19
+
+
+def test_a_stop_within_a_guess(tiny):
+    plain = generate(tiny, None, 100, temperature=0)
+    end = plain.tokens[30]
+    stop_at = plain.tokens.index(end)
+    prompt = plain.prompt
+    text = tiny.tokenizer.decode(plain.tokens)
+    answer = tiny.stream(prompt, temperature=0, stop=text[12:15], max_tokens=100, ignore_eos=True)
+    assert "".join(answer) == text[: text.index(text[12:15])]
+    tiny.tokenizer.eog_ids, kept = frozenset([end]), tiny.tokenizer.eog_ids
+    try:
+        answer = Generation(
+            tiny.engine, tiny.tokenizer, prompt, Sampler(SamplingParams(temperature=0)), 100,
+            speculation=Always(PromptLookup(), flat),
+        )  # fmt: skip
+        "".join(answer)
+    finally:
+        tiny.tokenizer.eog_ids = kept
+    assert answer.tokens == plain.tokens[:stop_at] and answer.stop_reason == "end"
+
+
+@given(st.lists(st.integers(0, 3), max_size=60))
+def test_lookup_finds_what_stood_there_before(text):
+    lookup = PromptLookup()
+    lookup.extend(text)
+    if lookup.support:
+        n, guess = lookup.support, lookup.guess(len(text) + 3)
+        assert len(guess) == len(text) + 3
+        places = [i for i in range(n, len(text)) if text[i - n : i] == text[len(text) - n :]]
+        assert any(text[i : i + len(guess)] == guess[: len(text) - i] for i in places)
+    elif len(text) > 2:
+        pairs = list(zip(text, text[1:], strict=False))
+        assert pairs[-1] not in pairs[:-1]
+
+
+@pytest.mark.parametrize("period", [1, 3])
+def test_lookup_goes_on_with_what_repeats(period):
+    lookup = PromptLookup()
+    lookup.extend(list(range(period)) * 5)
+    assert lookup.guess(20) == (list(range(period)) * 30)[:20]
+
+
+@pytest.mark.parametrize("right", [0, 0.1, 0.3])
+def test_losses_are_bounded(right):
+    """A guesser that seems sure and is wrong: what it costs stays small, in the units in which steps are paid."""
+    rng = np.random.default_rng(0)
+    speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
+    speculation.begin([0] * 100, 100)
+    n_drawn = cost = 0
+    while n_drawn < 500:
+        guess = speculation.guess(1000)
+        n = 0
+        while n <= len(guess):
+            token = 1 if rng.random() < right else 2
+            speculation.drawn(token)
+            n += 1
+            if token == 2:
+                break
+        step = 2 + (1 + len(guess)) / 6 if guess else 1
+        speculation.spent(1 + len(guess), n, step)
+        n_drawn, cost = n_drawn + n, cost + step
+    assert cost < 1.03 * n_drawn + 5
+
+
+def test_it_pays_where_guesses_are_right():
+    speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
+    speculation.begin([0] * 100, 100)
+    n_drawn, cost = 0, 0.0
+    while n_drawn < 300:
+        n = 1 + len(speculation.guess(1000))
+        for _ in range(n):
+            speculation.drawn(1)
+        step = 1 if n == 1 else 2 + n / 6
+        speculation.spent(n, n, step)
+        n_drawn, cost = n_drawn + n, cost + step
+    assert cost < n_drawn / 2.5
+
+
+def test_the_clock_ends_guessing_that_costs_time():
+    speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
+    speculation.begin([0] * 1000, 1000)
+    speculation.spent(1, 1, 0.01)
+    assert speculation.guess(100)
+    speculation.spent(16, 16, 1.0)  # all right, and yet it took as long as a hundred steps
+    assert not speculation.guess(100)
+
+
+def test_speculation_is_on_by_default(smollm2: Path):
+    with LLM(smollm2, n_ctx=2048) as llm:
+        text = "The quick brown fox jumps over the lazy dog. " * 12
+        answer = llm.stream(text, temperature=0, max_tokens=60)
+        plain = llm.stream(text, temperature=0, max_tokens=60, lookup=False)
+        assert "".join(answer) == "".join(plain)
+        assert answer.n_accepted > 30 and plain.n_guessed == 0
