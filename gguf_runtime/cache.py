@@ -6,6 +6,9 @@ that the system fills only when it is touched, so a context of any length costs 
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+
 import numpy as np
 
 from .graph import KvShape
@@ -93,3 +96,14 @@ class Sequence:
     def release(self) -> None:
         """Give all pages back; the sequence is empty then."""
         self.truncate(0)
+
+    @property
+    def form(self) -> str:
+        """How a page keeps its tokens: pages of equal form mean the same to equal models."""
+        layout = self._pool.layout
+        return f"{layout.k_type} {layout.v_type} {PAGE} {layout.n_bytes}"
+
+    def pages(self) -> Iterator[memoryview]:
+        """The memory of the pages, in order, to read what the sequence holds or to fill in what another one held."""
+        for page in self._pages:
+            yield memoryview((ctypes.c_uint8 * self._pool.layout.n_bytes).from_address(page)).cast("B")

@@ -29,7 +29,7 @@ class Generation(Iterator[str]):
     """Iterate for the text, in pieces, as it is made. The attributes tell the rest. Several answers are made together
     by computing the `chunk` of each in one step, for each to `take` its logits.
 
-    prompt: token ids of the prompt. tokens: ids of the answer so far, without the one that ends it.
+    prompt: token ids of the prompt. text, tokens: the answer so far, and its ids without the one that ends it.
     stop_reason: None while it goes on, then "end" (the model ended it), "length" (max_tokens), "stop" (a stop
     string, which is left out) or "context" (no room for more). n_reused: tokens of the prompt that were in the
     context already; prompt_seconds: time to compute the others and draw a token. n_steps, step_seconds: the steps
@@ -63,6 +63,7 @@ class Generation(Iterator[str]):
                 "ask for a larger one with -c, or shorten the prompt"
             )
         self.prompt = list(prompt)
+        self.text = ""
         self.tokens: list[int] = []
         self.stop_reason: StopReason | None = None
         self.prompt_seconds = self.step_seconds = 0.0
@@ -129,6 +130,7 @@ class Generation(Iterator[str]):
             self.prompt_seconds = seconds
         else:
             self._account(len(guess), n_right, seconds)
+        self.text += "".join(piece.text for piece in pieces)
         if self.done:
             self.close()
         return pieces
@@ -196,7 +198,7 @@ class _StopWatch:
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        held = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
@@ -205,7 +207,7 @@ class _StopWatch:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of the text with which the stop string begins."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)

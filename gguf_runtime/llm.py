@@ -128,6 +128,11 @@ class LLM:
         return [bos, *ids] if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids
 
     @property
+    def name(self) -> str:
+        """The model's own name, or its file's."""
+        return str(self.file.metadata.get("general.name") or Path(self.file.path).stem)
+
+    @property
     def has_chat_template(self) -> bool:
         return _TEMPLATE in self._templates or _TEMPLATE in self.file.metadata
 

@@ -6,16 +6,22 @@ Exit codes: 0 done (or the reader of our output left), 1 failed, 2 wrong usage, 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import __version__
 from . import process
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 #: Command → what it is for. Each is `command` in the module of its name, but for those of `models`.
 COMMANDS = {
     "run": "Answer a prompt (what ggrun does when no command is named).",
+    "chat": "Talk with a model (what ggrun MODEL does at a terminal).",
     "bench": "Measure the speed of a model, as llama-bench does.",
     "perplexity": "Measure how well a model predicts a text, as llama-perplexity does.",
     "tokenize": "Show the tokens of a text.",
@@ -25,6 +31,7 @@ COMMANDS = {
     "show": "Show what a model is and needs.",
     "rm": "Remove a model that was pulled.",
     "cp": "Give a model another name.",
+    "completion": "Print the completion script of bash, zsh or fish.",
 }
 _IN_MODELS = {"pull": "pull", "list": "list_", "show": "show", "rm": "rm", "cp": "cp"}
 
@@ -42,7 +49,15 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = [*COMMANDS, "--help", "-h", "--version"]
-        return super().parse_args(ctx, args if args[:1] and args[0] in ours else ["run", *args])
+        completing = ctx.resilient_parsing and not args  # a command may follow yet
+        return super().parse_args(ctx, args if completing or args[:1] and args[0] in ours else ["run", *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            run = self.get_command(ctx, "run")
+            found += run.shell_complete(click.Context(run, parent=ctx), incomplete)
+        return found
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         run = self.get_command(ctx, "run")
@@ -54,7 +69,7 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
-    options_metavar="-m MODEL.gguf -p PROMPT [OPTIONS]",
+    options_metavar="[MODEL] [-p PROMPT] [OPTIONS]",
     subcommand_metavar="",
 )
 @click.version_option(__version__, message="ggrun %(version)s")
@@ -66,6 +81,10 @@ def run() -> int:
     """Run the command of `sys.argv`. However it ends, that becomes an exit code and at most one line on stderr."""
     args = sys.argv[1:]
     try:
+        if question := os.environ.get("_GGRUN_COMPLETE"):
+            from .completion import complete
+
+            return complete(app, question)
         with app.make_context("ggrun", args) as context:
             app.invoke(context)
         sys.stdout.flush()

@@ -36,6 +36,32 @@ def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command
     return add
 
 
+def section(title: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """The same, under a title of their own in `--help`."""
+
+    def add(command: Command) -> Command:
+        n_before = len(getattr(command, "__click_params__", ()))
+        command = group(*options)(command)
+        for option in command.__click_params__[n_before:]:  # type: ignore[attr-defined]
+            option.section = title
+        return command
+
+    return add
+
+
+class Sectioned(click.Command):
+    """A command whose `--help` has its options under the titles of `section`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+                sections.setdefault(getattr(option, "section", "Other"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 def integer(*names: str, at_least: int | None = None, **settings: Any) -> Callable[[Command], Command]:
     """A whole-number option."""
     kind = click.IntRange(at_least) if at_least is not None else click.INT
@@ -47,21 +73,34 @@ def number(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, type=float, metavar="X", **settings)
 
 
+def path(*names: str, metavar: str = "FILE", **settings: Any) -> Callable[[Command], Command]:
+    """An option that names a file."""
+    return click.option(*names, type=click.Path(), metavar=metavar, **settings)
+
+
 def cache_type(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option for a type of the KV cache."""
     return click.option(*names, type=click.Choice(KV_TYPES), **settings)
 
 
-model_option = click.option(
+model_option = path(
     "-m", "--model", metavar="MODEL", help="A GGUF file, or a name: llama3.2:1b, hf:OWNER/REPO, ollama:NAME, a URL."
 )
 template_option = click.option(
     "--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, or a file."
 )
+model_argument = click.argument("name", required=False, type=click.Path(), metavar="[MODEL]")
+answer_options = group(
+    integer("-n", "--predict", "--n-predict", default=-1, show_default="no limit", help="Tokens at most."),
+    click.option("--stop", "-r", "--reverse-prompt", metavar="TEXT", multiple=True, help="End before this text."),
+    click.option("--ignore-eos", is_flag=True, help="Go on where the model would end."),
+    click.option("--context-shift", is_flag=True, help="In a full context, forget what is oldest and go on."),
+    click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster, same text."),
+)
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Timings, and tracebacks of errors.")
 prompt_options = group(
     click.option("-p", "--prompt", metavar="TEXT", help="The prompt. What is piped in follows it."),
-    click.option("-f", "--file", metavar="FILE", help="A file with the prompt."),
+    path("-f", "--file", help="A file with the prompt."),
     click.option("-e/ ", "--escape/--no-escape", default=True, help="Whether \\n, \\t, \\x41 in -p are escapes."),
 )
 
@@ -142,6 +181,11 @@ def read_prompt(prompt: str | None, file: str | None, escape: bool) -> str:
     if not parts:
         raise click.UsageError("no prompt: give one with -p or -f, or pipe it in")
     return b"\n".join(parts).decode("utf-8", "replace")
+
+
+def has_prompt(prompt: str | None, file: str | None) -> bool:
+    """Whether there is a prompt to read: not so at a terminal without `-p` and `-f`."""
+    return prompt is not None or file is not None or _is_piped(sys.stdin)
 
 
 def _read_piped(stream: BinaryIO, patience: float | None) -> bytes:

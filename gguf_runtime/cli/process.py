@@ -8,10 +8,14 @@ import signal
 import sys
 import threading
 import warnings
+from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
+
+from ..files import remove_unfinished
 
 _LINE = 400  # characters of an error at most
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])  # all but tab and newline
 
 
 def prepare() -> None:
@@ -49,6 +53,11 @@ def describe(error: Exception) -> str:
     return text if len(text) <= _LINE else f"{text[:_LINE]}…"
 
 
+def harmless(text: str) -> str:
+    """The text without control characters, with which a model could do to the terminal what it likes."""
+    return text.translate(_CONTROL)
+
+
 def _exit_on_interrupt() -> None:
     """Exit as soon as SIGINT comes.
 
@@ -63,6 +72,7 @@ def _exit_on_interrupt() -> None:
 
     def watch() -> None:
         os.read(reader, 1)
+        remove_unfinished()
         if sys.stdout.isatty():
             os.write(sys.stdout.fileno(), b"\n")
         os._exit(INTERRUPTED)
@@ -71,3 +81,33 @@ def _exit_on_interrupt() -> None:
     watcher.start()
     signal.signal(signal.SIGINT, lambda *_: watcher.join())  # the main thread writes nothing more
     signal.set_wakeup_fd(writer)
+
+
+class Stop:
+    """Ctrl-C as a wish to stop what is under way, and not the process.
+
+        with Stop() as stop:
+            for piece in answer:
+                stop.gentle = True
+                if stop.wished: break
+
+    Until `gentle` is set, and at a second Ctrl-C, KeyboardInterrupt is raised wherever the main thread is.
+    """
+
+    def __init__(self) -> None:
+        self.gentle = self.wished = False
+
+    def __enter__(self) -> Stop:
+        signal.set_wakeup_fd(-1)  # takes _exit_on_interrupt out of service
+        signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.wished or not self.gentle:
+            raise KeyboardInterrupt
+        self.wished = True

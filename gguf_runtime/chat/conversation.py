@@ -1,0 +1,176 @@
+"""A conversation with a model, of which each answer computes only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from ..generation import Generation
+from ..llm import LLM
+from .reasoning import ReasoningSplitter, Span
+
+
+class Conversation:
+    """Messages, and what the model has computed of them.
+
+    messages: dicts of role and content, as chat templates want them; an answer's reasoning is under
+    reasoning_content, for the template to send back or not. They may be changed between answers: what the changed
+    conversation has in common with the last one, from its beginning, is not computed again.
+
+    shift: in a full context, forget the oldest exchanges. template: variables for the chat template.
+    """
+
+    def __init__(self, llm: LLM, *, system: str = "", shift: bool = False, **template: Any) -> None:
+        self.llm, self.shift, self.template = llm, shift, template
+        self.messages: list[dict[str, Any]] = []
+        self.system = system
+        self.context = llm.new_context()
+        self.n_forgotten = 0  # messages at the beginning that the last prompt had to leave out
+        self._written = _Written(llm)
+
+    @property
+    def system(self) -> str:
+        """The system message; empty for none."""
+        return self.messages[0]["content"] if self._n_system else ""
+
+    @system.setter
+    def system(self, text: str) -> None:
+        self.messages[: self._n_system] = [{"role": "system", "content": text}] if text else []
+
+    @property
+    def _n_system(self) -> int:
+        return int(bool(self.messages) and self.messages[0]["role"] == "system")
+
+    def ask(self, text: str, **options: Any) -> Reply:
+        """The answer to a message. Options are those of `LLM.stream`.
+
+        Raises ContextFull where the conversation does not fit, ChatError where the template refuses it; it is then as
+        it was before.
+        """
+        self.messages.append({"role": "user", "content": text})
+        try:
+            return self._answer(options)
+        except Exception:
+            self.messages.pop()
+            raise
+
+    def again(self, **options: Any) -> Reply:
+        """Another answer to the last message. Raises LookupError where there is none, and as `ask` does."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise LookupError("there is no answer yet")
+        last = self.messages.pop()
+        try:
+            return self._answer(options)
+        except Exception:
+            self.messages.append(last)
+            raise
+
+    def undo(self) -> str:
+        """Take back the last message and its answer; gives the message. Raises LookupError where there is none."""
+        users = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
+        if not users:
+            raise LookupError("there is nothing to undo")
+        text = self.messages[users[-1]]["content"]
+        del self.messages[users[-1] :]
+        return str(text)
+
+    def clear(self) -> None:
+        """Forget all but the system message."""
+        del self.messages[self._n_system :]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the context that the last prompt and its answer take."""
+        return len(self.context.tokens)
+
+    def close(self) -> None:
+        """Give the cache's memory back."""
+        self.context.release()
+
+    def _answer(self, options: dict[str, Any]) -> Reply:
+        text, tokens = self._prompt()
+        generation = self.llm.stream(tokens, context=self.context, context_shift=self.shift, **options)
+        message: dict[str, Any] = {"role": "assistant", "content": ""}
+        self.messages.append(message)
+        return Reply(generation, ReasoningSplitter(text), message, self._written, text)
+
+    def _prompt(self) -> tuple[str, list[int]]:
+        """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""
+        messages, self.n_forgotten = self.messages, 0
+        while True:
+            text = self.llm.render(messages, **self.template)
+            tokens = self._written.encode(text)
+            if not self.shift or len(tokens) <= self.llm.engine.n_ctx * 3 // 4:
+                return text, tokens
+            start = self._n_system
+            users = [i for i in range(start + 1, len(messages)) if messages[i]["role"] == "user"]
+            if not users:
+                return text, tokens
+            self.n_forgotten += users[0] - start
+            messages = messages[:start] + messages[users[0] :]
+
+
+class Reply(Iterator[Span]):
+    """An answer in the making: iterate for its spans of reasoning and answer. The conversation has what came so far.
+
+    generation: tells what it cost.
+    """
+
+    def __init__(
+        self, generation: Generation, splitter: ReasoningSplitter, message: dict[str, Any], written: _Written, text: str
+    ) -> None:
+        self.generation = generation
+        self._splitter, self._message = splitter, message
+        self._spans = self._run(written, text)
+
+    def __next__(self) -> Span:
+        return next(self._spans)
+
+    def close(self) -> None:
+        """Stop here. What came so far stays in the conversation."""
+        self._spans.close()
+        self.generation.close()
+
+    def _run(self, written: _Written, prompt: str) -> Generator[Span]:
+        said = ""
+        try:
+            for piece in self.generation:
+                said += piece
+                yield from map(self._keep, self._splitter.push(piece))
+            yield from map(self._keep, self._splitter.flush())
+        finally:
+            written.note(prompt, self.generation.prompt, said, self.generation.tokens)
+
+    def _keep(self, span: Span) -> Span:
+        name = "content" if span.kind == "answer" else "reasoning_content"
+        self._message[name] = self._message.get(name, "") + span.text
+        return span
+
+
+class _Written:
+    """The text of the last prompt and answer with its tokens, as they are in the context.
+
+    The model may have spelled its answer with other tokens than the tokenizer would, so a longer conversation takes
+    these, and only what comes after them is encoded. That is safe where it begins with a special token, since no
+    token reaches across one.
+    """
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._text = ""
+        self._tokens: list[int] = []
+
+    def note(self, prompt: str, prompt_tokens: list[int], said: str, tokens: list[int]) -> None:
+        decoder = self._llm.tokenizer.decoder()
+        exact = "".join(map(decoder.push, tokens)) == said  # not cut at a stop string, or within a character
+        self._text = prompt + said if exact else prompt
+        self._tokens = prompt_tokens + tokens if exact else prompt_tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a conversation's text."""
+        tokenizer = self._llm.tokenizer
+        if self._text and text.startswith(self._text):
+            rest = tokenizer.encode(text[len(self._text) :], add_special=False, parse_special=True)
+            if rest and rest[0] in tokenizer.special_ids:
+                return self._tokens + rest
+        return self._llm.prompt_tokens(text)

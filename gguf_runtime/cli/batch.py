@@ -1,0 +1,166 @@
+"""`ggrun --prompts`: every line of a JSONL file answered, in order, many at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from ..batching import generate_together
+from . import process
+from .options import load
+from .run import sort_options
+
+if TYPE_CHECKING:
+    from ..generation import Generation
+    from ..llm import LLM
+
+_N_PARALLEL = 32
+_FIELDS = ("prompt", "messages", "system", "id", "max_tokens", "stop", "temperature", "seed")
+
+
+def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None:
+    """Answer every line; with -o, go on from where an earlier run of the same was cut off."""
+    output, system, raw = options.pop("output"), options.pop("system"), options.pop("raw")
+    for name in ("form", "display_prompt", "prompt_cache"):
+        if options.pop(name):
+            raise click.UsageError(f"--prompts writes JSON lines of its own: no --{name.replace('_', '-')}")
+    verbose = options.pop("verbose")
+    defaults, engine = sort_options(options)
+    defaults.pop("lookup")  # a guess would take the place of another answer's token
+    source = Path(prompts).read_bytes()
+    tasks = [_Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
+    n_failed, n_tokens, start = 0, 0, perf_counter()
+    with _open_results(output, source, [model, system, raw, defaults]) as (n_done, write):
+        if n_done:
+            click.echo(f"ggrun: {n_done} of {len(tasks)} answers are there already", err=True)
+        if n_done < len(tasks):
+            llm = load(model, **engine)
+            with _progress(len(tasks), n_done) as advance:
+                for answer in _Answers(llm, tasks[n_done:], raw, defaults):
+                    write(answer)
+                    advance()
+                    n_failed += "error" in answer
+                    n_tokens += answer.get("n_tokens", 0)
+    if verbose:
+        seconds = perf_counter() - start
+        click.echo(f"{n_tokens} tokens in {seconds:.1f} s, {n_tokens / seconds:.1f} a second", err=True)
+    if n_failed:
+        raise click.ClickException(f"{n_failed} of {len(tasks)} prompts failed; their lines say why")
+
+
+class _Task:
+    """A line of the prompts: {"prompt": TEXT} or {"messages": [...]}, or just TEXT; settings of its own beside it."""
+
+    def __init__(self, line: bytes, number: int, system: str | None) -> None:
+        """Raises UsageError, with the number of the line."""
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise click.UsageError(f"line {number} of the prompts is not JSON: {error}") from None
+        value = {"prompt": value} if isinstance(value, str) else value
+        if not isinstance(value, dict) or ("prompt" in value) == ("messages" in value):
+            raise click.UsageError(f'line {number} of the prompts has neither a "prompt" nor "messages"')
+        if unknown := value.keys() - set(_FIELDS):
+            raise click.UsageError(f"line {number} of the prompts: unknown {', '.join(sorted(unknown))}")
+        self.number, self.id = number, value.pop("id", number)
+        self.prompt, self.messages = value.pop("prompt", None), value.pop("messages", None)
+        self.system = value.pop("system", system)
+        self.options = value
+
+    def start(self, llm: LLM, raw: bool, defaults: dict[str, Any]) -> Generation:
+        """The answer, not begun yet. Raises whatever the model or the settings do not take."""
+        prompt = self.messages if self.prompt is None else self.prompt
+        if self.prompt is not None and llm.has_chat_template and not raw:
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            prompt = [*system, {"role": "user", "content": self.prompt}]
+        return llm.stream(prompt, **{**defaults, **self.options}, lookup=False)
+
+
+class _Answers:
+    """Answers to tasks, given in their order however they are made."""
+
+    def __init__(self, llm: LLM, tasks: list[_Task], raw: bool, defaults: dict[str, Any]) -> None:
+        self._llm, self._tasks, self._raw, self._defaults = llm, tasks, raw, defaults
+        self._begun: deque[tuple[_Task, Generation | str]] = deque()  # in order; text where it failed
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _ in generate_together(self._llm.engine, self._start(), _N_PARALLEL):
+            yield from self._ready()
+        yield from self._ready()
+
+    def _start(self) -> Iterator[Generation]:
+        for task in self._tasks:
+            try:
+                answer = task.start(self._llm, self._raw, self._defaults)
+            except Exception as error:
+                self._begun.append((task, process.describe(error)))
+            else:
+                self._begun.append((task, answer))
+                yield answer
+
+    def _ready(self) -> Iterator[dict[str, Any]]:
+        while self._begun and (isinstance(first := self._begun[0][1], str) or first.done):
+            task, answer = self._begun.popleft()
+            if isinstance(answer, str):
+                yield {"id": task.id, "error": answer}
+                continue
+            yield {
+                "id": task.id,
+                "text": answer.text,
+                "n_prompt": len(answer.prompt),
+                "n_tokens": len(answer.tokens),
+                "stop_reason": answer.stop_reason,
+            }
+
+
+@contextlib.contextmanager
+def _open_results(
+    output: str | None, source: bytes, settings: list[Any]
+) -> Iterator[tuple[int, Callable[[dict[str, Any]], None]]]:
+    """(answers that an earlier run has made, where to write more).
+
+    They gather in a file beside the output, named after what was asked, and take the output's place when all are
+    there; so a run that is cut off goes on where it was, and one that asks something else does not.
+    """
+    if output is None:
+        yield 0, lambda value: _write(sys.stdout.buffer, value)
+        return
+    path = Path(output).resolve()
+    key = hashlib.sha256(source + json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    partial = path.with_name(f"{path.name}.{key}.partial")
+    with partial.open("a+b") as file:
+        file.seek(0)
+        whole = file.read().rpartition(b"\n")[0]
+        file.truncate(len(whole) + 1 if whole else 0)
+        yield whole.count(b"\n") + 1 if whole else 0, lambda value: _write(file, value)
+    os.replace(partial, path)
+
+
+def _write(file: BinaryIO, value: dict[str, Any]) -> None:
+    file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def _progress(n_all: int, n_done: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, where that is a terminal; call what is given for each answer."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=n_all, completed=n_done)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,160 @@
+"""Markdown on a terminal while it is being written.
+
+Finished blocks (paragraphs, lists, code) are written once. Only the last one may still change: it is rendered again
+as text comes, and of its lines those are rewritten that differ, each over its old self, so that nothing flickers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import sys
+from time import perf_counter
+from typing import Literal, TextIO
+
+from markdown_it import MarkdownIt
+from rich.console import Console
+from rich.markdown import CodeBlock, Heading, Markdown
+from rich.syntax import Syntax
+from rich.theme import Theme
+
+from .process import harmless
+
+_INTERVAL, _SHARE = 0.04, 10  # seconds between renderings at least, and how many times what one takes
+_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"  # terminals that know these show all that is between at once
+
+_THEME = Theme(
+    {
+        "markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline",
+        "markdown.h3": "bold", "markdown.h4": "bold", "markdown.block_quote": "dim", "markdown.item.number": "",
+        "markdown.item.bullet": "", "markdown.link_url": "dim underline",
+    }
+)  # fmt: skip
+
+
+class MarkdownStream:
+    """Writes Markdown to a terminal as it comes. The cursor stays at the end of what is written."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._text = ""  # of the blocks that are not finished
+        self._shown: list[str] = []  # their lines, as they stand on the terminal
+        self._any = False  # finished blocks stand above
+        self._parser = MarkdownIt().enable(["table", "strikethrough"])
+        self._due = 0.0
+
+    def push(self, text: str) -> None:
+        self._text += harmless(text)
+        if perf_counter() >= self._due:
+            start = perf_counter()
+            self._update()
+            took = perf_counter() - start
+            self._due = start + max(_INTERVAL, _SHARE * took)
+
+    def finish(self) -> None:
+        """Write what is not written yet, and go to a new line."""
+        self._update(last=True)
+        if self._any:
+            self._out.write("\n")
+            self._out.flush()
+
+    def _update(self, last: bool = False) -> None:
+        width, height = shutil.get_terminal_size()
+        finished, current = (self._text, "") if last else self._split()
+        lines = self._lines(finished, width)
+        n_finished = len(lines)
+        lines += self._lines(_whole(current), width, after=bool(lines))
+        if lines:
+            self._rewrite(lines, height)
+        if finished:
+            self._text, self._shown, self._any = current, lines[n_finished:], True
+
+    def _split(self) -> tuple[str, str]:
+        """The finished blocks of the text, and the one that may still change."""
+        starts = [token.map[0] for token in self._parser.parse(self._text) if token.level == 0 and token.map]
+        if not starts or not starts[-1]:
+            return "", self._text
+        lines = self._text.splitlines(keepends=True)
+        return "".join(lines[: starts[-1]]), "".join(lines[starts[-1] :])
+
+    def _lines(self, text: str, width: int, after: bool = False) -> list[str]:
+        """The text as lines for the terminal, a blank one first where blocks stand before it."""
+        if not text.strip():
+            return []
+        # a column less: a full line would leave the cursor where terminals do not agree what "erase" means
+        console = Console(
+            file=io.StringIO(), force_terminal=True, width=max(20, width - 1), color_system=_colors(), theme=_THEME
+        )
+        with console.capture() as capture:
+            console.print(_Rendered(text))
+        lines = [line.rstrip() for line in capture.get().strip("\n").split("\n")]
+        while lines and not lines[0]:
+            lines.pop(0)
+        return ["", *lines] if after or self._any else lines
+
+    def _rewrite(self, lines: list[str], height: int) -> None:
+        """Make the terminal show these lines in place of those shown, touching only what differs."""
+        old = self._shown
+        same = 0
+        while same < min(len(old), len(lines)) and old[same] == lines[same]:
+            same += 1
+        if same == len(old) == len(lines):
+            return
+        same = max(same, len(old) - height + 1)  # what has left the screen stays as it is
+        same = min(same, len(lines) - 1)
+        if same < len(old):
+            up = len(old) - 1 - same
+            start = f"\x1b[{up}A\r" if up else "\r"
+        else:
+            start = "\n" if old or self._any else ""
+        body = "\n".join(f"{line}\x1b[K" for line in lines[same:])
+        rest = "\x1b[J" if len(old) > len(lines) else ""
+        self._out.write(_SYNC + start + body + rest + _END_SYNC)
+        self._out.flush()
+        self._shown = lines
+
+
+class _Code(CodeBlock):
+    """Code in the terminal's own colours, without a box, to be copied as it is."""
+
+    def __rich_console__(self, console, options):  # type: ignore[no-untyped-def]
+        yield Syntax(
+            str(self.text).rstrip(), self.lexer_name, theme="ansi_dark", background_color="default", word_wrap=True,
+            padding=(0, 0, 0, 2),
+        )  # fmt: skip
+
+
+class _Heading(Heading):
+    LEVEL_ALIGN = dict.fromkeys(Heading.LEVEL_ALIGN, "left")  # type: ignore[arg-type]
+
+
+class _Rendered(Markdown):
+    """Markdown with the line breaks that its text has: models mean them."""
+
+    elements = {**Markdown.elements, "fence": _Code, "code_block": _Code, "heading_open": _Heading}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, hyperlinks=False)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
+
+
+def _whole(text: str) -> str:
+    """A block in the making, less the marks that what follows has yet to explain, and with open ones closed."""
+    if text.lstrip().startswith(("```", "~~~")):
+        return text
+    text = re.sub(r"(\n[ \t]*[-=*_#>|~`+\d.:]*|[*_`~\[]+)[ \t]*$", "", text)
+    for mark in ("`", "**"):
+        if text.count(mark) % 2:
+            text = text.rstrip() + mark
+    return text
+
+
+def _colors() -> Literal["standard", "truecolor"] | None:
+    if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return None
+    return "truecolor" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else "standard"

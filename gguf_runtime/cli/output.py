@@ -1,0 +1,120 @@
+"""Where an answer goes, and in which form: text, one JSON object, or JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..files import replacing
+from . import process
+
+if TYPE_CHECKING:
+    from ..generation import Generation, Piece
+    from ..llm import LLM
+
+
+class Write(Protocol):
+    def __call__(self, text: str) -> None: ...
+
+
+@contextlib.contextmanager
+def open_output(path: str | None, form: str | None) -> Iterator[TextOutput]:
+    """An output to standard output, or to a file that appears once it is whole; form: None, "json" or "jsonl"."""
+    kind = {"json": JsonOutput, "jsonl": JsonLinesOutput, None: TextOutput}[form]
+    if path is None:
+        yield kind(_to_terminal if sys.stdout.isatty() else _to_stdout)
+    else:
+        with replacing(path) as file:
+            yield kind(lambda text: file.write(text.encode("utf-8", "replace")))  # type: ignore[arg-type]
+
+
+class TextOutput:
+    """The answer's text, as it comes."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._last = ""
+
+    def prompt(self, text: str) -> None:
+        """What the model reads."""
+        self._write(text)
+
+    def piece(self, piece: Piece) -> None:
+        if piece.text:
+            self._write(piece.text)
+            self._last = piece.text
+
+    def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
+        if self._write is _to_terminal and not self._last.endswith("\n"):
+            self._write("\n")
+
+
+class JsonOutput(TextOutput):
+    """One object at the end."""
+
+    def __init__(self, write: Write) -> None:
+        super().__init__(write)
+        self._shown: dict[str, Any] = {}
+
+    def prompt(self, text: str) -> None:
+        self._shown = {"prompt": text}
+
+    def piece(self, piece: Piece) -> None:
+        pass
+
+    def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
+        self._line(
+            {
+                **self._shown,
+                "text": generation.text,
+                "tokens": generation.tokens,
+                **_facts(generation, llm, load_seconds),
+            }
+        )
+
+    def _line(self, value: dict[str, Any]) -> None:
+        self._write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+class JsonLinesOutput(JsonOutput):
+    """An object for each token, with the text that it makes certain; one without token for text that was held back;
+    at the end one that tells the rest."""
+
+    def piece(self, piece: Piece) -> None:
+        self._line({"token": piece.token, "text": piece.text})
+
+    def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
+        self._line({**self._shown, **_facts(generation, llm, load_seconds)})
+
+
+def _facts(generation: Generation, llm: LLM, load_seconds: float) -> dict[str, Any]:
+    """What there is to know about an answer beside its text. Times in seconds."""
+    g = generation
+    return {
+        "stop_reason": g.stop_reason,
+        "model": llm.name,
+        "seed": g.sampler.seed,
+        "n_prompt": len(g.prompt),
+        "n_prompt_cached": g.n_reused,
+        "n_tokens": len(g.tokens),
+        "n_guessed": g.n_guessed,
+        "n_accepted": g.n_accepted,
+        "timings": {
+            "load": round(load_seconds, 4),
+            "prompt": round(g.prompt_seconds, 4),
+            "generation": round(g.step_seconds, 4),
+            "tokens_per_second": round(g.n_decoded / g.step_seconds, 2) if g.step_seconds else None,
+        },
+    }
+
+
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _to_terminal(text: str) -> None:
+    _to_stdout(process.harmless(text))

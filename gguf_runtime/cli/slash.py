@@ -1,0 +1,228 @@
+"""The commands of a chat that begin with a slash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import data_folder, replacing
+from ..sampling import SamplingParams
+from . import process
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+#: Command → (what follows it, what it does).
+COMMANDS = {
+    "/help": ("", "What can be done here"),
+    "/regen": ("", "Answer the last message anew"),
+    "/undo": ("", "Take back the last message and its answer"),
+    "/edit": ("", "Change the last message and ask again"),
+    "/system": ("[TEXT]", "Show or set how the model shall behave; - for nothing"),
+    "/set": ("[NAME VALUE]", "Show or change settings, such as temperature"),
+    "/show": ("", "Show the model, the context and the settings"),
+    "/save": ("NAME", "Keep the conversation"),
+    "/load": ("NAME", "Go on with a conversation that was kept"),
+    "/clear": ("", "Begin a new conversation"),
+    "/bye": ("", "Leave; Ctrl-D does too"),
+}
+_KEYS = {
+    "Enter": "Send",
+    "Alt-Enter, Ctrl-J": "New line; so does Enter after \\ or between two \"\"\"",
+    "Ctrl-C": "Stop the answer",
+    "Up, Down, Ctrl-R": "Earlier messages; search in them",
+    "Ctrl-X Ctrl-E": "Write in your editor",
+}  # fmt: skip
+_MORE = {
+    "max_tokens": "Tokens of an answer at most",
+    "think": "on or off, for models that reason",
+    "verbose": "on or off",
+}
+
+
+def obey(chat: Chat, line: str) -> None:
+    """Do what a line that begins with a slash says. What cannot be done is told."""
+    from .chat import note
+
+    name, _, rest = line.partition(" ")
+    names = [name] if name in COMMANDS else [known for known in COMMANDS if known.startswith(name) and len(name) > 1]
+    if len(names) != 1:
+        note(f"{name}: {'could be ' + ' or '.join(names) if names else 'no such command'}; /help lists them all")
+        return
+    try:
+        _ACTIONS[names[0]](chat, rest.strip())
+    except (LookupError, ValueError, OSError) as error:
+        note(f"{names[0]}: {process.describe(error)}")
+
+
+def completions(chat: Chat, command: str) -> Iterable[str]:
+    """What may follow a command."""
+    if command == "/set":
+        return [*_parameters(), *_MORE]
+    if command in ("/save", "/load"):
+        return sorted(path.stem for path in _folder().glob("*.json"))
+    return [chat.conversation.system] if command == "/system" and chat.conversation.system else []
+
+
+def _help(chat: Chat, rest: str) -> None:
+    for name, (usage, help) in COMMANDS.items():
+        print(f"  {name + ' ' + usage:22} {help}")
+    print()
+    for key, help in _KEYS.items():
+        print(f"  {key:22} {help}")
+    print()
+
+
+def _regen(chat: Chat, rest: str) -> None:
+    if not chat.conversation.messages or chat.conversation.messages[-1]["role"] != "assistant":
+        raise LookupError("there is no answer yet")
+    chat.answer(lambda: chat.conversation.again(**chat.options))
+
+
+def _undo(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    text = chat.conversation.undo()
+    note(f"taken back: {_short(text)}\n")
+
+
+def _edit(chat: Chat, rest: str) -> None:
+    chat.draft = chat.conversation.undo()
+
+
+def _system(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    if rest:
+        chat.conversation.system = "" if rest == "-" else rest
+    note(f"system message: {chat.conversation.system or 'none'}\n")
+
+
+def _set(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    name, _, value = rest.partition(" ")
+    if not name:
+        for known, shown in _settings(chat).items():
+            print(f"  {known:20} {shown}")
+        print()
+        return
+    value = value.strip()
+    if name == "verbose":
+        chat.verbose = _on(value)
+    elif name == "think":
+        chat.conversation.template["enable_thinking"] = _on(value)
+    elif name == "max_tokens":
+        chat.options[name] = int(value) if int(value) >= 0 else None
+    elif name in _parameters():
+        number = _parameters()[name](value)
+        SamplingParams(**{name: number})  # raises ValueError where it has no meaning
+        chat.options[name] = number
+    else:
+        raise ValueError(f"no setting {name}; /set lists them all")
+    note(f"{name}: {_settings(chat)[name]}")
+
+
+def _show(chat: Chat, rest: str) -> None:
+    llm, conversation = chat.llm, chat.conversation
+    n_messages = len(conversation.messages)
+    for name, value in {
+        "model": llm.name,
+        "file": llm.file.path,
+        "context": f"{conversation.n_tokens:,} of {llm.engine.n_ctx:,} tokens, {n_messages} messages",
+        "system": _short(conversation.system) or "none",
+    }.items():
+        print(f"  {name:20} {value}")
+    _set(chat, "")
+
+
+def _save(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    path = _path(rest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"model": chat.llm.name, "messages": chat.conversation.messages}
+    with replacing(path) as file:
+        file.write(json.dumps(data, ensure_ascii=False, indent=1).encode())
+    note(f"kept in {path}\n")
+
+
+def _load(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    path = _path(rest)
+    try:
+        data = json.loads(path.read_bytes())
+        messages = [{str(k): str(v) for k, v in message.items()} for message in data["messages"]]
+        if any({"role", "content"} - message.keys() for message in messages):
+            raise KeyError("content")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is no conversation that /save wrote") from None
+    chat.conversation.messages = messages
+    for message in messages:
+        if message["role"] == "user":
+            note(f"> {_short(message['content'])}")
+    note(f"{len(messages)} messages from {path}\n")
+
+
+def _clear(chat: Chat, rest: str) -> None:
+    from .chat import note
+
+    chat.conversation.clear()
+    note("a new conversation\n")
+
+
+def _bye(chat: Chat, rest: str) -> None:
+    chat.leaving = True
+
+
+_ACTIONS: dict[str, Callable[[Chat, str], None]] = {
+    "/help": _help, "/regen": _regen, "/undo": _undo, "/edit": _edit, "/system": _system, "/set": _set,
+    "/show": _show, "/save": _save, "/load": _load, "/clear": _clear, "/bye": _bye,
+}  # fmt: skip
+
+
+def _parameters() -> dict[str, Callable[[str], Any]]:
+    """The settings of SamplingParams that are single numbers, and how to read them."""
+    kinds: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "int | None": int}
+    return {field.name: kinds[str(field.type)] for field in fields(SamplingParams) if str(field.type) in kinds}
+
+
+def _settings(chat: Chat) -> dict[str, Any]:
+    """All that /set can change, as it is now."""
+    params = SamplingParams(**{name: chat.options[name] for name in _parameters() if name in chat.options})
+    found: dict[str, Any] = {name: getattr(params, name) for name in _parameters()}
+    found["seed"] = "random" if params.seed is None else params.seed
+    n = chat.options.get("max_tokens")
+    found["max_tokens"] = "no limit" if n is None else n
+    found["think"] = {None: "as the model likes", True: "on", False: "off"}[
+        chat.conversation.template.get("enable_thinking")
+    ]
+    found["verbose"] = "on" if chat.verbose else "off"
+    return found
+
+
+def _on(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise ValueError("on or off?")
+    return value == "on"
+
+
+def _folder() -> Path:
+    return data_folder() / "conversations"
+
+
+def _path(name: str) -> Path:
+    """A name stands for a file in ggrun's data folder; what has a folder or a suffix is a path."""
+    if not name:
+        raise ValueError("under which name?")
+    path = Path(name).expanduser()
+    return path if path.suffix or len(path.parts) > 1 else _folder() / f"{name}.json"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else line[:70] + "…"

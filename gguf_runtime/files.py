@@ -1,0 +1,52 @@
+"""Files that ggrun writes: whole or not at all, and where they are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+#: Under way: to be removed where the process ends before they are whole.
+unfinished: set[Path] = set()
+
+
+def data_folder() -> Path:
+    """Where this user's data of ggrun are kept; it may have to be made."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/ggrun"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its place at `path` once it is whole. Raises OSError.
+
+    What is no regular file, such as /dev/null, is written to as it is.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished.add(temporary)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    for path in list(unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink()

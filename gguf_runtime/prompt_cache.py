@@ -1,0 +1,96 @@
+"""What has been computed of a prompt, kept in a file: the next process that begins alike goes on from there.
+
+A file is a line that names the format, a line of JSON (whose pages these are, of which tokens, their checksums), and
+the pages of the KV cache as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .cache import Sequence
+from .files import replacing
+from .generation import Generation
+from .llm import LLM
+from .loader import GGUFFile
+
+_MAGIC = b"ggrun prompt cache 1\n"
+_MOST = 1 << 28  # bytes of the line of JSON
+
+
+class PromptCacheError(Exception):
+    """The file is something else, and not to be written over."""
+
+
+class PromptCache:
+    """A context that begins with what the file holds, if that is of this model in these settings."""
+
+    def __init__(self, path: str | Path, llm: LLM) -> None:
+        """Raises PromptCacheError, OSError. A file that is of no use here is told in a warning."""
+        self.path = Path(path)
+        self.context = llm.new_context()
+        self._origin = {"model": fingerprint(llm.file), "form": self.context.sequence.form}
+        if self.path.exists() and self.path.stat().st_size:
+            with self.path.open("rb") as file:
+                self._read(file)
+
+    def keep(self, generation: Generation) -> None:
+        """Write what the context holds of the answer's prompt, unless the file had most of it. Raises OSError."""
+        n = min(len(generation.prompt), len(self.context.tokens))
+        if generation.n_reused >= n / 2 or self.context.tokens[:n] != generation.prompt[:n]:
+            return
+        self.context.truncate(n)
+        pages = list(self.context.sequence.pages())
+        head = {**self._origin, "tokens": generation.prompt[:n], "checksums": [zlib.crc32(page) for page in pages]}
+        with replacing(self.path) as file:
+            file.write(_MAGIC + json.dumps(head).encode() + b"\n")
+            for page in pages:
+                file.write(page)
+
+    def _read(self, file: BinaryIO) -> None:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise PromptCacheError(f"{self.path} is no prompt cache: it stays as it is, name another file")
+        try:
+            head = json.loads(file.readline(_MOST))
+            tokens, checksums = [int(token) for token in head["tokens"]], head["checksums"]
+            origin = {name: head[name] for name in self._origin}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._useless("is damaged")
+            return
+        if origin != self._origin:
+            self._useless("was made with another model or other settings")
+        elif len(tokens) <= self.context.engine.n_ctx and not self._fill(file, tokens, checksums):
+            self._useless("is damaged")
+
+    def _fill(self, file: BinaryIO, tokens: list[int], checksums: list[Any]) -> bool:
+        sequence: Sequence = self.context.sequence
+        size = self.path.stat().st_size - file.tell()
+        sequence.grow(len(tokens))
+        sequence.n_tokens, self.context.tokens = len(tokens), tokens
+        pages = list(sequence.pages())
+        sound = len(pages) == len(checksums) and size == sum(len(page) for page in pages)
+        if not sound or not all(
+            file.readinto(page) == len(page) and zlib.crc32(page) == checksum  # type: ignore[attr-defined]
+            for page, checksum in zip(pages, checksums, strict=True)
+        ):
+            self.context.release()
+            return False
+        return True
+
+    def _useless(self, why: str) -> None:
+        warnings.warn(f"the prompt cache {self.path} {why}: it is made anew", RuntimeWarning, stacklevel=2)
+
+
+def fingerprint(file: GGUFFile) -> str:
+    """What tells a model from others: its settings, and the shape and the first bytes of each tensor."""
+    digest = hashlib.sha256()
+    for key, value in sorted(file.metadata.items()):
+        digest.update(f"{key}={value!r}\n".encode() if isinstance(value, str | int | float) else key.encode())
+    for name, tensor in sorted(file.tensors.items()):
+        digest.update(f"{name} {tensor.type} {tensor.shape}".encode() + bytes(tensor.data.reshape(-1)[:256]))
+    return digest.hexdigest()
