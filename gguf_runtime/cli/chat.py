@@ -10,6 +10,7 @@ import click
 
 from ..chat.conversation import Conversation, Reply
 from ..chat.reasoning import Span
+from ..generation import Generation
 from ..llm import LLM
 from . import process
 from .options import (
@@ -116,6 +117,8 @@ class Chat:
             note(f"the context is full: the model no longer sees the first {conversation.n_forgotten} messages")
         if self.verbose:
             note(summary(generation))
+        if self.markdown:
+            print()
 
     def _reader(self) -> Callable[[], str | None]:
         """Gives what the person enters, None at the end."""
@@ -129,16 +132,16 @@ class Chat:
         return editor.read
 
 
-def summary(generation: Any) -> str:
-    """An answer's speed, in a line."""
+def summary(generation: Generation) -> str:
+    """What an answer cost, in a line."""
     g = generation
-    n_new = len(g.prompt) - g.n_reused
-    parts = [f"{n_new} tokens read in {g.prompt_seconds:.2f} s" + (f" ({g.n_reused} kept)" if g.n_reused else "")]
+    kept = f" and {g.n_reused} kept" if g.n_reused else ""
+    parts = [f"prompt of {len(g.prompt) - g.n_reused}{kept}: {g.prompt_seconds:.2f} s"]
     if g.step_seconds:
-        parts.append(f"{g.n_decoded} written at {g.n_decoded / g.step_seconds:.1f} a second")
+        parts.append(f"{g.n_decoded / g.step_seconds:.1f} t/s")
     if g.n_guessed:
         parts.append(f"{g.n_accepted} of {g.n_guessed} guesses right")
-    return ", ".join(parts)
+    return " · ".join(parts)
 
 
 def note(text: str) -> None:
@@ -190,7 +193,6 @@ class _Pretty:
     def finish(self) -> None:
         self._end_of_thinking()
         self._answer.finish()
-        print()
 
     def _end_of_thinking(self) -> None:
         if self._thinking:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from time import perf_counter
 from typing import Literal, TextIO
 
@@ -37,8 +38,11 @@ _THEME = Theme(
 class MarkdownStream:
     """Writes Markdown to a terminal as it comes. The cursor stays at the end of what is written."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
+    def __init__(
+        self, out: TextIO | None = None, size: Callable[[], tuple[int, int]] = shutil.get_terminal_size
+    ) -> None:
+        """size: gives the terminal's columns and lines."""
+        self._out, self._size = out or sys.stdout, size
         self._text = ""  # of the blocks that are not finished
         self._shown: list[str] = []  # their lines, as they stand on the terminal
         self._any = False  # finished blocks stand above
@@ -61,23 +65,24 @@ class MarkdownStream:
             self._out.flush()
 
     def _update(self, last: bool = False) -> None:
-        width, height = shutil.get_terminal_size()
+        width, height = self._size()
         finished, current = (self._text, "") if last else self._split()
         lines = self._lines(finished, width)
         n_finished = len(lines)
         lines += self._lines(_whole(current), width, after=bool(lines))
-        if lines:
-            self._rewrite(lines, height)
+        if lines or self._shown:
+            self._rewrite(lines or [""], height)
         if finished:
-            self._text, self._shown, self._any = current, lines[n_finished:], True
+            self._text, self._shown = current, lines[n_finished:]
+            self._any = self._any or bool(n_finished)
 
     def _split(self) -> tuple[str, str]:
-        """The finished blocks of the text, and the one that may still change."""
-        starts = [token.map[0] for token in self._parser.parse(self._text) if token.level == 0 and token.map]
-        if not starts or not starts[-1]:
-            return "", self._text
-        lines = self._text.splitlines(keepends=True)
-        return "".join(lines[: starts[-1]]), "".join(lines[starts[-1] :])
+        """The finished blocks of the text, and what may still change: its last line can yet be part of any block."""
+        whole_lines = self._text[: self._text.rfind("\n") + 1]
+        starts = [token.map[0] for token in self._parser.parse(whole_lines) if token.level == 0 and token.map]
+        lines = self._text.split("\n")
+        n = starts[-1] if starts else 0
+        return "".join(f"{line}\n" for line in lines[:n]), "\n".join(lines[n:])
 
     def _lines(self, text: str, width: int, after: bool = False) -> list[str]:
         """The text as lines for the terminal, a blank one first where blocks stand before it."""
