@@ -150,27 +150,34 @@ class Reply(Iterator[Span]):
 class _Written:
     """The text of the last prompt and answer with its tokens, as they are in the context.
 
-    The model may have spelled its answer with other tokens than the tokenizer would, so a longer conversation takes
-    these, and only what comes after them is encoded. That is safe where it begins with a special token, since no
-    token reaches across one.
+    The model may have spelled its answer with other tokens than the tokenizer would. A conversation that goes on from
+    a prompt or an answer takes these, and only what comes after is encoded. That is safe where it begins with a
+    special token, since no token reaches across one.
     """
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
         self._text = ""
         self._tokens: list[int] = []
+        self._ends: list[tuple[int, int]] = []  # of prompts and answers: characters, tokens
 
     def note(self, prompt: str, prompt_tokens: list[int], said: str, tokens: list[int]) -> None:
+        """This prompt got this answer."""
+        self._ends = [end for end in self._ends if prompt.startswith(self._text[: end[0]])]
+        self._ends = [end for end in self._ends if prompt_tokens[: end[1]] == self._tokens[: end[1]]]
+        self._text, self._tokens = prompt, list(prompt_tokens)
+        self._ends.append((len(prompt), len(prompt_tokens)))
         decoder = self._llm.tokenizer.decoder()
-        exact = "".join(map(decoder.push, tokens)) == said  # not cut at a stop string, or within a character
-        self._text = prompt + said if exact else prompt
-        self._tokens = prompt_tokens + tokens if exact else prompt_tokens
+        if "".join(map(decoder.push, tokens)) == said:  # and not cut at a stop string, or within a character
+            self._text, self._tokens = prompt + said, prompt_tokens + tokens
+            self._ends.append((len(self._text), len(self._tokens)))
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a conversation's text."""
         tokenizer = self._llm.tokenizer
-        if self._text and text.startswith(self._text):
-            rest = tokenizer.encode(text[len(self._text) :], add_special=False, parse_special=True)
-            if rest and rest[0] in tokenizer.special_ids:
-                return self._tokens + rest
+        for n_characters, n_tokens in reversed(self._ends):
+            if text.startswith(self._text[:n_characters]):
+                rest = tokenizer.encode(text[n_characters:], add_special=False, parse_special=True)
+                if not rest or rest[0] in tokenizer.special_ids:
+                    return self._tokens[:n_tokens] + rest
         return self._llm.prompt_tokens(text)
