@@ -56,7 +56,7 @@ class PagePool:
 
     def take(self) -> int:
         if not self._free:
-            slab = np.empty(self.layout.n_bytes * _SLAB + 64, np.uint8)
+            slab = np.zeros(self.layout.n_bytes * _SLAB + 64, np.uint8)
             self._slabs.append(slab)
             first = _aligned(address(slab))
             self._free = [first + i * self.layout.n_bytes for i in reversed(range(_SLAB))]
