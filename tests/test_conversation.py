@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.chat.conversation import Conversation, Reply
+from gguf_runtime.chat.conversation import Conversation, ConversationError, Reply
 from gguf_runtime.chat.reasoning import ReasoningSplitter, Span
 from gguf_runtime.engine import ContextFull
 from tests.make_model import write_model
@@ -74,7 +74,7 @@ def test_another_answer_and_taking_back(llm: LLM) -> None:
     talk.clear()
     assert talk.messages == []
     for action in (talk.undo, talk.again):
-        with pytest.raises(LookupError):
+        with pytest.raises(ConversationError):
             action()
 
 

@@ -10,6 +10,10 @@ from ..llm import LLM
 from .reasoning import ReasoningSplitter, Span
 
 
+class ConversationError(Exception):
+    """There is no message, or no answer, to do that to."""
+
+
 class Conversation:
     """Messages, and what the model has computed of them.
 
@@ -55,9 +59,9 @@ class Conversation:
             raise
 
     def again(self, **options: Any) -> Reply:
-        """Another answer to the last message. Raises LookupError where there is none, and as `ask` does."""
+        """Another answer to the last message. Raises ConversationError where there is none, and as `ask` does."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
-            raise LookupError("there is no answer yet")
+            raise ConversationError("there is no answer yet")
         last = self.messages.pop()
         try:
             return self._answer(options)
@@ -66,10 +70,10 @@ class Conversation:
             raise
 
     def undo(self) -> str:
-        """Take back the last message and its answer; gives the message. Raises LookupError where there is none."""
+        """Take back the last message and its answer; gives the message. Raises ConversationError where there is none."""
         users = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         if not users:
-            raise LookupError("there is nothing to undo")
+            raise ConversationError("there is nothing to undo")
         text = self.messages[users[-1]]["content"]
         del self.messages[users[-1] :]
         return str(text)

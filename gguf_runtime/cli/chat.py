@@ -47,7 +47,7 @@ def start(model: str | None, options: dict[str, Any]) -> None:
     if not llm.has_chat_template:
         raise click.ClickException("the model has no chat template, so it cannot chat: ggrun run completes plain text")
     chat = Chat(Conversation(llm, system=system or "", shift=shift), answer, verbose)
-    with process.Stop():  # from here on Ctrl-C does not end the process
+    with process.unechoed(), process.Stop():  # from here on Ctrl-C does not end the process
         chat.talk()
 
 

@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from ..files import remove_unfinished
 
@@ -91,16 +92,13 @@ class Stop:
                 stop.gentle = True
                 if stop.wished: break
 
-    Until `gentle` is set, and at a second Ctrl-C, KeyboardInterrupt is raised wherever the main thread is. What is
-    typed meanwhile is not shown.
+    Until `gentle` is set, and at a second Ctrl-C, KeyboardInterrupt is raised wherever the main thread is.
     """
 
     def __init__(self) -> None:
         self.gentle = self.wished = False
-        self._echo: Any = None
 
     def __enter__(self) -> Stop:
-        self._echo = _set_echo(None)
         signal.set_wakeup_fd(-1)  # takes _exit_on_interrupt out of service
         signal.signal(signal.SIGINT, self._handle)
         return self
@@ -108,7 +106,6 @@ class Stop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _set_echo(self._echo)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -117,15 +114,20 @@ class Stop:
         self.wished = True
 
 
-def _set_echo(settings: Any) -> Any:
-    """Set the terminal to these settings, or (None) not to show what is typed; gives those that it had."""
-    if os.name == "nt" or not sys.stdin.isatty():
-        return None
+@contextlib.contextmanager
+def unechoed() -> Iterator[None]:
+    """Keep what is typed while nobody reads for who reads next, and do not show it."""
+    if os.name == "nt" or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        yield
+        return
     import termios
 
     before = termios.tcgetattr(sys.stdin)
-    if settings is None:
-        settings = [*before]
-        settings[3] &= ~termios.ECHO
+    settings = [*before]
+    settings[0] &= ~termios.ICRNL  # Enter stays what it is
+    settings[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
-    return before
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

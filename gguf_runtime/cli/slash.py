@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..chat.conversation import ConversationError
 from ..files import data_folder, replacing
 from ..sampling import SamplingParams
 from . import process
@@ -54,7 +55,7 @@ def obey(chat: Chat, line: str) -> None:
         return
     try:
         _ACTIONS[names[0]](chat, rest.strip())
-    except (LookupError, ValueError, OSError) as error:
+    except (ConversationError, ValueError, OSError) as error:
         note(f"{names[0]}: {process.describe(error)}")
 
 
@@ -77,8 +78,6 @@ def _help(chat: Chat, rest: str) -> None:
 
 
 def _regen(chat: Chat, rest: str) -> None:
-    if not chat.conversation.messages or chat.conversation.messages[-1]["role"] != "assistant":
-        raise LookupError("there is no answer yet")
     chat.answer(lambda: chat.conversation.again(**chat.options))
 
 

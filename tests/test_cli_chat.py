@@ -1,0 +1,178 @@
+"""`ggrun chat` through pipes, and on a terminal as a person uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import command_line
+from tests.test_cli import posix
+
+OPTIONS = ["-n", "8", "--temp", "0", "--ignore-eos"]
+
+
+def chat(model: Path, text: str, *options: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+    line = [*command_line(), "chat", str(model), *OPTIONS, *options]
+    environment = os.environ | ({"XDG_DATA_HOME": str(data)} if data else {})
+    return subprocess.run(line, input=text, capture_output=True, encoding="utf-8", timeout=60, env=environment)
+
+
+class Terminal:
+    """A chat on a terminal of its own."""
+
+    def __init__(self, model: Path, data: Path, *options: str) -> None:
+        import pty
+
+        line = [*command_line(), str(model), *OPTIONS, *options]
+        self.child, self.terminal = pty.fork()
+        if self.child == 0:
+            os.environ |= {"XDG_DATA_HOME": str(data), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+            os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"
+            os.execv(line[0], line)
+        self.shown = ""
+
+    def until(self, text: str, seconds: float = 20) -> str:
+        """Wait for this text (which may be split by colours); what was shown until then, without them."""
+        end = time.monotonic() + seconds
+        while text not in (plain := re.sub(r"\x1b(\[[\d;?]*[a-zA-Z]|\][^\x07]*\x07)", "", self.shown)):
+            assert time.monotonic() < end, plain
+            if select.select([self.terminal], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):  # the other end is closed
+                    self.shown += os.read(self.terminal, 65536).decode("utf-8", "replace")
+        self.shown = ""
+        return plain
+
+    def type(self, keys: str) -> None:
+        os.write(self.terminal, keys.encode())
+
+    def code(self) -> int:
+        """The exit code, once it has ended."""
+        for _ in range(1000):
+            with contextlib.suppress(OSError):
+                if select.select([self.terminal], [], [], 0)[0]:
+                    os.read(self.terminal, 65536)
+            time.sleep(0.01)
+            child, status = os.waitpid(self.child, os.WNOHANG)
+            if child:
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError("the chat does not end")
+
+
+@pytest.fixture
+def terminal(chat_model: Path, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(chat_model, tmp_path)
+    yield terminal
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(terminal.child, signal.SIGKILL)
+        os.waitpid(terminal.child, 0)
+    os.close(terminal.terminal)
+
+
+def test_through_pipes(chat_model: Path) -> None:
+    done = chat(chat_model, "Hello\n\n/undo\nHello\n/regen\n/bye\nnever read\n")
+    first, second, third = done.stdout.splitlines()
+    assert done.returncode == 0 and first == second == third
+    assert "taken back: Hello" in done.stderr
+
+
+def test_the_model_sees_what_the_person_set(chat_model: Path) -> None:
+    plain = chat(chat_model, "Hello\n").stdout
+    assert (
+        chat(chat_model, "/system Be quiet.\nHello\n").stdout == chat(chat_model, "Hello\n", "-sys", "Be quiet.").stdout
+    )
+    assert chat(chat_model, "/set max_tokens 3\nHello\n").stdout.strip() in plain
+    assert "temperature must be" in chat(chat_model, "/set temperature nan\n").stderr
+    for wrong in ("/set nothing 3", "/set top_k x", "/nothing", "/load nothing", "/regen", "/undo", "/save", "/s x"):
+        done = chat(chat_model, f"{wrong}\nHello\n")
+        assert done.stdout == plain and len(done.stderr.splitlines()) == 2 and "bug" not in done.stderr, done.stderr
+
+
+def test_conversations_are_kept(chat_model: Path, tmp_path: Path) -> None:
+    done = chat(chat_model, "Hello\n/save greeting\nAnd then?\n", data=tmp_path)
+    again = chat(chat_model, "/load greeting\nAnd then?\n", data=tmp_path)
+    assert again.stdout.splitlines() == done.stdout.splitlines()[1:] and "> Hello" in again.stderr
+    damaged = tmp_path / "x.json"
+    damaged.write_text('{"messages": [{"role": 3}]}')
+    assert "no conversation" in chat(chat_model, f"/load {damaged}\n").stderr
+
+
+def test_a_message_that_does_not_fit(chat_model: Path) -> None:
+    done = chat(chat_model, "word " * 300 + "\nHello\n")
+    assert "room for 256" in done.stderr
+    assert done.stdout == chat(chat_model, "Hello\n").stdout
+
+
+def test_a_model_without_template(model: Path) -> None:
+    done = chat(model, "Hello\n")
+    assert done.returncode == 1 and "chat template" in done.stderr and done.stdout == ""
+
+
+@posix
+def test_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.until("/help")
+    terminal.until("> ")
+    terminal.type("/help\r")
+    assert "/regen" in terminal.until("editor")
+    terminal.type("Hello\r")
+    terminal.until("stopped after 8 tokens")
+    terminal.type("two\x1b\rlines\r")  # Alt-Enter between them
+    terminal.until("stopped after 8 tokens")
+    terminal.type("\x1b[200~pasted\nin one\n\x1b[201~")  # as terminals paste
+    time.sleep(0.3)
+    terminal.type("\r")
+    terminal.until("stopped after 8 tokens")
+    terminal.type("\x04")
+    assert terminal.code() == 0
+    history = (tmp_path / "ggrun" / "history").read_text()
+    entries = [e for e in history.split("\n# ") if "+" in e]
+    assert len(entries) == 4
+    assert "+two\n+lines" in history and "+pasted\n+in one" in history
+
+
+@posix
+def test_ctrl_c_stops_the_answer_and_not_the_chat(chat_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal(chat_model, tmp_path, "-n", "-1", "--context-shift")
+    terminal.until("> ")
+    terminal.type("Hello\r")
+    time.sleep(1)
+    terminal.type("\x03")
+    terminal.until("stopped; /regen")
+    terminal.until("> ")
+    terminal.type("\x03")
+    terminal.until("leaves")
+    terminal.type("/bye\r")
+    assert terminal.code() == 0
+
+
+@posix
+def test_a_message_can_be_edited(terminal: Terminal) -> None:
+    terminal.until("> ")
+    terminal.type("Hello\r")
+    terminal.until("stopped after 8 tokens")
+    terminal.type("/edit\r")
+    terminal.until("> Hello")
+    terminal.type(" again\r")
+    terminal.until("stopped after 8 tokens")
+    terminal.type("/show\r")
+    assert "2 messages" in terminal.until("verbose")
+    terminal.type("/bye\r")
+    assert terminal.code() == 0
+
+
+@posix
+def test_ctrl_c_while_loading_ends_it(chat_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal(chat_model, tmp_path)
+    os.kill(terminal.child, 0)
+    time.sleep(0.12)
+    terminal.type("\x03")
+    terminal.type("\x04")  # it may have been ready already
+    assert terminal.code() in (0, 130, -2)
