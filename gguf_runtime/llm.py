@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .context import Context
+from .draft import DraftModel
 from .engine import Chunk, Engine
 from .generation import Generation
 from .loader import open_gguf
@@ -36,7 +37,8 @@ class LLM:
     n_threads: 0 for the number of physical cores. n_gpu_layers: layers to put on a GPU. n_ubatch: tokens of a
     prompt that are computed in one pass. type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0.
     mmap: map the file rather than read it. chat_template: one to use instead of the model's: a name that llama.cpp
-    knows (chat/builtin.py), a file, or Jinja.
+    knows (chat/builtin.py), a file, or Jinja. draft: file of a small model of the same vocabulary, whose guesses this
+    one checks, several in one step.
 
     Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported.
@@ -54,6 +56,7 @@ class LLM:
         type_v: str = "f16",
         mmap: bool = True,
         chat_template: str | None = None,
+        draft: str | Path | None = None,
     ) -> None:
         if n_gpu_layers > 0:
             warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
@@ -64,6 +67,10 @@ class LLM:
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self._chat_template = chat_template
         self._templates: dict[str, ChatTemplate] = {}
+        self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
+        if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
+            raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
+        self._guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes) if self._draft else None
         if chat_template is not None:
             self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
 
@@ -108,9 +115,15 @@ class LLM:
             max_tokens,
             [stop] if isinstance(stop, str) else stop,
             context=context,
-            speculation=Speculation(PromptLookup(), self.engine.step_cost) if lookup else None,
+            speculation=self._speculation() if lookup else None,
             shift=context_shift,
         )
+
+    def _speculation(self) -> Speculation:
+        """Guesses for one answer: of the draft model, or from the text so far."""
+        if self._guesser:
+            self._guesser.begin()
+        return Speculation(self._guesser or PromptLookup(), self.engine.step_cost)
 
     def new_context(self) -> Context:
         """An empty context, to be given to several calls of `stream`."""
@@ -131,6 +144,11 @@ class LLM:
     def name(self) -> str:
         """The model's own name, or its file's."""
         return str(self.file.metadata.get("general.name") or Path(self.file.path).stem)
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes the weights take."""
+        return sum(tensor.n_bytes for tensor in self.file.tensors.values())
 
     @property
     def has_chat_template(self) -> bool:
@@ -194,6 +212,8 @@ class LLM:
 
     def close(self) -> None:
         """End the threads and unmap the file."""
+        if self._draft:
+            self._draft.close()
         self.engine.close()
         self.file.close()
 

@@ -15,12 +15,15 @@ from typing import Protocol
 
 _SIZES = (3, 7, 15, 23, 31)  # tokens to guess: with the one before them, steps of 4 to 32
 _ADVANTAGE = 1.3  # by which a guess must promise to beat plain steps
-_CREDIT, _INTEREST = 1.5, 0.015  # that can be lost: in plain steps at first, then as a share of all that was spent
+_INTEREST = 0.015  # what can be lost of all that was spent, beside the guesser's credit
 _LOSS = 0.025  # of the time spent, at which guessing ends
 
 
 class Guesser(Protocol):
     """Proposes how a text goes on."""
+
+    #: What may be lost on it at first, in steps of the model.
+    credit: float
 
     def extend(self, tokens: Iterable[int]) -> None:
         """The text goes on with these tokens."""
@@ -29,8 +32,15 @@ class Guesser(Protocol):
     def support(self) -> int:
         """How much speaks for the next token of a guess: 0 where there is none to make, and on an open scale."""
 
+    @property
+    def expected(self) -> int | None:
+        """The next token, where it is known without being computed."""
+
+    def cost(self, n_tokens: int) -> float:
+        """What it costs to guess n_tokens, in steps of the model."""
+
     def guess(self, n_tokens: int) -> list[int]:
-        """The next n_tokens, where there is support."""
+        """At most n_tokens that may come next, where there is support."""
 
 
 class PromptLookup:
@@ -40,6 +50,7 @@ class PromptLookup:
     tokens that agree before the place that is copied.
     """
 
+    credit = 1.5
     _KEY, _PLACES, _LONGEST = 2, 8, 64  # tokens that must agree; places looked at; agreement counted
 
     def __init__(self) -> None:
@@ -58,6 +69,13 @@ class PromptLookup:
             else:
                 self._place, self.support = self._best(places)
             places.append(len(text))
+
+    @property
+    def expected(self) -> int | None:
+        return self._tokens[self._place] if self.support else None
+
+    def cost(self, n_tokens: int) -> float:
+        return 0
 
     def guess(self, n_tokens: int) -> list[int]:
         guess = self._tokens[self._place : self._place + n_tokens]
@@ -88,7 +106,7 @@ class Speculation:
     def __init__(self, guesser: Guesser, step_cost: Callable[[int], float]) -> None:
         """step_cost: what a step of n tokens costs, in steps of one."""
         self._guesser, self._cost = guesser, step_cost
-        self._purse = _CREDIT
+        self._purse = guesser.credit
         self._odds: dict[int, list[float]] = {}  # by class of support: right guesses, all guesses
         self._plain: list[float] = []  # seconds of the latest steps without guesses
         self._spent = self._lost = 0.0  # seconds
@@ -106,20 +124,22 @@ class Speculation:
         best, n_best = _ADVANTAGE, 0
         hoped, chance, n = 1.0, 1.0, 0
         for size in _SIZES:
-            if size > most or self._cost(1 + size) - 1 > self._purse:
+            cost = self._guesser.cost(size) + self._cost(1 + size)
+            if size > most or cost - 1 > self._purse:
                 break
             while n < size:
                 chance *= self._chance(support + n)
                 hoped, n = hoped + chance, n + 1
-            if hoped / self._cost(1 + size) > best:
-                best, n_best = hoped / self._cost(1 + size), size
+            if hoped / cost > best:
+                best, n_best = hoped / cost, size
         return self._guesser.guess(n_best) if n_best else []
 
     def drawn(self, token: int) -> None:
         """The text goes on with this token."""
-        if support := self._guesser.support:
+        if (expected := self._guesser.expected) is not None:
+            support = self._guesser.support
             odds = self._odds.setdefault(_class(support), _prior(support))
-            odds[0] += self._guesser.guess(1) == [token]
+            odds[0] += expected == token
             odds[1] += 1
             if odds[1] > 50:  # what is long ago counts less
                 odds[:] = odds[0] / 2, odds[1] / 2
@@ -127,7 +147,7 @@ class Speculation:
 
     def spent(self, n_tokens: int, n_drawn: int, seconds: float) -> None:
         """A step of n_tokens took so long, and gave n_drawn."""
-        cost = self._cost(n_tokens)
+        cost = self._cost(n_tokens) + self._guesser.cost(n_tokens - 1)
         self._purse += n_drawn - cost + _INTEREST * cost
         self._spent += seconds
         if n_tokens == 1:

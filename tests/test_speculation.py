@@ -20,10 +20,14 @@ from tests.make_model import write_model
 class Fixed:
     """Always guesses the same tokens, right or wrong."""
 
-    support = 50
+    credit, support = 1.5, 50
+    expected: int | None
 
     def __init__(self, *tokens: int) -> None:
-        self.tokens = tokens
+        self.tokens, self.expected = tokens, tokens[0]
+
+    def cost(self, n_tokens: int) -> float:
+        return 0
 
     def extend(self, tokens: Iterable[int]) -> None:
         pass
@@ -206,3 +210,29 @@ def test_speculation_is_on_by_default(smollm2: Path):
         plain = llm.stream(text, temperature=0, max_tokens=60, lookup=False)
         assert "".join(answer) == "".join(plain)
         assert answer.n_accepted > 30 and plain.n_guessed == 0
+
+
+def test_a_draft_model_makes_the_same_text(tmp_path: Path) -> None:
+    # a model and a worse copy of it
+    large, small = tmp_path / "large.gguf", tmp_path / "small.gguf"
+    shape = {"n_layer": 1, "n_embd": 256, "n_head": 4, "n_head_kv": 2, "n_ff": 256, "seed": 3}
+    write_model(large, types="F32", **shape)
+    write_model(small, types="Q8_0", **shape)
+    with LLM(large) as plain, LLM(large, draft=small) as helped:
+        for prompt in ("the rain in spain", "the rain in the end", "another"):
+            for sampling in ({"temperature": 0}, {"seed": 3}):
+                options = {"max_tokens": 60, "ignore_eos": True, **sampling}
+                expected = plain.stream(prompt, lookup=False, **options)
+                helped._guesser.begin()
+                bias = dict.fromkeys(plain.tokenizer.eog_ids, float("-inf"))
+                answer = Generation(
+                    helped.engine, helped.tokenizer, helped.prompt_tokens(prompt),
+                    Sampler(SamplingParams(logit_bias=bias, **sampling)), 60,
+                    speculation=Always(helped._guesser, flat),
+                )  # fmt: skip
+                assert "".join(answer) == "".join(expected) == helped.generate(prompt, **options)
+                if sampling == {"temperature": 0}:
+                    assert answer.n_accepted > answer.n_guessed / 2
+    write_model(small, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64, n_vocab=300)
+    with pytest.raises(ValueError, match="vocabulary"):
+        LLM(large, draft=small)

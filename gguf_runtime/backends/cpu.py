@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..cache import PageLayout, PagePool
-from ..graph import Attention, Graph, Rope, RopeFrequencies
+from ..graph import Attention, Graph, Linear, Rope, RopeFrequencies
 from ..kernels.code import Library, address
-from ..kernels.layout import PAGE
+from ..kernels.layout import FLOATS, PAGE
 from ..kernels.team import Program, Team
 from . import Batch
 from .plan import FEW, Inputs, Plan, Step, size_of
@@ -33,6 +33,9 @@ class CpuBackend:
         self._library, self._team = library, Team(library, n_threads)
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max(op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention))
+        weights = {op.weight.name: op.weight for op in graph.ops if isinstance(op, Linear)}.values()
+        n_floats = sum(weight.n_bytes for weight in weights if weight.type in FLOATS)
+        self._few_cost = 4 if n_floats > sum(weight.n_bytes for weight in weights) / 2 else 2  # measured
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
     def run(self, batch: Batch) -> np.ndarray:
@@ -46,7 +49,7 @@ class CpuBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
-        return 1 if n_tokens == 1 else 2 + n_tokens / 6
+        return 1 if n_tokens == 1 else self._few_cost + n_tokens / 6
 
     def close(self) -> None:
         self._team.close()

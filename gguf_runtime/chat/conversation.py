@@ -70,7 +70,7 @@ class Conversation:
             raise
 
     def undo(self) -> str:
-        """Take back the last message and its answer; gives the message. Raises ConversationError where there is none."""
+        """Take back the last message and its answer; gives the message. Raises ConversationError for none."""
         users = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         if not users:
             raise ConversationError("there is nothing to undo")

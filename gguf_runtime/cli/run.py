@@ -11,6 +11,7 @@ import click
 from .options import (
     Sectioned,
     answer_options,
+    draft_option,
     engine_options,
     group,
     has_prompt,
@@ -56,7 +57,7 @@ output_options = group(
 
 @click.command(cls=Sectioned, help="Answer a prompt. At a terminal and without one, ggrun chats.")
 @model_argument
-@section("Model", model_option)
+@section("Model", model_option, draft_option)
 @section("Prompt", prompt_options, system_option, template_option)
 @section("Prompt", click.option("--raw", is_flag=True, help="Complete the bare text, without a chat template."))
 @section("Prompt", path("--prompts", help="Answer every line of a JSONL file, many at a time."))

@@ -18,8 +18,9 @@ _MODELS = ("gpt2", "llama", "gemma4")
 
 
 class Tokenizer:
-    """n_vocab: number of tokens; bos_id, eos_id: begin and end of a text; eog_ids: any of them ends generation;
-    special_ids: tokens that are no text; add_bos, add_eos: whether encoding adds those."""
+    """n_vocab: number of tokens; tokens: by id, as the file has them; bos_id, eos_id: begin and end of a text;
+    eog_ids: any of them ends generation; special_ids: tokens that are no text; add_bos, add_eos: whether encoding adds
+    those."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
@@ -44,7 +45,7 @@ class Tokenizer:
             add_bos, needs_bos = pre.add_bos, pre.needs_bos
         self._special = SpecialTokens(vocabulary, metadata)
 
-        self.n_vocab = len(vocabulary)
+        self.n_vocab, self.tokens = len(vocabulary), vocabulary.tokens
         self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
         self.eog_ids = vocabulary.eog_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))

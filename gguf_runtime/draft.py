@@ -1,0 +1,56 @@
+"""A small model that guesses for a large one of the same vocabulary (Leviathan et al. 2023, arXiv:2211.17192)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .context import Context
+from .engine import Chunk, Engine
+
+
+class DraftModel:
+    """Guesses what the small model holds likeliest. One text at a time: its context follows that of the large one."""
+
+    credit = 6.0  # who names a draft model wants it tried
+    _SUPPORT = 32  # as good as an agreement of this many tokens, until its odds are known
+
+    def __init__(self, engine: Engine, cost: float) -> None:
+        """cost: of a step of this model, in steps of the large one."""
+        self._context, self._cost = Context(engine), cost
+        self._text: list[int] = []
+        self._pending: list[int] = []  # guessed, and not yet known to be right or wrong
+
+    def begin(self) -> None:
+        """Another text begins. What it has in common with the last is not computed again."""
+        self._text, self._pending = [], []
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            self._text.append(token)
+            self._pending = self._pending[1:] if self._pending[:1] == [token] else []
+
+    @property
+    def support(self) -> int:
+        return self._SUPPORT if len(self._text) < self._context.engine.n_ctx else 0
+
+    @property
+    def expected(self) -> int | None:
+        return self._pending[0] if self._pending else None
+
+    def cost(self, n_tokens: int) -> float:
+        return self._cost * n_tokens
+
+    def guess(self, n_tokens: int) -> list[int]:
+        context = self._context
+        n_tokens = min(n_tokens, context.engine.n_ctx - len(self._text))
+        chunk = context.begin(self._text)
+        self._pending = []
+        while True:
+            logits = context.engine.step([chunk])
+            context.note(chunk)
+            self._pending.append(int(np.argmax(logits[0])))
+            if len(self._pending) >= n_tokens:
+                return list(self._pending)
+            chunk = Chunk(context.sequence, self._pending[-1:])
