@@ -162,8 +162,8 @@ class Speculation:
 
 
 def _class(support: int) -> int:
-    """Supports from 8 on that are much alike share their odds."""
-    return support if support < 8 else 8 * support.bit_length()
+    """Supports that share their odds: from 8 on all of them."""
+    return min(support, 8)
 
 
 def _prior(support: int) -> list[float]:
