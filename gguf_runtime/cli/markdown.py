@@ -23,7 +23,7 @@ from rich.theme import Theme
 
 from .process import harmless
 
-_INTERVAL, _SHARE = 0.04, 10  # seconds between renderings at least, and how many times what one takes
+_INTERVAL, _SHARE = 0.05, 20  # seconds between renderings at least, and how many times what one takes
 _SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"  # terminals that know these show all that is between at once
 
 _THEME = Theme(
