@@ -15,8 +15,7 @@ from typing import Protocol
 
 _SIZES = (3, 7, 15, 23, 31)  # tokens to guess: with the one before them, steps of 4 to 32
 _ADVANTAGE = 1.3  # by which a guess must promise to beat plain steps
-_INTEREST = 0.015  # what can be lost of all that was spent, beside the guesser's credit
-_LOSS = 0.025  # of the time spent, at which guessing ends
+_INTEREST = 0.015  # share of all steps that may be lost, beside the guesser's credit
 
 
 class Guesser(Protocol):
@@ -99,33 +98,34 @@ class Speculation:
     """Decides for one answer when to guess: where the odds are good, and never more than can be afforded to lose.
 
     The odds that a guess with some support is right come from watching: every token that is drawn, guessed or not,
-    tells whether the guesser had it. Losses are bounded as a gambler's with a purse: a step's extra cost is paid from
-    it, each right guess pays one plain step into it.
+    tells whether the guesser had it. What may be lost is a credit and a small share of all steps so far, and what has
+    been won; no guess is made that could lose more. All this is counted in plain steps, by what the backend says that
+    steps cost. Should the clock show twice that loss, guessing ends.
     """
 
     def __init__(self, guesser: Guesser, step_cost: Callable[[int], float]) -> None:
         """step_cost: what a step of n tokens costs, in steps of one."""
         self._guesser, self._cost = guesser, step_cost
-        self._purse = guesser.credit
+        self._credit, self._won = guesser.credit, 0.0  # in plain steps
         self._odds: dict[int, list[float]] = {}  # by class of support: right guesses, all guesses
         self._plain: list[float] = []  # seconds of the latest steps without guesses
-        self._spent = self._lost = 0.0  # seconds
+        self._lost = 0.0  # seconds, by the clock
 
     def begin(self, prompt: Sequence[int], n_computed: int) -> None:
         """The text so far; n_computed tokens of it cost time."""
         self._guesser.extend(prompt)
-        self._purse += _INTEREST * self._cost(n_computed)
+        self._credit += _INTEREST * self._cost(n_computed)
 
     def guess(self, most: int) -> list[int]:
         """Tokens to compute after the last one in the hope that they are right: none, or at most `most`."""
         support = self._guesser.support
-        if not support or self._lost > _LOSS * self._spent:
+        if not support or self._lost > 2 * self._credit * self._plain_seconds():
             return []
         best, n_best = _ADVANTAGE, 0
         hoped, chance, n = 1.0, 1.0, 0
         for size in _SIZES:
             cost = self._guesser.cost(size) + self._cost(1 + size)
-            if size > most or cost - 1 > self._purse:
+            if size > most or cost - 1 > self._credit + self._won:
                 break
             while n < size:
                 chance *= self._chance(support + n)
@@ -148,13 +148,16 @@ class Speculation:
     def spent(self, n_tokens: int, n_drawn: int, seconds: float) -> None:
         """A step of n_tokens took so long, and gave n_drawn."""
         cost = self._cost(n_tokens) + self._guesser.cost(n_tokens - 1)
-        self._purse += n_drawn - cost + _INTEREST * cost
-        self._spent += seconds
+        self._won += n_drawn - cost
+        self._credit += _INTEREST * cost
         if n_tokens == 1:
             self._plain = [*self._plain[-8:], seconds]
         elif self._plain:
-            plain = sorted(self._plain)[len(self._plain) // 2]
-            self._lost += seconds - n_drawn * plain
+            self._lost += seconds - n_drawn * self._plain_seconds()
+
+    def _plain_seconds(self) -> float:
+        """A step without guesses, by the latest of them."""
+        return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
 
     def _chance(self, support: int) -> float:
         right, total = self._odds.get(_class(support)) or _prior(support)
