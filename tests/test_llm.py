@@ -7,6 +7,7 @@ import pytest
 
 import gguf_runtime
 from gguf_runtime import LLM
+from gguf_runtime.batching import generate_together
 from gguf_runtime.chat.template import ChatError
 from gguf_runtime.engine import ContextFull
 from tests.make_model import BOS
@@ -91,6 +92,41 @@ def test_a_full_context_is_told(model):
         assert answer.stop_reason == "context" and len(answer.prompt) + len(answer.tokens) == 17
         with pytest.raises(ContextFull, match="room for 16"):
             llm.generate("Once upon a time " * 9)
+
+
+def test_a_full_context_can_forget_and_go_on(model):
+    with LLM(model, n_ctx=64) as llm:
+        options = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
+        answer = llm.stream("Once upon a time", context_shift=True, **options)
+        text = "".join(answer)
+        assert answer.stop_reason == "length" and len(answer.tokens) == 200
+        assert text == llm.generate("Once upon a time", context_shift=True, lookup=False, **options)
+        # until the context is full, nothing is different
+        assert text.startswith(llm.generate("Once upon a time", **options))
+
+
+def test_a_context_is_gone_on_from(llm):
+    context = llm.new_context()
+    first = llm.stream("The rain in spain", max_tokens=5, temperature=0, context=context)
+    list(first)
+    again = llm.stream("The rain in the mountains", max_tokens=5, temperature=0, context=context)
+    text = "".join(again)
+    assert first.n_reused == 0 and 0 < again.n_reused < len(again.prompt)
+    assert text == llm.generate("The rain in the mountains", max_tokens=5, temperature=0)
+    assert context.tokens == (again.prompt + again.tokens)[: context.sequence.n_tokens]
+    context.release()
+    assert context.tokens == [] and context.sequence.n_tokens == 0
+
+
+def test_answers_made_together_are_those_made_alone(llm):
+    prompts = ["Once", "The rain in spain " * 3, "A", "mountain", "Tea for two"] * 3
+    options = [{"max_tokens": 80 - 5 * i, "seed": i, "ignore_eos": True, "lookup": bool(i % 2)} for i in range(15)]
+    pairs = list(zip(prompts, options, strict=True))
+    answers = [llm.stream(prompt, **option) for prompt, option in pairs]
+    done = list(generate_together(llm.engine, iter(answers), 4))
+    assert {id(answer) for answer in done} == {id(answer) for answer in answers}
+    assert done != answers  # the short ones are done first
+    assert [answer.text for answer in answers] == [llm.generate(prompt, **option) for prompt, option in pairs]
 
 
 def test_an_answer_can_be_given_up(llm):
