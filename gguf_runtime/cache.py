@@ -65,6 +65,14 @@ class PagePool:
     def give_back(self, pages: list[int]) -> None:
         self._free.extend(reversed(pages))
 
+    def read(self, page: int) -> bytes:
+        """What a page holds."""
+        return ctypes.string_at(page, self.layout.n_bytes)
+
+    def write(self, page: int, data: bytes) -> None:
+        """Fill a page with what `read` gave of one."""
+        ctypes.memmove(page, data, self.layout.n_bytes)
+
 
 class Sequence:
     """One text's tokens in the cache. Made by `Engine.new_sequence`."""
@@ -103,7 +111,7 @@ class Sequence:
         layout = self._pool.layout
         return f"{layout.k_type} {layout.v_type} {PAGE} {layout.n_bytes}"
 
-    def pages(self) -> Iterator[memoryview]:
-        """The memory of the pages, in order, to read what the sequence holds or to fill in what another one held."""
+    def pages(self) -> Iterator[tuple[PagePool, int]]:
+        """Each page, and the pool in which it lies, in order."""
         for page in self._pages:
-            yield memoryview((ctypes.c_uint8 * self._pool.layout.n_bytes).from_address(page)).cast("B")
+            yield self._pool, page

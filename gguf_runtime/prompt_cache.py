@@ -45,7 +45,7 @@ class PromptCache:
         if generation.n_reused >= n / 2 or self.context.tokens[:n] != generation.prompt[:n]:
             return
         self.context.truncate(n)
-        pages = list(self.context.sequence.pages())
+        pages = [pool.read(page) for pool, page in self.context.sequence.pages()]
         head = {**self._origin, "tokens": generation.prompt[:n], "checksums": [zlib.crc32(page) for page in pages]}
         with replacing(self.path) as file:
             file.write(_MAGIC + json.dumps(head).encode() + b"\n")
@@ -68,16 +68,18 @@ class PromptCache:
             self._useless("is damaged")
 
     def _fill(self, file: BinaryIO, tokens: list[int], checksums: list[Any]) -> bool:
+        """Fill the context with the pages that follow in the file; False where they are not what was written."""
         sequence: Sequence = self.context.sequence
-        size = self.path.stat().st_size - file.tell()
         sequence.grow(len(tokens))
         sequence.n_tokens, self.context.tokens = len(tokens), tokens
         pages = list(sequence.pages())
-        sound = len(pages) == len(checksums) and size == sum(len(page) for page in pages)
-        if not sound or not all(
-            file.readinto(page) == len(page) and zlib.crc32(page) == checksum  # type: ignore[attr-defined]
-            for page, checksum in zip(pages, checksums, strict=True)
-        ):
+        sound = len(pages) == len(checksums)
+        for (pool, page), checksum in zip(pages, checksums, strict=False):
+            data = file.read(pool.layout.n_bytes)
+            sound = sound and len(data) == pool.layout.n_bytes and zlib.crc32(data) == checksum
+            if sound:
+                pool.write(page, data)
+        if not sound or file.read(1):
             self.context.release()
             return False
         return True
