@@ -45,12 +45,13 @@ class PromptCache:
         if generation.n_reused >= n / 2 or self.context.tokens[:n] != generation.prompt[:n]:
             return
         self.context.truncate(n)
-        pages = [pool.read(page) for pool, page in self.context.sequence.pages()]
-        head = {**self._origin, "tokens": generation.prompt[:n], "checksums": [zlib.crc32(page) for page in pages]}
+        pages = self.context.sequence.pages
+        checksums = [zlib.crc32(pool.read(page)) for pool, page in pages()]
+        head = {**self._origin, "tokens": generation.prompt[:n], "checksums": checksums}
         with replacing(self.path) as file:
             file.write(_MAGIC + json.dumps(head).encode() + b"\n")
-            for page in pages:
-                file.write(page)
+            for pool, page in pages():
+                file.write(pool.read(page))
 
     def _read(self, file: BinaryIO) -> None:
         if file.read(len(_MAGIC)) != _MAGIC:
