@@ -169,6 +169,13 @@ def test_a_message_can_be_edited(terminal: Terminal) -> None:
 
 
 @posix
+def test_options_for_one_answer_need_a_prompt(chat_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal(chat_model, tmp_path, "-o", str(tmp_path / "out"))
+    terminal.until("-o is not for a chat")
+    assert terminal.code() == 2
+
+
+@posix
 def test_ctrl_c_while_loading_ends_it(chat_model: Path, tmp_path: Path) -> None:
     terminal = Terminal(chat_model, tmp_path)
     os.kill(terminal.child, 0)

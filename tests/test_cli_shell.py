@@ -110,6 +110,7 @@ def test_many_prompts(ggrun, model, tmp_path):
     done = ggrun("-m", model, "--prompts", file, *PLAIN, "-o", tmp_path / "out.jsonl")
     assert lines((tmp_path / "out.jsonl").read_bytes()) == answers and done.stdout == b""
     assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl"]
+    assert lines(ggrun("-m", model, "--prompts", "-", *PLAIN, input=file.read_bytes()).stdout) == answers
 
 
 def test_messages_and_the_chat_template(ggrun, chat_model, tmp_path):

@@ -18,7 +18,7 @@ import click
 from ..batching import generate_together
 from . import process
 from .options import load
-from .run import sort_options
+from .run import FOR_ONE_ANSWER, sort_options
 
 if TYPE_CHECKING:
     from ..generation import Generation
@@ -31,13 +31,13 @@ _FIELDS = ("prompt", "messages", "system", "id", "max_tokens", "stop", "temperat
 def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None:
     """Answer every line; with -o, go on from where an earlier run of the same was cut off."""
     output, system, raw = options.pop("output"), options.pop("system"), options.pop("raw")
-    for name in ("form", "display_prompt", "prompt_cache"):
-        if options.pop(name):
-            raise click.UsageError(f"--prompts writes JSON lines of its own: no --{name.replace('_', '-')}")
+    for option, shown in FOR_ONE_ANSWER.items():
+        if options.pop(option):
+            raise click.UsageError(f"{shown} is for a single answer: --prompts writes JSON lines of its own")
     verbose = options.pop("verbose")
     defaults, engine = sort_options(options)
     defaults.pop("lookup")  # a guess would take the place of another answer's token
-    source = Path(prompts).read_bytes()
+    source = sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes()
     tasks = [_Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     n_failed, n_tokens, start = 0, 0, perf_counter()
     with _open_results(output, source, [model, system, raw, defaults]) as (n_done, write):

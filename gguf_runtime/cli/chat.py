@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +60,7 @@ class Chat:
         """options: those of `LLM.stream`."""
         self.conversation, self.options, self.verbose = conversation, options, verbose
         self.draft = ""  # what the next input begins with
-        self.markdown = sys.stdout.isatty()
+        self.markdown = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.leaving = False
 
     @property

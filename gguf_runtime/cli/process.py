@@ -117,6 +117,8 @@ class Stop:
 @contextlib.contextmanager
 def unechoed() -> Iterator[None]:
     """Keep what is typed while nobody reads for who reads next, and do not show it."""
+    if os.name == "nt":
+        os.system("")  # has Windows' terminal understand escape sequences
     if os.name == "nt" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return

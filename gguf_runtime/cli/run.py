@@ -55,6 +55,10 @@ output_options = group(
 )
 
 
+#: What only a single answer can have.
+FOR_ONE_ANSWER = {"form": "--json", "display_prompt": "--display-prompt", "prompt_cache": "--prompt-cache"}
+
+
 @click.command(cls=Sectioned, help="Answer a prompt. At a terminal and without one, ggrun chats.")
 @model_argument
 @section("Model", model_option, draft_option)
@@ -76,12 +80,12 @@ def command(name: str | None, model: str | None, prompts: str | None, **options:
     elif not has_prompt(prompt["prompt"], prompt["file"]) and sys.stdin.isatty() and sys.stdout.isatty():
         from .chat import start
 
-        start(model, {key: value for key, value in options.items() if key not in _NOT_IN_CHAT})
+        for option, shown in {**FOR_ONE_ANSWER, "raw": "--raw", "output": "-o"}.items():
+            if options.pop(option):
+                raise click.UsageError(f"{shown} is not for a chat: give a prompt with -p")
+        start(model, options)
     else:
         _answer(model, read_prompt(**prompt), **options)
-
-
-_NOT_IN_CHAT = ("raw", "prompt_cache", "output", "form", "display_prompt")
 
 
 def _answer(
