@@ -22,7 +22,7 @@ class Context:
 
         So any text that shares its beginning with this one costs only what is new, whatever was asked before.
         """
-        same = min(_common(self.tokens, tokens), len(tokens) - 1, self.sequence.n_tokens)
+        same = min(common(self.tokens, tokens), len(tokens) - 1, self.sequence.n_tokens)
         self.truncate(same)
         return Chunk(self.sequence, tokens[same:])
 
@@ -34,6 +34,15 @@ class Context:
         """Forget all but the first n_tokens."""
         self.sequence.truncate(n_tokens)
         del self.tokens[n_tokens:]
+
+    def fork(self) -> Context:
+        """Another context that begins as this one is."""
+        other = Context(self.engine)
+        other.sequence.grow(len(self.tokens))
+        for (pool, page), (_, copy) in zip(self.sequence.pages(), other.sequence.pages(), strict=True):
+            pool.write(copy, pool.read(page))
+        other.tokens, other.sequence.n_tokens = list(self.tokens), len(self.tokens)
+        return other
 
     @property
     def is_full(self) -> bool:
@@ -47,7 +56,7 @@ class Context:
         self.release()
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two texts have in common at their beginning."""
     n = min(len(a), len(b))
     different = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))

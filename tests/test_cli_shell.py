@@ -122,6 +122,14 @@ def test_messages_and_the_chat_template(ggrun, chat_model, tmp_path):
     assert again[2]["text"] == first["text"]
 
 
+def test_prompts_that_begin_alike(ggrun, model, tmp_path):
+    prompts = ["The rain in spain falls on the plain. " * 6 + end for end in ("Why?", "When?", "", "Who?")] + ["Once"]
+    file = write_prompts(tmp_path / "in.jsonl", prompts)
+    answers = lines(ggrun("-m", model, "--prompts", file, *PLAIN).stdout)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer["text"] == ggrun("-m", model, "-p", prompt, *PLAIN).stdout.decode()
+
+
 @posix
 def test_a_run_that_is_cut_off_goes_on(ggrun, model, tmp_path):
     file, out = write_prompts(tmp_path / "in.jsonl", PROMPTS * 20), tmp_path / "out.jsonl"

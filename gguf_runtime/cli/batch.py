@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ..batching import generate_together
+from ..context import Context, common
 from . import process
 from .options import load
 from .run import FOR_ONE_ANSWER, sort_options
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from ..generation import Generation
     from ..llm import LLM
 
-_N_PARALLEL = 32
+_N_PARALLEL = 32  # answers that are made together
+_WORTH_SHARING = 16  # tokens
 _FIELDS = ("prompt", "messages", "system", "id", "max_tokens", "stop", "temperature", "seed")
 
 
@@ -36,9 +38,9 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
             raise click.UsageError(f"{shown} is for a single answer: --prompts writes JSON lines of its own")
     verbose = options.pop("verbose")
     defaults, engine = sort_options(options)
-    defaults.pop("lookup")  # a guess would take the place of another answer's token
+    defaults.pop("lookup")
     source = sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes()
-    tasks = [_Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
+    tasks = [Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     n_failed, n_tokens, start = 0, 0, perf_counter()
     with _open_results(output, source, [model, system, raw, defaults]) as (n_done, write):
         if n_done:
@@ -46,7 +48,7 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
         if n_done < len(tasks):
             llm = load(model, **engine)
             with _progress(len(tasks), n_done) as advance:
-                for answer in _Answers(llm, tasks[n_done:], raw, defaults):
+                for answer in Answers(llm, tasks[n_done:], raw, defaults):
                     write(answer)
                     advance()
                     n_failed += "error" in answer
@@ -58,7 +60,7 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
         raise click.ClickException(f"{n_failed} of {len(tasks)} prompts failed; their lines say why")
 
 
-class _Task:
+class Task:
     """A line of the prompts: {"prompt": TEXT} or {"messages": [...]}, or just TEXT; settings of its own beside it."""
 
     def __init__(self, line: bytes, number: int, system: str | None) -> None:
@@ -77,36 +79,57 @@ class _Task:
         self.system = value.pop("system", system)
         self.options = value
 
-    def start(self, llm: LLM, raw: bool, defaults: dict[str, Any]) -> Generation:
-        """The answer, not begun yet. Raises whatever the model or the settings do not take."""
+    def tokens(self, llm: LLM, raw: bool) -> list[int]:
+        """What the model reads. Raises whatever the template does not take."""
         prompt = self.messages if self.prompt is None else self.prompt
         if self.prompt is not None and llm.has_chat_template and not raw:
             system = [{"role": "system", "content": self.system}] if self.system else []
             prompt = [*system, {"role": "user", "content": self.prompt}]
-        return llm.stream(prompt, **{**defaults, **self.options}, lookup=False)
+        return llm.prompt_tokens(prompt)
 
 
-class _Answers:
-    """Answers to tasks, given in their order however they are made."""
+class Answers:
+    """Answers to tasks, given in their order however they are made. What prompts have in common is computed once."""
 
-    def __init__(self, llm: LLM, tasks: list[_Task], raw: bool, defaults: dict[str, Any]) -> None:
+    def __init__(self, llm: LLM, tasks: list[Task], raw: bool, defaults: dict[str, Any]) -> None:
         self._llm, self._tasks, self._raw, self._defaults = llm, tasks, raw, defaults
-        self._begun: deque[tuple[_Task, Generation | str]] = deque()  # in order; text where it failed
+        self._begun: deque[tuple[Task, Generation | str]] = deque()  # in order; text where it failed
+        self._contexts: dict[int, Context] = {}  # by the id of the answer that is made in it
+        self._common = self._beginning()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for _ in generate_together(self._llm.engine, self._start(), _N_PARALLEL):
+        for answer in generate_together(self._llm.engine, self._start(), _N_PARALLEL):
+            self._contexts.pop(id(answer)).release()
             yield from self._ready()
         yield from self._ready()
 
     def _start(self) -> Iterator[Generation]:
         for task in self._tasks:
             try:
-                answer = task.start(self._llm, self._raw, self._defaults)
+                tokens = task.tokens(self._llm, self._raw)
+                alike = common(self._common.tokens, tokens) == len(self._common.tokens) < len(tokens)
+                context = self._common.fork() if alike else self._llm.new_context()
+                options = {**self._defaults, **task.options}
+                # a guess would take the place of another answer's token
+                answer = self._llm.stream(tokens, **options, context=context, lookup=False)
             except Exception as error:
                 self._begun.append((task, process.describe(error)))
             else:
                 self._begun.append((task, answer))
+                self._contexts[id(answer)] = context
                 yield answer
+
+    def _beginning(self) -> Context:
+        """What the first prompts have in common, such as a system message, computed; empty where that is little."""
+        context = self._llm.new_context()
+        with contextlib.suppress(Exception):  # what is wrong with a prompt is told where it is answered
+            first, *others = (task.tokens(self._llm, self._raw) for task in self._tasks[:4])
+            n = min((common(first, other) for other in others), default=0)
+            if n >= _WORTH_SHARING:
+                chunk = context.begin(first[:n])._replace(n_logits=0)
+                self._llm.engine.step([chunk])
+                context.note(chunk)
+        return context
 
     def _ready(self) -> Iterator[dict[str, Any]]:
         while self._begun and (isinstance(first := self._begun[0][1], str) or first.done):
