@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import data_folder
 from .errors import StoreError
 from .progress import Progress
 from .source import Source
@@ -153,10 +153,4 @@ def _link(old: Path, new: Path) -> None:
 def _root() -> Path:
     if folder := os.environ.get("GGRUN_MODELS"):
         return Path(folder).expanduser()
-    if os.name == "nt":
-        data = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        data = Path.home() / "Library" / "Application Support"
-    else:
-        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "ggrun" / "models"
+    return data_folder() / "models"
