@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..cache import PageLayout, PagePool
-from ..graph import Attention, Graph, Linear, Rope, RopeFrequencies
+from ..graph import Attention, Graph, Rope, RopeFrequencies
 from ..kernels.code import Library, address
-from ..kernels.layout import FLOATS, PAGE
+from ..kernels.layout import PAGE
 from ..kernels.team import Program, Team
 from . import Batch
-from .plan import FEW, Inputs, Plan, Step, size_of
+from .plan import FEW, ROWWISE, Inputs, Plan, Step, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 _FEW_TOKENS = 16  # a pass over so few is short, so not to be interrupted; and attention cuts their context into spans
@@ -33,9 +33,6 @@ class CpuBackend:
         self._library, self._team = library, Team(library, n_threads)
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max(op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention))
-        weights = {op.weight.name: op.weight for op in graph.ops if isinstance(op, Linear)}.values()
-        n_floats = sum(weight.n_bytes for weight in weights if weight.type in FLOATS)
-        self._few_cost = 4 if n_floats > sum(weight.n_bytes for weight in weights) / 2 else 2  # measured
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
     def run(self, batch: Batch) -> np.ndarray:
@@ -49,7 +46,7 @@ class CpuBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
-        return 1 if n_tokens == 1 else self._few_cost + n_tokens / 6
+        return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
 
     def close(self) -> None:
         self._team.close()
