@@ -1,4 +1,4 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test; make lint. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test; make test-gpu; make lint. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -15,6 +15,9 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -rs tests/test_gpu.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -29,4 +32,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test lint clean
+.PHONY: run test test-gpu lint clean

@@ -1,13 +1,14 @@
 """The KV cache: pages of 64 tokens, taken as a sequence grows.
 
-A page holds its tokens' keys and values of every layer that one backend runs. Pages come from slabs of memory
+A page holds its tokens' keys and values of every layer that one stage runs. Pages come from slabs of memory
 that the system fills only when it is touched, so a context of any length costs nothing until it is used.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .graph import KvShape
 from .kernels.code import address
 from .kernels.layout import KV_GROUP, KV_TYPES, PAGE, head_bytes
 
-_SLAB = 8  # pages
+SLAB = 8  # pages that are allocated at once
 
 
 class PageLayout:
@@ -46,20 +47,34 @@ def _aligned(n: int) -> int:
     return -(-n // 64) * 64
 
 
-class PagePool:
-    """Pages to take and give back, by address."""
+def _system_memory(n_bytes: int) -> tuple[Any, int]:
+    memory = np.zeros(n_bytes, np.uint8)
+    return memory, address(memory)
 
-    def __init__(self, layout: PageLayout) -> None:
-        self.layout = layout
-        self._slabs: list[np.ndarray] = []
+
+class PagePool:
+    """Pages to take and give back, by address.
+
+    allocate(n_bytes) → (what keeps the memory, its address); copy(to, source, n_bytes): between it and the system's.
+    Both are the system's by default.
+    """
+
+    def __init__(
+        self,
+        layout: PageLayout,
+        allocate: Callable[[int], tuple[Any, int]] = _system_memory,
+        copy: Callable[[int, int, int], object] = ctypes.memmove,
+    ) -> None:
+        self.layout, self._allocate, self._copy = layout, allocate, copy
+        self._slabs: list[Any] = []
         self._free: list[int] = []
 
     def take(self) -> int:
         if not self._free:
-            slab = np.zeros(self.layout.n_bytes * _SLAB + 64, np.uint8)
+            slab, start = self._allocate(self.layout.n_bytes * SLAB + 64)
             self._slabs.append(slab)
-            first = _aligned(address(slab))
-            self._free = [first + i * self.layout.n_bytes for i in reversed(range(_SLAB))]
+            first = _aligned(start)
+            self._free = [first + i * self.layout.n_bytes for i in reversed(range(SLAB))]
         return self._free.pop()
 
     def give_back(self, pages: list[int]) -> None:
@@ -67,30 +82,43 @@ class PagePool:
 
     def read(self, page: int) -> bytes:
         """What a page holds."""
-        return ctypes.string_at(page, self.layout.n_bytes)
+        data = np.empty(self.layout.n_bytes, np.uint8)
+        self._copy(address(data), page, self.layout.n_bytes)
+        return data.tobytes()
 
     def write(self, page: int, data: bytes) -> None:
         """Fill a page with what `read` gave of one."""
-        ctypes.memmove(page, data, self.layout.n_bytes)
+        self._copy(page, address(np.frombuffer(data, np.uint8)), self.layout.n_bytes)
 
 
 class Sequence:
-    """One text's tokens in the cache. Made by `Engine.new_sequence`."""
+    """One text's tokens in the cache, with pages in every stage's pool. Made by `Engine.new_sequence`."""
 
-    def __init__(self, pool: PagePool) -> None:
-        self._pool = pool
-        self._pages: list[int] = []
+    def __init__(self, pools: Iterable[PagePool]) -> None:
+        self._tables = {pool: np.zeros(16, np.int64) for pool in pools}
+        self._n_pages = 0
         self.n_tokens = 0
-        self.table = np.zeros(16, np.int64)  # addresses of the pages, in order
+
+    def table(self, pool: PagePool) -> np.ndarray:
+        """Addresses of this sequence's pages in a pool, in order; i64, longer than needed."""
+        return self._tables[pool]
 
     def grow(self, n_tokens: int) -> None:
         """Take the pages that this many more tokens need. They count once `n_tokens` is raised."""
         needed = -(-(self.n_tokens + n_tokens) // PAGE)
-        if needed > len(self.table):
-            self.table = np.concatenate([self.table, np.zeros(max(needed, len(self.table)), np.int64)])
-        while len(self._pages) < needed:
-            self._pages.append(self._pool.take())
-            self.table[len(self._pages) - 1] = self._pages[-1]
+        while self._n_pages < needed:
+            taken: list[int] = []
+            try:
+                taken.extend(pool.take() for pool in self._tables)
+            except BaseException:  # no memory
+                for pool, page in zip(self._tables, taken, strict=False):
+                    pool.give_back([page])
+                raise
+            for (pool, table), page in zip(self._tables.items(), taken, strict=True):
+                if self._n_pages == len(table):
+                    self._tables[pool] = table = np.concatenate([table, np.zeros_like(table)])
+                table[self._n_pages] = page
+            self._n_pages += 1
 
     def truncate(self, n_tokens: int) -> None:
         """Forget all but the first n_tokens."""
@@ -98,8 +126,9 @@ class Sequence:
             raise ValueError(f"cannot truncate {self.n_tokens} tokens to {n_tokens}")
         self.n_tokens = n_tokens
         kept = -(-n_tokens // PAGE)
-        self._pool.give_back(self._pages[kept:])
-        del self._pages[kept:]
+        for pool, table in self._tables.items():
+            pool.give_back(table[kept : self._n_pages].tolist())
+        self._n_pages = kept
 
     def release(self) -> None:
         """Give all pages back; the sequence is empty then."""
@@ -108,10 +137,11 @@ class Sequence:
     @property
     def form(self) -> str:
         """How a page keeps its tokens: pages of equal form mean the same to equal models."""
-        layout = self._pool.layout
-        return f"{layout.k_type} {layout.v_type} {PAGE} {layout.n_bytes}"
+        layouts = [pool.layout for pool in self._tables]
+        return " ".join(f"{layout.k_type} {layout.v_type} {PAGE} {layout.n_bytes}" for layout in layouts)
 
     def pages(self) -> Iterator[tuple[PagePool, int]]:
         """Each page, and the pool in which it lies, in order."""
-        for page in self._pages:
-            yield self._pool, page
+        for pool, table in self._tables.items():
+            for page in table[: self._n_pages].tolist():
+                yield pool, page

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 
-from . import architectures
+from . import architectures, stages
 from .backends import Batch, Part
-from .backends.cpu import CpuBackend
 from .cache import Sequence
 from .kernels.team import physical_cores
 from .loader import GGUFFile
+from .pipeline import Pipeline
+from .splitter import Offload
 
 
 class EngineError(Exception):
@@ -37,7 +39,7 @@ class Engine:
 
     n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
     pass; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache keeps keys and values (f16,
-    q8_0, q4_0). Raises ModelError, PlanError or ValueError.
+    q8_0, q4_0); offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
     """
 
     def __init__(
@@ -49,16 +51,19 @@ class Engine:
         n_threads: int = 0,
         type_k: str = "f16",
         type_v: str = "f16",
+        offload: Offload = Offload(),  # noqa: B008
     ) -> None:
         self.model = architectures.load(file)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab, self.n_ubatch = self.model.n_vocab, n_ubatch
         self.n_threads = n_threads or physical_cores()
-        self._backend = CpuBackend(self.model.graph(), n_ubatch, self.n_threads, type_k, type_v)
+        settings = stages.Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
+        self.placement = stages.Placement(self.model, offload, settings)
+        self._pipeline = Pipeline(self.placement.stages)
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""
-        return Sequence(self._backend.pool)
+        return Sequence(self._pipeline.pools)
 
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to its sequence; gives f32[sum of n_logits, n_vocab], in the chunks' order.
@@ -70,11 +75,13 @@ class Engine:
         done: list[Part] = []
         logits = []
         try:
-            for batch in _micro_batches(parts, self.n_ubatch):
-                logits.append(self._backend.run(batch))
-                for part in batch.parts:
-                    part.sequence.n_tokens += len(part.tokens)
-                    done.append(part)
+            batches = list(_micro_batches(parts, self.n_ubatch, self._pipeline.max_logits))
+            with closing(self._pipeline.run(batches)) as results:
+                for batch, result in zip(batches, results, strict=True):
+                    logits.append(result)
+                    for part in batch.parts:
+                        part.sequence.n_tokens += len(part.tokens)
+                        done.append(part)
         except BaseException:  # interrupted: forget what was half done
             for part in reversed(done):
                 part.sequence.truncate(part.position)
@@ -83,11 +90,12 @@ class Engine:
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
-        return self._backend.step_cost(n_tokens)
+        return self._pipeline.step_cost(n_tokens)
 
     def close(self) -> None:
         """End the threads."""
-        self._backend.close()
+        self._pipeline.close()
+        self.placement.close()
 
     def _parts(self, chunks: list[Chunk]) -> list[Part]:
         if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
@@ -110,20 +118,22 @@ class Engine:
         return parts
 
 
-def _micro_batches(parts: list[Part], n_ubatch: int) -> Iterable[Batch]:
-    """Cut a ragged batch into passes of at most n_ubatch tokens, in order."""
+def _micro_batches(parts: list[Part], n_ubatch: int, max_logits: int | None) -> Iterable[Batch]:
+    """Cut a ragged batch into passes of at most n_ubatch tokens and max_logits rows of logits, in order."""
     batch: list[Part] = []
-    room = n_ubatch
+    most = max_logits or n_ubatch
+    room, logits_room = n_ubatch, most
     for sequence, tokens, position, n_logits in parts:
         start, n = 0, len(tokens)
         while start < n:
-            end = min(n, start + room)
-            wanted = max(0, end - max(start, n - n_logits))
+            first_wanted = max(start, n - n_logits)
+            end = min(n, start + room, first_wanted + logits_room)
+            wanted = max(0, end - first_wanted)
             batch.append(Part(sequence, tokens[start:end], position + start, wanted))
-            room -= end - start
+            room, logits_room = room - (end - start), logits_room - wanted
             start = end
-            if not room:
+            if not (room and logits_room):
                 yield Batch(batch)
-                batch, room = [], n_ubatch
+                batch, room, logits_room = [], n_ubatch, most
     if batch:
         yield Batch(batch)

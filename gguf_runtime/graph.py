@@ -30,6 +30,12 @@ class RopeFrequencies(NamedTuple):
     magnitude: float = 1.0
 
 
+class Input(NamedTuple):
+    """What the stage before made, a row for each token."""
+
+    out: Value
+
+
 class Embed(NamedTuple):
     out: Value
     table: Tensor
@@ -98,7 +104,7 @@ class Pick(NamedTuple):
     x: Value
 
 
-Op = Embed | Norm | Linear | Rope | Attention | SwiGlu | Add | Pick
+Op = Input | Embed | Norm | Linear | Rope | Attention | SwiGlu | Add | Pick
 
 
 class KvShape(NamedTuple):
@@ -110,12 +116,20 @@ class KvShape(NamedTuple):
 
 
 class Graph:
-    """Operations in the order to run them; each method adds one and gives its value."""
+    """Operations in the order to run them; each method adds one and gives its value. The last value is the result."""
 
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.kv: dict[int, KvShape] = {}  # by layer
         self._n_values = 0
+
+    @property
+    def result(self) -> Value:
+        """What the graph is for: logits of the wanted tokens, or activations of all for the next stage."""
+        return self.ops[-1].out
+
+    def input(self, width: int) -> Value:
+        return self._add(Input, width)
 
     def embed(self, table: Tensor) -> Value:
         return self._add(lambda out: Embed(out, table), table.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from .generation import Generation
 from .loader import open_gguf
 from .sampling import Sampler, SamplingParams
 from .speculation import PromptLookup, Speculation
+from .splitter import Layers, Offload
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
@@ -34,14 +34,17 @@ class LLM:
             print(llm.chat([{"role": "user", "content": "Hi"}], temperature=0))
 
     n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
-    n_threads: 0 for the number of physical cores. n_gpu_layers: layers to put on a GPU. n_ubatch: tokens of a
-    prompt that are computed in one pass. type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0.
-    mmap: map the file rather than read it. chat_template: one to use instead of the model's: a name that llama.cpp
-    knows (chat/builtin.py), a file, or Jinja. draft: file of a small model of the same vocabulary, whose guesses this
-    one checks, several in one step.
+    n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass.
+    type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. mmap: map the file rather than read it.
+    chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
+    draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
+
+    n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, or, "auto", as
+    many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares. override_tensors:
+    (pattern, device) pairs; a layer with a tensor that matches goes there. offload_kv: keys and values too.
 
     Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
-    TokenizerError where something in it is not supported.
+    TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for.
     """
 
     def __init__(
@@ -50,7 +53,11 @@ class LLM:
         *,
         n_ctx: int = 0,
         n_threads: int = 0,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: Layers = "auto",
+        main_gpu: int | None = None,
+        tensor_split: Sequence[float] = (),
+        override_tensors: Sequence[tuple[str, str]] = (),
+        offload_kv: bool = True,
         n_ubatch: int = 512,
         type_k: str = "f16",
         type_v: str = "f16",
@@ -58,12 +65,12 @@ class LLM:
         chat_template: str | None = None,
         draft: str | Path | None = None,
     ) -> None:
-        if n_gpu_layers > 0:
-            warnings.warn("no GPU backend yet: all layers run on the CPU", RuntimeWarning, stacklevel=2)
         self.file = open_gguf(path, mmap=mmap)
+        offload = Offload(n_gpu_layers, main_gpu, tuple(tensor_split), tuple(override_tensors), not offload_kv)
         self.engine = Engine(
-            self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v
-        )
+            self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v,
+            offload=offload,
+        )  # fmt: skip
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self._chat_template = chat_template
         self._templates: dict[str, ChatTemplate] = {}

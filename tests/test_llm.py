@@ -156,7 +156,7 @@ def test_chat_without_a_template(llm):
 
 
 def test_layers_for_a_gpu_that_is_not_there(model):
-    with pytest.warns(RuntimeWarning, match="GPU"), LLM(model, n_gpu_layers=5):
+    with pytest.warns(RuntimeWarning, match="GPU|CuPy"), LLM(model, n_gpu_layers=5):
         pass
 
 

@@ -28,15 +28,17 @@ class Llama:
     rope: RopeFrequencies
     attention_scale: float
 
-    def graph(self) -> Graph:
+    def graph(self, first: int = 0, last: int | None = None) -> Graph:
         g, w = Graph(), self.weights
+        last = self.n_layer + 1 if last is None else last
         table = w.tensor("token_embd.weight", self.n_vocab, self.n_embd)
-        x = g.embed(table)
-        for layer in range(self.n_layer):
+        x = g.input(self.n_embd) if first else g.embed(table)
+        for layer in range(first, min(last, self.n_layer)):
             x = self.block(g, x, layer)
-        x = g.norm(g.pick(x), w.tensor("output_norm.weight", self.n_embd), self.eps)
-        output = w.optional("output.weight", self.n_vocab, self.n_embd) or table  # tied where there is none
-        g.linear(x, output)
+        if last > self.n_layer:
+            x = g.norm(g.pick(x), w.tensor("output_norm.weight", self.n_embd), self.eps)
+            output = w.optional("output.weight", self.n_vocab, self.n_embd) or table  # tied where there is none
+            g.linear(x, output)
         return g
 
     def block(self, g: Graph, x: Value, layer: int) -> Value:

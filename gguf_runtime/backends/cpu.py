@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from ..cache import PageLayout, PagePool
@@ -17,45 +19,60 @@ _FEW_TOKENS = 16  # a pass over so few is short, so not to be interrupted; and a
 _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may be
 
 
+class Cpu:
+    """The CPU as a device: its threads, which all stages on it share, one at a time."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.library = Library()
+        self.team, self.lock = Team(self.library, n_threads), threading.Lock()
+
+    def close(self) -> None:
+        self.team.close()
+
+
 class CpuBackend:
     """Runs a graph on the CPU. Compiles the kernels that it needs; holds the buffers and the KV pages."""
 
-    def __init__(self, graph: Graph, n_ubatch: int, n_threads: int, k_type: str, v_type: str) -> None:
-        self.n_threads = n_threads
-        library = Library()
+    max_logits: int | None = None
+
+    def __init__(self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str) -> None:
+        self._cpu, library, n_threads = cpu, cpu.library, cpu.team.n_threads
+        self._picked = graph.result.picked
         layout = PageLayout(graph.kv, k_type, v_type)
         self.pool = PagePool(layout)
+        self.has_cache = bool(graph.kv)
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _FEW_TOKENS, _MOST_SPANS, n_threads, angles)
         self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
-        library.load(["program.run", *self._plan.kernels()])
-        self._library, self._team = library, Team(library, n_threads)
+        library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}
-        group = max(op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention))
+        group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
-    def run(self, batch: Batch) -> np.ndarray:
-        """Run one batch of at most n_ubatch tokens; gives logits f32[batch.n_logits, n_vocab]."""
+    def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
+        """Run one batch of at most n_ubatch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
+        if x is not None and self._plan.input is not None:
+            self._plan.input[: len(x)] = x
         key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
             self._programs[key] = self._program(self._plan.steps(*key))
-        self._team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)
-        return self._plan.logits[: batch.n_logits].copy()
+        with self._cpu.lock:
+            self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _FEW_TOKENS)
+        return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
 
     def step_cost(self, n_tokens: int) -> float:
-        """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
 
     def close(self) -> None:
-        self._team.close()
+        """Nothing: the threads are the device's."""
 
     def _program(self, steps: list[Step]) -> Program:
-        calls = [self._library.get(step.kernel).bind(**step.arguments) for step in steps]
+        calls = [self._cpu.library.get(step.kernel).bind(**step.arguments) for step in steps]
         products = [step.arguments if "n_rows" in step.arguments else {} for step in steps]
         weights = [arguments.get("weights", arguments.get("gate")) for arguments in products]
-        return self._team.program(calls, [step.meet for step in steps], weights)
+        return self._cpu.team.program(calls, [step.meet for step in steps], weights)
 
     def _fill(self, batch: Batch) -> None:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""
@@ -65,12 +82,14 @@ class CpuBackend:
             n = len(tokens)
             inputs.ids[first : first + n] = tokens
             at = positions[first : first + n]
-            inputs.slots[first : first + n, 0] = sequence.table[at // PAGE]
-            inputs.slots[first : first + n, 1] = at % PAGE
+            if self.has_cache:
+                inputs.slots[first : first + n, 0] = sequence.table(self.pool)[at // PAGE]
+                inputs.slots[first : first + n, 1] = at % PAGE
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
-        self._fill_blocks(batch)
+        if self.has_cache:
+            self._fill_blocks(batch)
         for rope, cos, sin in self._ropes:
             theta = positions[:, None] * rope.frequencies
             cos[:first], sin[:first] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
@@ -82,7 +101,7 @@ class CpuBackend:
         splits: list[tuple[int, ...]] = []
         row = 0
         for sequence, tokens, position, _ in batch.parts:
-            table = address(sequence.table)
+            table = address(sequence.table(self.pool))
             for start in range(0, len(tokens), self._task_tokens):
                 n = min(self._task_tokens, len(tokens) - start)
                 task = table, first + start, n, position + start

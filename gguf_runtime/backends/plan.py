@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..cache import PageLayout
-from ..graph import Add, Attention, Embed, Graph, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
+from ..graph import Add, Attention, Embed, Graph, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
 from ..kernels.code import aligned
 from ..kernels.isa import Isa
 from ..kernels.layout import (
@@ -76,7 +76,9 @@ class Plan:
         self._records: dict[tuple[int, str], np.ndarray] = {}
         self._partials: dict[int, np.ndarray] = {}
         self._converted: dict[str, np.ndarray] = {}
-        self.logits = self._buffers[graph.ops[-1].out.number]
+        self.result = self._buffers[graph.result.number]
+        first = graph.ops[0]
+        self.input = self._buffers[first.out.number] if isinstance(first, Input) else None
 
     def kernels(self) -> list[str]:
         """Names of all kernels that any batch may need."""

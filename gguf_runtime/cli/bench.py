@@ -20,6 +20,7 @@ import numpy as np
 from .. import __version__
 from ..engine import Chunk, Engine
 from ..llm import LLM
+from ..splitter import Layers
 from .inspect import describe, n_bytes, n_params
 from .options import cache_type, integer, model_path, verbose_option
 
@@ -42,6 +43,13 @@ class _Numbers(click.ParamType):
         return numbers
 
 
+class _LayerCounts(_Numbers):
+    """The same, with all and auto."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        return [value] if value in ("all", "auto") else super().convert(value, param, ctx)
+
+
 def _range(first: int, last: int, sign: str, by: int) -> Iterator[int]:
     while first <= last:
         yield first
@@ -60,7 +68,7 @@ class _Test(NamedTuple):
     n_threads: int
     n_batch: int
     n_ubatch: int
-    n_gpu_layers: int
+    n_gpu_layers: Layers
     type_k: str
     type_v: str
     n_depth: int
@@ -76,7 +84,10 @@ class _Test(NamedTuple):
 @numbers("-t", "--threads", default="0", help="Threads; 0: physical cores.")
 @numbers("-b", "--batch-size", default="2048", help="Tokens per batch.")
 @numbers("-ub", "--ubatch-size", default="512", help="Tokens of a batch to compute at once.")
-@numbers("-ngl", "--n-gpu-layers", default="0", help="Layers to put on the GPU.")
+@click.option(
+    "-ngl", "--n-gpu-layers", type=_LayerCounts(), default="auto", metavar="N,...",
+    help="Layers to put on GPUs; or all, or auto: as many as fit.",
+)
 @cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys.")
 @cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values.")
 @integer("-r", "--repetitions", at_least=1, default=5, help="How often to measure.")
@@ -90,7 +101,7 @@ def command(
     threads: list[int],
     batch_size: list[int],
     ubatch_size: list[int],
-    n_gpu_layers: list[int],
+    n_gpu_layers: list[Layers],
     cache_type_k: str,
     cache_type_v: str,
     repetitions: int,
@@ -105,8 +116,9 @@ def command(
     if output == "json":
         click.echo(json.dumps([_measure(test, repetitions) for test in tests], indent=2))
         return
-    click.echo(_row("model", "size", "params", "backend", "threads", "test", "t/s"))
-    click.echo(f"| {'-' * 30} | {'-' * 9}: | {'-' * 9}: | {'-' * 10} | {'-' * 6}: | {'-' * 14}: | {'-' * 19}: |")
+    click.echo(_row("model", "size", "params", "backend", "ngl", "threads", "test", "t/s"))
+    dashes = "-" * 30, "-" * 9 + ":", "-" * 9 + ":", "-" * 10, "--:", "-" * 6 + ":", "-" * 14 + ":", "-" * 19 + ":"
+    click.echo(f"| {' | '.join(dashes)} |")
     for test in tests:
         click.echo(_table_row(_measure(test, repetitions)))
 
@@ -129,12 +141,13 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
             "build_commit": f"ggrun {__version__}",
             "build_number": 0,
             "cpu_info": _cpu_name(),
-            "gpu_info": "",
-            "backends": "CPU",
+            "gpu_info": ", ".join(llm.engine.placement.gpus),
+            "backends": "CUDA" if llm.engine.placement.n_on_gpu else "CPU",
             "model_type": describe(llm.file),
             "model_size": n_bytes(llm.file),
             "model_n_params": n_params(llm.file),
             **test._asdict(),
+            "n_gpu_layers": llm.engine.placement.n_on_gpu,
             "n_threads": llm.engine.n_threads,
             "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "avg_ns": round(statistics.mean(nanoseconds)),
@@ -193,11 +206,13 @@ def _table_row(result: dict[str, Any]) -> str:
         f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB",
         f"{params / 1e9:.2f} B" if params >= 1e9 else f"{params / 1e6:.2f} M",
         result["backends"],
+        str(result["n_gpu_layers"]),
         str(result["n_threads"]),
         f"{name} @ d{result['n_depth']}" if result["n_depth"] else name,
         f"{result['avg_ts']:.2f} ± {result['stddev_ts']:.2f}",
     )
 
 
-def _row(model: str, size: str, params: str, backend: str, threads: str, test: str, speed: str) -> str:
-    return f"| {model:30} | {size:>10} | {params:>10} | {backend:10} | {threads:>7} | {test:>15} | {speed:>20} |"
+def _row(model: str, size: str, params: str, backend: str, ngl: str, threads: str, test: str, speed: str) -> str:
+    sizes = f"{model:30} | {size:>10} | {params:>10}"
+    return f"| {sizes} | {backend:10} | {ngl:>3} | {threads:>7} | {test:>15} | {speed:>20} |"

@@ -17,6 +17,7 @@ from ..kernels.layout import KV_TYPES
 
 if TYPE_CHECKING:
     from ..llm import LLM
+    from ..splitter import Layers
 
 Command = Callable[..., None]
 
@@ -100,6 +101,48 @@ answer_options = group(
     click.option("--context-shift", is_flag=True, help="In a full context, forget what is oldest and go on."),
     click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster, same text."),
 )
+
+
+class GpuLayers(click.ParamType):
+    """A number of layers; "all", or a negative number, for all; "auto" for as many as fit."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Layers:
+        if value in ("all", "auto"):
+            return value
+        try:
+            return int(value) if int(value) >= 0 else "all"
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor all nor auto", param, ctx)
+
+
+class Shares(click.ParamType):
+    """Numbers, separated by commas or, as llama.cpp also takes them, slashes."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in re.split("[,/]", str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers such as 3,1", param, ctx)
+
+
+class Override(click.ParamType):
+    """REGEX=DEVICE; the pattern may contain = too."""
+
+    name = "override"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        pattern, equals, device = str(value).rpartition("=")
+        if not equals or not pattern or not device:
+            self.fail(f"{value!r} is not REGEX=DEVICE", param, ctx)
+        return pattern, device
+
+
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Timings, and tracebacks of errors.")
 prompt_options = group(
     click.option("-p", "--prompt", metavar="TEXT", help="The prompt. What is piped in follows it."),
@@ -115,7 +158,17 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
         integer("-t", "--threads", default=-1, show_default="physical cores", help="Threads to compute with."),
         integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
         integer("-ub", "--ubatch-size", at_least=1, default=512, help="Tokens of a batch to compute at once."),
-        integer("-ngl", "--gpu-layers", "--n-gpu-layers", default=0, help="Layers to put on the GPU."),
+        click.option(
+            "-ngl", "--gpu-layers", "--n-gpu-layers", type=GpuLayers(), default="auto", metavar="N",
+            help="Layers to put on GPUs, the last first: N, all, or auto: as many as fit.",
+        ),
+        click.option("-ts", "--tensor-split", type=Shares(), metavar="X,...", help="Shares of the GPUs, such as 3,1."),
+        integer("-mg", "--main-gpu", at_least=0, help="Use this GPU alone.", show_default="all of them"),
+        click.option(
+            "-ot", "--override-tensor", type=Override(), multiple=True, metavar="REGEX=DEVICE",
+            help="Put layers with a tensor of such a name on a device, CPU or CUDA0 …",
+        ),
+        click.option("-kvo/-nkvo", "--kv-offload/--no-kv-offload", default=True, help="Layers' cache where they are."),
         cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys."),
         cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values."),
         click.option("--mmap/--no-mmap", default=True, help="Map the file, or read all of it at first."),
@@ -129,7 +182,11 @@ def load(
     threads: int,
     batch_size: int,
     ubatch_size: int,
-    gpu_layers: int,
+    gpu_layers: Layers,
+    tensor_split: tuple[float, ...] | None,
+    main_gpu: int | None,
+    override_tensor: tuple[tuple[str, str], ...],
+    kv_offload: bool,
     cache_type_k: str,
     cache_type_v: str,
     mmap: bool,
@@ -144,6 +201,10 @@ def load(
         n_ctx=ctx_size,
         n_threads=max(0, threads),
         n_gpu_layers=gpu_layers,
+        tensor_split=tensor_split or (),
+        main_gpu=main_gpu,
+        override_tensors=override_tensor,
+        offload_kv=kv_offload,
         n_ubatch=min(batch_size, ubatch_size),
         type_k=cache_type_k,
         type_v=cache_type_v,

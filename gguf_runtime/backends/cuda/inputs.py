@@ -1,0 +1,89 @@
+"""What a batch tells the GPU: one piece of memory on each side, sent in one copy, and the rows of the embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...cache import PagePool
+from ...graph import Embed, Graph
+from ...kernels.layout import PAGE
+from .. import Batch
+from ..plan import PlanError
+from .device import CudaDevice
+from .weights import gather_rows
+
+TASK_ROWS = 64  # of attention, in one block: heads × tokens
+_MOST_TABLES = 1 << 20  # entries
+
+
+class Inputs:
+    """Addresses on the GPU of what kernels read of a batch, and the writing of it.
+
+    n_tokens, n_logits: i32; tokens: (position, where its page table begins) of each token; rows: tokens whose logits
+    are wanted; tasks: of attention over many tokens, (first token, tokens of its sequence, first row of these);
+    tables: page addresses of all sequences, i64.
+    """
+
+    def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int, group: int) -> None:
+        self._device, self._group = device, group
+        n_tasks = n_ubatch * group // TASK_ROWS + n_ubatch + 1
+        self._most_tables = min(_MOST_TABLES, max(4096, 32 * -(-n_ctx // PAGE)))
+        sizes = {"n_tokens": 4, "n_logits": 12, "tokens": 8 * n_ubatch, "rows": 4 * n_ubatch, "tasks": 12 * n_tasks}
+        offsets, end = {}, 0
+        for name, size in sizes.items():
+            offsets[name] = end
+            end += -(-size // 4) * 4
+        self._tables_at = -(-end // 16) * 16
+        self._embed = next((op for op in graph.ops if isinstance(op, Embed)), None)
+        total = self._tables_at + 8 * self._most_tables
+        self._host = device.pinned(total)
+        self._memory = device.allocate(total)
+        at = self._memory.address
+        self.n_tokens, self.n_logits, self.tokens = at, at + offsets["n_logits"], at + offsets["tokens"]
+        self.rows, self.tasks, self.tables = at + offsets["rows"], at + offsets["tasks"], at + self._tables_at
+
+        def host(name: str, columns: int) -> np.ndarray:
+            part = self._host[offsets[name] : offsets[name] + sizes[name] // (4 * columns) * (4 * columns)]
+            return part.view(np.int32).reshape(-1, columns)
+
+        self._counts = self._host[:16].view(np.int32)
+        self._host_tokens, self._host_rows, self._host_tasks = host("tokens", 2), host("rows", 1), host("tasks", 3)
+        self._host_tables = self._host[self._tables_at :].view(np.int64)
+        self.rows_of_embedding = 0
+        if self._embed:
+            row = self._embed.table.n_bytes // self._embed.table.shape[0] * 2 + 256  # more than its planes take
+            self._host_embedding = device.pinned(n_ubatch * row)
+            self._embedding = device.allocate(n_ubatch * row)
+            self.rows_of_embedding = self._embedding.address
+
+    def write(self, batch: Batch, pool: PagePool | None, n_rows: int, with_tasks: bool) -> int:
+        """Send a batch to the GPU; gives the number of attention's tasks, if they are wanted.
+
+        n_rows: for how many tokens the embedding is made, at least those of the batch.
+        """
+        first = n_logits = n_tables = n_tasks = 0
+        for sequence, tokens, position, wanted in batch.parts:
+            n = len(tokens)
+            place = self._host_tokens[first : first + n]
+            place[:, 0] = np.arange(position, position + n)
+            place[:, 1] = n_tables
+            self._host_rows[n_logits : n_logits + wanted, 0] = np.arange(first + n - wanted, first + n)
+            if pool is not None:
+                n_pages = (position + n - 1) // PAGE + 1
+                if n_tables + n_pages > self._most_tables:
+                    raise PlanError("the sequences of this batch have more pages than the GPU has room for in a step")
+                self._host_tables[n_tables : n_tables + n_pages] = sequence.table(pool)[:n_pages]
+                n_tables += n_pages
+            if with_tasks:
+                starts = range(0, n * self._group, TASK_ROWS)
+                self._host_tasks[n_tasks : n_tasks + len(starts)] = [(first, n, start) for start in starts]
+                n_tasks += len(starts)
+            first, n_logits = first + n, n_logits + wanted
+        self._counts[0], self._counts[1] = first, n_logits
+        self._device.copy(self._memory.address, self._host.ctypes.data, self._tables_at + 8 * n_tables)
+        if self._embed:
+            ids = np.zeros(n_rows, np.int32)
+            ids[:first] = np.concatenate([part.tokens for part in batch.parts])
+            n_bytes = gather_rows(self._embed.table, ids, self._host_embedding)
+            self._device.copy(self.rows_of_embedding, self._host_embedding.ctypes.data, n_bytes)
+        return n_tasks

@@ -1,0 +1,126 @@
+"""From a model to the pipeline's stages: which devices there are, what each layer takes there, a backend for each run.
+
+Nothing of the GPU's is imported unless layers may go to one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import splitter
+from .architectures import Model
+from .backends import Backend
+from .backends.cpu import Cpu, CpuBackend
+from .backends.gpus import GpuError, gpu_present, open_gpus
+from .cache import SLAB, PageLayout
+from .graph import Embed, Graph
+from .kernels.layout import PAGE
+from .loader import Tensor
+from .splitter import CPU, Layer, Offload
+
+if TYPE_CHECKING:
+    from .backends.cuda import CudaDevice
+
+_MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
+
+
+class Settings(NamedTuple):
+    """What every stage must know; Engine explains them."""
+
+    n_ctx: int
+    n_ubatch: int
+    n_threads: int
+    type_k: str
+    type_v: str
+
+
+class Placement:
+    """A model's layers on their devices.
+
+    stages: a backend for each run of layers on one device. devices: the name of each layer's, the output being the
+    last. layers: what each takes on a GPU; empty where none was considered. gpus: what these are. Raises SplitError,
+    PlanError, and MemoryError where a GPU has less room than it said, unless layers are "auto": then fewer go there.
+    """
+
+    def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
+        self._model, self._settings, self._offload = model, settings, offload
+        self.layers: list[Layer] = []
+        self.devices = [CPU] * (model.n_layer + 1)
+        self._cpu: Cpu | None = None
+        gpus = _gpus(offload)
+        self.gpus = [gpu.description for gpu in gpus]
+        if gpus:
+            self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
+            self.devices = splitter.split(self.layers, self._rooms(gpus), offload)
+        self.stages = self._build(gpus)
+
+    @property
+    def n_on_gpu(self) -> int:
+        """How many layers are on a GPU; the output counts as one."""
+        return sum(device != CPU for device in self.devices)
+
+    def table(self) -> str:
+        """Who has what, for people."""
+        return splitter.table(self.layers, self.devices) if self.layers else ""
+
+    def close(self) -> None:
+        if self._cpu:
+            self._cpu.close()
+
+    def _build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
+        while True:
+            stages: list[Backend] = []
+            try:
+                for name, run in groupby(range(len(self.devices)), key=self.devices.__getitem__):
+                    layers = list(run)
+                    stages.append(self._backend(name, self._model.graph(layers[0], layers[-1] + 1), gpus))
+                return stages
+            except MemoryError:
+                if self._offload.layers != "auto" or not self.n_on_gpu:
+                    raise
+            fewer = self._offload._replace(layers=self.n_on_gpu - 1)
+            warnings.warn(f"GPU memory ran out: trying {fewer.layers} layers there", RuntimeWarning, stacklevel=2)
+            del stages
+            self.devices = splitter.split(self.layers, self._rooms(gpus), fewer)
+
+    def _backend(self, device: str, graph: Graph, gpus: Sequence[CudaDevice]) -> Backend:
+        n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
+        if device == CPU:
+            self._cpu = self._cpu or Cpu(n_threads)
+            return CpuBackend(graph, self._cpu, n_ubatch, type_k, type_v)
+        from .backends.cuda import CudaBackend
+
+        gpu = next(gpu for gpu in gpus if gpu.name == device)
+        return CudaBackend(graph, gpu, n_ubatch, n_ctx, type_k, type_v, self._offload.cache_in_ram)
+
+    def _layer(self, i: int) -> Layer:
+        from .backends.cuda import device_bytes
+
+        graph = self._model.graph(i, i + 1)
+        tensors = {
+            item.name: item for op in graph.ops if not isinstance(op, Embed) for item in op if isinstance(item, Tensor)
+        }
+        pages = -(-self._settings.n_ctx // (PAGE * SLAB)) * SLAB
+        cache = pages * PageLayout(graph.kv, self._settings.type_k, self._settings.type_v).n_bytes
+        return Layer(sum(map(device_bytes, tensors.values())), cache, tuple(tensors))
+
+    def _rooms(self, gpus: Sequence[CudaDevice]) -> list[splitter.Gpu]:
+        from .backends.cuda import workspace
+
+        work = workspace(self._model.graph(), self._settings.n_ubatch)
+        return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN) for gpu in gpus]
+
+
+def _gpus(offload: Offload) -> list[CudaDevice]:
+    """The GPUs to use; none, with a warning, where layers were asked for and there is no GPU that works."""
+    if not offload.layers or (offload.layers == "auto" and not gpu_present()):
+        return []
+    try:
+        return open_gpus(offload.main_gpu)
+    except GpuError as error:
+        if offload.layers != "auto" or offload.main_gpu is not None:
+            warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
+        return []

@@ -1,0 +1,270 @@
+// Flash attention (Dao et al. 2022) over the pages of the KV cache, on tensor cores.
+//
+// A page keeps, of each head, keys as [dim][token] and values as [token][dim], in halves, dims rounded up to 16.
+// A tile of queries has 16 rows: heads that share a key head, of one token or of several. Scores come as powers of
+// two: queries were scaled by log2(e) too.
+#include "common.cuh"
+
+[[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
+
+// What a warp knows of its 16 rows: lane 4g + t has rows g and g + 8.
+template <int DK, int DV>
+struct Rows {
+    half2_t q[DK / 16][4];
+    float o[DV / 8][4], largest[2], sum[2];  // sum: over this lane's keys only
+
+    __device__ __forceinline__ void start(const half_t* upper, const half_t* lower) {
+        int t = threadIdx.x % 4;
+#pragma unroll
+        for (int i = 0; i < DK / 16; i++) {
+            q[i][0] = upper ? *(const half2_t*)(upper + 16 * i + 2 * t) : 0;
+            q[i][1] = lower ? *(const half2_t*)(lower + 16 * i + 2 * t) : 0;
+            q[i][2] = upper ? *(const half2_t*)(upper + 16 * i + 2 * t + 8) : 0;
+            q[i][3] = lower ? *(const half2_t*)(lower + 16 * i + 2 * t + 8) : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0;
+        largest[0] = largest[1] = LOWEST, sum[0] = sum[1] = 0;
+    }
+
+    // Take KEYS keys and values from shared memory, the first of number `key`; row i sees those from[i] … to[i].
+    template <int KEYS>
+    __device__ __forceinline__ void take(const half_t* k, int k_stride, const half_t* v, int v_stride, int key,
+                                         const int (&from)[2], const int (&to)[2]) {
+        int lane = threadIdx.x % 32, t = lane % 4, tile_row = lane / 8 % 2 * 8 + lane % 8, tile_column = lane / 16 * 8;
+        float s[KEYS / 8][4] = {};
+#pragma unroll
+        for (int i = 0; i < DK / 16; i++) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; n++) {
+                u32 b[4];
+                load_transposed(b, k + (16 * i + tile_row) * k_stride + 16 * n + tile_column);
+                mma(s[2 * n], q[i][0], q[i][1], q[i][2], q[i][3], b[0], b[1]);
+                mma(s[2 * n + 1], q[i][0], q[i][1], q[i][2], q[i][3], b[2], b[3]);
+            }
+        }
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            float best = largest[row];
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    int number = key + 8 * n + 2 * t + i;
+                    float& score = s[n][2 * row + i];
+                    score = number >= from[row] && number <= to[row] ? score : LOWEST;
+                    best = fmaxf(best, score);
+                }
+            }
+            best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
+            best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+            float shrink = exp2f(largest[row] - best);
+            largest[row] = best, sum[row] *= shrink;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float& score = s[n][2 * row + i];
+                    score = score > 0.5f * LOWEST ? exp2f(score - best) : 0.0f;
+                    sum[row] += score;
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < DV / 8; i++) o[i][2 * row] *= shrink, o[i][2 * row + 1] *= shrink;
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+            half2_t p0 = pack(s[2 * n][0], s[2 * n][1]), p1 = pack(s[2 * n][2], s[2 * n][3]);
+            half2_t p2 = pack(s[2 * n + 1][0], s[2 * n + 1][1]), p3 = pack(s[2 * n + 1][2], s[2 * n + 1][3]);
+#pragma unroll
+            for (int i = 0; i < DV / 16; i++) {
+                u32 b[4];
+                load_transposed(b, v + (16 * n + tile_row) * v_stride + 16 * i + tile_column);
+                mma(o[2 * i], p0, p1, p2, p3, b[0], b[1]);
+                mma(o[2 * i + 1], p0, p1, p2, p3, b[2], b[3]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void finish() {
+        for (int row = 0; row < 2; row++) {
+            sum[row] += __shfl_xor_sync(~0u, sum[row], 1);
+            sum[row] += __shfl_xor_sync(~0u, sum[row], 2);
+        }
+    }
+};
+
+// How the pages that a token sees are cut into spans, one for a block of `attend_one` each.
+struct Spans {
+    int first_key, first_page, end_page, pages, n;
+
+    __device__ Spans(int position, int window, int most) {
+        first_key = window ? max(0, position + 1 - window) : 0;
+        first_page = first_key / PAGE, end_page = position / PAGE + 1;
+        pages = max(2, (end_page - first_page + most - 1) / most);
+        n = (end_page - first_page + pages - 1) / pages;
+    }
+};
+
+// Attention of tokens that each come alone: a block takes a span of the pages, and each of its warps a quarter of
+// every page. grid: (key heads × tiles of 16 query heads, spans, tokens).
+// q: halves[token][head][DK]; partial: f32[token][head][span][DV]; states: (largest, sum)[token][head][span].
+template <int DK, int DV, int STAGES>
+__global__ void __launch_bounds__(32 * WARPS) attend_one(
+    const half_t* q, float* partial, float2* states, int n_heads, int group, int window, u64 k_offset, u64 v_offset,
+    const int* n_tokens, const Token* tokens, const u64* tables) {
+    constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
+    extern __shared__ half_t shared[];
+    int token_number = blockIdx.z;
+    if (token_number >= *n_tokens) return;
+    Token token = tokens[token_number];
+    Spans spans(token.position, window, gridDim.y);
+    if (blockIdx.y >= spans.n) return;
+    int n_tiles = (group + ROWS - 1) / ROWS, kv_head = blockIdx.x / n_tiles, first_head = blockIdx.x % n_tiles * ROWS;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    int page = spans.first_page + blockIdx.y * spans.pages, end = min(page + spans.pages, spans.end_page);
+    const u64* table = tables + token.table;
+    half_t* own = shared + warp * STAGES * STAGE;
+
+    auto load = [&](int number) {
+        if (number < end) {
+            half_t* to = own + number % STAGES * STAGE;
+            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE + warp * KEYS;
+            const half_t* v = (const half_t*)(table[number] + v_offset) + ((u64)kv_head * PAGE + warp * KEYS) * DV;
+            for (int i = lane; i < DK * 2; i += 32) copy_ahead(to + i / 2 * K_STRIDE + i % 2 * 8, k + i / 2 * PAGE + i % 2 * 8);
+            to += DK * K_STRIDE;
+            for (int i = lane; i < KEYS * (DV / 8); i += 32) {
+                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
+            }
+        }
+        close_group();
+    };
+
+    Rows<DK, DV> rows;
+    const half_t* heads = q + ((u64)token_number * n_heads + kv_head * group) * DK;
+    int head = first_head + g;
+    rows.start(head < group ? heads + head * DK : nullptr, head + 8 < group ? heads + (head + 8) * DK : nullptr);
+    int from[2] = {spans.first_key, spans.first_key}, to[2] = {token.position, token.position};
+    for (int i = 0; i < STAGES - 1; i++) load(page + i);
+    for (; page < end; page++) {
+        load(page + STAGES - 1);
+        await_groups<STAGES - 1>();
+        __syncwarp();
+        const half_t* k = own + page % STAGES * STAGE;
+        rows.template take<KEYS>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE + warp * KEYS, from, to);
+        __syncwarp();
+    }
+    rows.finish();
+
+    // join the warps
+    await_groups<0>();
+    __syncthreads();
+    __shared__ float2 state[WARPS][ROWS];
+    float* sums = (float*)shared;  // [warp][row][DV]
+    int t = lane % 4;
+    for (int row = 0; row < 2; row++) {
+        if (t == 0) state[warp][g + 8 * row] = make_float2(rows.largest[row], rows.sum[row]);
+        float* o = sums + (warp * ROWS + g + 8 * row) * DV + 2 * t;
+        for (int i = 0; i < DV / 8; i++) o[8 * i] = rows.o[i][2 * row], o[8 * i + 1] = rows.o[i][2 * row + 1];
+    }
+    __syncthreads();
+    int n_rows = min(ROWS, group - first_head);
+    u64 first = ((u64)token_number * n_heads + kv_head * group + first_head) * gridDim.y + blockIdx.y;
+    for (int i = threadIdx.x; i < n_rows * DV; i += 32 * WARPS) {
+        int row = i / DV, column = i % DV;
+        float largest = state[0][row].x, value = 0, sum = 0;
+        for (int w = 1; w < WARPS; w++) largest = fmaxf(largest, state[w][row].x);
+        for (int w = 0; w < WARPS; w++) {
+            float weight = exp2f(state[w][row].x - largest);
+            value += weight * sums[(w * ROWS + row) * DV + column], sum += weight * state[w][row].y;
+        }
+        partial[(first + row * gridDim.y) * DV + column] = value;
+        if (column == 0) states[first + row * gridDim.y] = make_float2(largest, sum);
+    }
+}
+
+// Join the spans: out[token][head·v_dim + column], halves, rows at out_stride. grid: (heads, tokens); a thread for
+// each of the v_width columns that `partial` has.
+extern "C" __global__ void merge(
+    const float* partial, const float2* states, int most_spans, int window, half_t* out, int v_dim, int out_stride,
+    const int* n_tokens, const Token* tokens) {
+    if (blockIdx.y >= *n_tokens) return;
+    Spans spans(tokens[blockIdx.y].position, window, most_spans);
+    u64 first = ((u64)blockIdx.y * gridDim.x + blockIdx.x) * most_spans;
+    float largest = LOWEST, value = 0, sum = 0;
+    for (int i = 0; i < spans.n; i++) largest = fmaxf(largest, states[first + i].x);
+#pragma unroll 4
+    for (int i = 0; i < spans.n; i++) {
+        float2 state = states[first + i];
+        float weight = exp2f(state.x - largest);
+        value += weight * partial[(first + i) * blockDim.x + threadIdx.x], sum += weight * state.y;
+    }
+    if (threadIdx.x < v_dim) out[blockIdx.y * (u64)out_stride + blockIdx.x * v_dim + threadIdx.x] = to_half(value / sum);
+}
+
+// some rows of a sequence's queries; row i is head i % group of token first_token + i / group
+struct Task {
+    int first_token, n_tokens, first_row;
+};
+
+// Attention of many tokens of a sequence: a block takes 64 rows, each of its warps 16. grid: (tasks, key heads).
+// q: halves[token][head][DK]; out[token][head·v_dim + column]: halves, rows at out_stride.
+template <int DK, int DV, int STAGES>
+__global__ void __launch_bounds__(32 * WARPS) attend_many(
+    const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
+    u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
+    constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
+    extern __shared__ half_t shared[];
+    Task task = tasks[blockIdx.x];
+    int kv_head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int n_rows = task.n_tokens * group, end_row = min(task.first_row + ROWS * WARPS, n_rows);
+    int start = tokens[task.first_token].position;
+    int highest = start + (end_row - 1) / group, lowest = start + task.first_row / group;
+    int page = window ? max(0, lowest + 1 - window) / PAGE : 0, end = highest / PAGE + 1;
+    const u64* table = tables + tokens[task.first_token].table;
+
+    auto load = [&](int number) {
+        if (number < end) {
+            half_t* to = shared + number % STAGES * STAGE;
+            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE;
+            const half_t* v = (const half_t*)(table[number] + v_offset) + (u64)kv_head * DV * PAGE;
+            for (int i = threadIdx.x; i < DK * 8; i += 32 * WARPS) copy_ahead(to + i / 8 * K_STRIDE + i % 8 * 8, k + 8 * i);
+            to += DK * K_STRIDE;
+            for (int i = threadIdx.x; i < PAGE * (DV / 8); i += 32 * WARPS) {
+                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
+            }
+        }
+        close_group();
+    };
+
+    Rows<DK, DV> rows;
+    const half_t* own[2];
+    int token[2], head[2], from[2], to[2];
+    for (int i = 0; i < 2; i++) {
+        int row = task.first_row + warp * ROWS + g + 8 * i;
+        token[i] = task.first_token + row / group, head[i] = kv_head * group + row % group;
+        own[i] = row < end_row ? q + ((u64)token[i] * n_heads + head[i]) * DK : nullptr;
+        to[i] = start + row / group, from[i] = window ? to[i] + 1 - window : 0;
+    }
+    rows.start(own[0], own[1]);
+    for (int i = 0; i < STAGES - 1; i++) load(page + i);
+    for (; page < end; page++) {
+        load(page + STAGES - 1);
+        await_groups<STAGES - 1>();
+        __syncthreads();
+        const half_t* k = shared + page % STAGES * STAGE;
+        rows.template take<PAGE>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE, from, to);
+        __syncthreads();
+    }
+    rows.finish();
+    for (int i = 0; i < 2; i++) {
+        if (!own[i]) continue;
+        half_t* to = out + (u64)token[i] * out_stride + head[i] * v_dim;
+        float scale = 1.0f / rows.sum[i];
+        for (int n = 0; n < DV / 8; n++) {
+            int column = 8 * n + 2 * t;
+            if (column < v_dim) to[column] = to_half(rows.o[n][2 * i] * scale);
+            if (column + 1 < v_dim) to[column + 1] = to_half(rows.o[n][2 * i + 1] * scale);
+        }
+    }
+}

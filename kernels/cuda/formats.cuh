@@ -1,0 +1,317 @@
+// GGUF tensor types on the GPU. A matrix lies in planes: each field of a type's blocks by itself, for all blocks, so
+// that neighbouring lanes read neighbouring 16 bytes (formats.py lists the planes).
+//
+// A lane takes a *unit* of UNIT columns at a time, in pieces of 16: `fetch` reads it, `prepare` makes its scales, and
+// `columns` gives four columns of a piece as unsigned bytes q. Every type is affine in a piece:
+// w = scale·(q - OFFSET) - least. `piece` gives where in the block of COLUMNS a piece of a unit begins.
+#pragma once
+#include "common.cuh"
+
+__device__ __forceinline__ uint4 load16(const u8* p) { return __ldg((const uint4*)p); }
+__device__ __forceinline__ uint2 load8(const u8* p) { return __ldg((const uint2*)p); }
+__device__ __forceinline__ u32 load4(const u8* p) { return __ldg((const u32*)p); }
+__device__ __forceinline__ u32 load2(const u8* p) { return __ldg((const u16*)p); }
+__device__ __forceinline__ u32 word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+__device__ __forceinline__ float low_half(u32 v) { return to_float((half_t)v); }
+__device__ __forceinline__ float high_half(u32 v) { return to_float((half_t)(v >> 16)); }
+
+// --- blocks of 32 columns: a scale, perhaps a minimum, perhaps fifth bits -----------------------------------------
+
+// high bits 4i … 4i+3 of 32 → bit 4 of four bytes
+__device__ __forceinline__ u32 fifth_bits(u32 bits, int i) {
+    u32 b = bits >> 4 * i & 15;
+    return (b & 1) << 4 | (b & 2) << 11 | (b & 4) << 18 | (b & 8) << 25;
+}
+
+template <bool MIN, bool FIFTH>
+struct Nibbles32 {
+    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
+    static constexpr bool HAS_LEAST = MIN;
+    uint4 q;
+    u32 high, d;
+    half2_t scale_, least_;
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        q = load16(base + 16 * unit);
+        base += 16 * n_blocks;
+        if (FIFTH) high = load4(base + 4 * unit), base += 4 * n_blocks;
+        d = MIN ? load4(base + 4 * unit) : load2(base + 2 * unit);
+    }
+    __device__ __forceinline__ void clear() { q = {}, high = d = 0; }
+    __device__ __forceinline__ void prepare() {
+        scale_ = twice(low_half(d));
+        if (MIN) least_ = twice(-high_half(d));
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        u32 v = word(q, i) >> 4 * piece & 0x0F0F0F0F;
+        return FIFTH ? v | fifth_bits(high, 4 * piece + i) : v;
+    }
+    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
+    __device__ __forceinline__ half2_t least(int) const { return least_; }
+    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+};
+
+typedef Nibbles32<false, false> Q4_0;
+typedef Nibbles32<true, false> Q4_1;
+typedef Nibbles32<false, true> Q5_0;
+typedef Nibbles32<true, true> Q5_1;
+
+struct Q8_0 {
+    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = 128;
+    static constexpr bool HAS_LEAST = false;
+    uint4 q[2];
+    u32 d;
+    half2_t scale_;
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
+        d = load2(base + 32 * n_blocks + 2 * unit);
+    }
+    __device__ __forceinline__ void clear() { q[0] = q[1] = {}, d = 0; }
+    __device__ __forceinline__ void prepare() { scale_ = twice(low_half(d)); }
+    __device__ __forceinline__ u32 columns(int piece, int i) const { return word(q[piece], i) ^ 0x80808080; }
+    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
+    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+};
+
+// --- IQ4: nibbles that index a table of uneven steps --------------------------------------------------------------
+
+// the steps -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, each plus 128
+__device__ __forceinline__ u32 steps(u32 nibbles) {
+    u32 s = (nibbles | nibbles >> 4) & 0x00FF00FF;  // four bytes' nibbles → the four lowest nibbles
+    s = (s | s >> 8) & 0xFFFF;
+    u32 low = __byte_perm(0x3F2D1801, 0x766A5D4F, s & 0x7777), high = __byte_perm(0xA6998D81, 0xF1D9C5B5, s & 0x7777);
+    return __byte_perm(low, high, 0x3210 | (s & 0x8888) >> 1);
+}
+
+struct IQ4_NL {
+    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = 128;
+    static constexpr bool HAS_LEAST = false;
+    uint4 q;
+    u32 d;
+    half2_t scale_;
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        q = load16(base + 16 * unit);
+        d = load2(base + 16 * n_blocks + 2 * unit);
+    }
+    __device__ __forceinline__ void clear() { q = {}, d = 0; }
+    __device__ __forceinline__ void prepare() { scale_ = twice(low_half(d)); }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        return steps(word(q, i) >> 4 * piece & 0x0F0F0F0F);
+    }
+    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
+    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+};
+
+struct IQ4_XS {
+    static constexpr int COLUMNS = 256, UNIT = 64, OFFSET = 128;
+    static constexpr bool HAS_LEAST = false;
+    uint4 q[2];
+    uint2 header;  // d, high bits of the scales, low bits of the scales
+    int group;
+    half2_t scale_[2];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
+        header = load8(base + 128 * n_blocks + 8 * (unit / 4));
+        group = unit % 4 * 2;
+    }
+    __device__ __forceinline__ void clear() { q[0] = q[1] = {}, header = {}, group = 0; }
+    __device__ __forceinline__ void prepare() {
+        float d = low_half(header.x);
+        for (int i = 0; i < 2; i++) {
+            int s = (header.y >> 4 * (group + i) & 15) | (header.x >> (16 + 2 * (group + i)) & 3) << 4;
+            scale_[i] = twice(d * (s - 32));
+        }
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        return steps(word(q[piece / 2], i) >> 4 * (piece % 2) & 0x0F0F0F0F);
+    }
+    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece / 2]; }
+    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
+};
+
+// --- K-quants: blocks of 256 columns, whose scales are themselves quantised ---------------------------------------
+
+template <bool FIFTH>
+struct Nibbles256 {
+    static constexpr int COLUMNS = 256, UNIT = 64, OFFSET = 0;
+    static constexpr bool HAS_LEAST = true;
+    uint4 q[2], header;  // header: d, dmin, and 12 bytes that hold eight scales and eight mins of 6 bits
+    uint4 high[FIFTH ? 2 : 1];
+    int group;
+    half2_t scale_[2], least_[2];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
+        base += 128 * n_blocks;
+        if (FIFTH) {
+            high[0] = load16(base + 32 * (unit / 4)), high[1] = load16(base + 32 * (unit / 4) + 16);
+            base += 32 * n_blocks;
+        }
+        header = load16(base + 16 * (unit / 4));
+        group = unit % 4 * 2;
+    }
+    __device__ __forceinline__ void clear() { q[0] = q[1] = header = high[0] = high[FIFTH] = {}, group = 0; }
+    __device__ __forceinline__ void prepare() {
+        u32 a = header.y, b = header.z, c = header.w;
+        u32 s = group < 4 ? a & 0x3F3F3F3F : (c & 0x0F0F0F0F) | (a >> 2 & 0x30303030);
+        u32 m = group < 4 ? b & 0x3F3F3F3F : (c >> 4 & 0x0F0F0F0F) | (b >> 2 & 0x30303030);
+        s >>= 8 * (group % 4), m >>= 8 * (group % 4);
+        float d = low_half(header.x), dmin = high_half(header.x);
+        scale_[0] = twice(d * (s & 255)), scale_[1] = twice(d * (s >> 8 & 255));
+        least_[0] = twice(dmin * (m & 255)), least_[1] = twice(dmin * (m >> 8 & 255));
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        u32 v = word(q[piece % 2], i) >> 4 * (piece / 2) & 0x0F0F0F0F;
+        return FIFTH ? v | (word(high[piece % 2], i) >> (group + piece / 2) & 0x01010101) << 4 : v;
+    }
+    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece / 2]; }
+    __device__ __forceinline__ half2_t least(int piece) const { return least_[piece / 2]; }
+    __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
+};
+
+typedef Nibbles256<false> Q4_K;
+typedef Nibbles256<true> Q5_K;
+
+// Q2_K, Q3_K and Q6_K take 128 columns in four runs of 32; a unit is a half of each run, so pieces lie 32 apart
+struct Runs256 {
+    static constexpr int COLUMNS = 256, UNIT = 64;
+    __device__ static __forceinline__ int piece(int unit, int piece) { return unit / 2 * 128 + unit % 2 * 16 + 32 * piece; }
+};
+
+struct Q6_K : Runs256 {
+    static constexpr int OFFSET = 32;
+    static constexpr bool HAS_LEAST = false;
+    uint4 q[2], high;
+    uint2 scales;  // of eight pieces, every other one ours
+    u32 d;
+    int odd;
+    half2_t scale_[4];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        u64 half = unit / 2;
+        odd = unit % 2;
+        q[0] = load16(base + 64 * half + 16 * odd), q[1] = load16(base + 64 * half + 32 + 16 * odd);
+        high = load16(base + 128 * n_blocks + 32 * half + 16 * odd);
+        scales = load8(base + 192 * n_blocks + 8 * half);
+        d = load2(base + 208 * n_blocks + 2 * (unit / 4));
+    }
+    __device__ __forceinline__ void clear() { q[0] = q[1] = high = {}, scales = {}, d = odd = 0; }
+    __device__ __forceinline__ void prepare() {
+        float f = low_half(d);
+        u32 a = scales.x >> 8 * odd, b = scales.y >> 8 * odd;
+        scale_[0] = twice(f * (signed char)a), scale_[1] = twice(f * (signed char)(a >> 16));
+        scale_[2] = twice(f * (signed char)b), scale_[3] = twice(f * (signed char)(b >> 16));
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        u32 low = word(q[piece % 2], i) >> 4 * (piece / 2) & 0x0F0F0F0F;
+        return low | (word(high, i) >> 2 * piece & 0x03030303) << 4;
+    }
+    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
+    __device__ __forceinline__ half2_t least(int) const { return 0; }
+};
+
+struct Q3_K : Runs256 {
+    static constexpr int OFFSET = 4;
+    static constexpr bool HAS_LEAST = false;
+    uint4 q, high;
+    u32 a, b, c, d;  // 12 bytes of scales; d
+    int unit_;
+    half2_t scale_[4];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        u64 block = unit / 4;
+        unit_ = unit % 4;
+        q = load16(base + 32 * (unit / 2) + 16 * (unit_ % 2));
+        high = load16(base + 64 * n_blocks + 32 * block + 16 * (unit_ % 2));
+        const u8* s = base + 96 * n_blocks + 12 * block;
+        a = load4(s), b = load4(s + 4), c = load4(s + 8);
+        d = load2(base + 108 * n_blocks + 2 * block);
+    }
+    __device__ __forceinline__ void clear() { q = high = {}, a = b = c = d = unit_ = 0; }
+    __device__ __forceinline__ void prepare() {
+        float f = low_half(d);
+        bool second = unit_ / 2;
+        // scales 0-3, 4-7 (8-11, 12-15 in the second half): 4 low bits in a and b, 2 high ones in c
+        u32 low = (second ? a >> 4 : a) & 0x0F0F0F0F, next = (second ? b >> 4 : b) & 0x0F0F0F0F;
+        u32 two = c >> (second ? 4 : 0);
+        low |= (two & 0x03030303) << 4, next |= (two >> 2 & 0x03030303) << 4;
+        low >>= 8 * (unit_ % 2), next >>= 8 * (unit_ % 2);
+        scale_[0] = twice(f * ((int)(low & 255) - 32)), scale_[1] = twice(f * ((int)(low >> 16 & 255) - 32));
+        scale_[2] = twice(f * ((int)(next & 255) - 32)), scale_[3] = twice(f * ((int)(next >> 16 & 255) - 32));
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const {
+        u32 bit = word(high, i) >> (unit_ / 2 * 4 + piece) & 0x01010101;
+        return (word(q, i) >> 2 * piece & 0x03030303) | bit << 2;
+    }
+    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
+    __device__ __forceinline__ half2_t least(int) const { return 0; }
+};
+
+struct Q2_K : Runs256 {
+    static constexpr int OFFSET = 0;
+    static constexpr bool HAS_LEAST = true;
+    uint4 q;
+    uint2 scales;  // of eight pieces: low nibbles scales, high ones mins
+    u32 d;
+    int odd;
+    half2_t scale_[4], least_[4];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
+        u64 half = unit / 2;
+        odd = unit % 2;
+        q = load16(base + 32 * half + 16 * odd);
+        scales = load8(base + 64 * n_blocks + 8 * half);
+        d = load4(base + 80 * n_blocks + 4 * (unit / 4));
+    }
+    __device__ __forceinline__ void clear() { q = {}, scales = {}, d = odd = 0; }
+    __device__ __forceinline__ void prepare() {
+        float f = low_half(d), dmin = high_half(d);
+        for (int i = 0; i < 4; i++) {
+            u32 s = (i < 2 ? scales.x : scales.y) >> (16 * (i % 2) + 8 * odd);
+            scale_[i] = twice(f * (s & 15)), least_[i] = twice(dmin * (s >> 4 & 15));
+        }
+    }
+    __device__ __forceinline__ u32 columns(int piece, int i) const { return word(q, i) >> 2 * piece & 0x03030303; }
+    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
+    __device__ __forceinline__ half2_t least(int piece) const { return least_[piece]; }
+};
+
+// --- halves: what float types become on the GPU -------------------------------------------------------------------
+
+struct F16 {
+    static constexpr int COLUMNS = 32, UNIT = 32;
+    uint4 q[4];
+
+    __device__ __forceinline__ void fetch(const u8* base, u64, u64 unit) {
+        for (int i = 0; i < 4; i++) q[i] = load16(base + 64 * unit + 16 * i);
+    }
+    __device__ __forceinline__ void clear() { q[0] = q[1] = q[2] = q[3] = {}; }
+    __device__ __forceinline__ void prepare() {}
+    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+};
+
+// 16 columns of a unit as halves, w[i] being columns 2i and 2i+1 of the piece
+template <class F>
+__device__ __forceinline__ void halves(const F& f, int piece, half2_t (&w)[8]) {
+    half2_t scale = f.scale(piece), least = F::HAS_LEAST ? f.least(piece) ^ 0x80008000u : 0;
+    constexpr half2_t zero = (0x6400 + F::OFFSET) * 0x10001u;  // 0x6400 + q is the half 1024 + q
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u32 q = f.columns(piece, i);
+        half2_t low = sub2(__byte_perm(q, 0x64646464, 0x4140), zero), high = sub2(__byte_perm(q, 0x64646464, 0x4342), zero);
+        w[2 * i] = F::HAS_LEAST ? fma2(low, scale, least) : mul2(low, scale);
+        w[2 * i + 1] = F::HAS_LEAST ? fma2(high, scale, least) : mul2(high, scale);
+    }
+}
+
+template <>
+__device__ __forceinline__ void halves<F16>(const F16& f, int piece, half2_t (&w)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) w[i] = word(f.q[2 * piece + i / 4], i % 4);
+}

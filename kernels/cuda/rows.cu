@@ -1,0 +1,158 @@
+// Operations on rows: unpacking weights, norm, activation, sums; and what stands before attention: rotation, and
+// keys and values into the cache.
+#include "formats.cuh"
+
+// A lane's unit goes through shared memory, so that the warp writes 512 bytes at a time.
+template <class F, class T>
+__device__ __forceinline__ void unpack(const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, T* out) {
+    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, CHUNKS = F::UNIT / 8;
+    __shared__ uint4 staged[8][32 * CHUNKS];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u64 first = (u64)blockIdx.x * blockDim.x + 32 * warp, unit = first + lane;
+    if (unit < n_units) {
+        F f;
+        f.fetch(base, n_blocks, first_unit + unit);
+        f.prepare();
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++) {
+            half2_t w[8];
+            halves(f, piece, w);
+            int chunk = (lane / PER_BLOCK * F::COLUMNS + F::piece(lane % PER_BLOCK, piece)) / 8;
+            staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))] = make_uint4(w[0], w[1], w[2], w[3]);
+            chunk++;
+            staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))] = make_uint4(w[4], w[5], w[6], w[7]);
+        }
+    }
+    __syncwarp();
+    for (int i = 0; i < CHUNKS; i++) {
+        int chunk = 32 * i + lane;
+        u64 column = first * F::UNIT + 8 * chunk;
+        if (column >= n_units * F::UNIT) break;
+        uint4 w = staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))];
+        if constexpr (sizeof(T) == 2) {
+            *(uint4*)(out + column) = w;
+        } else {
+            *(float4*)(out + column) = make_float4(low_half(w.x), high_half(w.x), low_half(w.y), high_half(w.y));
+            *(float4*)(out + column + 4) = make_float4(low_half(w.z), high_half(w.z), low_half(w.w), high_half(w.w));
+        }
+    }
+}
+
+// some of a matrix's units as halves, for cuBLAS
+template <class F>
+__global__ void __launch_bounds__(256) dequantise(
+    const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, half_t* out) {
+    unpack<F>(base, n_blocks, first_unit, n_units, out);
+}
+
+// rows of the embedding, which the host has gathered, as f32
+template <class F>
+__global__ void __launch_bounds__(256) embed(const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, float* out) {
+    unpack<F>(base, n_blocks, first_unit, n_units, out);
+}
+
+// out = x / sqrt(mean(x²) + eps)·weight, as halves: a block for each row; n_columns a multiple of 4
+extern "C" __global__ void __launch_bounds__(512) rms_norm(
+    const float* x, const float* weight, half_t* out, int n_columns, int out_stride, float eps, const int* n_tokens) {
+    if (blockIdx.x >= *n_tokens) return;
+    __shared__ float sums[16];
+    const float4* row = (const float4*)(x + blockIdx.x * (u64)n_columns);
+    float squares = 0;
+    for (int i = threadIdx.x; i < n_columns / 4; i += blockDim.x) {
+        float4 v = row[i];
+        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    }
+    squares = sum_of_warp(squares);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = squares;
+    __syncthreads();
+    squares = 0;
+    for (int i = 0; i < blockDim.x / 32; i++) squares += sums[i];
+    float scale = rsqrtf(squares / n_columns + eps);
+    uint2* to = (uint2*)(out + blockIdx.x * (u64)out_stride);
+    for (int i = threadIdx.x; i < n_columns / 4; i += blockDim.x) {
+        float4 v = row[i], w = ((const float4*)weight)[i];
+        to[i] = make_uint2(pack(v.x * scale * w.x, v.y * scale * w.y), pack(v.z * scale * w.z, v.w * scale * w.w));
+    }
+}
+
+// out = silu(a)·b, as halves; a and b: f32, rows at in_stride. A row for each blockIdx.y.
+extern "C" __global__ void __launch_bounds__(256) activate(
+    const float* a, const float* b, int in_stride, half_t* out, int n_columns, int out_stride) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n_columns) return;
+    u64 at = blockIdx.y * (u64)in_stride + i;
+    out[blockIdx.y * (u64)out_stride + i] = to_half(silu(a[at]) * b[at]);
+}
+
+// f32 → halves
+extern "C" __global__ void __launch_bounds__(256) narrow(const float* x, half_t* out, int n_columns, int out_stride) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n_columns) out[blockIdx.y * (u64)out_stride + i] = to_half(x[blockIdx.y * (u64)n_columns + i]);
+}
+
+// out = a + b; b may be a vector that is added to every row
+extern "C" __global__ void __launch_bounds__(256) add(const float* a, const float* b, int b_stride, float* out, int n_columns) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n_columns) {
+        u64 at = blockIdx.y * (u64)n_columns + i;
+        out[at] = a[at] + b[blockIdx.y * (u64)b_stride + i];
+    }
+}
+
+// out[i] = x[rows[i]]: the tokens whose logits are wanted
+extern "C" __global__ void __launch_bounds__(256) gather(
+    const float* x, const int* rows, float* out, int n_columns, const int* n_rows) {
+    if (blockIdx.x >= *n_rows) return;
+    for (int i = threadIdx.x; i < n_columns; i += blockDim.x) {
+        out[blockIdx.x * (u64)n_columns + i] = x[rows[blockIdx.x] * (u64)n_columns + i];
+    }
+}
+
+// Queries and keys rotated (Su et al. 2021), keys and values put into the cache, queries as halves times `scale`.
+//
+// q, k, v: f32, rows at their strides. frequencies: f64[n_pairs]; neighbours: whether pairs lie side by side, or
+// n_pairs apart. k_dim, v_dim: of a head; k_width, v_width: these rounded up to 16. A block for each token.
+extern "C" __global__ void __launch_bounds__(256) rotate_and_save(
+    const float* q, int q_stride, const float* k, int k_stride, const float* v, int v_stride,
+    const double* frequencies, int n_pairs, float magnitude, int neighbours, float scale, half_t* out, int n_heads,
+    int n_kv_heads, int k_dim, int k_width, int v_dim, int v_width, u64 k_offset, u64 v_offset, const int* n_tokens,
+    const Token* tokens, const u64* tables) {
+    if (blockIdx.x >= *n_tokens) return;
+    extern __shared__ float2 turn[];
+    Token token = tokens[blockIdx.x];
+    u8* page = (u8*)tables[token.table + token.position / PAGE];
+    int place = token.position % PAGE;
+    for (int i = threadIdx.x; i < n_pairs; i += blockDim.x) {
+        double angle = token.position * frequencies[i];
+        angle -= rint(angle * 0.15915494309189535) * 6.283185307179586;  // to within half a turn
+        float s, c;
+        sincosf((float)angle, &s, &c);
+        turn[i] = make_float2(c * magnitude, s * magnitude);
+    }
+    __syncthreads();
+    int half = k_dim / 2;
+    for (int i = threadIdx.x; i < (n_heads + n_kv_heads) * half; i += blockDim.x) {
+        int head = i / half, pair = i % half;
+        bool is_query = head < n_heads, turned = pair < n_pairs;
+        const float* row = is_query ? q + blockIdx.x * (u64)q_stride + head * k_dim
+                                    : k + blockIdx.x * (u64)k_stride + (head - n_heads) * k_dim;
+        int first = turned && !neighbours ? pair : 2 * pair, second = turned && !neighbours ? pair + n_pairs : 2 * pair + 1;
+        float x = row[first], y = row[second];
+        if (turned) {
+            float2 r = turn[pair];
+            float rotated = x * r.x - y * r.y;
+            y = y * r.x + x * r.y, x = rotated;
+        }
+        if (is_query) {
+            half_t* to = out + (blockIdx.x * (u64)n_heads + head) * k_width;
+            to[first] = to_half(x * scale), to[second] = to_half(y * scale);
+        } else {
+            half_t* to = (half_t*)(page + k_offset) + (u64)(head - n_heads) * k_width * PAGE + place;
+            to[first * PAGE] = to_half(x), to[second * PAGE] = to_half(y);
+        }
+    }
+    for (int i = threadIdx.x; i < n_kv_heads * v_dim; i += blockDim.x) {
+        half_t* to = (half_t*)(page + v_offset) + (u64)(i / v_dim) * v_width * PAGE + place * v_width;
+        to[i % v_dim] = to_half(v[blockIdx.x * (u64)v_stride + i]);
+    }
+}

@@ -1,0 +1,32 @@
+"""The source text of the CUDA kernels, as one string for each .cu file, and the kernels' names."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+OPTIONS = ("-std=c++17",)
+
+#: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
+FILES = {
+    "linear": "linear.cu", "swiglu": "linear.cu", "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu",
+    "activate": "rows.cu", "narrow": "rows.cu", "add": "rows.cu", "gather": "rows.cu", "rotate_and_save": "rows.cu",
+    "attend_one": "attention.cu", "attend_many": "attention.cu", "merge": "attention.cu",
+}  # fmt: skip
+
+_INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+@cache
+def source(kernel: str) -> str:
+    """The source of a kernel's file with all that it includes, each once: a compiler's cache sees every change."""
+    return _read(FILES[kernel.partition("<")[0]], set())
+
+
+def _read(name: str, seen: set[str]) -> str:
+    if name in seen:
+        return ""
+    seen.add(name)
+    text = Path(__file__).with_name(name).read_text("utf-8").replace("#pragma once\n", "")
+    return _INCLUDE.sub(lambda match: _read(match[1], seen), text)

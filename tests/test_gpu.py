@@ -1,0 +1,145 @@
+"""The CUDA backend against float64, against the CPU and against itself; skipped where there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
+from gguf_runtime.engine import Chunk, Engine
+from gguf_runtime.kernels.cuda.formats import FORMATS
+from gguf_runtime.loader import open_gguf
+from gguf_runtime.splitter import Offload
+from tests.make_model import write_model
+from tests.reference import llama_logits
+
+TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 318, 90)]
+
+
+def _missing() -> str:
+    """Why there is no GPU to test on, or nothing."""
+    if not gpu_present():
+        return "no NVIDIA driver, or no CuPy"
+    try:
+        open_gpus()
+    except GpuError as error:
+        return str(error)
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing() or "there is a GPU")
+
+
+def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512, ram: bool = False, **options: Any):
+    """An engine over a small random model, and the model's weights."""
+    weights = write_model(path / "model.gguf", **options)
+    return engine(path, layers, n_ctx=n_ctx, n_ubatch=n_ubatch, ram=ram), weights
+
+
+def engine(path: Path, layers: Any, *, n_ctx: int = 0, n_ubatch: int = 512, ram: bool = False) -> Engine:
+    offload = Offload(layers, cache_in_ram=ram)
+    return Engine(open_gguf(path / "model.gguf"), n_threads=2, n_ctx=n_ctx, n_ubatch=n_ubatch, offload=offload)
+
+
+def run(engine: Engine, tokens: list[int], step: int = 0) -> np.ndarray:
+    """Logits of all tokens, `step` of them at a time."""
+    sequence = engine.new_sequence()
+    step = step or len(tokens)
+    parts = [tokens[i : i + step] for i in range(0, len(tokens), step)]
+    logits = np.concatenate([engine.step([Chunk(sequence, part, len(part))]) for part in parts])
+    sequence.release()
+    return logits
+
+
+def error(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.sqrt(((found - wanted) ** 2).mean()) / wanted.std())
+
+
+@pytest.mark.parametrize("fmt", sorted(FORMATS | {"F32": None, "BF16": None}))
+def test_every_type(tmp_path: Path, fmt: str) -> None:
+    gpu, weights = make(tmp_path, types=fmt, n_embd=512, n_ff=768)
+    wanted = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
+    for step in (0, 1, 7, 13, 30):  # unpacked weights; then products for one token, and for 8, 16 and 32
+        found = error(run(gpu, TOKENS, step), wanted)
+        assert found < 3e-3, (step, found)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_embd": 96, "n_head": 3, "n_head_kv": 1, "n_ff": 160, "n_vocab": 331, "types": "Q8_0"},
+        {"n_embd": 256, "n_head": 4, "n_head_kv": 4, "n_ff": 544, "types": "Q4_0"},
+        {"n_embd": 320, "n_head": 4, "n_head_kv": 2, "n_ff": 96, "types": "Q5_1"},  # heads of 80
+        {"n_embd": 288, "n_head": 4, "n_head_kv": 1, "n_ff": 96, "types": "F16"},  # heads of 72
+        {"n_embd": 1280, "n_head": 20, "n_head_kv": 1, "n_ff": 64, "types": "Q4_1"},  # 20 heads share one
+        {"n_embd": 1024, "n_head": 8, "n_head_kv": 2, "n_ff": 256, "types": "Q4_K"},  # heads of 128
+        {"n_embd": 512, "n_head": 2, "n_head_kv": 1, "n_ff": 256, "types": "Q6_K"},  # heads of 256
+    ],
+)
+def test_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
+    gpu, weights = make(tmp_path, **shape)
+    wanted = llama_logits(weights, TOKENS, n_head=shape["n_head"], n_head_kv=shape["n_head_kv"])
+    for step in (0, 1, 11):
+        found = error(run(gpu, TOKENS, step), wanted)
+        assert found < 3e-3, (step, found)
+
+
+def test_mixed_types_and_biases(tmp_path: Path) -> None:
+    types = {"*attn_q*": "Q4_K", "*attn_k*": "Q5_0", "*attn_v*": "Q6_K", "*ffn_down*": "Q3_K", "*": "Q8_0"}
+    make(tmp_path, types=types)
+    gpu, weights = make(tmp_path, types=types)
+    assert error(run(gpu, TOKENS, 1), llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)) < 3e-3
+    rng = np.random.default_rng(1)
+    extra = {f"blk.{i}.attn_{x}.bias": rng.normal(size=n) for i in range(2) for x, n in (("q", 256), ("v", 128))}
+    gpu, _ = make(tmp_path, types=types, extra=extra)
+    cpu = run(engine(tmp_path, 0), TOKENS)
+    assert error(run(gpu, TOKENS, 1), cpu) < 0.02 and error(run(gpu, TOKENS), cpu) < 0.02
+
+
+def test_long_contexts_in_spans(tmp_path: Path) -> None:
+    tokens = [int(t) for t in np.random.default_rng(2).integers(0, 318, 3000)]
+    gpu, _ = make(tmp_path, types="F16", n_ctx=4096)
+    sequence = gpu.new_sequence()
+    gpu.step([Chunk(sequence, tokens[:-40], 1)])
+    few = np.concatenate([gpu.step([Chunk(sequence, [t])]) for t in tokens[-40:]])
+    sequence.truncate(len(tokens) - 40)
+    many = gpu.step([Chunk(sequence, tokens[-40:], 40)])
+    assert error(few, many) < 2e-3
+
+
+def test_batches_of_several_sequences(tmp_path: Path) -> None:
+    gpu, _ = make(tmp_path, types="Q4_K", n_embd=512, n_ubatch=64)
+    texts = [TOKENS[:1], TOKENS[10:75], TOKENS[5:20], TOKENS[30:33]]
+    alone = [run(gpu, text)[-1] for text in texts]
+    chunks = [Chunk(gpu.new_sequence(), text) for text in texts]
+    together = gpu.step(chunks)
+    assert error(together, np.stack(alone)) < 2e-3
+    following = gpu.step([Chunk(chunk.sequence, [7]) for chunk in chunks])
+    assert error(following, np.stack([run(gpu, [*text, 7])[-1] for text in texts])) < 2e-3
+    assert gpu.step([Chunk(gpu.new_sequence(), TOKENS, 0)]).shape == (0, gpu.n_vocab)
+
+
+@pytest.mark.parametrize("ram", [False, True])
+def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool) -> None:
+    write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=3, n_embd=512, n_ff=512)
+    texts = []
+    for layers in range(5):
+        one = engine(tmp_path, layers, n_ubatch=16, ram=ram)
+        assert one.placement.n_on_gpu == layers
+        sequence, tokens = one.new_sequence(), TOKENS[:50]
+        text = []
+        for _ in range(12):
+            tokens = [int(one.step([Chunk(sequence, tokens)])[0].argmax())]
+            text += tokens
+        texts.append(text)
+    assert all(text == texts[0] for text in texts), texts
+
+
+def test_a_cut_prompt_is_the_same(tmp_path: Path) -> None:
+    gpu, _ = make(tmp_path, types="Q4_K", n_embd=512)
+    whole = run(gpu, TOKENS)
+    cut = engine(tmp_path, "all", n_ubatch=40)
+    assert error(run(cut, TOKENS), whole) < 2e-3
