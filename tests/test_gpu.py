@@ -64,7 +64,7 @@ def test_every_type(tmp_path: Path, fmt: str) -> None:
     wanted = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
     for step in (0, 1, 7, 13, 30):  # unpacked weights; then products for one token, and for 8, 16 and 32
         found = error(run(gpu, TOKENS, step), wanted)
-        assert found < 3e-3, (step, found)
+        assert found < 5e-3, (step, found)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
     wanted = llama_logits(weights, TOKENS, n_head=shape["n_head"], n_head_kv=shape["n_head_kv"])
     for step in (0, 1, 11):
         found = error(run(gpu, TOKENS, step), wanted)
-        assert found < 3e-3, (step, found)
+        assert found < 5e-3, (step, found)
 
 
 def test_mixed_types_and_biases(tmp_path: Path) -> None:
     types = {"*attn_q*": "Q4_K", "*attn_k*": "Q5_0", "*attn_v*": "Q6_K", "*ffn_down*": "Q3_K", "*": "Q8_0"}
     make(tmp_path, types=types)
     gpu, weights = make(tmp_path, types=types)
-    assert error(run(gpu, TOKENS, 1), llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)) < 3e-3
+    assert error(run(gpu, TOKENS, 1), llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)) < 5e-3
     rng = np.random.default_rng(1)
     extra = {f"blk.{i}.attn_{x}.bias": rng.normal(size=n) for i in range(2) for x, n in (("q", 256), ("v", 128))}
     gpu, _ = make(tmp_path, types=types, extra=extra)

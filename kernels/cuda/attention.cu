@@ -106,23 +106,49 @@ struct Spans {
     }
 };
 
-// Attention of tokens that each come alone: a block takes a span of the pages, and each of its warps a quarter of
-// every page. grid: (key heads × tiles of 16 query heads, spans, tokens).
-// q: halves[token][head][DK]; partial: f32[token][head][span][DV]; states: (largest, sum)[token][head][span].
+// Join the results of spans: out[column] of v_dim columns, halves, by the threads of a block.
+// sums: f32[n][width], states: (largest, sum)[n]
+__device__ __forceinline__ void join(
+    const float* sums, const float2* states, int n, int width, half_t* out, int column) {
+    float largest = LOWEST, value = 0, sum = 0;
+    for (int i = 0; i < n; i++) largest = fmaxf(largest, __ldcg(&states[i].x));
+#pragma unroll 4
+    for (int i = 0; i < n; i++) {
+        float weight = exp2f(__ldcg(&states[i].x) - largest);
+        value += weight * __ldcg(&sums[i * width + column]), sum += weight * __ldcg(&states[i].y);
+    }
+    out[column] = to_half(value / sum);
+}
+
+// Attention of tokens that each stand alone, as in decoding: a block takes a span of the pages, each of its warps a
+// quarter of every page, and the last block of a head to be done joins the spans.
+// grid: (key heads × tiles of 16 query heads, spans, tokens).
+//
+// With `turns` (one token): q, k, v are f32 rows, rotated and saved here, as rotate_and_save does. Without, that has
+// been done, and q is halves[token][head][DK]. out[token][head·v_dim + column]: halves, rows at out_stride.
+// sums: f32[token][head][span][DV]; states: (largest, sum)[token][head][span]; done: zeros, one for each token and
+// head, left as zeros.
 template <int DK, int DV, int STAGES>
 __global__ void __launch_bounds__(32 * WARPS) attend_one(
-    const half_t* q, float* partial, float2* states, int n_heads, int group, int window, u64 k_offset, u64 v_offset,
-    const int* n_tokens, const Token* tokens, const u64* tables) {
+    const void* q, const float* k_row, const float* v_row, const float2* turns, int n_pairs, int neighbours,
+    float scale, int k_dim, half_t* out, int out_stride, int v_dim, float* sums, float2* states, int* done,
+    int n_heads, int group, int window, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens,
+    const u64* tables, const u8* next_a, const u8* next_b, u32 next_bytes) {
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ half_t shared[];
-    int token_number = blockIdx.z;
-    if (token_number >= *n_tokens) return;
-    Token token = tokens[token_number];
+    int number = blockIdx.z;
+    if (number >= *n_tokens) return;
+    Token token = tokens[number];
     Spans spans(token.position, window, gridDim.y);
-    if (blockIdx.y >= spans.n) return;
+    if (blockIdx.y >= spans.n) {  // nothing to do but to ask for what comes next
+        ask_ahead(next_a, next_b, next_bytes, (blockIdx.y - spans.n) * gridDim.x + blockIdx.x,
+                  (gridDim.y - spans.n) * gridDim.x);
+        return;
+    }
     int n_tiles = (group + ROWS - 1) / ROWS, kv_head = blockIdx.x / n_tiles, first_head = blockIdx.x % n_tiles * ROWS;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int page = spans.first_page + blockIdx.y * spans.pages, end = min(page + spans.pages, spans.end_page);
+    int n_rows = min(ROWS, group - first_head);
     const u64* table = tables + token.table;
     half_t* own = shared + warp * STAGES * STAGE;
 
@@ -141,9 +167,38 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     };
 
     Rows<DK, DV> rows;
-    const half_t* heads = q + ((u64)token_number * n_heads + kv_head * group) * DK;
-    int head = first_head + g;
-    rows.start(head < group ? heads + head * DK : nullptr, head + 8 < group ? heads + (head + 8) * DK : nullptr);
+    if (turns) {
+        __shared__ half_t queries[ROWS * DK];
+        const float* heads = (const float*)q + (kv_head * group + first_head) * k_dim;
+        int half = k_dim / 2, place = token.position % PAGE;
+        u8* last = (u8*)table[token.position / PAGE];
+        bool saves = end == spans.end_page;
+        for (int i = threadIdx.x; i < n_rows * (DK - k_dim); i += 32 * WARPS) {
+            queries[i / (DK - k_dim) * DK + k_dim + i % (DK - k_dim)] = 0;
+        }
+        for (int i = threadIdx.x; i < (n_rows + saves) * half; i += 32 * WARPS) {
+            int row = i / half, pair = i % half;
+            const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
+            int2 at = pair_of(pair, n_pairs, neighbours);
+            float2 y = make_float2(x[at.x], x[at.y]);
+            if (pair < n_pairs) y = rotated(y.x, y.y, turns[pair]);
+            if (row < n_rows) {
+                queries[row * DK + at.x] = to_half(y.x * scale), queries[row * DK + at.y] = to_half(y.y * scale);
+            } else {
+                half_t* to = (half_t*)(last + k_offset) + (u64)kv_head * DK * PAGE + place;
+                to[at.x * PAGE] = to_half(y.x), to[at.y * PAGE] = to_half(y.y);
+            }
+        }
+        if (saves) {
+            half_t* to = (half_t*)(last + v_offset) + ((u64)kv_head * PAGE + place) * DV;
+            for (int i = threadIdx.x; i < v_dim; i += 32 * WARPS) to[i] = to_half(v_row[kv_head * v_dim + i]);
+        }
+        __syncthreads();
+        rows.start(g < n_rows ? queries + g * DK : nullptr, g + 8 < n_rows ? queries + (g + 8) * DK : nullptr);
+    } else {
+        const half_t* heads = (const half_t*)q + ((u64)number * n_heads + kv_head * group + first_head) * DK;
+        rows.start(g < n_rows ? heads + g * DK : nullptr, g + 8 < n_rows ? heads + (g + 8) * DK : nullptr);
+    }
     int from[2] = {spans.first_key, spans.first_key}, to[2] = {token.position, token.position};
     for (int i = 0; i < STAGES - 1; i++) load(page + i);
     for (; page < end; page++) {
@@ -160,46 +215,48 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     await_groups<0>();
     __syncthreads();
     __shared__ float2 state[WARPS][ROWS];
-    float* sums = (float*)shared;  // [warp][row][DV]
-    int t = lane % 4;
+    __shared__ bool is_last;
+    float* parts = (float*)shared;  // [warp][row][DV]
     for (int row = 0; row < 2; row++) {
         if (t == 0) state[warp][g + 8 * row] = make_float2(rows.largest[row], rows.sum[row]);
-        float* o = sums + (warp * ROWS + g + 8 * row) * DV + 2 * t;
+        float* o = parts + (warp * ROWS + g + 8 * row) * DV + 2 * t;
         for (int i = 0; i < DV / 8; i++) o[8 * i] = rows.o[i][2 * row], o[8 * i + 1] = rows.o[i][2 * row + 1];
     }
     __syncthreads();
-    int n_rows = min(ROWS, group - first_head);
-    u64 first = ((u64)token_number * n_heads + kv_head * group + first_head) * gridDim.y + blockIdx.y;
+    half_t* results = out + number * (u64)out_stride + (kv_head * group + first_head) * v_dim;
+    u64 first = ((u64)number * n_heads + kv_head * group + first_head) * gridDim.y;
     for (int i = threadIdx.x; i < n_rows * DV; i += 32 * WARPS) {
         int row = i / DV, column = i % DV;
         float largest = state[0][row].x, value = 0, sum = 0;
         for (int w = 1; w < WARPS; w++) largest = fmaxf(largest, state[w][row].x);
         for (int w = 0; w < WARPS; w++) {
             float weight = exp2f(state[w][row].x - largest);
-            value += weight * sums[(w * ROWS + row) * DV + column], sum += weight * state[w][row].y;
+            value += weight * parts[(w * ROWS + row) * DV + column], sum += weight * state[w][row].y;
         }
-        partial[(first + row * gridDim.y) * DV + column] = value;
-        if (column == 0) states[first + row * gridDim.y] = make_float2(largest, sum);
+        if (spans.n == 1) {
+            if (column < v_dim) results[row * v_dim + column] = to_half(value / sum);
+            continue;
+        }
+        u64 at = first + row * gridDim.y + blockIdx.y;
+        sums[at * DV + column] = value;
+        if (column == 0) states[at] = make_float2(largest, sum);
     }
-}
+    if (spans.n == 1) return;
 
-// Join the spans: out[token][head·v_dim + column], halves, rows at out_stride. grid: (heads, tokens); a thread for
-// each of the v_width columns that `partial` has.
-extern "C" __global__ void merge(
-    const float* partial, const float2* states, int most_spans, int window, half_t* out, int v_dim, int out_stride,
-    const int* n_tokens, const Token* tokens) {
-    if (blockIdx.y >= *n_tokens) return;
-    Spans spans(tokens[blockIdx.y].position, window, most_spans);
-    u64 first = ((u64)blockIdx.y * gridDim.x + blockIdx.x) * most_spans;
-    float largest = LOWEST, value = 0, sum = 0;
-    for (int i = 0; i < spans.n; i++) largest = fmaxf(largest, states[first + i].x);
-#pragma unroll 4
-    for (int i = 0; i < spans.n; i++) {
-        float2 state = states[first + i];
-        float weight = exp2f(state.x - largest);
-        value += weight * partial[(first + i) * blockDim.x + threadIdx.x], sum += weight * state.y;
+    // join the spans
+    __threadfence();
+    __syncthreads();
+    int* counter = done + number * gridDim.x + blockIdx.x;
+    if (threadIdx.x == 0) is_last = atomicAdd(counter, 1) == spans.n - 1;
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    if (threadIdx.x == 0) *counter = 0;
+    for (int i = threadIdx.x; i < n_rows * DV; i += 32 * WARPS) {
+        int row = i / DV, column = i % DV;
+        u64 at = first + row * gridDim.y;
+        if (column < v_dim) join(sums + at * DV, states + at, spans.n, DV, results + row * v_dim, column);
     }
-    if (threadIdx.x < v_dim) out[blockIdx.y * (u64)out_stride + blockIdx.x * v_dim + threadIdx.x] = to_half(value / sum);
 }
 
 // some rows of a sequence's queries; row i is head i % group of token first_token + i / group

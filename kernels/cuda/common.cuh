@@ -55,6 +55,17 @@ __device__ __forceinline__ float sum_of_warp(float x) {
     return x;
 }
 
+// a pair of a head's numbers, turned by an angle whose (cos, sin) is `turn` (Su et al. 2021)
+__device__ __forceinline__ float2 rotated(float x, float y, float2 turn) {
+    return make_float2(x * turn.x - y * turn.y, y * turn.x + x * turn.y);
+}
+
+// which two of a head's numbers are pair number i: the n_pairs that turn are neighbours, or lie n_pairs apart; the
+// rest stays as it is
+__device__ __forceinline__ int2 pair_of(int i, int n_pairs, int neighbours) {
+    return i < n_pairs && !neighbours ? make_int2(i, i + n_pairs) : make_int2(2 * i, 2 * i + 1);
+}
+
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 // c[16][8] += a[16][16] · b[16][8] on the tensor cores. Lane 4g + t holds (PTX ISA, mma.m16n8k16):
@@ -104,6 +115,20 @@ __device__ __forceinline__ void load_transposed(u32 (&r)[4], const half_t* row) 
     }
 #endif
 }
+
+// Ask for weights that the next kernel reads first, while memory is idle: a block's part of `bytes` at a, and at b.
+__device__ __forceinline__ void ask_ahead(const u8* a, const u8* b, u32 bytes, int part, int n_parts) {
+    u32 size = (bytes / n_parts + 127) / 128 * 128;
+    for (u32 at = part * size + 128 * threadIdx.x; at < min((part + 1) * size, bytes); at += 128 * blockDim.x) {
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(a + at));
+        if (b) asm volatile("prefetch.global.L2 [%0];" ::"l"(b + at));
+    }
+}
+
+template <class A, class B>
+constexpr bool same = false;
+template <class A>
+constexpr bool same<A, A> = true;
 
 // 16 bytes from global to shared memory, in the background where the GPU can
 __device__ __forceinline__ void copy_ahead(void* to, const void* from) {

@@ -75,13 +75,15 @@ extern "C" __global__ void __launch_bounds__(512) rms_norm(
     }
 }
 
-// out = silu(a)·b, as halves; a and b: f32, rows at in_stride. A row for each blockIdx.y.
+// out = silu(a)·b, as halves; a and b: f32, rows at in_stride; n_columns a multiple of 4. A row for each blockIdx.y.
 extern "C" __global__ void __launch_bounds__(256) activate(
     const float* a, const float* b, int in_stride, half_t* out, int n_columns, int out_stride) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= n_columns) return;
     u64 at = blockIdx.y * (u64)in_stride + i;
-    out[blockIdx.y * (u64)out_stride + i] = to_half(silu(a[at]) * b[at]);
+    float4 x = *(const float4*)(a + at), y = *(const float4*)(b + at);
+    *(uint2*)(out + blockIdx.y * (u64)out_stride + i) =
+        make_uint2(pack(silu(x.x) * y.x, silu(x.y) * y.y), pack(silu(x.z) * y.z, silu(x.w) * y.w));
 }
 
 // f32 → halves
@@ -100,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(256) add(const float* a, const floa
 }
 
 // out[i] = x[rows[i]]: the tokens whose logits are wanted
-extern "C" __global__ void __launch_bounds__(256) gather(
+extern "C" __global__ void __launch_bounds__(1024) gather(
     const float* x, const int* rows, float* out, int n_columns, const int* n_rows) {
     if (blockIdx.x >= *n_rows) return;
     for (int i = threadIdx.x; i < n_columns; i += blockDim.x) {
@@ -108,51 +110,50 @@ extern "C" __global__ void __launch_bounds__(256) gather(
     }
 }
 
-// Queries and keys rotated (Su et al. 2021), keys and values put into the cache, queries as halves times `scale`.
-//
-// q, k, v: f32, rows at their strides. frequencies: f64[n_pairs]; neighbours: whether pairs lie side by side, or
-// n_pairs apart. k_dim, v_dim: of a head; k_width, v_width: these rounded up to 16. A block for each token.
-extern "C" __global__ void __launch_bounds__(256) rotate_and_save(
-    const float* q, int q_stride, const float* k, int k_stride, const float* v, int v_stride,
-    const double* frequencies, int n_pairs, float magnitude, int neighbours, float scale, half_t* out, int n_heads,
-    int n_kv_heads, int k_dim, int k_width, int v_dim, int v_width, u64 k_offset, u64 v_offset, const int* n_tokens,
-    const Token* tokens, const u64* tables) {
+// (cos, sin)·magnitude of each token's angles, f32[token][n_pairs][2]; frequencies: f64[n_pairs]
+extern "C" __global__ void angles(
+    const double* frequencies, int n_pairs, float magnitude, float2* out, const int* n_tokens, const Token* tokens) {
     if (blockIdx.x >= *n_tokens) return;
-    extern __shared__ float2 turn[];
-    Token token = tokens[blockIdx.x];
-    u8* page = (u8*)tables[token.table + token.position / PAGE];
-    int place = token.position % PAGE;
     for (int i = threadIdx.x; i < n_pairs; i += blockDim.x) {
-        double angle = token.position * frequencies[i];
+        double angle = tokens[blockIdx.x].position * frequencies[i];
         angle -= rint(angle * 0.15915494309189535) * 6.283185307179586;  // to within half a turn
         float s, c;
         sincosf((float)angle, &s, &c);
-        turn[i] = make_float2(c * magnitude, s * magnitude);
+        out[blockIdx.x * n_pairs + i] = make_float2(c * magnitude, s * magnitude);
     }
-    __syncthreads();
-    int half = k_dim / 2;
-    for (int i = threadIdx.x; i < (n_heads + n_kv_heads) * half; i += blockDim.x) {
-        int head = i / half, pair = i % half;
-        bool is_query = head < n_heads, turned = pair < n_pairs;
-        const float* row = is_query ? q + blockIdx.x * (u64)q_stride + head * k_dim
-                                    : k + blockIdx.x * (u64)k_stride + (head - n_heads) * k_dim;
-        int first = turned && !neighbours ? pair : 2 * pair, second = turned && !neighbours ? pair + n_pairs : 2 * pair + 1;
-        float x = row[first], y = row[second];
-        if (turned) {
-            float2 r = turn[pair];
-            float rotated = x * r.x - y * r.y;
-            y = y * r.x + x * r.y, x = rotated;
-        }
-        if (is_query) {
-            half_t* to = out + (blockIdx.x * (u64)n_heads + head) * k_width;
-            to[first] = to_half(x * scale), to[second] = to_half(y * scale);
+}
+
+// Queries and keys rotated, keys and values put into the cache, queries as halves times `scale`.
+//
+// q, k, v: f32, rows at `stride`. k_dim, v_dim: of a head; k_width, v_width: these rounded up to 16.
+// grid: (parts of a token's pairs and values, tokens).
+extern "C" __global__ void __launch_bounds__(256) rotate_and_save(
+    const float* q, const float* k, const float* v, int stride, const float2* turns, int n_pairs, int neighbours,
+    float scale, half_t* out, int n_heads, int n_kv_heads, int k_dim, int k_width, int v_dim, int v_width,
+    u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens, const u64* tables) {
+    if (blockIdx.y >= *n_tokens) return;
+    Token token = tokens[blockIdx.y];
+    u8* page = (u8*)tables[token.table + token.position / PAGE];
+    u64 row = blockIdx.y * (u64)stride;
+    int place = token.position % PAGE, half = k_dim / 2, i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < (n_heads + n_kv_heads) * half) {
+        int head = i / half, kv_head = head - n_heads, pair = i % half;
+        const float* x = kv_head < 0 ? q + row + head * k_dim : k + row + kv_head * k_dim;
+        int2 at = pair_of(pair, n_pairs, neighbours);
+        float2 y = make_float2(x[at.x], x[at.y]);
+        if (pair < n_pairs) y = rotated(y.x, y.y, turns[blockIdx.y * n_pairs + pair]);
+        if (kv_head < 0) {
+            half_t* to = out + (blockIdx.y * (u64)n_heads + head) * k_width;
+            to[at.x] = to_half(y.x * scale), to[at.y] = to_half(y.y * scale);
         } else {
-            half_t* to = (half_t*)(page + k_offset) + (u64)(head - n_heads) * k_width * PAGE + place;
-            to[first * PAGE] = to_half(x), to[second * PAGE] = to_half(y);
+            half_t* to = (half_t*)(page + k_offset) + (u64)kv_head * k_width * PAGE + place;
+            to[at.x * PAGE] = to_half(y.x), to[at.y * PAGE] = to_half(y.y);
         }
+        return;
     }
-    for (int i = threadIdx.x; i < n_kv_heads * v_dim; i += blockDim.x) {
+    i -= (n_heads + n_kv_heads) * half;
+    if (i < n_kv_heads * v_dim) {
         half_t* to = (half_t*)(page + v_offset) + (u64)(i / v_dim) * v_width * PAGE + place * v_width;
-        to[i % v_dim] = to_half(v[blockIdx.x * (u64)v_stride + i]);
+        to[i % v_dim] = to_half(v[row + i]);
     }
 }

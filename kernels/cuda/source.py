@@ -10,9 +10,10 @@ OPTIONS = ("-std=c++17",)
 
 #: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
 FILES = {
-    "linear": "linear.cu", "swiglu": "linear.cu", "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu",
-    "activate": "rows.cu", "narrow": "rows.cu", "add": "rows.cu", "gather": "rows.cu", "rotate_and_save": "rows.cu",
-    "attend_one": "attention.cu", "attend_many": "attention.cu", "merge": "attention.cu",
+    "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
+    "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "narrow": "rows.cu",
+    "add": "rows.cu", "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
+    "attend_one": "attention.cu", "attend_many": "attention.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)

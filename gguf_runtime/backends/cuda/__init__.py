@@ -37,7 +37,6 @@ class CudaBackend:
         self._plan = Plan(graph, device, layout, self._inputs, n_ubatch)
         self._graphs: dict[int, Callable[[], None]] = {}
         self._picked, self._width = graph.result.picked, graph.result.width
-        self._host_result = device.pinned(4 * self._width * (MAX_LOGITS if self._picked else n_rows)).view(np.float32)
         self._host_input = device.pinned(self._plan.input.row_bytes * n_rows if self._plan.input else 0)
 
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
@@ -55,10 +54,10 @@ class CudaBackend:
                 self._run_few(n_rows)
             else:
                 self._plan.run_many(n, batch.n_logits, n_tasks)
-            result = self._host_result[: n_result * self._width]
+            result = device.pinned(4 * n_result * self._width).view(np.float32).reshape(n_result, self._width)
             device.copy(result.ctypes.data, self._plan.result.at, result.nbytes)
             device.synchronize()
-        return result.reshape(n_result, self._width).copy()
+        return result
 
     def step_cost(self, n_tokens: int) -> float:
         return 1 + (n_tokens - 1) / 32
@@ -67,13 +66,13 @@ class CudaBackend:
         """Nothing: memory goes with the last who holds it."""
 
     def _run_few(self, n: int) -> None:
-        """Launch `few` for n tokens: one by one the first time, which compiles kernels, and from then on as a graph."""
+        """Launch what n tokens need: one by one the first time, which compiles kernels, and from then on as a graph."""
         if n in self._graphs:
             self._graphs[n]()
             return
 
         def launch_all() -> None:
-            for launch in self._plan.few:
+            for launch in self._plan.one if n == 1 else self._plan.few:
                 launch(n)
 
         launch_all()

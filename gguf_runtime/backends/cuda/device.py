@@ -37,7 +37,8 @@ class CudaDevice:
             self.stream = cupy.cuda.Stream(non_blocking=True)
             self._blas = cublas.create()
             cublas.setStream(self._blas, self.stream.ptr)
-            self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # of a block that asks for it
+            self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
+            self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
 
     @property

@@ -189,12 +189,15 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
     n_rows, n_picked: rows at most of values for all tokens, and for those whose logits are wanted. Values that are
     not needed at the same time share memory.
     """
-    last_use = {value.number: i for i, item in enumerate(fused) for value in item.reads}
+    normed = {item.op.out: item.op.x for item in fused if isinstance(item, Plain) and isinstance(item.op, Norm)}
+    # who reads a norm may make it itself, from what the norm reads
+    needs = [[*item.reads, *(normed[value] for value in item.reads if value in normed)] for item in fused]
+    last_use = {value.number: i for i, values in enumerate(needs) for value in values}
     rows: dict[int, Rows] = {}
     home: dict[int, int] = {}  # value → offset of the memory that it is in
     tenants: dict[int, int] = {}  # offset → how many values are in it
-    sizes: dict[int, int] = {}
-    free: dict[int, list[int]] = {}
+    kinds: dict[int, tuple[int, int, bool]] = {}
+    free: dict[tuple[int, int, bool], list[int]] = {}
     end = 0
     for i, item in enumerate(fused):
         made = item.makes
@@ -208,18 +211,19 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
             stride = -(-width // 32) * 32 if halves else width
             n = n_picked if made[0].picked else n_rows
             size = -(-n * stride * (2 if halves else 4) // 256) * 256
-            if free.get(size):
-                offset = free[size].pop()
+            kind = size, width, halves  # only the same kind: what rows are filled up with stays zero
+            if free.get(kind):
+                offset = free[kind].pop()
             else:
                 offset, end = end, end + size
-            sizes[offset], tenants[offset] = size, len(made)
+            kinds[offset], tenants[offset] = kind, len(made)
             column = 0
             for value in made:
                 rows[value.number], home[value.number] = Rows(offset + 4 * column, stride, halves), offset
                 column += value.width
-        for value in dict.fromkeys([*item.reads, *made]):
+        for value in dict.fromkeys([*needs[i], *made]):
             if last_use.get(value.number, len(fused)) == i:
                 tenants[home[value.number]] -= 1
                 if not tenants[home[value.number]]:
-                    free.setdefault(sizes[home[value.number]], []).append(home[value.number])
+                    free.setdefault(kinds[home[value.number]], []).append(home[value.number])
     return rows, end

@@ -1,0 +1,161 @@
+// Products of weight matrices with the rows of a few tokens, up to 8·NT, straight from quantised planes.
+//
+// A block takes 64 rows of weights, 16 to a warp, unpacked in registers as in matvec.cu. The tokens' numbers go
+// through shared memory, 256 columns at a time, and serve four warps; the other four take the other half of the
+// columns, or, in a gate, the other matrix.
+#include "formats.cuh"
+
+constexpr int WARPS = 8, GROUP = 4, ROWS = 16 * GROUP, CHUNK = 256;
+
+// Where 8 columns of a token lie in a chunk: such that lanes that read at the same time use different banks.
+__device__ __forceinline__ int place(int token, int eight) {
+    return token * CHUNK + 8 * (eight ^ ((eight >> 3 & 1) << 1 | (eight >> 4 & 1) | (token & 1) << 2));
+}
+
+// A chunk of the tokens' columns into shared memory, in the background; zeros where there are none.
+template <int NT>
+__device__ __forceinline__ void load_chunk(half_t* to, const half_t* x, int stride, int n_tokens, int n_columns, int first) {
+    for (int i = threadIdx.x % (32 * GROUP); i < 8 * NT * (CHUNK / 8); i += 32 * GROUP) {
+        int token = i / (CHUNK / 8), eight = i % (CHUNK / 8), column = first + 8 * eight;
+        half_t* at = to + place(token, eight);
+        if (token < n_tokens && column < n_columns) {
+            copy_ahead(at, x + token * (u64)stride + column);
+        } else {
+            *(uint4*)at = {};
+        }
+    }
+}
+
+// acc: of a warp's 16 rows, from first_row on, over the chunks split, split + n_splits, …
+// tiles: room for two chunks, which the GROUP warps of this split share
+template <class F, int NT>
+__device__ __forceinline__ void multiply(
+    float (&acc)[NT][4], const u8* base, int n_rows, int first_row, int n_columns, const half_t* x, int x_stride,
+    int n_tokens, half_t* tiles, int split, int n_splits) {
+    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, STEPS = 64 / F::UNIT;
+    constexpr int TILE = 8 * NT * CHUNK;
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, n_units = n_columns / F::UNIT;
+    u64 n_blocks = (u64)n_rows * (n_columns / F::COLUMNS);
+    u64 upper = (u64)min(first_row + g, n_rows - 1) * n_units, lower = (u64)min(first_row + g + 8, n_rows - 1) * n_units;
+    F next_a[STEPS], next_b[STEPS];
+
+    auto fetch = [&](int chunk) {
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            int unit = chunk * (CHUNK / F::UNIT) + 4 * s + t;
+            if (unit < n_units) {
+                next_a[s].fetch(base, n_blocks, upper + unit), next_b[s].fetch(base, n_blocks, lower + unit);
+            } else {
+                next_a[s].clear(), next_b[s].clear();
+            }
+        }
+    };
+
+    int n_rounds = (n_columns + CHUNK * n_splits - 1) / (CHUNK * n_splits);  // the same for all warps: they meet
+    fetch(split);
+    load_chunk<NT>(tiles, x, x_stride, n_tokens, n_columns, split * CHUNK);
+    close_group();
+    for (int round = 0; round < n_rounds; round++) {
+        int following = (round + 1) * n_splits + split;
+        if (round + 1 < n_rounds) {
+            load_chunk<NT>(tiles + (round + 1) % 2 * TILE, x, x_stride, n_tokens, n_columns, following * CHUNK);
+        }
+        close_group();
+        F a[STEPS], b[STEPS];
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) a[s] = next_a[s], b[s] = next_b[s];
+        fetch(following);
+        await_groups<1>();
+        __syncthreads();
+        const half_t* tile = tiles + round % 2 * TILE;
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            a[s].prepare(), b[s].prepare();
+            int unit = 4 * s + t;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) {
+                half2_t wa[8], wb[8];
+                halves(a[s], piece, wa);
+                halves(b[s], piece, wb);
+                int eight = (unit / PER_BLOCK * F::COLUMNS + F::piece(unit % PER_BLOCK, piece)) / 8;
+#pragma unroll
+                for (int nt = 0; nt < NT; nt++) {
+                    uint4 low = *(const uint4*)(tile + place(8 * nt + g, eight));
+                    uint4 high = *(const uint4*)(tile + place(8 * nt + g, eight + 1));
+                    mma(acc[nt], wa[0], wb[0], wa[1], wb[1], low.x, low.y);
+                    mma(acc[nt], wa[2], wb[2], wa[3], wb[3], low.z, low.w);
+                    mma(acc[nt], wa[4], wb[4], wa[5], wb[5], high.x, high.y);
+                    mma(acc[nt], wa[6], wb[6], wa[7], wb[7], high.z, high.w);
+                }
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// put a warp's sums where others find them: [token][row of the block]
+template <int NT>
+__device__ __forceinline__ void put(float (*sums)[ROWS + 1], const float (&acc)[NT][4]) {
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, row = threadIdx.x / 32 % GROUP * 16 + g;
+#pragma unroll
+    for (int nt = 0; nt < NT; nt++) {
+        sums[8 * nt + 2 * t][row] = acc[nt][0], sums[8 * nt + 2 * t + 1][row] = acc[nt][1];
+        sums[8 * nt + 2 * t][row + 8] = acc[nt][2], sums[8 * nt + 2 * t + 1][row + 8] = acc[nt][3];
+    }
+}
+
+// out[token][row] = Σ w[row][column]·x[token][column] (+ bias[row]) (+ what is there), for the rows of a and then
+// those of b. x: halves, rows at x_stride; out: f32.
+template <class A, class B, int NT>
+__global__ void __launch_bounds__(32 * WARPS, 2) matmul(
+    const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, const half_t* x, int x_stride,
+    const int* n_tokens, float* out, int out_stride, const float* bias, int add) {
+    extern __shared__ half_t shared[];
+    int tile = blockIdx.x, a_tiles = (a_rows + ROWS - 1) / ROWS, warp = threadIdx.x / 32, n = *n_tokens;
+    bool second = tile >= a_tiles;
+    int first_row = ROWS * (second ? tile - a_tiles : tile), n_rows = second ? b_rows : a_rows;
+    int split = warp / GROUP, row = first_row + warp % GROUP * 16;
+    half_t* tiles = shared + split * 2 * 8 * NT * CHUNK;
+    float acc[NT][4] = {};
+    if (second) {
+        multiply<B, NT>(acc, b, n_rows, row, n_columns, x, x_stride, n, tiles, split, 2);
+    } else {
+        multiply<A, NT>(acc, a, n_rows, row, n_columns, x, x_stride, n, tiles, split, 2);
+    }
+    auto sums = (float(*)[8 * NT][ROWS + 1])shared;
+    put<NT>(sums[split], acc);
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * WARPS) {
+        int token = i / ROWS, row = i % ROWS;
+        if (first_row + row >= n_rows) continue;
+        int column = first_row + row + (second ? a_rows : 0);
+        float* to = out + token * (u64)out_stride + column;
+        float value = sums[0][token][row] + sums[1][token][row];
+        if (bias) value += bias[column];
+        *to = add ? *to + value : value;
+    }
+}
+
+// out[token][row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows
+template <class A, class B, int NT>
+__global__ void __launch_bounds__(32 * WARPS, 2) matmul_gate(
+    const u8* gate, const u8* up, int n_rows, int n_columns, const half_t* x, int x_stride, const int* n_tokens,
+    half_t* out, int out_stride) {
+    extern __shared__ half_t shared[];
+    int warp = threadIdx.x / 32, n = *n_tokens, first_row = ROWS * blockIdx.x, row = first_row + warp % GROUP * 16;
+    half_t* tiles = shared + warp / GROUP * 2 * 8 * NT * CHUNK;
+    float acc[NT][4] = {};
+    if (warp < GROUP) {
+        multiply<A, NT>(acc, gate, n_rows, row, n_columns, x, x_stride, n, tiles, 0, 1);
+    } else {
+        multiply<B, NT>(acc, up, n_rows, row, n_columns, x, x_stride, n, tiles, 0, 1);
+    }
+    auto sums = (float(*)[8 * NT][ROWS + 1])shared;
+    put<NT>(sums[warp / GROUP], acc);
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * WARPS) {
+        int token = i / ROWS, row = i % ROWS;
+        if (first_row + row >= n_rows) continue;
+        out[token * (u64)out_stride + first_row + row] = to_half(silu(sums[0][token][row]) * sums[1][token][row]);
+    }
+}
