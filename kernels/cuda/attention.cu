@@ -94,7 +94,7 @@ struct Rows {
     }
 };
 
-// How the pages that a token sees are cut into spans, one for a block of `attend_one` each.
+// How the pages that a token sees are cut into spans, at most 32, one for a block of `attend_one` each.
 struct Spans {
     int first_key, first_page, end_page, pages, n;
 
@@ -105,20 +105,6 @@ struct Spans {
         n = (end_page - first_page + pages - 1) / pages;
     }
 };
-
-// Join the results of spans: out[column] of v_dim columns, halves, by the threads of a block.
-// sums: f32[n][width], states: (largest, sum)[n]
-__device__ __forceinline__ void join(
-    const float* sums, const float2* states, int n, int width, half_t* out, int column) {
-    float largest = LOWEST, value = 0, sum = 0;
-    for (int i = 0; i < n; i++) largest = fmaxf(largest, __ldcg(&states[i].x));
-#pragma unroll 4
-    for (int i = 0; i < n; i++) {
-        float weight = exp2f(__ldcg(&states[i].x) - largest);
-        value += weight * __ldcg(&sums[i * width + column]), sum += weight * __ldcg(&states[i].y);
-    }
-    out[column] = to_half(value / sum);
-}
 
 // Attention of tokens that each stand alone, as in decoding: a block takes a span of the pages, each of its warps a
 // quarter of every page, and the last block of a head to be done joins the spans.
@@ -135,7 +121,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     int n_heads, int group, int window, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens,
     const u64* tables, const u8* next_a, const u8* next_b, u32 next_bytes) {
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
-    extern __shared__ half_t shared[];
+    extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
     if (number >= *n_tokens) return;
     Token token = tokens[number];
@@ -168,7 +154,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
 
     Rows<DK, DV> rows;
     if (turns) {
-        __shared__ half_t queries[ROWS * DK];
+        __shared__ __align__(16) half_t queries[ROWS * DK];
         const float* heads = (const float*)q + (kv_head * group + first_head) * k_dim;
         int half = k_dim / 2, place = token.position % PAGE;
         u8* last = (u8*)table[token.position / PAGE];
@@ -252,10 +238,30 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     if (!is_last) return;
     __threadfence();
     if (threadIdx.x == 0) *counter = 0;
-    for (int i = threadIdx.x; i < n_rows * DV; i += 32 * WARPS) {
-        int row = i / DV, column = i % DV;
-        u64 at = first + row * gridDim.y;
-        if (column < v_dim) join(sums + at * DV, states + at, spans.n, DV, results + row * v_dim, column);
+    float* weights = parts;  // [row][span], what to multiply each span's sums by
+    for (int row = warp; row < n_rows; row += WARPS) {
+        float2 own = make_float2(LOWEST, 0);
+        if (lane < spans.n) own = __ldcg(states + first + row * gridDim.y + lane);
+        float largest = own.x, weight, sum;
+        for (int i = 16; i; i /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, i));
+        weight = exp2f(own.x - largest), sum = sum_of_warp(weight * own.y);
+        weights[32 * row + lane] = weight / sum;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < n_rows * DV / 4; i += 32 * WARPS) {
+        int row = i / (DV / 4), column = 4 * (i % (DV / 4));
+        const float* at = sums + (first + row * gridDim.y) * DV + column;
+        float total[4] = {};
+#pragma unroll 8
+        for (int span = 0; span < spans.n; span++) {
+            float4 part = __ldcg((const float4*)(at + span * DV));
+            float weight = weights[32 * row + span];
+            total[0] += weight * part.x, total[1] += weight * part.y;
+            total[2] += weight * part.z, total[3] += weight * part.w;
+        }
+        for (int k = 0; k < 4; k++) {
+            if (column + k < v_dim) results[row * v_dim + column + k] = to_half(total[k]);
+        }
     }
 }
 
@@ -271,7 +277,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
     u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
     constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
-    extern __shared__ half_t shared[];
+    extern __shared__ __align__(16) half_t shared[];
     Task task = tasks[blockIdx.x];
     int kv_head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int n_rows = task.n_tokens * group, end_row = min(task.first_row + ROWS * WARPS, n_rows);

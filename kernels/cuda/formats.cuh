@@ -1,9 +1,10 @@
 // GGUF tensor types on the GPU. A matrix lies in planes: each field of a type's blocks by itself, for all blocks, so
 // that neighbouring lanes read neighbouring 16 bytes (formats.py lists the planes).
 //
-// A lane takes a *unit* of UNIT columns at a time, in pieces of 16: `fetch` reads it, `prepare` makes its scales, and
-// `columns` gives four columns of a piece as unsigned bytes q. Every type is affine in a piece:
-// w = scale·(q - OFFSET) - least. `piece` gives where in the block of COLUMNS a piece of a unit begins.
+// A lane takes a *unit* of UNIT columns at a time, in pieces of 16: `fetch` reads it, `prepare` makes the scales of its
+// GROUPS, and `columns` gives four columns of a piece as unsigned bytes f·q, with f = factor(piece): nibbles need not be
+// moved down. Every type is affine in a group: w = scale·(q - OFFSET) - least. `piece` gives where in the block of
+// COLUMNS a piece of a unit begins.
 #pragma once
 #include "common.cuh"
 
@@ -25,11 +26,11 @@ __device__ __forceinline__ u32 fifth_bits(u32 bits, int i) {
 
 template <bool MIN, bool FIFTH>
 struct Nibbles32 {
-    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
+    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
     static constexpr bool HAS_LEAST = MIN;
     uint4 q;
     u32 high, d;
-    half2_t scale_, least_;
+    float scale_, least_;
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         q = load16(base + 16 * unit);
@@ -39,15 +40,15 @@ struct Nibbles32 {
     }
     __device__ __forceinline__ void clear() { q = {}, high = d = 0; }
     __device__ __forceinline__ void prepare() {
-        scale_ = twice(low_half(d));
-        if (MIN) least_ = twice(-high_half(d));
+        scale_ = low_half(d), least_ = MIN ? -high_half(d) : 0.0f;
     }
+    __device__ static constexpr int factor(int piece) { return FIFTH || piece == 0 ? 1 : 16; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
-        u32 v = word(q, i) >> 4 * piece & 0x0F0F0F0F;
-        return FIFTH ? v | fifth_bits(high, 4 * piece + i) : v;
+        if (FIFTH) return (word(q, i) >> 4 * piece & 0x0F0F0F0F) | fifth_bits(high, 4 * piece + i);
+        return word(q, i) & (piece ? 0xF0F0F0F0 : 0x0F0F0F0F);
     }
-    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
-    __device__ __forceinline__ half2_t least(int) const { return least_; }
+    __device__ __forceinline__ float scale(int) const { return scale_; }
+    __device__ __forceinline__ float least(int) const { return least_; }
     __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
 };
 
@@ -57,21 +58,22 @@ typedef Nibbles32<false, true> Q5_0;
 typedef Nibbles32<true, true> Q5_1;
 
 struct Q8_0 {
-    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = 128;
+    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q[2];
     u32 d;
-    half2_t scale_;
+    float scale_;
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
         d = load2(base + 32 * n_blocks + 2 * unit);
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = {}, d = 0; }
-    __device__ __forceinline__ void prepare() { scale_ = twice(low_half(d)); }
+    __device__ __forceinline__ void prepare() { scale_ = low_half(d); }
+    __device__ static constexpr int factor(int) { return 1; }
     __device__ __forceinline__ u32 columns(int piece, int i) const { return word(q[piece], i) ^ 0x80808080; }
-    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
-    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ __forceinline__ float scale(int) const { return scale_; }
+    __device__ __forceinline__ float least(int) const { return 0; }
     __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
 };
 
@@ -86,33 +88,34 @@ __device__ __forceinline__ u32 steps(u32 nibbles) {
 }
 
 struct IQ4_NL {
-    static constexpr int COLUMNS = 32, UNIT = 32, OFFSET = 128;
+    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q;
     u32 d;
-    half2_t scale_;
+    float scale_;
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         q = load16(base + 16 * unit);
         d = load2(base + 16 * n_blocks + 2 * unit);
     }
     __device__ __forceinline__ void clear() { q = {}, d = 0; }
-    __device__ __forceinline__ void prepare() { scale_ = twice(low_half(d)); }
+    __device__ __forceinline__ void prepare() { scale_ = low_half(d); }
+    __device__ static constexpr int factor(int) { return 1; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
         return steps(word(q, i) >> 4 * piece & 0x0F0F0F0F);
     }
-    __device__ __forceinline__ half2_t scale(int) const { return scale_; }
-    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ __forceinline__ float scale(int) const { return scale_; }
+    __device__ __forceinline__ float least(int) const { return 0; }
     __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
 };
 
 struct IQ4_XS {
-    static constexpr int COLUMNS = 256, UNIT = 64, OFFSET = 128;
+    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 2, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q[2];
     uint2 header;  // d, high bits of the scales, low bits of the scales
     int group;
-    half2_t scale_[2];
+    float scale_[2];
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
@@ -124,14 +127,15 @@ struct IQ4_XS {
         float d = low_half(header.x);
         for (int i = 0; i < 2; i++) {
             int s = (header.y >> 4 * (group + i) & 15) | (header.x >> (16 + 2 * (group + i)) & 3) << 4;
-            scale_[i] = twice(d * (s - 32));
+            scale_[i] = d * (s - 32);
         }
     }
+    __device__ static constexpr int factor(int) { return 1; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
         return steps(word(q[piece / 2], i) >> 4 * (piece % 2) & 0x0F0F0F0F);
     }
-    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece / 2]; }
-    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
+    __device__ __forceinline__ float least(int) const { return 0; }
     __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
 };
 
@@ -139,12 +143,12 @@ struct IQ4_XS {
 
 template <bool FIFTH>
 struct Nibbles256 {
-    static constexpr int COLUMNS = 256, UNIT = 64, OFFSET = 0;
+    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 2, OFFSET = 0;
     static constexpr bool HAS_LEAST = true;
     uint4 q[2], header;  // header: d, dmin, and 12 bytes that hold eight scales and eight mins of 6 bits
     uint4 high[FIFTH ? 2 : 1];
     int group;
-    half2_t scale_[2], least_[2];
+    float scale_[2], least_[2];
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
@@ -163,15 +167,18 @@ struct Nibbles256 {
         u32 m = group < 4 ? b & 0x3F3F3F3F : (c >> 4 & 0x0F0F0F0F) | (b >> 2 & 0x30303030);
         s >>= 8 * (group % 4), m >>= 8 * (group % 4);
         float d = low_half(header.x), dmin = high_half(header.x);
-        scale_[0] = twice(d * (s & 255)), scale_[1] = twice(d * (s >> 8 & 255));
-        least_[0] = twice(dmin * (m & 255)), least_[1] = twice(dmin * (m >> 8 & 255));
+        scale_[0] = d * (s & 255), scale_[1] = d * (s >> 8 & 255);
+        least_[0] = dmin * (m & 255), least_[1] = dmin * (m >> 8 & 255);
     }
+    __device__ static constexpr int factor(int piece) { return FIFTH || piece < 2 ? 1 : 16; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
-        u32 v = word(q[piece % 2], i) >> 4 * (piece / 2) & 0x0F0F0F0F;
-        return FIFTH ? v | (word(high[piece % 2], i) >> (group + piece / 2) & 0x01010101) << 4 : v;
+        u32 v = word(q[piece % 2], i);
+        if (!FIFTH) return v & (piece < 2 ? 0x0F0F0F0F : 0xF0F0F0F0);
+        v = v >> 4 * (piece / 2) & 0x0F0F0F0F;
+        return v | (word(high[piece % 2], i) >> (group + piece / 2) & 0x01010101) << 4;
     }
-    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece / 2]; }
-    __device__ __forceinline__ half2_t least(int piece) const { return least_[piece / 2]; }
+    __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
+    __device__ __forceinline__ float least(int group) const { return least_[group]; }
     __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
 };
 
@@ -180,7 +187,8 @@ typedef Nibbles256<true> Q5_K;
 
 // Q2_K, Q3_K and Q6_K take 128 columns in four runs of 32; a unit is a half of each run, so pieces lie 32 apart
 struct Runs256 {
-    static constexpr int COLUMNS = 256, UNIT = 64;
+    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 4;
+    __device__ static constexpr int factor(int) { return 1; }
     __device__ static __forceinline__ int piece(int unit, int piece) { return unit / 2 * 128 + unit % 2 * 16 + 32 * piece; }
 };
 
@@ -191,7 +199,7 @@ struct Q6_K : Runs256 {
     uint2 scales;  // of eight pieces, every other one ours
     u32 d;
     int odd;
-    half2_t scale_[4];
+    float scale_[4];
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         u64 half = unit / 2;
@@ -205,15 +213,15 @@ struct Q6_K : Runs256 {
     __device__ __forceinline__ void prepare() {
         float f = low_half(d);
         u32 a = scales.x >> 8 * odd, b = scales.y >> 8 * odd;
-        scale_[0] = twice(f * (signed char)a), scale_[1] = twice(f * (signed char)(a >> 16));
-        scale_[2] = twice(f * (signed char)b), scale_[3] = twice(f * (signed char)(b >> 16));
+        scale_[0] = f * (signed char)a, scale_[1] = f * (signed char)(a >> 16);
+        scale_[2] = f * (signed char)b, scale_[3] = f * (signed char)(b >> 16);
     }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
         u32 low = word(q[piece % 2], i) >> 4 * (piece / 2) & 0x0F0F0F0F;
         return low | (word(high, i) >> 2 * piece & 0x03030303) << 4;
     }
-    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
-    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
+    __device__ __forceinline__ float least(int) const { return 0; }
 };
 
 struct Q3_K : Runs256 {
@@ -222,7 +230,7 @@ struct Q3_K : Runs256 {
     uint4 q, high;
     u32 a, b, c, d;  // 12 bytes of scales; d
     int unit_;
-    half2_t scale_[4];
+    float scale_[4];
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         u64 block = unit / 4;
@@ -242,15 +250,15 @@ struct Q3_K : Runs256 {
         u32 two = c >> (second ? 4 : 0);
         low |= (two & 0x03030303) << 4, next |= (two >> 2 & 0x03030303) << 4;
         low >>= 8 * (unit_ % 2), next >>= 8 * (unit_ % 2);
-        scale_[0] = twice(f * ((int)(low & 255) - 32)), scale_[1] = twice(f * ((int)(low >> 16 & 255) - 32));
-        scale_[2] = twice(f * ((int)(next & 255) - 32)), scale_[3] = twice(f * ((int)(next >> 16 & 255) - 32));
+        scale_[0] = f * ((int)(low & 255) - 32), scale_[1] = f * ((int)(low >> 16 & 255) - 32);
+        scale_[2] = f * ((int)(next & 255) - 32), scale_[3] = f * ((int)(next >> 16 & 255) - 32);
     }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
         u32 bit = word(high, i) >> (unit_ / 2 * 4 + piece) & 0x01010101;
         return (word(q, i) >> 2 * piece & 0x03030303) | bit << 2;
     }
-    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
-    __device__ __forceinline__ half2_t least(int) const { return 0; }
+    __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
+    __device__ __forceinline__ float least(int) const { return 0; }
 };
 
 struct Q2_K : Runs256 {
@@ -260,7 +268,7 @@ struct Q2_K : Runs256 {
     uint2 scales;  // of eight pieces: low nibbles scales, high ones mins
     u32 d;
     int odd;
-    half2_t scale_[4], least_[4];
+    float scale_[4], least_[4];
 
     __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
         u64 half = unit / 2;
@@ -274,12 +282,12 @@ struct Q2_K : Runs256 {
         float f = low_half(d), dmin = high_half(d);
         for (int i = 0; i < 4; i++) {
             u32 s = (i < 2 ? scales.x : scales.y) >> (16 * (i % 2) + 8 * odd);
-            scale_[i] = twice(f * (s & 15)), least_[i] = twice(dmin * (s >> 4 & 15));
+            scale_[i] = f * (s & 15), least_[i] = dmin * (s >> 4 & 15);
         }
     }
     __device__ __forceinline__ u32 columns(int piece, int i) const { return word(q, i) >> 2 * piece & 0x03030303; }
-    __device__ __forceinline__ half2_t scale(int piece) const { return scale_[piece]; }
-    __device__ __forceinline__ half2_t least(int piece) const { return least_[piece]; }
+    __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
+    __device__ __forceinline__ float least(int group) const { return least_[group]; }
 };
 
 // --- halves: what float types become on the GPU -------------------------------------------------------------------
@@ -296,11 +304,25 @@ struct F16 {
     __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
 };
 
-// 16 columns of a unit as halves, w[i] being columns 2i and 2i+1 of the piece
+// --- 16 columns of a unit as halves --------------------------------------------------------------------------------
+
+// 1024 + f·q, of every four columns in the order 0, 2, 1, 3: the half of bits 0x6400 + q is 1024 + q
+template <class F>
+__device__ __forceinline__ void raised(const F& f, int piece, half2_t (&w)[8]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u32 q = f.columns(piece, i);
+        w[2 * i] = (q & 0x00FF00FF) | 0x64006400, w[2 * i + 1] = (q >> 8 & 0x00FF00FF) | 0x64006400;
+    }
+}
+
+// the weights themselves, w[i] being columns 2i and 2i+1 of the piece
 template <class F>
 __device__ __forceinline__ void halves(const F& f, int piece, half2_t (&w)[8]) {
-    half2_t scale = f.scale(piece), least = F::HAS_LEAST ? f.least(piece) ^ 0x80008000u : 0;
-    constexpr half2_t zero = (0x6400 + F::OFFSET) * 0x10001u;  // 0x6400 + q is the half 1024 + q
+    constexpr int PIECES_PER_GROUP = F::UNIT / 16 / F::GROUPS;
+    int group = piece / PIECES_PER_GROUP;
+    half2_t scale = twice(f.scale(group) / F::factor(piece)), least = F::HAS_LEAST ? twice(-f.least(group)) : 0;
+    half2_t zero = (0x6400 + F::OFFSET * F::factor(piece)) * 0x10001u;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         u32 q = f.columns(piece, i);

@@ -1,11 +1,11 @@
 // Products of weight matrices with the rows of a few tokens, up to 8·NT, straight from quantised planes.
 //
-// A block takes 64 rows of weights, 16 to a warp, unpacked in registers as in matvec.cu. The tokens' numbers go
-// through shared memory, 256 columns at a time, and serve four warps; the other four take the other half of the
+// A block takes 64 rows of weights, 16 to a warp, unpacked in registers as in matvec.cu, but scaled there. The tokens'
+// numbers go through shared memory, 256 columns at a time, and serve four warps; other fours of warps take other
 // columns, or, in a gate, the other matrix.
 #include "formats.cuh"
 
-constexpr int WARPS = 8, GROUP = 4, ROWS = 16 * GROUP, CHUNK = 256;
+constexpr int GROUP = 4, ROWS = 16 * GROUP, CHUNK = 256;
 
 // Where 8 columns of a token lie in a chunk: such that lanes that read at the same time use different banks.
 __device__ __forceinline__ int place(int token, int eight) {
@@ -105,12 +105,12 @@ __device__ __forceinline__ void put(float (*sums)[ROWS + 1], const float (&acc)[
 }
 
 // out[token][row] = Σ w[row][column]·x[token][column] (+ bias[row]) (+ what is there), for the rows of a and then
-// those of b. x: halves, rows at x_stride; out: f32.
-template <class A, class B, int NT>
-__global__ void __launch_bounds__(32 * WARPS, 2) matmul(
+// those of b. x: halves, rows at x_stride; out: f32. SPLITS: fours of warps that share the columns.
+template <class A, class B, int NT, int SPLITS>
+__global__ void __launch_bounds__(32 * GROUP * SPLITS, 4 / SPLITS) matmul(
     const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, const half_t* x, int x_stride,
     const int* n_tokens, float* out, int out_stride, const float* bias, int add) {
-    extern __shared__ half_t shared[];
+    extern __shared__ __align__(16) half_t shared[];
     int tile = blockIdx.x, a_tiles = (a_rows + ROWS - 1) / ROWS, warp = threadIdx.x / 32, n = *n_tokens;
     bool second = tile >= a_tiles;
     int first_row = ROWS * (second ? tile - a_tiles : tile), n_rows = second ? b_rows : a_rows;
@@ -118,19 +118,20 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matmul(
     half_t* tiles = shared + split * 2 * 8 * NT * CHUNK;
     float acc[NT][4] = {};
     if (second) {
-        multiply<B, NT>(acc, b, n_rows, row, n_columns, x, x_stride, n, tiles, split, 2);
+        multiply<B, NT>(acc, b, n_rows, row, n_columns, x, x_stride, n, tiles, split, SPLITS);
     } else {
-        multiply<A, NT>(acc, a, n_rows, row, n_columns, x, x_stride, n, tiles, split, 2);
+        multiply<A, NT>(acc, a, n_rows, row, n_columns, x, x_stride, n, tiles, split, SPLITS);
     }
     auto sums = (float(*)[8 * NT][ROWS + 1])shared;
     put<NT>(sums[split], acc);
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * WARPS) {
+    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * GROUP * SPLITS) {
         int token = i / ROWS, row = i % ROWS;
         if (first_row + row >= n_rows) continue;
         int column = first_row + row + (second ? a_rows : 0);
         float* to = out + token * (u64)out_stride + column;
-        float value = sums[0][token][row] + sums[1][token][row];
+        float value = 0;
+        for (int s = 0; s < SPLITS; s++) value += sums[s][token][row];
         if (bias) value += bias[column];
         *to = add ? *to + value : value;
     }
@@ -138,10 +139,10 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matmul(
 
 // out[token][row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows
 template <class A, class B, int NT>
-__global__ void __launch_bounds__(32 * WARPS, 2) matmul_gate(
+__global__ void __launch_bounds__(32 * GROUP * 2, 2) matmul_gate(
     const u8* gate, const u8* up, int n_rows, int n_columns, const half_t* x, int x_stride, const int* n_tokens,
     half_t* out, int out_stride) {
-    extern __shared__ half_t shared[];
+    extern __shared__ __align__(16) half_t shared[];
     int warp = threadIdx.x / 32, n = *n_tokens, first_row = ROWS * blockIdx.x, row = first_row + warp % GROUP * 16;
     half_t* tiles = shared + warp / GROUP * 2 * 8 * NT * CHUNK;
     float acc[NT][4] = {};
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matmul_gate(
     auto sums = (float(*)[8 * NT][ROWS + 1])shared;
     put<NT>(sums[warp / GROUP], acc);
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * WARPS) {
+    for (int i = threadIdx.x; i < ROWS * min(n, 8 * NT); i += 32 * GROUP * 2) {
         int token = i / ROWS, row = i % ROWS;
         if (first_row + row >= n_rows) continue;
         out[token * (u64)out_stride + first_row + row] = to_half(silu(sums[0][token][row]) * sums[1][token][row]);

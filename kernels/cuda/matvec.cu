@@ -1,15 +1,77 @@
 // Products of weight matrices with the row of one token, straight from quantised planes, at the speed of memory.
 //
 // A tile is 16 rows of weights; the warps of a block share its columns, and a block takes tile after tile. Lane 4g + t
-// unpacks units of rows g and g + 8 to halves, in registers, where they are the left operand of the tensor cores; the
-// token's numbers of the same columns are the right one. Which column is which in a multiplication does not matter, as
-// long as both sides agree: so each lane reads 16 bytes at a time, as they lie.
+// unpacks units of rows g and g + 8 to halves in registers, where they are the left operand of the tensor cores. Of the
+// right one, a token needs one column of eight; the others serve to keep groups apart: the numbers of a group of
+// columns stand in a column of their own, with zeros elsewhere. So the result has each group's sum by itself, and just
+// the lane that read a group's scale gets it: weights are multiplied as integers, and scaled once for each group.
+//
+// Integers become halves by their bits alone: 0x6400 + q is 1024 + q. With X the sum of a group's numbers,
+// Σ (s·(q - offset) - m)·x = s·Σ (1024 + q)·x - (s·(1024 + offset) + m)·X.
 //
 // To keep memory busy all the time, a warp asks for its next unit before it works on this one, also from tile to tile,
 // and a block that is done asks for the beginning of the next kernel's weights.
 #include "formats.cuh"
 
 constexpr int WARPS = 8, ROWS = 16;
+
+// The token in shared memory: its numbers as halves, of every four columns in the order 0, 2, 1, 3, as `raised` gives
+// weights; the sums of every 16; and zeros.
+struct Numbers {
+    half_t *halves, *zeros;
+    float* sums;
+
+    __device__ __forceinline__ Numbers(half_t* memory, int n_columns)
+        : halves(memory), zeros(memory + n_columns), sums((float*)(zeros + 16)) {}
+};
+
+// upper, lower += unit number `unit` of two rows · the token
+template <class F>
+__device__ __forceinline__ void dot(F& a, F& b, const Numbers& x, int unit, float& upper, float& lower) {
+    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, PER_GROUP = PIECES / F::GROUPS;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, block = unit / PER_BLOCK * F::COLUMNS;
+    a.prepare(), b.prepare();
+    // each piece has a sum by itself: piece p in acc[p % 2], column 2t + p / 2
+    float acc[2][4] = {};
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++) {
+        const half_t* at = x.halves + block + F::piece(unit % PER_BLOCK, piece);
+        if (g != 2 * t + piece / 2) at = x.zeros;
+        uint4 x0 = ((const uint4*)at)[0], x1 = ((const uint4*)at)[1];
+        half2_t wa[8], wb[8];
+        raised(a, piece, wa);
+        raised(b, piece, wb);
+        mma(acc[piece % 2], wa[0], wb[0], wa[1], wb[1], x0.x, x0.y);
+        mma(acc[piece % 2], wa[2], wb[2], wa[3], wb[3], x0.z, x0.w);
+        mma(acc[piece % 2], wa[4], wb[4], wa[5], wb[5], x1.x, x1.y);
+        mma(acc[piece % 2], wa[6], wb[6], wa[7], wb[7], x1.z, x1.w);
+    }
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++) {
+        constexpr float raise = 1024.0f;
+        float sum = x.sums[(block + F::piece(unit % PER_BLOCK, piece)) / 16], shrink = 1.0f / F::factor(piece);
+        float zero = -(raise * shrink + F::OFFSET) * sum;
+        float p = acc[piece % 2][piece / 2] * shrink + zero, q = acc[piece % 2][2 + piece / 2] * shrink + zero;
+        upper += a.scale(piece / PER_GROUP) * p, lower += b.scale(piece / PER_GROUP) * q;
+        if (F::HAS_LEAST) upper -= a.least(piece / PER_GROUP) * sum, lower -= b.least(piece / PER_GROUP) * sum;
+    }
+}
+
+template <>
+__device__ __forceinline__ void dot<F16>(F16& a, F16& b, const Numbers& x, int unit, float& upper, float& lower) {
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    float acc[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const half_t* at = g == 2 * t ? x.halves + 32 * unit + 8 * i : x.zeros;
+        uint4 v = *(const uint4*)at, p = a.q[i], q = b.q[i];
+        mma(acc, __byte_perm(p.x, p.y, 0x5410), __byte_perm(q.x, q.y, 0x5410), __byte_perm(p.x, p.y, 0x7632),
+            __byte_perm(q.x, q.y, 0x7632), v.x, v.y);
+        mma(acc, __byte_perm(p.z, p.w, 0x5410), __byte_perm(q.z, q.w, 0x5410), __byte_perm(p.z, p.w, 0x7632),
+            __byte_perm(q.z, q.w, 0x7632), v.z, v.w);
+    }
+    upper += acc[0], lower += acc[2];
+}
 
 // One warp's share of a matrix: of every tile, every n_warps-th step of four units.
 template <class F>
@@ -33,44 +95,29 @@ struct Share {
         }
     }
 
-    // this warp's part of a tile's sums; x: the token, in shared memory
-    __device__ __forceinline__ void multiply(int tile, const half_t* x, float (&sums)[ROWS]) {
-        constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16;
+    // this warp's part of a tile's sums
+    __device__ __forceinline__ void multiply(int tile, const Numbers& x, float (&sums)[ROWS]) {
         int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        float acc[4] = {};
+        float high = 0, low = 0;  // of rows g and g + 8
         for (int step = start; step < n_units; step += stride) {
             F a = upper, b = lower;
             bool more = step + stride < n_units;
             fetch(more ? tile : tile + gridDim.x, more ? step + stride : start);
-            a.prepare(), b.prepare();
-            int unit = step + t;
-            const half_t* block = x + unit / PER_BLOCK * F::COLUMNS;
-#pragma unroll
-            for (int piece = 0; piece < PIECES; piece++) {
-                half2_t wa[8], wb[8];
-                halves(a, piece, wa);
-                halves(b, piece, wb);
-                uint4 low = {}, high = {};
-                if (g == 0 && unit < n_units) {
-                    const uint4* at = (const uint4*)(block + F::piece(unit % PER_BLOCK, piece));
-                    low = at[0], high = at[1];
-                }
-                mma(acc, wa[0], wb[0], wa[1], wb[1], low.x, low.y);
-                mma(acc, wa[2], wb[2], wa[3], wb[3], low.z, low.w);
-                mma(acc, wa[4], wb[4], wa[5], wb[5], high.x, high.y);
-                mma(acc, wa[6], wb[6], wa[7], wb[7], high.z, high.w);
-            }
+            dot(a, b, x, min(step + t, n_units - 1), high, low);
         }
-        if (t == 0) sums[g] = acc[0], sums[g + 8] = acc[2];
+        high += __shfl_xor_sync(~0u, high, 1), low += __shfl_xor_sync(~0u, low, 1);
+        high += __shfl_xor_sync(~0u, high, 2), low += __shfl_xor_sync(~0u, low, 2);
+        if (t == 0) sums[g] = high, sums[g + 8] = low;
     }
 };
 
-// The token as halves in shared memory: x as it is, or, where `weight` is given, the norm of x, which is f32 then:
+// Fill x with the token: `from` as it is, halves, or, where `weight` is given, the norm of `from`, which is f32 then:
 // x / sqrt(mean(x²) + eps)·weight.
-__device__ __forceinline__ void load_token(half_t* to, const void* x, const float* weight, float eps, int n_columns) {
+__device__ __forceinline__ void load_token(
+    const Numbers& x, const void* from, const float* weight, float eps, int n_columns) {
     if (weight) {
         __shared__ float sums[WARPS];
-        const float4* row = (const float4*)x;
+        const float4* row = (const float4*)from;
         float squares = 0;
         for (int i = threadIdx.x; i < n_columns / 4; i += 32 * WARPS) {
             float4 v = row[i];
@@ -84,11 +131,24 @@ __device__ __forceinline__ void load_token(half_t* to, const void* x, const floa
         float scale = rsqrtf(squares / n_columns + eps);
         for (int i = threadIdx.x; i < n_columns / 4; i += 32 * WARPS) {
             float4 v = row[i], w = ((const float4*)weight)[i];
-            ((uint2*)to)[i] =
-                make_uint2(pack(v.x * scale * w.x, v.y * scale * w.y), pack(v.z * scale * w.z, v.w * scale * w.w));
+            ((uint2*)x.halves)[i] =
+                make_uint2(pack(v.x * scale * w.x, v.z * scale * w.z), pack(v.y * scale * w.y, v.w * scale * w.w));
         }
     } else {
-        for (int i = threadIdx.x; i < n_columns / 8; i += 32 * WARPS) ((uint4*)to)[i] = ((const uint4*)x)[i];
+        for (int i = threadIdx.x; i < n_columns / 4; i += 32 * WARPS) {
+            uint2 v = ((const uint2*)from)[i];
+            ((uint2*)x.halves)[i] = make_uint2(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.x, v.y, 0x7632));
+        }
+    }
+    if (threadIdx.x < 16) x.zeros[threadIdx.x] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < n_columns / 16; i += 32 * WARPS) {
+        float sum = 0;
+        for (int j = 0; j < 8; j++) {
+            half2_t v = ((const half2_t*)x.halves)[8 * i + j];
+            sum += low_half(v) + high_half(v);
+        }
+        x.sums[i] = sum;
     }
     __syncthreads();
 }
@@ -100,7 +160,8 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matvec(
     const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, const void* x, const float* norm, float eps,
     const int* n_tokens, float* out, const float* bias, int add, const u8* next_a, const u8* next_b,
     u32 next_bytes) {
-    extern __shared__ half_t token[];
+    extern __shared__ __align__(16) half_t memory[];
+    Numbers token(memory, n_columns);
     __shared__ float sums[2][WARPS][ROWS];
     if (!*n_tokens) return;
     int warp = threadIdx.x / 32, turn = 0, tile = blockIdx.x, a_tiles = (a_rows + ROWS - 1) / ROWS;
@@ -141,7 +202,8 @@ template <class A, class B>
 __global__ void __launch_bounds__(32 * WARPS, 2) matvec_gate(
     const u8* gate, const u8* up, int n_rows, int n_columns, const void* x, const float* norm, float eps, half_t* out,
     const u8* next_a, const u8* next_b, u32 next_bytes) {
-    extern __shared__ half_t token[];
+    extern __shared__ __align__(16) half_t memory[];
+    Numbers token(memory, n_columns);
     __shared__ float sums[2][WARPS][ROWS];
     constexpr int HALF = WARPS / 2;
     int warp = threadIdx.x / 32, turn = 0, n_tiles = (n_rows + ROWS - 1) / ROWS;

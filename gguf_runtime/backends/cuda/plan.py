@@ -167,7 +167,8 @@ class Plan:
                 a.memory.address, a.n_rows, (b or a).memory.address, b_rows, a.n_columns, x.at, x.stride, count,
                 to, out.stride, offset, int(add),
             )  # fmt: skip
-            self.few.append(self._few_products("matmul", a, b or a, tiles, 2, arguments))
+            splits = 2 if tiles > self._device.n_processors else 4  # few tiles: more threads to each
+            self.few.append(self._few_products(f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>", tiles, splits, arguments))
             column += a.n_rows + b_rows
         self.many.append(self._many_products(matrices, x, out, add, picked))
         if bias:
@@ -187,7 +188,8 @@ class Plan:
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, x.at, x.stride, self._in.n_tokens,
             out.at, out.stride,
         )  # fmt: skip
-        self.few.append(self._few_products("matmul_gate", gate, up, _tiles(gate.n_rows, _MATMUL_ROWS), 2, arguments))
+        name, tiles = f"matmul_gate<{gate.type}, {up.type}, {{}}>", _tiles(gate.n_rows, _MATMUL_ROWS)
+        self.few.append(self._few_products(name, tiles, 2, arguments))
 
         both = Rows(self._scratch["gate"].address, 2 * width, False)
         self.many.append(self._many_products([gate, up], x, both, add=False, picked=False))
@@ -197,7 +199,7 @@ class Plan:
         self, a: Matrix, b: Matrix | None, token: _Token, out: int, count: int, bias: int, add: bool
     ) -> None:
         """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
-        kernel = self._device.kernel(f"matvec<{a.type}, {(b or a).type}>", 2 * a.n_columns)
+        kernel = self._device.kernel(f"matvec<{a.type}, {(b or a).type}>", _token_bytes(a.n_columns))
         tiles = _tiles(a.n_rows, _MATVEC_ROWS) + (_tiles(b.n_rows, _MATVEC_ROWS) if b else 0)
         grid = (min(tiles, 2 * self._device.n_processors),)
         arguments = (
@@ -209,7 +211,7 @@ class Plan:
         self.one.append(lambda n: kernel(grid, _THREADS, (*arguments, *self._ahead(following))))
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: _Token, out: int) -> None:
-        kernel = self._device.kernel(f"matvec_gate<{gate.type}, {up.type}>", 2 * gate.n_columns)
+        kernel = self._device.kernel(f"matvec_gate<{gate.type}, {up.type}>", _token_bytes(gate.n_columns))
         grid = (min(_tiles(gate.n_rows, _MATVEC_ROWS), 2 * self._device.n_processors),)
         arguments = (
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, token.x, token.weight,
@@ -225,17 +227,15 @@ class Plan:
         n_bytes = min(_AHEAD // (2 if b else 1), a.memory.n_bytes, b.memory.n_bytes if b else _AHEAD)
         return a.memory.address, b.memory.address if b else 0, n_bytes
 
-    def _few_products(
-        self, name: str, a: Matrix, b: Matrix, tiles: int, splits: int, arguments: tuple[Any, ...]
-    ) -> Launch:
-        """Tokens are taken eight at a time, up to four times."""
+    def _few_products(self, name: str, tiles: int, splits: int, arguments: tuple[Any, ...]) -> Launch:
+        """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
 
         def launch(n: int) -> None:
             times = 1 if n <= 8 else 2 if n <= 16 else 4
-            chunks = splits * 2 * 8 * times * 2 * 256
-            sums = 2 * 8 * times * (_MATMUL_ROWS + 1) * 4
-            kernel = self._device.kernel(f"{name}<{a.type}, {b.type}, {times}>", max(chunks, sums))
-            kernel((tiles,), _THREADS, arguments)
+            chunks = splits * 2 * 8 * times * 2 * 256  # two for each split, of halves
+            sums = splits * 8 * times * (_MATMUL_ROWS + 1) * 4
+            kernel = self._device.kernel(name.format(times), max(chunks, sums))
+            kernel((tiles,), 128 * splits, arguments)
 
         return launch
 
@@ -435,6 +435,11 @@ def _norms_made_by_readers(fused: Sequence[Fused]) -> set[int]:
             if not isinstance(item, Products | Gate) or value.width % 32:
                 made.discard(value.number)
     return made
+
+
+def _token_bytes(n_columns: int) -> int:
+    """Bytes of shared memory for the numbers of a token (matvec.cu, Numbers)."""
+    return 2 * n_columns + 32 + 4 * (n_columns // 16)
 
 
 def _up(n: int, to: int) -> int:
