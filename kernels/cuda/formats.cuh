@@ -1,10 +1,14 @@
-// GGUF tensor types on the GPU. A matrix lies in planes: each field of a type's blocks by itself, for all blocks, so
-// that neighbouring lanes read neighbouring 16 bytes (formats.py lists the planes).
+// GGUF tensor types on the GPU.
 //
-// A lane takes a *unit* of UNIT columns at a time, in pieces of 16: `fetch` reads it, `prepare` makes the scales of its
-// GROUPS, and `columns` gives four columns of a piece as unsigned bytes f·q, with f = factor(piece): nibbles need not be
-// moved down. Every type is affine in a group: w = scale·(q - OFFSET) - least. `piece` gives where in the block of
-// COLUMNS a piece of a unit begins.
+// A matrix lies in tiles of 16 rows and STEP columns, a tile being what a warp takes at a time: lane 4g + t has a *unit*
+// of STEP/4 columns of row g, and one of row g + 8. Each field of a type's blocks has a plane by itself, and in a plane
+// lie the tiles of a row of tiles, one after another; what the lanes of a warp read at the same time lies side by side
+// (formats.py puts it there).
+//
+// `fetch` reads a unit, of row g for half 0 and g + 8 for half 1, `prepare` makes the scales of its GROUPS, and
+// `columns` gives four columns of a piece of 16 as unsigned bytes f·q, with f = factor(piece): nibbles need not be moved
+// down. Every type is affine in a group: w = scale·(q - OFFSET) - least. `piece` gives where in the tile's columns a
+// piece of lane t begins.
 #pragma once
 #include "common.cuh"
 
@@ -26,17 +30,17 @@ __device__ __forceinline__ u32 fifth_bits(u32 bits, int i) {
 
 template <bool MIN, bool FIFTH>
 struct Nibbles32 {
-    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
+    static constexpr int STEP = 128, GROUPS = 1, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
     static constexpr bool HAS_LEAST = MIN;
     uint4 q;
     u32 high, d;
     float scale_, least_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        q = load16(base + 16 * unit);
-        base += 16 * n_blocks;
-        if (FIFTH) high = load4(base + 4 * unit), base += 4 * n_blocks;
-        d = MIN ? load4(base + 4 * unit) : load2(base + 2 * unit);
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        q = load16(base + 512 * (2 * tile + half) + 16 * lane);
+        base += 1024 * n_tiles;
+        if (FIFTH) high = load4(base + 128 * (2 * tile + half) + 4 * lane), base += 256 * n_tiles;
+        d = MIN ? load4(base + 128 * (2 * tile + half) + 4 * lane) : load2(base + 64 * (2 * tile + half) + 2 * lane);
     }
     __device__ __forceinline__ void clear() { q = {}, high = d = 0; }
     __device__ __forceinline__ void prepare() {
@@ -49,7 +53,7 @@ struct Nibbles32 {
     }
     __device__ __forceinline__ float scale(int) const { return scale_; }
     __device__ __forceinline__ float least(int) const { return least_; }
-    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 32 * t + 16 * piece; }
 };
 
 typedef Nibbles32<false, false> Q4_0;
@@ -58,15 +62,16 @@ typedef Nibbles32<false, true> Q5_0;
 typedef Nibbles32<true, true> Q5_1;
 
 struct Q8_0 {
-    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = 128;
+    static constexpr int STEP = 128, GROUPS = 1, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q[2];
     u32 d;
     float scale_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
-        d = load2(base + 32 * n_blocks + 2 * unit);
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+        q[0] = load16(at), q[1] = load16(at + 512);
+        d = load2(base + 2048 * n_tiles + 64 * (2 * tile + half) + 2 * lane);
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = {}, d = 0; }
     __device__ __forceinline__ void prepare() { scale_ = low_half(d); }
@@ -74,7 +79,7 @@ struct Q8_0 {
     __device__ __forceinline__ u32 columns(int piece, int i) const { return word(q[piece], i) ^ 0x80808080; }
     __device__ __forceinline__ float scale(int) const { return scale_; }
     __device__ __forceinline__ float least(int) const { return 0; }
-    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 32 * t + 16 * piece; }
 };
 
 // --- IQ4: nibbles that index a table of uneven steps --------------------------------------------------------------
@@ -88,15 +93,15 @@ __device__ __forceinline__ u32 steps(u32 nibbles) {
 }
 
 struct IQ4_NL {
-    static constexpr int COLUMNS = 32, UNIT = 32, GROUPS = 1, OFFSET = 128;
+    static constexpr int STEP = 128, GROUPS = 1, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q;
     u32 d;
     float scale_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        q = load16(base + 16 * unit);
-        d = load2(base + 16 * n_blocks + 2 * unit);
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        q = load16(base + 512 * (2 * tile + half) + 16 * lane);
+        d = load2(base + 1024 * n_tiles + 64 * (2 * tile + half) + 2 * lane);
     }
     __device__ __forceinline__ void clear() { q = {}, d = 0; }
     __device__ __forceinline__ void prepare() { scale_ = low_half(d); }
@@ -106,21 +111,22 @@ struct IQ4_NL {
     }
     __device__ __forceinline__ float scale(int) const { return scale_; }
     __device__ __forceinline__ float least(int) const { return 0; }
-    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 32 * t + 16 * piece; }
 };
 
 struct IQ4_XS {
-    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 2, OFFSET = 128;
+    static constexpr int STEP = 256, GROUPS = 2, OFFSET = 128;
     static constexpr bool HAS_LEAST = false;
     uint4 q[2];
     uint2 header;  // d, high bits of the scales, low bits of the scales
     int group;
     float scale_[2];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
-        header = load8(base + 128 * n_blocks + 8 * (unit / 4));
-        group = unit % 4 * 2;
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+        q[0] = load16(at), q[1] = load16(at + 512);
+        header = load8(base + 2048 * n_tiles + 64 * (2 * tile + half) + 8 * (lane / 4));
+        group = lane % 4 * 2;
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = {}, header = {}, group = 0; }
     __device__ __forceinline__ void prepare() {
@@ -136,29 +142,31 @@ struct IQ4_XS {
     }
     __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
     __device__ __forceinline__ float least(int) const { return 0; }
-    __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 64 * t + 16 * piece; }
 };
 
 // --- K-quants: blocks of 256 columns, whose scales are themselves quantised ---------------------------------------
 
 template <bool FIFTH>
 struct Nibbles256 {
-    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 2, OFFSET = 0;
+    static constexpr int STEP = 256, GROUPS = 2, OFFSET = 0;
     static constexpr bool HAS_LEAST = true;
     uint4 q[2], header;  // header: d, dmin, and 12 bytes that hold eight scales and eight mins of 6 bits
     uint4 high[FIFTH ? 2 : 1];
     int group;
     float scale_[2], least_[2];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        q[0] = load16(base + 32 * unit), q[1] = load16(base + 32 * unit + 16);
-        base += 128 * n_blocks;
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+        q[0] = load16(at), q[1] = load16(at + 512);
+        base += 2048 * n_tiles;
         if (FIFTH) {
-            high[0] = load16(base + 32 * (unit / 4)), high[1] = load16(base + 32 * (unit / 4) + 16);
-            base += 32 * n_blocks;
+            at = base + 256 * (2 * tile + half) + 32 * (lane / 4);
+            high[0] = load16(at), high[1] = load16(at + 16);
+            base += 512 * n_tiles;
         }
-        header = load16(base + 16 * (unit / 4));
-        group = unit % 4 * 2;
+        header = load16(base + 128 * (2 * tile + half) + 16 * (lane / 4));
+        group = lane % 4 * 2;
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = header = high[0] = high[FIFTH] = {}, group = 0; }
     __device__ __forceinline__ void prepare() {
@@ -179,7 +187,7 @@ struct Nibbles256 {
     }
     __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
     __device__ __forceinline__ float least(int group) const { return least_[group]; }
-    __device__ static __forceinline__ int piece(int unit, int piece) { return 64 * unit + 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 64 * t + 16 * piece; }
 };
 
 typedef Nibbles256<false> Q4_K;
@@ -187,9 +195,9 @@ typedef Nibbles256<true> Q5_K;
 
 // Q2_K, Q3_K and Q6_K take 128 columns in four runs of 32; a unit is a half of each run, so pieces lie 32 apart
 struct Runs256 {
-    static constexpr int COLUMNS = 256, UNIT = 64, GROUPS = 4;
+    static constexpr int STEP = 256, GROUPS = 4;
     __device__ static constexpr int factor(int) { return 1; }
-    __device__ static __forceinline__ int piece(int unit, int piece) { return unit / 2 * 128 + unit % 2 * 16 + 32 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return t / 2 * 128 + t % 2 * 16 + 32 * piece; }
 };
 
 struct Q6_K : Runs256 {
@@ -201,13 +209,13 @@ struct Q6_K : Runs256 {
     int odd;
     float scale_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        u64 half = unit / 2;
-        odd = unit % 2;
-        q[0] = load16(base + 64 * half + 16 * odd), q[1] = load16(base + 64 * half + 32 + 16 * odd);
-        high = load16(base + 128 * n_blocks + 32 * half + 16 * odd);
-        scales = load8(base + 192 * n_blocks + 8 * half);
-        d = load2(base + 208 * n_blocks + 2 * (unit / 4));
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+        q[0] = load16(at), q[1] = load16(at + 512);
+        high = load16(base + 2048 * n_tiles + 512 * (2 * tile + half) + 16 * lane);
+        scales = load8(base + 3072 * n_tiles + 128 * (2 * tile + half) + 8 * (lane / 2));
+        d = load2(base + 3328 * n_tiles + 16 * (2 * tile + half) + 2 * (lane / 4));
+        odd = lane % 2;
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = high = {}, scales = {}, d = odd = 0; }
     __device__ __forceinline__ void prepare() {
@@ -232,14 +240,13 @@ struct Q3_K : Runs256 {
     int unit_;
     float scale_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        u64 block = unit / 4;
-        unit_ = unit % 4;
-        q = load16(base + 32 * (unit / 2) + 16 * (unit_ % 2));
-        high = load16(base + 64 * n_blocks + 32 * block + 16 * (unit_ % 2));
-        const u8* s = base + 96 * n_blocks + 12 * block;
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        q = load16(base + 512 * (2 * tile + half) + 16 * lane);
+        high = load16(base + 1024 * n_tiles + 256 * (2 * tile + half) + 32 * (lane / 4) + 16 * (lane % 2));
+        const u8* s = base + 1536 * n_tiles + 96 * (2 * tile + half) + 12 * (lane / 4);
         a = load4(s), b = load4(s + 4), c = load4(s + 8);
-        d = load2(base + 108 * n_blocks + 2 * block);
+        d = load2(base + 1728 * n_tiles + 16 * (2 * tile + half) + 2 * (lane / 4));
+        unit_ = lane % 4;
     }
     __device__ __forceinline__ void clear() { q = high = {}, a = b = c = d = unit_ = 0; }
     __device__ __forceinline__ void prepare() {
@@ -270,12 +277,11 @@ struct Q2_K : Runs256 {
     int odd;
     float scale_[4], least_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_blocks, u64 unit) {
-        u64 half = unit / 2;
-        odd = unit % 2;
-        q = load16(base + 32 * half + 16 * odd);
-        scales = load8(base + 64 * n_blocks + 8 * half);
-        d = load4(base + 80 * n_blocks + 4 * (unit / 4));
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        q = load16(base + 512 * (2 * tile + half) + 16 * lane);
+        scales = load8(base + 1024 * n_tiles + 128 * (2 * tile + half) + 8 * (lane / 2));
+        d = load4(base + 1280 * n_tiles + 32 * (2 * tile + half) + 4 * (lane / 4));
+        odd = lane % 2;
     }
     __device__ __forceinline__ void clear() { q = {}, scales = {}, d = odd = 0; }
     __device__ __forceinline__ void prepare() {
@@ -293,15 +299,15 @@ struct Q2_K : Runs256 {
 // --- halves: what float types become on the GPU -------------------------------------------------------------------
 
 struct F16 {
-    static constexpr int COLUMNS = 32, UNIT = 32;
+    static constexpr int STEP = 128;
     uint4 q[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64, u64 unit) {
-        for (int i = 0; i < 4; i++) q[i] = load16(base + 64 * unit + 16 * i);
+    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+        for (int i = 0; i < 4; i++) q[i] = load16(base + 2048 * (2 * tile + half) + 512 * i + 16 * lane);
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = q[2] = q[3] = {}; }
     __device__ __forceinline__ void prepare() {}
-    __device__ static __forceinline__ int piece(int, int piece) { return 16 * piece; }
+    __device__ static __forceinline__ int piece(int t, int piece) { return 32 * t + 16 * piece; }
 };
 
 // --- 16 columns of a unit as halves --------------------------------------------------------------------------------
@@ -319,8 +325,7 @@ __device__ __forceinline__ void raised(const F& f, int piece, half2_t (&w)[8]) {
 // the weights themselves, w[i] being columns 2i and 2i+1 of the piece
 template <class F>
 __device__ __forceinline__ void halves(const F& f, int piece, half2_t (&w)[8]) {
-    constexpr int PIECES_PER_GROUP = F::UNIT / 16 / F::GROUPS;
-    int group = piece / PIECES_PER_GROUP;
+    int group = piece / (F::STEP / 64 / F::GROUPS);
     half2_t scale = twice(f.scale(group) / F::factor(piece)), least = F::HAS_LEAST ? twice(-f.least(group)) : 0;
     half2_t zero = (0x6400 + F::OFFSET * F::factor(piece)) * 0x10001u;
 #pragma unroll

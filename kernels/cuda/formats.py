@@ -1,35 +1,78 @@
-"""How weights lie on a GPU: the blocks of a GGUF type split into planes, each field for all blocks by itself.
+"""How weights lie on a GPU: in tiles of 16 rows, each field of a type's blocks in a plane by itself.
 
-formats.cuh reads them. The planes of a matrix follow each other in one piece of memory, those with more bytes of a
-block first, so that every one begins where the reads of its fields are aligned.
+A tile has STEP columns, a unit of STEP/4 for each of four lanes, of each row. formats.cuh reads it: what the lanes of
+a warp read at the same time lies side by side. Planes follow each other in one piece of memory, those with more bytes
+of a block first, so that each begins where the reads of its fields are aligned.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TILE_ROWS = 16
+
+
+class Plane(NamedTuple):
+    """A field of a block: its first byte, and how many.
+
+    Where a lane reads `pieces` pieces of 16 bytes of it, a tile's row of it is `outer` × pieces × the rest, and lies
+    piece by piece.
+    """
+
+    first: int
+    size: int
+    outer: int = 1
+    pieces: int = 1
 
 
 class Format(NamedTuple):
-    """A block of `columns` in `n_bytes`; `planes`: (first byte, bytes) of each field, in the planes' order."""
+    """A type: a block of `columns` takes n_bytes; a tile has `step` columns."""
 
     columns: int
     n_bytes: int
-    unit: int  # columns that a lane takes at a time
-    planes: tuple[tuple[int, int], ...]
+    step: int
+    planes: tuple[Plane, ...]
 
 
 FORMATS = {
-    "Q4_0": Format(32, 18, 32, ((2, 16), (0, 2))),
-    "Q4_1": Format(32, 20, 32, ((4, 16), (0, 4))),
-    "Q5_0": Format(32, 22, 32, ((6, 16), (2, 4), (0, 2))),
-    "Q5_1": Format(32, 24, 32, ((8, 16), (4, 4), (0, 4))),
-    "Q8_0": Format(32, 34, 32, ((2, 32), (0, 2))),
-    "Q2_K": Format(256, 84, 64, ((16, 64), (0, 16), (80, 4))),
-    "Q3_K": Format(256, 110, 64, ((32, 64), (0, 32), (96, 12), (108, 2))),
-    "Q4_K": Format(256, 144, 64, ((16, 128), (0, 16))),
-    "Q5_K": Format(256, 176, 64, ((48, 128), (16, 32), (0, 16))),
-    "Q6_K": Format(256, 210, 64, ((0, 128), (128, 64), (192, 16), (208, 2))),
-    "IQ4_NL": Format(32, 18, 32, ((2, 16), (0, 2))),
-    "IQ4_XS": Format(256, 136, 64, ((8, 128), (0, 8))),
-    "F16": Format(32, 64, 32, ((0, 64),)),  # what all float types become, rows filled up with zeros
+    "Q4_0": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
+    "Q4_1": Format(32, 20, 128, (Plane(4, 16), Plane(0, 4))),
+    "Q5_0": Format(32, 22, 128, (Plane(6, 16), Plane(2, 4), Plane(0, 2))),
+    "Q5_1": Format(32, 24, 128, (Plane(8, 16), Plane(4, 4), Plane(0, 4))),
+    "Q8_0": Format(32, 34, 128, (Plane(2, 32, 4, 2), Plane(0, 2))),
+    "Q2_K": Format(256, 84, 256, (Plane(16, 64), Plane(0, 16), Plane(80, 4))),
+    "Q3_K": Format(256, 110, 256, (Plane(32, 64), Plane(0, 32), Plane(96, 12), Plane(108, 2))),
+    "Q4_K": Format(256, 144, 256, (Plane(16, 128, 4, 2), Plane(0, 16))),
+    "Q5_K": Format(256, 176, 256, (Plane(48, 128, 4, 2), Plane(16, 32), Plane(0, 16))),
+    "Q6_K": Format(256, 210, 256, (Plane(0, 128, 2, 2), Plane(128, 64), Plane(192, 16), Plane(208, 2))),
+    "IQ4_NL": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
+    "IQ4_XS": Format(256, 136, 256, (Plane(8, 128, 4, 2), Plane(0, 8))),
+    "F16": Format(32, 64, 128, (Plane(0, 64, 4, 4),)),  # what all float types become
 }
+
+
+def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
+    """Bytes of a matrix in tiles, the last ones filled up with zeros."""
+    n_steps = -(-n_columns // form.step)
+    return -(-n_rows // TILE_ROWS) * TILE_ROWS * n_steps * (form.step // form.columns) * form.n_bytes
+
+
+def tile(form: Format, blocks: Any, out: Any) -> None:
+    """Put a matrix into tiles. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes]. NumPy's arrays, or CuPy's."""
+    per_step = form.step // form.columns
+    rows, steps = -(-blocks.shape[0] // TILE_ROWS), -(-blocks.shape[1] // per_step)
+    whole = rows * TILE_ROWS, steps * per_step, form.n_bytes
+    if blocks.shape != whole:
+        filled = np.zeros_like(blocks, shape=whole)
+        filled[: blocks.shape[0], : blocks.shape[1]] = blocks
+        blocks = filled
+    start = 0
+    for first, size, outer, pieces in form.planes:
+        end = start + rows * TILE_ROWS * steps * per_step * size
+        inner = per_step * size // (outer * pieces)
+        # as they lie: [row of tiles][step][half][piece][row of 8][outer][inner]
+        to = out[start:end].reshape(rows, steps, 2, pieces, 8, outer, inner).transpose(0, 2, 4, 1, 5, 3, 6)
+        to[:] = blocks[:, :, first : first + size].reshape(rows, 2, 8, steps, outer, pieces, inner)
+        start = end

@@ -32,19 +32,19 @@ template <class F, int NT>
 __device__ __forceinline__ void multiply(
     float (&acc)[NT][4], const u8* base, int n_rows, int first_row, int n_columns, const half_t* x, int x_stride,
     int n_tokens, half_t* tiles, int split, int n_splits) {
-    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, STEPS = 64 / F::UNIT;
-    constexpr int TILE = 8 * NT * CHUNK;
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, n_units = n_columns / F::UNIT;
-    u64 n_blocks = (u64)n_rows * (n_columns / F::COLUMNS);
-    u64 upper = (u64)min(first_row + g, n_rows - 1) * n_units, lower = (u64)min(first_row + g + 8, n_rows - 1) * n_units;
+    constexpr int PIECES = F::STEP / 64, STEPS = CHUNK / F::STEP, TILE = 8 * NT * CHUNK;
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, n_steps = n_columns / F::STEP;
+    int row = first_row / 16, rows_of_tiles = (n_rows + 15) / 16;
+    u64 n_tiles = (u64)rows_of_tiles * n_steps;
     F next_a[STEPS], next_b[STEPS];
 
     auto fetch = [&](int chunk) {
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
-            int unit = chunk * (CHUNK / F::UNIT) + 4 * s + t;
-            if (unit < n_units) {
-                next_a[s].fetch(base, n_blocks, upper + unit), next_b[s].fetch(base, n_blocks, lower + unit);
+            int step = chunk * STEPS + s;
+            if (step < n_steps && row < rows_of_tiles) {
+                u64 tile = (u64)row * n_steps + step;
+                next_a[s].fetch(base, n_tiles, tile, 0, lane), next_b[s].fetch(base, n_tiles, tile, 1, lane);
             } else {
                 next_a[s].clear(), next_b[s].clear();
             }
@@ -71,13 +71,12 @@ __device__ __forceinline__ void multiply(
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             a[s].prepare(), b[s].prepare();
-            int unit = 4 * s + t;
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++) {
                 half2_t wa[8], wb[8];
                 halves(a[s], piece, wa);
                 halves(b[s], piece, wb);
-                int eight = (unit / PER_BLOCK * F::COLUMNS + F::piece(unit % PER_BLOCK, piece)) / 8;
+                int eight = (s * F::STEP + F::piece(t, piece)) / 8;
 #pragma unroll
                 for (int nt = 0; nt < NT; nt++) {
                     uint4 low = *(const uint4*)(tile + place(8 * nt + g, eight));

@@ -1,7 +1,7 @@
 // Products of weight matrices with the row of one token, straight from quantised planes, at the speed of memory.
 //
-// A tile is 16 rows of weights; the warps of a block share its columns, and a block takes tile after tile. Lane 4g + t
-// unpacks units of rows g and g + 8 to halves in registers, where they are the left operand of the tensor cores. Of the
+// A block takes 16 rows of weights after another, and its warps share the columns. Lane 4g + t unpacks units of rows g
+// and g + 8 to halves in registers, where they are the left operand of the tensor cores. Of the
 // right one, a token needs one column of eight; the others serve to keep groups apart: the numbers of a group of
 // columns stand in a column of their own, with zeros elsewhere. So the result has each group's sum by itself, and just
 // the lane that read a group's scale gets it: weights are multiplied as integers, and scaled once for each group.
@@ -15,6 +15,8 @@
 
 constexpr int WARPS = 8, ROWS = 16;
 
+__device__ __forceinline__ int rows_of_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS; }
+
 // The token in shared memory: its numbers as halves, of every four columns in the order 0, 2, 1, 3, as `raised` gives
 // weights; the sums of every 16; and zeros.
 struct Numbers {
@@ -25,17 +27,17 @@ struct Numbers {
         : halves(memory), zeros(memory + n_columns), sums((float*)(zeros + 16)) {}
 };
 
-// upper, lower += unit number `unit` of two rows · the token
+// upper, lower += a unit of two rows · the token's numbers of columns `first` and on
 template <class F>
-__device__ __forceinline__ void dot(F& a, F& b, const Numbers& x, int unit, float& upper, float& lower) {
-    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, PER_GROUP = PIECES / F::GROUPS;
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, block = unit / PER_BLOCK * F::COLUMNS;
+__device__ __forceinline__ void dot(F& a, F& b, const Numbers& x, int first, float& upper, float& lower) {
+    constexpr int PIECES = F::STEP / 64, PER_GROUP = PIECES / F::GROUPS;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     a.prepare(), b.prepare();
     // each piece has a sum by itself: piece p in acc[p % 2], column 2t + p / 2
     float acc[2][4] = {};
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++) {
-        const half_t* at = x.halves + block + F::piece(unit % PER_BLOCK, piece);
+        const half_t* at = x.halves + first + F::piece(t, piece);
         if (g != 2 * t + piece / 2) at = x.zeros;
         uint4 x0 = ((const uint4*)at)[0], x1 = ((const uint4*)at)[1];
         half2_t wa[8], wb[8];
@@ -49,7 +51,7 @@ __device__ __forceinline__ void dot(F& a, F& b, const Numbers& x, int unit, floa
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++) {
         constexpr float raise = 1024.0f;
-        float sum = x.sums[(block + F::piece(unit % PER_BLOCK, piece)) / 16], shrink = 1.0f / F::factor(piece);
+        float sum = x.sums[(first + F::piece(t, piece)) / 16], shrink = 1.0f / F::factor(piece);
         float zero = -(raise * shrink + F::OFFSET) * sum;
         float p = acc[piece % 2][piece / 2] * shrink + zero, q = acc[piece % 2][2 + piece / 2] * shrink + zero;
         upper += a.scale(piece / PER_GROUP) * p, lower += b.scale(piece / PER_GROUP) * q;
@@ -58,12 +60,12 @@ __device__ __forceinline__ void dot(F& a, F& b, const Numbers& x, int unit, floa
 }
 
 template <>
-__device__ __forceinline__ void dot<F16>(F16& a, F16& b, const Numbers& x, int unit, float& upper, float& lower) {
+__device__ __forceinline__ void dot<F16>(F16& a, F16& b, const Numbers& x, int first, float& upper, float& lower) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     float acc[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const half_t* at = g == 2 * t ? x.halves + 32 * unit + 8 * i : x.zeros;
+        const half_t* at = g == 2 * t ? x.halves + first + 32 * t + 8 * i : x.zeros;
         uint4 v = *(const uint4*)at, p = a.q[i], q = b.q[i];
         mma(acc, __byte_perm(p.x, p.y, 0x5410), __byte_perm(q.x, q.y, 0x5410), __byte_perm(p.x, p.y, 0x7632),
             __byte_perm(q.x, q.y, 0x7632), v.x, v.y);
@@ -73,41 +75,38 @@ __device__ __forceinline__ void dot<F16>(F16& a, F16& b, const Numbers& x, int u
     upper += acc[0], lower += acc[2];
 }
 
-// One warp's share of a matrix: of every tile, every n_warps-th step of four units.
+// One warp's share of a matrix: of every row of tiles, every n_warps-th tile.
 template <class F>
 struct Share {
     const u8* base;
-    u64 n_blocks;
-    int n_rows, n_tiles, n_units, start, stride;
-    F upper, lower;  // the next unit of rows g and g + 8
+    int n_rows, n_steps, start, stride;
+    F upper, lower;  // what comes next: units of rows g and g + 8
 
     __device__ __forceinline__ Share(const u8* base, int n_rows, int n_columns, int warp, int n_warps)
-        : base(base), n_blocks((u64)n_rows * (n_columns / F::COLUMNS)), n_rows(n_rows),
-          n_tiles((n_rows + ROWS - 1) / ROWS), n_units(n_columns / F::UNIT), start(4 * warp), stride(4 * n_warps) {}
+        : base(base), n_rows(rows_of_tiles(n_rows)), n_steps(n_columns / F::STEP), start(warp), stride(n_warps) {}
 
-    __device__ __forceinline__ void fetch(int tile, int step) {
-        int g = threadIdx.x % 32 / 4, unit = step + threadIdx.x % 4, row = ROWS * tile + g;
-        if (tile < n_tiles && unit < n_units) {
-            upper.fetch(base, n_blocks, (u64)min(row, n_rows - 1) * n_units + unit);
-            lower.fetch(base, n_blocks, (u64)min(row + 8, n_rows - 1) * n_units + unit);
+    __device__ __forceinline__ void fetch(int row, int step) {
+        if (row < n_rows && step < n_steps) {
+            u64 n_tiles = (u64)n_rows * n_steps, tile = (u64)row * n_steps + step;
+            upper.fetch(base, n_tiles, tile, 0, threadIdx.x % 32), lower.fetch(base, n_tiles, tile, 1, threadIdx.x % 32);
         } else {
             upper.clear(), lower.clear();
         }
     }
 
-    // this warp's part of a tile's sums
-    __device__ __forceinline__ void multiply(int tile, const Numbers& x, float (&sums)[ROWS]) {
-        int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    // this warp's part of the sums of a row of tiles
+    __device__ __forceinline__ void multiply(int row, const Numbers& x, float (&sums)[ROWS]) {
+        int lane = threadIdx.x % 32, g = lane / 4;
         float high = 0, low = 0;  // of rows g and g + 8
-        for (int step = start; step < n_units; step += stride) {
+        for (int step = start; step < n_steps; step += stride) {
             F a = upper, b = lower;
-            bool more = step + stride < n_units;
-            fetch(more ? tile : tile + gridDim.x, more ? step + stride : start);
-            dot(a, b, x, min(step + t, n_units - 1), high, low);
+            bool more = step + stride < n_steps;
+            fetch(more ? row : row + gridDim.x, more ? step + stride : start);
+            dot(a, b, x, step * F::STEP, high, low);
         }
         high += __shfl_xor_sync(~0u, high, 1), low += __shfl_xor_sync(~0u, low, 1);
         high += __shfl_xor_sync(~0u, high, 2), low += __shfl_xor_sync(~0u, low, 2);
-        if (t == 0) sums[g] = high, sums[g + 8] = low;
+        if (lane % 4 == 0) sums[g] = high, sums[g + 8] = low;
     }
 };
 
@@ -164,7 +163,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matvec(
     Numbers token(memory, n_columns);
     __shared__ float sums[2][WARPS][ROWS];
     if (!*n_tokens) return;
-    int warp = threadIdx.x / 32, turn = 0, tile = blockIdx.x, a_tiles = (a_rows + ROWS - 1) / ROWS;
+    int warp = threadIdx.x / 32, turn = 0, tile = blockIdx.x, a_tiles = rows_of_tiles(a_rows);
 
     auto finish = [&](int first, int n_rows, int offset) {
         __syncthreads();
@@ -189,7 +188,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matvec(
         Share<B> second(b, b_rows, n_columns, warp, WARPS);
         tile -= a_tiles;
         second.fetch(tile, second.start);
-        for (; tile < second.n_tiles; tile += gridDim.x) {
+        for (; tile < second.n_rows; tile += gridDim.x) {
             second.multiply(tile, token, sums[turn][warp]);
             finish(ROWS * tile, b_rows, a_rows);
         }
@@ -206,7 +205,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matvec_gate(
     Numbers token(memory, n_columns);
     __shared__ float sums[2][WARPS][ROWS];
     constexpr int HALF = WARPS / 2;
-    int warp = threadIdx.x / 32, turn = 0, n_tiles = (n_rows + ROWS - 1) / ROWS;
+    int warp = threadIdx.x / 32, turn = 0, n_tiles = rows_of_tiles(n_rows);
 
     auto finish = [&](int tile) {
         __syncthreads();

@@ -2,53 +2,58 @@
 // keys and values into the cache.
 #include "formats.cuh"
 
-// A lane's unit goes through shared memory, so that the warp writes 512 bytes at a time.
+// Tiles first_tile and on, n_steps to a row of them, as rows of n_columns numbers at `stride`, of which there are
+// n_rows. A warp for each tile, which goes through shared memory, so that rows are written in long runs.
 template <class F, class T>
-__device__ __forceinline__ void unpack(const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, T* out) {
-    constexpr int PER_BLOCK = F::COLUMNS / F::UNIT, PIECES = F::UNIT / 16, CHUNKS = F::UNIT / 8;
-    __shared__ uint4 staged[8][32 * CHUNKS];
+__device__ __forceinline__ void unpack(
+    const u8* base, u64 n_tiles, u64 first_tile, int n_steps, int n_rows, T* out, int n_columns, int stride) {
+    constexpr int PIECES = F::STEP / 64, EIGHTS = F::STEP / 8;
+    __shared__ uint4 staged[4][16 * EIGHTS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    u64 first = (u64)blockIdx.x * blockDim.x + 32 * warp, unit = first + lane;
-    if (unit < n_units) {
+    u64 tile = (u64)blockIdx.x * 4 + warp;
+    int first_row = tile / n_steps * 16, first_column = tile % n_steps * F::STEP;
+    if (first_row >= n_rows) return;
+    for (int half = 0; half < 2; half++) {
         F f;
-        f.fetch(base, n_blocks, first_unit + unit);
+        f.fetch(base, n_tiles, first_tile + tile, half, lane);
         f.prepare();
+        int row = lane / 4 + 8 * half;
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++) {
             half2_t w[8];
             halves(f, piece, w);
-            int chunk = (lane / PER_BLOCK * F::COLUMNS + F::piece(lane % PER_BLOCK, piece)) / 8;
-            staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))] = make_uint4(w[0], w[1], w[2], w[3]);
-            chunk++;
-            staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))] = make_uint4(w[4], w[5], w[6], w[7]);
+            int eight = F::piece(lane % 4, piece) / 8;
+            staged[warp][row * EIGHTS + (eight ^ row % 8)] = make_uint4(w[0], w[1], w[2], w[3]);
+            staged[warp][row * EIGHTS + ((eight + 1) ^ row % 8)] = make_uint4(w[4], w[5], w[6], w[7]);
         }
     }
     __syncwarp();
-    for (int i = 0; i < CHUNKS; i++) {
-        int chunk = 32 * i + lane;
-        u64 column = first * F::UNIT + 8 * chunk;
-        if (column >= n_units * F::UNIT) break;
-        uint4 w = staged[warp][chunk ^ (chunk / 8 & 7 & (CHUNKS - 1))];
+    for (int i = lane; i < 16 * EIGHTS; i += 32) {
+        int row = i / EIGHTS, eight = i % EIGHTS, column = first_column + 8 * eight;
+        if (first_row + row >= n_rows || column >= n_columns) continue;
+        uint4 w = staged[warp][row * EIGHTS + (eight ^ row % 8)];
+        T* to = out + (first_row + row) * (u64)stride + column;
         if constexpr (sizeof(T) == 2) {
-            *(uint4*)(out + column) = w;
+            *(uint4*)to = w;
         } else {
-            *(float4*)(out + column) = make_float4(low_half(w.x), high_half(w.x), low_half(w.y), high_half(w.y));
-            *(float4*)(out + column + 4) = make_float4(low_half(w.z), high_half(w.z), low_half(w.w), high_half(w.w));
+            *(float4*)to = make_float4(low_half(w.x), high_half(w.x), low_half(w.y), high_half(w.y));
+            *(float4*)(to + 4) = make_float4(low_half(w.z), high_half(w.z), low_half(w.w), high_half(w.w));
         }
     }
 }
 
-// some of a matrix's units as halves, for cuBLAS
+// some rows of a matrix as halves, for cuBLAS
 template <class F>
-__global__ void __launch_bounds__(256) dequantise(
-    const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, half_t* out) {
-    unpack<F>(base, n_blocks, first_unit, n_units, out);
+__global__ void __launch_bounds__(128) dequantise(
+    const u8* base, u64 n_tiles, u64 first_tile, int n_steps, int n_rows, half_t* out, int n_columns, int stride) {
+    unpack<F>(base, n_tiles, first_tile, n_steps, n_rows, out, n_columns, stride);
 }
 
 // rows of the embedding, which the host has gathered, as f32
 template <class F>
-__global__ void __launch_bounds__(256) embed(const u8* base, u64 n_blocks, u64 first_unit, u64 n_units, float* out) {
-    unpack<F>(base, n_blocks, first_unit, n_units, out);
+__global__ void __launch_bounds__(128) embed(
+    const u8* base, u64 n_tiles, u64 first_tile, int n_steps, int n_rows, float* out, int n_columns, int stride) {
+    unpack<F>(base, n_tiles, first_tile, n_steps, n_rows, out, n_columns, stride);
 }
 
 // out = x / sqrt(mean(x²) + eps)·weight, as halves: a block for each row; n_columns a multiple of 4
@@ -84,12 +89,6 @@ extern "C" __global__ void __launch_bounds__(256) activate(
     float4 x = *(const float4*)(a + at), y = *(const float4*)(b + at);
     *(uint2*)(out + blockIdx.y * (u64)out_stride + i) =
         make_uint2(pack(silu(x.x) * y.x, silu(x.y) * y.y), pack(silu(x.z) * y.z, silu(x.w) * y.w));
-}
-
-// f32 → halves
-extern "C" __global__ void __launch_bounds__(256) narrow(const float* x, half_t* out, int n_columns, int out_stride) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n_columns) out[blockIdx.y * (u64)out_stride + i] = to_half(x[blockIdx.y * (u64)n_columns + i]);
 }
 
 // out = a + b; b may be a vector that is added to every row

@@ -11,8 +11,8 @@ OPTIONS = ("-std=c++17",)
 #: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
 FILES = {
     "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
-    "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "narrow": "rows.cu",
-    "add": "rows.cu", "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
+    "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
+    "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu",
 }  # fmt: skip
 

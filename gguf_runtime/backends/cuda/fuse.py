@@ -183,6 +183,9 @@ class Rows(NamedTuple):
         return self.stride * (2 if self.halves else 4)
 
 
+_WHOLE = 128  # halves are filled up to a multiple of this: to whole tiles of any type that fits the width
+
+
 def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int, Rows], int]:
     """Where each value's rows lie, as offsets in one piece of memory, and how large that is.
 
@@ -208,7 +211,7 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
         else:
             halves = isinstance(item, Gate | Attend) or (isinstance(item, Plain) and isinstance(item.op, Norm | SwiGlu))
             width = sum(value.width for value in made)
-            stride = -(-width // 32) * 32 if halves else width
+            stride = -(-width // _WHOLE) * _WHOLE if halves else width
             n = n_picked if made[0].picked else n_rows
             size = -(-n * stride * (2 if halves else 4) // 256) * 256
             kind = size, width, halves  # only the same kind: what rows are filled up with stays zero

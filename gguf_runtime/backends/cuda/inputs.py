@@ -6,11 +6,12 @@ import numpy as np
 
 from ...cache import PagePool
 from ...graph import Embed, Graph
+from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
 from .. import Batch
 from ..plan import PlanError
 from .device import CudaDevice
-from .weights import gather_rows
+from .weights import gather_rows, matrix_type
 
 TASK_ROWS = 64  # of attention, in one block: heads × tokens
 _MOST_TABLES = 1 << 20  # entries
@@ -51,9 +52,9 @@ class Inputs:
         self._host_tables = self._host[self._tables_at :].view(np.int64)
         self.rows_of_embedding = 0
         if self._embed:
-            row = self._embed.table.n_bytes // self._embed.table.shape[0] * 2 + 256  # more than its planes take
-            self._host_embedding = device.pinned(n_ubatch * row)
-            self._embedding = device.allocate(n_ubatch * row)
+            table = self._embed.table
+            n_bytes = tiled_bytes(FORMATS[matrix_type(table)], n_ubatch, table.shape[1])
+            self._host_embedding, self._embedding = device.pinned(n_bytes), device.allocate(n_bytes)
             self.rows_of_embedding = self._embedding.address
 
     def write(self, batch: Batch, pool: PagePool | None, n_rows: int, with_tasks: bool) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...cache import PageLayout
 from ...graph import Add, Embed, Graph, Input, Linear, Norm, Pick, RopeFrequencies, SwiGlu
-from ...kernels.cuda.formats import FORMATS
+from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...kernels.layout import head_bytes
 from ...loader import Tensor
 from ..plan import PlanError
@@ -56,7 +56,8 @@ def _scratch(fused: Sequence[Fused], n_rows: int) -> dict[str, int]:
     for item in fused:
         for linears in _matrices(item):
             columns = n_columns(linears[0].weight)
-            need("halves", min(2 * columns * sum(op.weight.shape[0] for op in linears), max(_UNPACKED, 2 * columns)))
+            rows = sum(_up(op.weight.shape[0], TILE_ROWS) for op in linears)
+            need("halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS)))
         if isinstance(item, Gate):
             need("gate", n_rows * 8 * item.out.width)
         if isinstance(item, Attend):
@@ -167,8 +168,10 @@ class Plan:
                 a.memory.address, a.n_rows, (b or a).memory.address, b_rows, a.n_columns, x.at, x.stride, count,
                 to, out.stride, offset, int(add),
             )  # fmt: skip
-            splits = 2 if tiles > self._device.n_processors else 4  # few tiles: more threads to each
-            self.few.append(self._few_products(f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>", tiles, splits, arguments))
+            # few tiles: more threads to each, where there is shared memory for them
+            splits = 4 if tiles <= self._device.n_processors and self._device.max_shared >= 128 << 10 else 2
+            name = f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>"
+            self.few.append(self._few_products(name, tiles, splits, arguments))
             column += a.n_rows + b_rows
         self.many.append(self._many_products(matrices, x, out, add, picked))
         if bias:
@@ -242,7 +245,7 @@ class Plan:
     def _many_products(self, matrices: list[Matrix], x: Rows, out: Rows, add: bool, picked: bool) -> Launch:
         """Unpack as many rows as there is room for, multiply, and so on."""
         columns, scratch = matrices[0].n_columns, self._scratch["halves"]
-        room = scratch.n_bytes // (2 * columns)
+        room = _up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
         unpack = {matrix.type: self._device.kernel(f"dequantise<{matrix.type}>") for matrix in matrices}
         parts: list[tuple[list[Any], int, int]] = []  # (unpackings, first column of the result, rows)
         unpackings: list[Any] = []
@@ -250,17 +253,18 @@ class Plan:
         for matrix in matrices:
             start = 0
             while start < matrix.n_rows:
-                n_rows = min(matrix.n_rows - start, room - filled)
-                units = columns // matrix.format.unit
-                arguments = (
-                    matrix.memory.address, matrix.n_blocks, start * units, n_rows * units,
-                    scratch.address + 2 * columns * filled,
-                )  # fmt: skip
-                unpackings.append((unpack[matrix.type], (_tiles(n_rows * units, 256),), arguments))
-                start, filled = start + n_rows, filled + n_rows
-                if filled == room:
+                n_rows = min(matrix.n_rows - start, (room - filled) // TILE_ROWS * TILE_ROWS)
+                if not n_rows:
                     parts.append((unpackings, first, filled))
                     unpackings, first, filled = [], first + filled, 0
+                    continue
+                arguments = (
+                    matrix.memory.address, matrix.n_tiles, start // TILE_ROWS * matrix.n_steps, matrix.n_steps, n_rows,
+                    scratch.address + 2 * columns * filled, columns, columns,
+                )  # fmt: skip
+                grid = (_tiles(_tiles(n_rows, TILE_ROWS) * matrix.n_steps, 4),)
+                unpackings.append((unpack[matrix.type], grid, arguments))
+                start, filled = start + n_rows, filled + n_rows
         if filled:
             parts.append((unpackings, first, filled))
 
@@ -268,7 +272,7 @@ class Plan:
             n = self._n_logits if picked else n
             for unpackings, column, n_rows in parts if n else ():
                 for kernel, grid, arguments in unpackings:
-                    kernel(grid, 256, arguments)
+                    kernel(grid, 128, arguments)
                 self._device.multiply(scratch.address, n_rows, x.at, columns, n, out.at + 4 * column, out.stride, add)
 
         return launch
@@ -414,15 +418,15 @@ class Plan:
         return lambda n: kernel((_tiles(width, 1024), n), 256, rest)
 
     def _embed(self, op: Embed, out: Rows) -> None:
-        kind, columns = matrix_type(op.table), n_columns(op.table)
-        form, kernel = FORMATS[kind], self._device.kernel(f"embed<{kind}>")
-        if columns != op.out.width:
-            raise PlanError(f"an embedding of {op.out.width} columns: not on the GPU yet")
+        kind, width = matrix_type(op.table), op.out.width
+        kernel, n_steps = self._device.kernel(f"embed<{kind}>"), n_columns(op.table) // FORMATS[kind].step
+        if width % 8:
+            raise PlanError(f"an embedding of {width} columns: not on the GPU yet")
 
         def launch(n: int) -> None:
-            units = n * columns // form.unit
-            arguments = self._in.rows_of_embedding, n * columns // form.columns, 0, units, out.at
-            kernel((_tiles(units, 256),), 256, arguments)
+            n_tiles = _tiles(n, TILE_ROWS) * n_steps
+            arguments = self._in.rows_of_embedding, n_tiles, 0, n_steps, n, out.at, width, width
+            kernel((_tiles(n_tiles, 4),), 128, arguments)
 
         self._all(launch)
 
@@ -432,7 +436,7 @@ def _norms_made_by_readers(fused: Sequence[Fused]) -> set[int]:
     made = {item.op.out.number for item in fused if isinstance(item, Plain) and isinstance(item.op, Norm)}
     for item in fused:
         for value in item.reads:
-            if not isinstance(item, Products | Gate) or value.width % 32:
+            if not isinstance(item, Products | Gate) or value.width % 128:
                 made.discard(value.number)
     return made
 

@@ -1,4 +1,4 @@
-"""Weights in a GPU's memory: matrices as planes of quantised blocks (kernels/cuda/formats.py), vectors as f32."""
+"""Weights in a GPU's memory: matrices in tiles of quantised blocks (kernels/cuda/formats.py), vectors as f32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cupy
 import numpy as np
 
-from ...kernels.cuda.formats import FORMATS, Format
+from ...kernels.cuda.formats import FORMATS, TILE_ROWS, Format, tile, tiled_bytes
 from ...kernels.layout import FLOATS
 from ...loader import Tensor
 from ..plan import PlanError
@@ -18,7 +18,7 @@ _STEP = 2 << 20
 
 
 class Matrix(NamedTuple):
-    """Some rows of weights of one type. n_columns: with what float rows are filled up by."""
+    """Some rows of weights of one type. n_columns: with what they are filled up by."""
 
     type: str
     n_rows: int
@@ -30,8 +30,13 @@ class Matrix(NamedTuple):
         return FORMATS[self.type]
 
     @property
-    def n_blocks(self) -> int:
-        return self.n_rows * (self.n_columns // self.format.columns)
+    def n_steps(self) -> int:
+        """Tiles side by side."""
+        return self.n_columns // self.format.step
+
+    @property
+    def n_tiles(self) -> int:
+        return -(-self.n_rows // TILE_ROWS) * self.n_steps
 
 
 def matrix_type(tensor: Tensor) -> str:
@@ -44,9 +49,9 @@ def matrix_type(tensor: Tensor) -> str:
 
 
 def n_columns(tensor: Tensor) -> int:
-    """Columns of a matrix on the GPU."""
-    block = FORMATS[matrix_type(tensor)].columns
-    return -(-tensor.shape[-1] // block) * block
+    """Columns of a matrix on the GPU: whole tiles."""
+    step = FORMATS[matrix_type(tensor)].step
+    return -(-tensor.shape[-1] // step) * step
 
 
 def device_bytes(tensor: Tensor) -> int:
@@ -56,30 +61,21 @@ def device_bytes(tensor: Tensor) -> int:
 
 
 def _matrix_bytes(tensor: Tensor) -> int:
-    block = FORMATS[matrix_type(tensor)]
-    return tensor.shape[0] * n_columns(tensor) // block.columns * block.n_bytes
+    return tiled_bytes(FORMATS[matrix_type(tensor)], *tensor.shape)
 
 
 def upload_matrix(device: CudaDevice, tensors: Sequence[Tensor]) -> Matrix:
     """Tensors of one type and width, their rows one after another, as one matrix."""
-    kind, columns = matrix_type(tensors[0]), n_columns(tensors[0])
-    n_rows = sum(tensor.shape[0] for tensor in tensors)
-    memory = device.allocate(sum(map(_matrix_bytes, tensors)))
-    form = FORMATS[kind]
-    n_blocks, done = n_rows * (columns // form.columns), 0
+    kind, n_rows = matrix_type(tensors[0]), sum(tensor.shape[0] for tensor in tensors)
+    memory = device.allocate(tiled_bytes(FORMATS[kind], n_rows, tensors[0].shape[1]))
     with device.handle:
-        everything = cupy.ndarray(memory.n_bytes, cupy.uint8, cupy.cuda.MemoryPointer(memory.owner, 0))
-        for tensor in tensors:
-            blocks = cupy.asarray(_halves(tensor, columns) if kind == "F16" else tensor.data).reshape(-1, form.n_bytes)
-            start = 0
-            for first, size in form.planes:
-                plane = everything[start : start + n_blocks * size].reshape(n_blocks, size)
-                plane[done : done + len(blocks)] = blocks[:, first : first + size]
-                start += n_blocks * size
-            done += len(blocks)
+        out = cupy.ndarray(memory.n_bytes, cupy.uint8, cupy.cuda.MemoryPointer(memory.owner, 0))
+        parts = [cupy.asarray(_blocks(tensor)) for tensor in tensors]
+        tile(FORMATS[kind], cupy.concatenate(parts) if len(parts) > 1 else parts[0], out)
+        del parts
         cupy.cuda.get_current_stream().synchronize()
         cupy.get_default_memory_pool().free_all_blocks()
-    return Matrix(kind, n_rows, columns, memory)
+    return Matrix(kind, n_rows, n_columns(tensors[0]), memory)
 
 
 def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
@@ -93,27 +89,24 @@ def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
 
 
 def gather_rows(tensor: Tensor, ids: np.ndarray, out: np.ndarray) -> int:
-    """Rows of an embedding, in the file, as planes at `out`, u8; gives how many bytes they are."""
-    kind = matrix_type(tensor)
-    form = FORMATS[kind]
+    """Rows of an embedding, in the file, as tiles at `out`, u8; gives how many bytes they are."""
+    form = FORMATS[matrix_type(tensor)]
     rows = tensor.data.reshape(tensor.shape[0], -1)[ids]
-    if kind == "F16":
-        rows = _halves(tensor._replace(data=rows.reshape(-1), shape=(len(ids), tensor.shape[1])), n_columns(tensor))
-    blocks, start = rows.reshape(-1, form.n_bytes), 0
-    for first, size in form.planes:
-        end = start + len(blocks) * size
-        out[start:end].reshape(-1, size)[:] = blocks[:, first : first + size]
-        start = end
-    return start
+    n_bytes = tiled_bytes(form, len(ids), tensor.shape[1])
+    tile(form, _blocks(tensor._replace(data=rows.reshape(-1), shape=(len(ids), tensor.shape[1]))), out[:n_bytes])
+    return n_bytes
 
 
-def _halves(tensor: Tensor, columns: int) -> np.ndarray:
-    """A float matrix as halves, its rows filled up with zeros: u8."""
-    values = floats(tensor).reshape(tensor.shape)
-    out = np.zeros((tensor.shape[0], columns), np.float16)
+def _blocks(tensor: Tensor) -> np.ndarray:
+    """The blocks of a matrix, u8[rows, blocks, bytes]; floats become halves, in blocks filled up with zeros."""
+    n_rows, width = tensor.shape
+    form = FORMATS[matrix_type(tensor)]
+    if tensor.type not in FLOATS:
+        return tensor.data.reshape(n_rows, -1, form.n_bytes)
+    out = np.zeros((n_rows, -(-width // form.columns) * form.columns), np.float16)
     largest = np.finfo(np.float16).max
-    np.clip(values, -largest, largest, out=out[:, : tensor.shape[1]], casting="same_kind")
-    return out.view(np.uint8)
+    np.clip(floats(tensor).reshape(tensor.shape), -largest, largest, out=out[:, :width], casting="same_kind")
+    return out.view(np.uint8).reshape(n_rows, -1, form.n_bytes)
 
 
 def floats(tensor: Tensor) -> np.ndarray:
