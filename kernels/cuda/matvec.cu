@@ -13,7 +13,7 @@
 // and a block that is done asks for the beginning of the next kernel's weights.
 #include "formats.cuh"
 
-constexpr int WARPS = 8, ROWS = 16;
+constexpr int WARPS = 16, ROWS = 16;
 
 __device__ __forceinline__ int rows_of_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS; }
 
@@ -155,7 +155,7 @@ __device__ __forceinline__ void load_token(
 // out[row] = Σ w[row][column]·x[column] (+ bias[row]) (+ what is there), for the rows of a and then those of b.
 // n_tokens: the token counts only if there is one.
 template <class A, class B>
-__global__ void __launch_bounds__(32 * WARPS, 2) matvec(
+__global__ void __launch_bounds__(32 * WARPS, 1) matvec(
     const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, const void* x, const float* norm, float eps,
     const int* n_tokens, float* out, const float* bias, int add, const u8* next_a, const u8* next_b,
     u32 next_bytes) {
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2) matvec(
 
 // out[row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows
 template <class A, class B>
-__global__ void __launch_bounds__(32 * WARPS, 2) matvec_gate(
+__global__ void __launch_bounds__(32 * WARPS, 1) matvec_gate(
     const u8* gate, const u8* up, int n_rows, int n_columns, const void* x, const float* norm, float eps, half_t* out,
     const u8* next_a, const u8* next_b, u32 next_bytes) {
     extern __shared__ __align__(16) half_t memory[];

@@ -45,7 +45,7 @@ class CudaBackend:
         n_result = batch.n_logits if self._picked else n
         few = n <= FEW
         n_rows = 1 << (n - 1).bit_length() if few else n  # one graph for 1, 2, 4 … tokens
-        with device.handle:
+        with device.handle, device.stream:  # CuPy has cuBLAS work in the stream that is current
             n_tasks = self._inputs.write(batch, self.pool if self.has_cache else None, n_rows, not few)
             if x is not None and self._plan.input:
                 self._host_input[: x.nbytes] = x.reshape(-1).view(np.uint8)

@@ -36,7 +36,6 @@ class CudaDevice:
         with self.handle:
             self.stream = cupy.cuda.Stream(non_blocking=True)
             self._blas = cublas.create()
-            cublas.setStream(self._blas, self.stream.ptr)
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
@@ -112,10 +111,9 @@ class CudaDevice:
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         """What these launches do, as one graph that the GPU runs by itself: gives what launches it."""
-        with self.stream:
-            self.stream.begin_capture()
-            try:
-                launches()
-            finally:
-                graph = self.stream.end_capture()
+        self.stream.begin_capture()
+        try:
+            launches()
+        finally:
+            graph = self.stream.end_capture()
         return lambda: graph.launch(self.stream)

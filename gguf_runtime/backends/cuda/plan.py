@@ -28,8 +28,8 @@ FEW = 32  # tokens at most for which weights are used as they lie
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
 _UNPACKED = 128 << 20  # bytes of weights as halves at a time
-_AHEAD = 8 << 20  # bytes of the next weights that a kernel asks for
-_MATVEC_ROWS, _MATMUL_ROWS, _THREADS = 16, 64, 256  # as in matvec.cu and matmul.cu
+_AHEAD = 4 << 20  # bytes of the next weights that a kernel asks for
+_MATVEC_ROWS, _MATMUL_ROWS, _THREADS = 16, 64, 512  # as in matvec.cu and matmul.cu
 _HEAD_ROWS, _ATTENTION_THREADS = 16, 128  # as in attention.cu
 _LOG2_E = 1.4426950408889634
 
@@ -204,7 +204,7 @@ class Plan:
         """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
         kernel = self._device.kernel(f"matvec<{a.type}, {(b or a).type}>", _token_bytes(a.n_columns))
         tiles = _tiles(a.n_rows, _MATVEC_ROWS) + (_tiles(b.n_rows, _MATVEC_ROWS) if b else 0)
-        grid = (min(tiles, 2 * self._device.n_processors),)
+        grid = (min(tiles, self._device.n_processors),)
         arguments = (
             a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, token.x,
             token.weight, np.float32(token.eps), count, out, bias, int(add),
@@ -215,7 +215,7 @@ class Plan:
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: _Token, out: int) -> None:
         kernel = self._device.kernel(f"matvec_gate<{gate.type}, {up.type}>", _token_bytes(gate.n_columns))
-        grid = (min(_tiles(gate.n_rows, _MATVEC_ROWS), 2 * self._device.n_processors),)
+        grid = (min(_tiles(gate.n_rows, _MATVEC_ROWS), self._device.n_processors),)
         arguments = (
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, token.x, token.weight,
             np.float32(token.eps), out,
