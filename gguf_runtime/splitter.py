@@ -82,7 +82,9 @@ def _assign(
     """Share the chosen layers among the GPUs, in order; None where they do not fit."""
     if not chosen:
         return [CPU] * len(layers)
-    shares = offload.tensor_split or tuple(gpu.room for gpu in gpus)
+    shares = offload.tensor_split or tuple(max(gpu.room, 0) for gpu in gpus)
+    if not offload.tensor_split and not sum(shares):
+        return None
     if len(shares) != len(gpus) or min(shares, default=0) < 0 or sum(shares) <= 0:
         raise SplitError(f"{len(offload.tensor_split)} shares of the layers, but there are {len(gpus)} GPUs")
     sizes = [layers[i].weights if offload.cache_in_ram else layers[i].n_bytes for i in chosen]

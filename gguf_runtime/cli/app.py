@@ -31,6 +31,7 @@ COMMANDS = {
     "show": "Show what a model is and needs.",
     "rm": "Remove a model that was pulled.",
     "cp": "Give a model another name.",
+    "devices": "Show the CPU and the GPUs, and what of a model fits where.",
     "completion": "Print the completion script of bash, zsh or fish.",
 }
 _IN_MODELS = {"pull": "pull", "list": "list_", "show": "show", "rm": "rm", "cp": "cp"}

@@ -107,6 +107,8 @@ def _answer(
     start = perf_counter()
     llm = load(model, **engine)
     load_seconds = perf_counter() - start
+    if verbose and (table := llm.engine.placement.table()):
+        click.echo(table, err=True)
     if llm.has_chat_template and not raw:
         messages = [{"role": "system", "content": system}] if system else []
         text = llm.render([*messages, {"role": "user", "content": text}])

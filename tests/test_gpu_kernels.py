@@ -1,0 +1,67 @@
+"""CUDA kernels without a GPU: every source compiles, and tiles hold what formats.cuh reads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_runtime.kernels.cuda.formats import FORMATS, TILE_ROWS, tile, tiled_bytes
+from gguf_runtime.kernels.cuda.source import FILES, OPTIONS, source
+
+TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "F16"]
+TEMPLATES = {
+    "matvec": [f"<{t}, Q6_K>" for t in TYPES],
+    "matvec_gate": [f"<{t}, {t}>" for t in TYPES],
+    "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
+    "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
+    "dequantise": [f"<{t}>" for t in TYPES],
+    "embed": [f"<{t}>" for t in TYPES],
+    "attend_one": ["<64, 64, 3>", "<128, 128, 2>", "<80, 48, 1>"],
+    "attend_many": ["<64, 64, 2>", "<128, 128, 2>", "<80, 48, 1>"],
+}
+
+
+def test_every_type_is_compiled() -> None:
+    assert set(TYPES) == set(FORMATS)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not here")
+@pytest.mark.parametrize("file", sorted(set(FILES.values())))
+def test_sources_compile(tmp_path: Path, file: str) -> None:
+    kernels = [name for name, where in FILES.items() if where == file]
+    uses = [name + arguments for name in kernels for arguments in TEMPLATES.get(name, [""])]
+    pointers = "\n".join(f"    (void*){use}," for use in uses)
+    code = tmp_path / file
+    code.write_text(f"{source(kernels[0])}\nvoid* kernels[] = {{\n{pointers}\n}};\n")
+    command = ["nvcc", "-ptx", "-arch=compute_75", *OPTIONS, "-Werror", "all-warnings", "-o", code.with_suffix(".ptx")]
+    result = subprocess.run([*command, code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize(("rows", "steps"), [(32, 2.0), (21, 2.0), (37, 1.5)])
+def test_tiles(name: str, rows: int, steps: float) -> None:
+    form = FORMATS[name]
+    per_step = form.step // form.columns
+    n_blocks = int(steps * per_step)
+    blocks = np.random.default_rng(0).integers(0, 256, (rows, n_blocks, form.n_bytes), np.uint8)
+    out = np.zeros(tiled_bytes(form, rows, n_blocks * form.columns), np.uint8)
+    tile(form, blocks, out)
+    n_steps, start = -(-n_blocks // per_step), 0
+    n_tiles = -(-rows // TILE_ROWS) * n_steps
+    for plane in form.planes:
+        row_bytes = per_step * plane.size
+        inner = row_bytes // (plane.outer * plane.pieces)
+        for row, block in np.ndindex(rows, n_blocks):
+            # as formats.cuh adds it up: tile, half, piece, row of eight, lane, byte
+            at = start + (row // 16 * n_steps + block // per_step) * 16 * row_bytes + row % 16 // 8 * 8 * row_bytes
+            x = block % per_step * plane.size + np.arange(plane.size)
+            outer, piece = x // (inner * plane.pieces), x // inner % plane.pieces
+            at = at + ((piece * 8 + row % 8) * plane.outer + outer) * inner + x % inner
+            np.testing.assert_array_equal(out[at], blocks[row, block, plane.first : plane.first + plane.size])
+        start += n_tiles * 16 * row_bytes
+    assert start == len(out)
