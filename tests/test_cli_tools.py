@@ -34,7 +34,7 @@ def test_bench_has_the_fields_of_llama_bench(ggrun, model):
 def test_bench_table(ggrun, model):
     lines = ggrun("bench", "-m", model, "-p", "4-8+4", "-n", "0", "-d", "3", "-r", 1).stdout.decode().splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert [line.split("|")[6].strip() for line in lines] == ["test", "-" * 14 + ":", "pp4 @ d3", "pp8 @ d3"]
+    assert [line.split("|")[7].strip() for line in lines] == ["test", "-" * 14 + ":", "pp4 @ d3", "pp8 @ d3"]
     assert re.search(r"\d+\.\d\d ± 0\.00 \|$", lines[-1])
 
 
