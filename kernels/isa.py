@@ -39,6 +39,11 @@ def _x86(name: str, cpu: str, features: str, flags: str, dot: str, n_registers: 
     return Isa(name, "x86_64", cpu, features, has, dot, "f16c" in has, n_registers, "avx512_bf16" in has)
 
 
+def _arm(name: str, features: str, flags: str, dot: str) -> Isa:
+    # macOS and Windows keep x18 to themselves
+    return Isa(name, "aarch64", "generic", f"{features},+reserve-x18", frozenset(flags.split()), dot, True, 8)
+
+
 _AVX2 = "avx2 fma f16c bmi2"
 _AVX512 = f"{_AVX2} avx512f avx512bw avx512dq avx512vl"
 
@@ -52,9 +57,10 @@ ISAS = (
     _x86("avx512", "x86-64-v4", "-prefer-256-bit", _AVX512, "maddubs512", 32),
     _x86("avxvnni", "x86-64-v3", "+avxvnni", f"{_AVX2} avx_vnni", "avxvnni", 8),
     _x86("avx2", "x86-64-v3", "", _AVX2, "maddubs256", 8),
-    Isa("neon-dot", "aarch64", "generic", "+dotprod,+reserve-x18", frozenset({"asimddp"}), "udot", True, 8),
+    _arm("neon-i8mm", "+dotprod,+i8mm", "asimddp i8mm", "usdot"),
+    _arm("neon-dot", "+dotprod", "asimddp", "sdot"),
     _x86("generic", "x86-64-v2", "", "ssse3 sse4_1", "", 4),
-    Isa("generic", "aarch64", "generic", "+reserve-x18", frozenset(), "", True, 8),
+    _arm("generic", "+neon", "", ""),
 )
 
 

@@ -23,6 +23,10 @@ from .layout import LANES, WOVEN
 
 #: The instruction set to compile for.
 TARGET: Isa = detect()
+#: What Arm's intrinsics are named until compiler.py puts LLVM's name in its place: on the way Numba compiles code
+#: for the machine that it runs on, which may be another and know none of them.
+ARM = "ggrun.arm."
+ARM_INTRINSICS = ("sdot.v4i32.v16i8", "usdot.v4i32.v16i8")
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -586,6 +590,8 @@ def dot4(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) ->
         return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"))
     if TARGET.dot.startswith("maddubs") and lanes == 8:
         return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"))
+    if TARGET.dot.endswith("sdot"):
+        return _quarters(b, lambda c, w, x: _sdot(b, c, w, x, bits), acc, q, a)
     if TARGET.dot in ("avxvnni", "maddubs256"):
         return _halves(b, lambda c, w, x: dot4(b, c, w, x, bits), acc, q, a)
     wide = ir.VectorType(I32, 4 * lanes)
@@ -603,14 +609,42 @@ def _vpdpbusd(b: ir.IRBuilder, name: str, acc: ir.Value, q: ir.Value, a: ir.Valu
     return call(b, name, acc.type, [acc, q, a])
 
 
-def _halves(b: ir.IRBuilder, operation: Callable[..., ir.Value], *values: ir.Value) -> ir.Value:
-    """Apply an operation on 256 bits to both halves of 512."""
-    parts = []
-    for half in range(2):
-        size = [v.type.count // 2 for v in values]
-        cut = [shuffled(b, v, None, range(half * n, half * n + n)) for v, n in zip(values, size, strict=True)]
-        parts.append(operation(*cut))
-    return shuffled(b, parts[0], parts[1], range(2 * parts[0].type.count))
+def _sdot(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) -> ir.Value:
+    """dot4 on 128 bits of Arm's: bytes of q with a sign and without, or all with one."""
+    if TARGET.dot == "usdot":
+        return call(b, f"{ARM}usdot.v4i32.v16i8", acc.type, [acc, q, a])
+
+    def sdot(acc: ir.Value, w: ir.Value) -> ir.Value:
+        return call(b, f"{ARM}sdot.v4i32.v16i8", acc.type, [acc, w, a])
+
+    if bits < 8:
+        return sdot(acc, q)
+    # q = (q - 128) + 2·64
+    middle = constant(I8, [64] * 16)
+    return sdot(sdot(sdot(acc, b.xor(q, constant(I8, [128] * 16))), middle), middle)
+
+
+def _parts(n: int) -> Any:
+    def apply(b: ir.IRBuilder, operation: Callable[..., ir.Value], *values: ir.Value) -> ir.Value:
+        size, parts = [v.type.count // n for v in values], []
+        for i in range(n):
+            cut = [shuffled(b, v, None, range(i * s, i * s + s)) for v, s in zip(values, size, strict=True)]
+            parts.append(operation(*cut))
+        while len(parts) > 1:
+            lanes = range(2 * parts[0].type.count)
+            parts = [shuffled(b, low, high, lanes) for low, high in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return apply
+
+
+#: Apply an operation to each half of vectors.
+_halves = _parts(2)
+
+
+def _quarters(b: ir.IRBuilder, operation: Callable[..., ir.Value], *values: ir.Value) -> ir.Value:
+    """Apply an operation on 128 bits to all of 512, or of 256."""
+    return _parts(values[0].type.count // 4)(b, operation, *values)
 
 
 def _maddubs(b: ir.IRBuilder, q: ir.Value, a: ir.Value, bits: int, pairs: str, fours: str) -> ir.Value:
