@@ -15,6 +15,7 @@ from .architectures import Model
 from .backends import Backend
 from .backends.cpu import Cpu, CpuBackend
 from .backends.gpus import GpuError, gpu_present, open_gpus
+from .backends.plan import PlanError
 from .cache import SLAB, PageLayout
 from .graph import Embed, Graph
 from .kernels.layout import PAGE
@@ -42,7 +43,8 @@ class Placement:
 
     stages: a backend for each run of layers on one device. devices: the name of each layer's, the output being the
     last. layers: what each takes on a GPU; empty where none was considered. gpus: what these are. Raises SplitError,
-    PlanError, and MemoryError where a GPU has less room than it said, unless layers are "auto": then fewer go there.
+    PlanError, and MemoryError where a GPU has less room than it said; unless layers are "auto": then fewer go there,
+    or none, with a warning.
     """
 
     def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
@@ -52,10 +54,17 @@ class Placement:
         self._cpu: Cpu | None = None
         gpus = _gpus(offload)
         self.gpus = [gpu.description for gpu in gpus]
-        if gpus:
-            self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
-            self.devices = splitter.split(self.layers, self._rooms(gpus), offload)
-        self.stages = self._build(gpus)
+        try:
+            if gpus:
+                self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
+                self.devices = splitter.split(self.layers, self._rooms(gpus), offload)
+            self.stages = self._build(gpus)
+        except PlanError as error:
+            if not gpus or offload.layers != "auto":
+                raise
+            warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
+            self.layers, self.devices = [], [CPU] * (model.n_layer + 1)
+            self.stages = self._build([])
 
     @property
     def n_on_gpu(self) -> int:

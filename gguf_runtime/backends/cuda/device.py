@@ -86,7 +86,7 @@ class CudaDevice:
             with self.handle:
                 names = [name] if "<" in name else None
                 raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
-                if shared > 48 << 10:
+                if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
                     raw.max_dynamic_shared_size_bytes = shared
                 self._kernels[name, shared] = raw.kernel
         function, stream = self._kernels[name, shared], self.stream
