@@ -358,6 +358,11 @@ def pairs_of_eight(stride: int) -> Any:
 # --- arithmetic ----------------------------------------------------------------------------------
 
 
+def multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """x·y + z of vectors of floats."""
+    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
+
+
 def _lanewise(name: str, n_values: int) -> Any:
     def emit(b: ir.IRBuilder, *values: ir.Value) -> ir.Value:
         return call(b, f"{name}.{_suffix(values[0].type)}", values[0].type, values)
@@ -450,18 +455,15 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     def every(value: float) -> ir.Constant:
         return constant(F32, [value] * 16)
 
-    def multiply_add(p: ir.Value, q: ir.Value, r: ir.Value) -> ir.Value:
-        return call(b, "llvm.fmuladd.v16f32", p.type, [p, q, r])
-
     given = x
     x = call(b, "llvm.maxnum.v16f32", x.type, [x, every(-87.0)])
     x = call(b, "llvm.minnum.v16f32", x.type, [x, every(88.0)])
     n = call(b, "llvm.rint.v16f32", x.type, [b.fmul(x, every(1.4426950408889634))])
-    r = multiply_add(n, every(-0.693145751953125), x)  # ln 2 in two parts, the first one exact
-    r = multiply_add(n, every(-1.428606765330187e-06), r)
+    r = multiply_add(b, n, every(-0.693145751953125), x)  # ln 2 in two parts, the first one exact
+    r = multiply_add(b, n, every(-1.428606765330187e-06), r)
     p = every(1 / 5040)
     for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        p = multiply_add(p, r, every(c))
+        p = multiply_add(b, p, r, every(c))
     bits = b.shl(b.fptosi(n, i32x16.llvm), constant(I32, [23] * 16))
     result = b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
     return b.select(b.fcmp_ordered("<", given, every(-87.0)), every(0.0), result)

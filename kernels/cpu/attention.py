@@ -32,9 +32,9 @@ from ..simd import (
     store,
     store_first,
 )
-from .inner import load_tuple, outer, store_tuple, zeros
 from .kv import keys_of, values_of
 from .records import writer
+from .registers import load_tuple, outer, store_tuple, zeros
 from .share import claim
 
 #: (rows, vectors) that the inner products take together, the most rows first.

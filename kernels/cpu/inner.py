@@ -14,7 +14,6 @@ from ..simd import (
     I8,
     I32,
     I64,
-    Vector,
     call,
     constant,
     dot2,
@@ -23,15 +22,11 @@ from ..simd import (
     i8x64,
     i32x16,
     loaded,
+    multiply_add,
     shuffled,
     splat,
     stored,
 )
-
-
-def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
-
 
 # --- a few tokens: a row of weights along their records ----------------------------------------------
 
@@ -69,8 +64,8 @@ def dot_record(bits: int, n_tokens: int) -> Any:
                 dots = [dot4(b, zero, b.extract_value(q, j), a[j], bits) for j in range(4)]
                 sums = b.sitofp(_sums_of_16(b, dots), f32x16.llvm)
                 d, own = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
-                value = _multiply_add(b, sums, b.fmul(scales, d), b.extract_value(acc, t))
-                acc = b.insert_value(acc, _multiply_add(b, least, own, value), t)
+                value = multiply_add(b, sums, b.fmul(scales, d), b.extract_value(acc, t))
+                acc = b.insert_value(acc, multiply_add(b, least, own, value), t)
             return acc
 
         return acc(acc, q, scales, least, records), codegen
@@ -93,8 +88,8 @@ def dot_piece(bits: int, place: int, n_tokens: int) -> Any:
                 d, sums = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
                 d = shuffled(b, d, None, [i // 4 * 4 + place for i in range(16)])
                 own = shuffled(b, sums, None, [4 * i + place if i < 4 else i for i in range(16)])
-                value = _multiply_add(b, dots, b.fmul(scale, d), b.extract_value(acc, t))
-                acc = b.insert_value(acc, _multiply_add(b, least, own, value), t)
+                value = multiply_add(b, dots, b.fmul(scale, d), b.extract_value(acc, t))
+                acc = b.insert_value(acc, multiply_add(b, least, own, value), t)
             return acc
 
         return acc(acc, q, scales, least, records), codegen
@@ -112,7 +107,7 @@ def dot_floats(n_tokens: int) -> Any:
             acc, w, records = args
             for t in range(n_tokens):
                 x = loaded(b, records, f32x16.llvm, size * t)
-                acc = b.insert_value(acc, _multiply_add(b, w, x, b.extract_value(acc, t)), t)
+                acc = b.insert_value(acc, multiply_add(b, w, x, b.extract_value(acc, t)), t)
             return acc
 
         return acc(acc, w, records), codegen
@@ -204,11 +199,11 @@ def byte_group(
                         at = r * n_vectors + v
                         value, dot = b.extract_value(acc, at), b.sitofp(dots[r][v], floats)
                         if scale is None:
-                            value = _multiply_add(b, dot, d[v], value)
+                            value = multiply_add(b, dot, d[v], value)
                         else:
-                            value = _multiply_add(b, b.fmul(dot, d[v]), scale, value)
+                            value = multiply_add(b, b.fmul(dot, d[v]), scale, value)
                         if low is not None:
-                            value = _multiply_add(b, least[v], low, value)
+                            value = multiply_add(b, least[v], low, value)
                         acc = b.insert_value(acc, value, at)
             return acc
 
@@ -230,7 +225,7 @@ def float_column(n_rows: int, n_vectors: int, lanes: int) -> Any:
                 one = splat(b, loaded(b, w, F32, ROW * r), lanes)
                 for v in range(n_vectors):
                     at = r * n_vectors + v
-                    acc = b.insert_value(acc, _multiply_add(b, one, x[v], b.extract_value(acc, at)), at)
+                    acc = b.insert_value(acc, multiply_add(b, one, x[v], b.extract_value(acc, at)), at)
             return acc
 
         return acc(acc, w, lines), codegen
@@ -269,110 +264,10 @@ def add_scaled(n_rows: int, n_vectors: int) -> Any:
             for r in range(n_rows):
                 scale = splat(b, loaded(b, scales, F32, ROW_SCALES * r), acc.type.element.count)
                 for at in range(r * n_vectors, (r + 1) * n_vectors):
-                    value = _multiply_add(b, b.extract_value(acc, at), scale, b.extract_value(sums, at))
+                    value = multiply_add(b, b.extract_value(acc, at), scale, b.extract_value(sums, at))
                     sums = b.insert_value(sums, value, at)
             return sums
 
         return sums(sums, acc, scales), codegen
 
     return add
-
-
-# --- floats with floats, for attention --------------------------------------------------------------
-
-
-def outer(n_rows: int, n_vectors: int) -> Any:
-    """step(acc, a, stride, b) → acc: one step of a product of floats, acc[r][v] += a[r]·b[v].
-
-    acc: n_rows × n_vectors of f32x16, flat; a: address of a float, the next row's `stride` bytes on;
-    b: address of n_vectors × 16 floats.
-    """
-
-    @intrinsic
-    def step(context, acc, a, stride, vectors):
-        def codegen(context, b, sig, args):
-            acc, a, stride, vectors = args
-            values = [loaded(b, vectors, f32x16.llvm, 64 * i) for i in range(n_vectors)]
-            for r in range(n_rows):
-                one = splat(b, loaded(b, b.add(a, b.mul(stride, I64(r))), F32), 16)
-                for i in range(n_vectors):
-                    at = r * n_vectors + i
-                    acc = b.insert_value(acc, _multiply_add(b, one, values[i], b.extract_value(acc, at)), at)
-            return acc
-
-        return acc(acc, a, stride, vectors), codegen
-
-    return step
-
-
-def zeros(n: int, lanes: int = 16) -> Any:
-    """zeros() → a tuple of n vectors of floats."""
-    kind = types.UniTuple(Vector("f32", lanes), n)
-
-    @intrinsic
-    def make(context):
-        return kind(), lambda context, b, sig, args: ir.Constant(context.get_value_type(kind), [[0.0] * lanes] * n)
-
-    return make
-
-
-def _places(
-    b: ir.IRBuilder, address: ir.Value, stride: ir.Value, next_stride: int, n: int, m: int
-) -> list[tuple[ir.Value, int]]:
-    """Where n times m vectors lie, `stride` bytes from one group to the next: (address, offset)."""
-    rows = [b.add(address, b.mul(stride, I64(i))) for i in range(n)]
-    return [(row, next_stride * j) for row in rows for j in range(m)]
-
-
-def load_tuple(n: int, m: int, next_stride: int = 64, lanes: int = 16) -> Any:
-    """load_tuple(address, stride) → n × m vectors of floats, flat: m are `next_stride` bytes apart, n `stride`."""
-    kind = types.UniTuple(Vector("f32", lanes), n * m)
-
-    @intrinsic
-    def load(context, address, stride):
-        def codegen(context, b, sig, args):
-            out = ir.Constant(context.get_value_type(kind), ir.Undefined)
-            for i, (at, offset) in enumerate(_places(b, *args, next_stride, n, m)):
-                out = b.insert_value(out, loaded(b, at, kind.dtype.llvm, offset), i)
-            return out
-
-        return kind(address, stride), codegen
-
-    return load
-
-
-def store_tuple(n: int, m: int, next_stride: int = 64, lanes: int = 16) -> Any:
-    """store_tuple(address, stride, acc): the reverse of load_tuple."""
-    kind = types.UniTuple(Vector("f32", lanes), n * m)
-
-    @intrinsic
-    def store(context, address, stride, acc):
-        def codegen(context, b, sig, args):
-            for i, (at, offset) in enumerate(_places(b, *args[:2], next_stride, n, m)):
-                stored(b, at, b.extract_value(args[2], i), offset)
-            return context.get_dummy_value()
-
-        return types.void(address, stride, kind), codegen
-
-    return store
-
-
-def _pairwise(lanes: tuple[list[int], list[int]]) -> Any:
-    kind = types.UniTuple(f32x16, 2)
-
-    @intrinsic
-    def both(context, x, y):
-        def codegen(context, b, sig, args):
-            out = ir.Constant(context.get_value_type(kind), ir.Undefined)
-            for i in range(2):
-                out = b.insert_value(out, shuffled(b, *args, lanes[i]), i)
-            return out
-
-        return kind(x, y), codegen
-
-    return both
-
-
-#: 32 neighbouring numbers in two vectors → the even ones, the odd ones; and back.
-split_pairs = _pairwise(([*range(0, 32, 2)], [*range(1, 32, 2)]))
-join_pairs = _pairwise(([i // 2 + i % 2 * 16 for i in range(16)], [8 + i // 2 + i % 2 * 16 for i in range(16)]))

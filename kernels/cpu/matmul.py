@@ -30,18 +30,9 @@ from ..simd import (
     weave,
 )
 from .activations import silu
-from .inner import (
-    ROW,
-    ROW_SCALES,
-    add_scaled,
-    bfloat_columns,
-    byte_group,
-    float_column,
-    load_tuple,
-    store_tuple,
-    zeros,
-)
+from .inner import ROW, ROW_SCALES, add_scaled, bfloat_columns, byte_group, float_column
 from .records import lanes_writer
+from .registers import load_tuple, store_tuple, zeros
 from .rounding import OFFSET, bound, common_scales, round_unit
 from .share import claim
 from .units import least, unit_at

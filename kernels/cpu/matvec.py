@@ -13,8 +13,9 @@ from .. import formats
 from ..layout import COLUMNS, RECORD_BYTES, SCRATCH
 from ..simd import get_f32, inline, load_f32, prefetch, put_f32
 from .activations import silu
-from .inner import dot_floats, dot_piece, dot_record, store_totals, zeros
+from .inner import dot_floats, dot_piece, dot_record, store_totals
 from .records import writer
+from .registers import zeros
 from .share import claim
 from .units import least, unit_at
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..code import Ref
 from ..simd import load_first, store_first
-from .inner import join_pairs, split_pairs
+from .registers import join_pairs, split_pairs
 from .share import claim
 
 
