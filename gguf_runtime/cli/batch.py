@@ -18,8 +18,8 @@ import click
 from ..batching import generate_together
 from ..context import Context, common
 from . import process
+from .answers import FOR_ONE_ANSWER, sort_options
 from .options import load
-from .run import FOR_ONE_ANSWER, sort_options
 
 if TYPE_CHECKING:
     from ..generation import Generation

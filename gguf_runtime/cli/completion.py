@@ -19,11 +19,9 @@ fish, in ~/.config/fish/config.fish:     ggrun completion fish | source
 def command(shell: str) -> None:
     from click.shell_completion import get_completion_class
 
-    from .app import app
-
     kind = get_completion_class(shell)
     assert kind is not None
-    completion = kind(app, {}, "ggrun", VARIABLE)
+    completion = kind(click.get_current_context().find_root().command, {}, "ggrun", VARIABLE)
     # not its source(), which first runs bash to see how old it is
     click.echo(completion.source_template % completion.source_vars())
 

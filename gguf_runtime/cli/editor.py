@@ -18,7 +18,7 @@ from ..files import data_folder
 from . import slash
 
 if TYPE_CHECKING:
-    from .chat import Chat
+    from .session import Chat
 
 _BLOCK = '"""'
 

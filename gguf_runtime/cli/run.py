@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .answers import FOR_ONE_ANSWER, chosen_model, sampling_options, sort_options, system_option
 from .options import (
     Sectioned,
     answer_options,
@@ -15,11 +16,9 @@ from .options import (
     engine_options,
     group,
     has_prompt,
-    integer,
     load,
     model_argument,
     model_option,
-    number,
     path,
     prompt_options,
     read_prompt,
@@ -27,24 +26,10 @@ from .options import (
     template_option,
     verbose_option,
 )
-from .sampling import chain_options
 
 if TYPE_CHECKING:
     from ..generation import Generation
 
-sampling_options = group(
-    number("--temp", "--temperature", "temperature", default=0.8, help="Temperature; 0: greedy."),
-    integer("--top-k", default=40, help="Choose among the N likeliest; 0: off."),
-    number("--top-p", default=0.95, help="Choose among the likeliest that make up X; 1: off."),
-    number("--min-p", default=0.05, help="Choose among those X times as likely as the best; 0: off."),
-    number("--repeat-penalty", default=1.0, help="Divide the logits of seen tokens; 1: off."),
-    integer("--repeat-last-n", default=64, help="How far back tokens count as seen; -1: all the way."),
-    number("--presence-penalty", default=0.0, help="Subtract from the logits of seen tokens."),
-    number("--frequency-penalty", default=0.0, help="Subtract for each time that a token was seen."),
-    chain_options,
-    integer("-s", "--seed", default=-1, show_default="random", help="The same seed gives the same text."),
-)
-system_option = click.option("-sys", "--system", "--system-prompt", metavar="TEXT", help="How the model shall behave.")
 output_options = group(
     path("-o", "--output", help="Write the answer to a file, once it is whole."),
     click.option(
@@ -53,10 +38,6 @@ output_options = group(
     click.option("--jsonl", "form", flag_value="jsonl", help="Write a JSON object for each token, and one at the end."),
     click.option("--display-prompt", is_flag=True, help="Write the prompt too, as the model sees it."),
 )
-
-
-#: What only a single answer can have.
-FOR_ONE_ANSWER = {"form": "--json", "display_prompt": "--display-prompt", "prompt_cache": "--prompt-cache"}
 
 
 @click.command(cls=Sectioned, help="Answer a prompt. At a terminal and without one, ggrun chats.")
@@ -135,34 +116,6 @@ def _answer(
         click.echo(f"ggrun: the context of {llm.engine.n_ctx} tokens is full; -c makes it larger", err=True)
     if verbose:
         _report(load_seconds, generation)
-
-
-def chosen_model(name: str | None, model: str | None) -> str | None:
-    """The model that MODEL or -m names."""
-    if name is not None and model is not None:
-        raise click.UsageError(f"two models: {name} and, with -m, {model}")
-    return name or model
-
-
-def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort options into those of `LLM.stream`, checked, and those of `load`."""
-    from ..sampling import SamplingParams
-
-    names = SamplingParams.__dataclass_fields__.keys()
-    sampling = {name: value for name, value in options.items() if name in names}
-    if sampling["seed"] < 0:
-        sampling["seed"] = None
-    try:
-        SamplingParams(**sampling)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    rest = {name: value for name, value in options.items() if name not in names}
-    predict = rest.pop("predict")
-    answer = {"max_tokens": None if predict < 0 else predict, **sampling}
-    for name in ("stop", "ignore_eos", "context_shift", "lookup"):
-        if name in rest:
-            answer[name] = rest.pop(name)
-    return answer, rest
 
 
 def _report(load_seconds: float, answer: Generation) -> None:

@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..chat.conversation import ConversationError
 from ..files import data_folder, replacing
 from ..sampling import SamplingParams
 from . import process
-
-if TYPE_CHECKING:
-    from .chat import Chat
+from .session import Chat, note
 
 #: Command → (what follows it, what it does).
 COMMANDS = {
@@ -46,8 +44,6 @@ _MORE = {
 
 def obey(chat: Chat, line: str) -> None:
     """Do what a line that begins with a slash says. What cannot be done is told."""
-    from .chat import note
-
     name, _, rest = line.partition(" ")
     names = [name] if name in COMMANDS else [known for known in COMMANDS if known.startswith(name) and len(name) > 1]
     if len(names) != 1:
@@ -82,8 +78,6 @@ def _regen(chat: Chat, rest: str) -> None:
 
 
 def _undo(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     text = chat.conversation.undo()
     note(f"taken back: {_short(text)}\n")
 
@@ -93,16 +87,12 @@ def _edit(chat: Chat, rest: str) -> None:
 
 
 def _system(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     if rest:
         chat.conversation.system = "" if rest == "-" else rest
     note(f"system message: {chat.conversation.system or 'none'}\n")
 
 
 def _set(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     name, _, value = rest.partition(" ")
     if not name:
         for known, shown in _settings(chat).items():
@@ -139,8 +129,6 @@ def _show(chat: Chat, rest: str) -> None:
 
 
 def _save(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     path = _path(rest)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {"model": chat.llm.name, "messages": chat.conversation.messages}
@@ -150,8 +138,6 @@ def _save(chat: Chat, rest: str) -> None:
 
 
 def _load(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     path = _path(rest)
     try:
         data = json.loads(path.read_bytes())
@@ -168,8 +154,6 @@ def _load(chat: Chat, rest: str) -> None:
 
 
 def _clear(chat: Chat, rest: str) -> None:
-    from .chat import note
-
     chat.conversation.clear()
     note("a new conversation\n")
 
