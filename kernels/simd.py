@@ -67,10 +67,9 @@ class _VectorModel(models.PrimitiveModel):
 
 
 f32x16, i32x16 = Vector("f32", 16), Vector("i32", 16)
-f32x8 = Vector("f32", 8)
 i8x16, i8x32, i8x64 = Vector("i8", 16), Vector("i8", 32), Vector("i8", 64)
 i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
-i8x8, i16x8, f16x16 = Vector("i8", 8), Vector("i16", 8), Vector("f16", 16)
+i8x8 = Vector("i8", 8)
 ADDRESS = types.int64
 
 #: For njit: no exceptions, and none of the wrappers that Python would call.
@@ -183,9 +182,8 @@ def _load(kind: Vector) -> Any:
     return _op(kind, [ADDRESS], lambda b, address: loaded(b, address, kind.llvm))
 
 
-load_f32, load_i32 = _load(f32x16), _load(i32x16)
+load_f32 = _load(f32x16)
 load_i8x16, load_i8x32, load_i8x64 = _load(i8x16), _load(i8x32), _load(i8x64)
-load_i8x8, load_i16x8 = _load(i8x8), _load(i16x8)
 #: store(address, vector)
 store = _op(types.void, [ADDRESS, None], stored)
 
@@ -204,7 +202,6 @@ get_i32 = _scalar_load(types.int64, I32, "sext")
 get_u32 = _scalar_load(types.int64, I32, "zext")
 get_u16 = _scalar_load(types.int64, I16, "zext")
 get_u8 = _scalar_load(types.int64, I8, "zext")
-get_i8 = _scalar_load(types.int64, I8, "sext")
 get_f32 = _scalar_load(types.float32, F32)
 put_f32 = _op(types.void, [ADDRESS, types.float32], stored)
 put_i8 = _op(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I8)))
@@ -480,7 +477,7 @@ def cast(kind: Vector) -> Any:
     return _op(kind, [None], lambda b, v: b.bitcast(v, kind.llvm))
 
 
-as_i8, as_i16, as_i32, as_f32 = cast(i8x64), cast(i16x32), cast(i32x16), cast(f32x16)
+as_i8, as_i16 = cast(i8x64), cast(i16x32)
 
 
 def shuffle(result: Vector, lanes: Sequence[int]) -> Any:
