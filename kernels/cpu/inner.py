@@ -212,41 +212,24 @@ def byte_group(
     return step
 
 
-def float_column(n_rows: int, n_vectors: int, lanes: int) -> Any:
-    """step(acc, w, lines) → acc: one column of n_rows of floats, each ROW bytes from the next; else as byte_group."""
-    floats, size = ir.VectorType(F32, lanes), RECORD_BYTES["float_lanes"]
+def float_column(n_rows: int, n_vectors: int, lanes: int, bfloats: bool) -> Any:
+    """step(acc, w, lines) → acc: one column of n_rows of floats, each ROW bytes from the next; else as byte_group.
+
+    bfloats: two columns of bf16, side by side in weights and lines.
+    """
+    element, size = (I32, RECORD_BYTES["bfloat_lanes"]) if bfloats else (F32, RECORD_BYTES["float_lanes"])
+    multiply = (lambda b, w, x, acc: dot2(b, acc, w, x)) if bfloats else multiply_add
 
     @intrinsic
     def step(context, acc, w, lines):
         def codegen(context, b, sig, args):
             acc, w, lines = args
-            x = [loaded(b, lines, floats, size * v) for v in range(n_vectors)]
+            x = [loaded(b, lines, ir.VectorType(element, lanes), size * v) for v in range(n_vectors)]
             for r in range(n_rows):
-                one = splat(b, loaded(b, w, F32, ROW * r), lanes)
+                one = splat(b, loaded(b, w, element, ROW * r), lanes)
                 for v in range(n_vectors):
                     at = r * n_vectors + v
-                    acc = b.insert_value(acc, multiply_add(b, one, x[v], b.extract_value(acc, at)), at)
-            return acc
-
-        return acc(acc, w, lines), codegen
-
-    return step
-
-
-def bfloat_columns(n_rows: int, n_vectors: int, lanes: int) -> Any:
-    """step(acc, w, lines) → acc: the same for two columns of bf16, side by side in weights and lines."""
-    words, size = ir.VectorType(I32, lanes), RECORD_BYTES["bfloat_lanes"]
-
-    @intrinsic
-    def step(context, acc, w, lines):
-        def codegen(context, b, sig, args):
-            acc, w, lines = args
-            x = [loaded(b, lines, words, size * v) for v in range(n_vectors)]
-            for r in range(n_rows):
-                two = splat(b, loaded(b, w, I32, ROW * r), lanes)
-                for v in range(n_vectors):
-                    at = r * n_vectors + v
-                    acc = b.insert_value(acc, dot2(b, b.extract_value(acc, at), two, x[v]), at)
+                    acc = b.insert_value(acc, multiply(b, one, x[v], b.extract_value(acc, at)), at)
             return acc
 
         return acc(acc, w, lines), codegen

@@ -30,7 +30,7 @@ from ..simd import (
     weave,
 )
 from .activations import silu
-from .inner import ROW, ROW_SCALES, add_scaled, bfloat_columns, byte_group, float_column
+from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column
 from .records import lanes_writer
 from .registers import load_tuple, store_tuple, zeros
 from .rounding import OFFSET, bound, common_scales, round_unit
@@ -136,7 +136,7 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
     load, save = (make(n_rows, n_vectors, _VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
     if fmt.is_float:
         pairs = how == "bfloats"
-        column_step = (bfloat_columns if pairs else float_column)(n_rows, n_vectors, lanes)
+        column_step = float_column(n_rows, n_vectors, lanes, pairs)
 
         @inline
         def multiply_floats(scratch, i, x, sums, n_columns):
