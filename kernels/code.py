@@ -127,7 +127,7 @@ def _source_key() -> str:
     """A hash of every kernel's source, and of the versions that compile it."""
     digest = hashlib.sha256(f"{sys.platform} {sys.version_info[:2]} {_versions()}".encode())
     root = Path(__file__).parent
-    for path in sorted([*root.glob("*.py"), *root.glob("formats/*.py"), *root.glob("cpu/*.py")]):
+    for path in sorted(path for folder in (".", "simd", "formats", "cpu") for path in (root / folder).glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,0 +1,110 @@
+"""Arithmetic on lanes, and from one type of number to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from .vectors import (
+    ADDRESS,
+    F32,
+    I8,
+    I16,
+    I32,
+    call,
+    constant,
+    f32x16,
+    i8x16,
+    i8x64,
+    i16x32,
+    i32x16,
+    operation,
+    splat,
+    stored,
+    suffix,
+)
+
+
+def multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """x·y + z of vectors of floats."""
+    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
+
+
+def _lanewise(name: str, n_values: int) -> Any:
+    def emit(b: ir.IRBuilder, *values: ir.Value) -> ir.Value:
+        return call(b, f"{name}.{suffix(values[0].type)}", values[0].type, values)
+
+    return operation(None, [None] * n_values, emit)
+
+
+fma = _lanewise("llvm.fmuladd", 3)
+maximum, minimum = _lanewise("llvm.maxnum", 2), _lanewise("llvm.minnum", 2)
+absolute, nearest, sqrt = (_lanewise(f"llvm.{name}", 1) for name in ("fabs", "rint", "sqrt"))
+
+negative = operation(f32x16, [f32x16], lambda b, v: b.fneg(v))
+splat_f32 = operation(f32x16, [types.float32], lambda b, x: splat(b, x, 16))
+splat_i32 = operation(i32x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I32), 16))
+splat_i16 = operation(i16x32, [types.int64], lambda b, x: splat(b, b.trunc(x, I16), 32))
+splat_i8 = operation(i8x64, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 64))
+to_f32 = operation(f32x16, [i32x16], lambda b, v: b.sitofp(v, f32x16.llvm))
+to_i32 = operation(i32x16, [f32x16], lambda b, v: b.fptosi(v, i32x16.llvm))
+splat_i8x16 = operation(i8x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 16))
+shift_right_i8x16 = operation(i8x16, [i8x16, types.int64], lambda b, v, n: b.lshr(v, splat(b, b.trunc(n, I8), 16)))
+narrow_i8 = operation(i8x16, [i32x16], lambda b, v: b.trunc(v, i8x16.llvm))
+#: Sixteen bytes as floats, unsigned and signed.
+bytes_to_f32 = operation(f32x16, [i8x16], lambda b, v: b.uitofp(v, f32x16.llvm))
+signed_to_f32 = operation(f32x16, [i8x16], lambda b, v: b.sitofp(v, f32x16.llvm))
+
+
+def _division(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.fdiv(x, y)
+
+
+divide = operation(f32x16, [f32x16, f32x16], _division)
+
+
+def _reduce(name: str, start: float | None) -> Any:
+    def emit(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+        values = [v] if start is None else [F32(start), v]
+        result = call(b, f"llvm.vector.reduce.{name}.v16f32", F32, values)
+        result.fastmath.add("reassoc")  # a tree of additions, not a chain
+        return result
+
+    return operation(types.float32, [f32x16], emit)
+
+
+reduce_add = _reduce("fadd", -0.0)
+reduce_max, reduce_min = _reduce("fmax", None), _reduce("fmin", None)
+
+
+def _put_sum(b: ir.IRBuilder, address: ir.Value, v: ir.Value) -> None:
+    stored(b, address, call(b, "llvm.vector.reduce.add.v16i32", I32, [v]))
+
+
+#: put_sum(address, vector): the sum of its lanes, 32 bits.
+put_sum = operation(types.void, [ADDRESS, i32x16], _put_sum)
+
+
+def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """e^x to about a unit in the last place, 0 below -87: x = n ln 2 + r, |r| <= ln 2 / 2, e^r as its Taylor series."""
+
+    def every(value: float) -> ir.Constant:
+        return constant(F32, [value] * 16)
+
+    given = x
+    x = call(b, "llvm.maxnum.v16f32", x.type, [x, every(-87.0)])
+    x = call(b, "llvm.minnum.v16f32", x.type, [x, every(88.0)])
+    n = call(b, "llvm.rint.v16f32", x.type, [b.fmul(x, every(1.4426950408889634))])
+    r = multiply_add(b, n, every(-0.693145751953125), x)  # ln 2 in two parts, the first one exact
+    r = multiply_add(b, n, every(-1.428606765330187e-06), r)
+    p = every(1 / 5040)
+    for c in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        p = multiply_add(b, p, r, every(c))
+    bits = b.shl(b.fptosi(n, i32x16.llvm), constant(I32, [23] * 16))
+    result = b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
+    return b.select(b.fcmp_ordered("<", given, every(-87.0)), every(0.0), result)
+
+
+exp = operation(f32x16, [f32x16], _exp)

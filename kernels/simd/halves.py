@@ -1,0 +1,148 @@
+"""Half precision, f16 and bf16: in hardware where there is any, else with integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from .vectors import (
+    ADDRESS,
+    BF16,
+    F16,
+    F32,
+    I16,
+    I32,
+    TARGET,
+    constant,
+    f32x16,
+    i8x32,
+    i16x16,
+    loaded,
+    operation,
+    shuffled,
+    splat,
+    stored,
+)
+
+
+def _half_to_float(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """f16 bits (i16 vector) → f32. Without hardware: shift into place, rescale by 2^112."""
+    lanes = bits.type.count
+    if TARGET.half:
+        return b.fpext(b.bitcast(bits, ir.VectorType(F16, lanes)), ir.VectorType(F32, lanes))
+
+    def every(value: int) -> ir.Constant:
+        return constant(I32, [value] * lanes)
+
+    floats = ir.VectorType(F32, lanes)
+    wide = b.zext(bits, ir.VectorType(I32, lanes))
+    sign = b.shl(b.and_(wide, every(0x8000)), every(16))
+    magnitude = b.and_(wide, every(0x7FFF))
+    scaled = b.fmul(b.bitcast(b.shl(magnitude, every(13)), floats), constant(F32, [2.0**112] * lanes))
+    is_special = b.icmp_unsigned(">=", magnitude, every(0x7C00))  # infinity and NaN keep a full exponent
+    special = b.or_(b.shl(magnitude, every(13)), every(0x7F800000))
+    chosen = b.select(is_special, special, b.bitcast(scaled, special.type))
+    return b.bitcast(b.or_(chosen, sign), floats)
+
+
+def _float_to_half(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """f32 → f16 bits (i16 vector), to nearest even; beyond the range of f16, infinity."""
+    lanes = value.type.count
+    if TARGET.half:
+        return b.bitcast(b.fptrunc(value, ir.VectorType(F16, lanes)), ir.VectorType(I16, lanes))
+
+    def every(value: int) -> ir.Constant:
+        return constant(I32, [value] * lanes)
+
+    ints, floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
+    bits = b.bitcast(value, ints)
+    sign = b.lshr(b.and_(bits, every(0x80000000)), every(16))
+    magnitude = b.and_(bits, every(0x7FFFFFFF))
+    # normal numbers: rebias the exponent, round half to even on the 13 bits that go
+    odd = b.and_(b.lshr(magnitude, every(13)), every(1))
+    normal = b.lshr(b.add(magnitude, b.add(every((0xFFF - (112 << 23)) & 0xFFFFFFFF), odd)), every(13))
+    # subnormal ones: adding 0.5 lets the float unit round at the right bit
+    half = constant(F32, [0.5] * lanes)
+    small = b.sub(b.bitcast(b.fadd(b.bitcast(magnitude, floats), half), ints), every(0x3F000000))
+    chosen = b.select(b.icmp_unsigned("<", magnitude, every(113 << 23)), small, normal)
+    chosen = b.select(b.icmp_unsigned(">=", magnitude, every(0x477FF000)), every(0x7C00), chosen)
+    chosen = b.select(b.icmp_unsigned(">", magnitude, every(0x7F800000)), every(0x7E00), chosen)
+    return b.trunc(b.or_(chosen, sign), ir.VectorType(I16, lanes))
+
+
+def _bf16_to_float(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    wide = ir.VectorType(I32, bits.type.count)
+    return b.bitcast(b.shl(b.zext(bits, wide), ir.Constant(wide, [16] * bits.type.count)), f32x16.llvm)
+
+
+def half_at(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return b.extract_element(_half_to_float(b, loaded(b, address, ir.VectorType(I16, 1))), I32(0))
+
+
+def _to_bfloat(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    return b.bitcast(b.fptrunc(v, ir.VectorType(BF16, 16)), i8x32.llvm)
+
+
+#: Sixteen floats as bf16, to nearest even.
+to_bfloat = operation(i8x32, [f32x16], _to_bfloat)
+load_f16 = operation(f32x16, [ADDRESS], lambda b, p: _half_to_float(b, loaded(b, p, i16x16.llvm)))
+load_bf16 = operation(f32x16, [ADDRESS], lambda b, p: _bf16_to_float(b, loaded(b, p, i16x16.llvm)))
+store_f16 = operation(types.void, [ADDRESS, f32x16], lambda b, p, v: stored(b, p, _float_to_half(b, v)))
+get_f16 = operation(types.float32, [ADDRESS], half_at)
+put_f16 = operation(
+    types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _float_to_half(b, splat(b, v, 1)))
+)
+
+
+def _spread_halves(n: int) -> Any:
+    """An operation: n halves from each of two addresses → n vectors: its first on lanes 0 and 1, second on 2 and 3."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value, q: ir.Value) -> ir.Value:
+        first, second = (loaded(b, at, ir.VectorType(I16, n)) for at in (p, q))
+        both = shuffled(b, first, second, range(2 * n))
+        values, none = _half_to_float(b, both), constant(F32, [0.0] * 2 * n)
+        lanes = [shuffled(b, values, none, [i, i, n + i, n + i, *[2 * n] * 12]) for i in range(n)]
+        if n == 1:
+            return lanes[0]
+        out = ir.Constant(ir.ArrayType(f32x16.llvm, n), ir.Undefined)
+        for i, value in enumerate(lanes):
+            out = b.insert_value(out, value, i)
+        return out
+
+    return operation(f32x16 if n == 1 else types.UniTuple(f32x16, n), [ADDRESS, ADDRESS], emit)
+
+
+#: The half at each of two addresses, and two of them, as floats: on lanes 0 and 1 and lanes 2 and 3; zeros beyond.
+two_halves, two_pairs_of_halves = _spread_halves(1), _spread_halves(2)
+_EVEN_ODD = (0, 2, 4, 6, 1, 3, 5, 7)  # eight blocks of 32 columns, as their groups of 16 come in woven order
+
+
+def halves_of_eight(stride: int) -> Any:
+    """An operation: a half in each of eight blocks, `stride` bytes apart → as floats, in woven order."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        halves = ir.Constant(ir.VectorType(I16, 8), ir.Undefined)
+        for i, block in enumerate(_EVEN_ODD):
+            halves = b.insert_element(halves, loaded(b, p, I16, stride * block), I32(i))
+        return shuffled(b, _half_to_float(b, halves), None, [i % 4 + i // 8 * 4 for i in range(16)])
+
+    return operation(f32x16, [ADDRESS], emit)
+
+
+def pairs_of_eight(stride: int) -> Any:
+    """The same of two halves side by side: two vectors."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        pairs = ir.Constant(ir.VectorType(I32, 8), ir.Undefined)
+        for i, block in enumerate(_EVEN_ODD):
+            pairs = b.insert_element(pairs, loaded(b, p, I32, stride * block), I32(i))
+        values = _half_to_float(b, b.bitcast(pairs, i16x16.llvm))
+        out = ir.Constant(ir.ArrayType(f32x16.llvm, 2), ir.Undefined)
+        for which in range(2):
+            lanes = [2 * (i % 4 + i // 8 * 4) + which for i in range(16)]
+            out = b.insert_value(out, shuffled(b, values, None, lanes), which)
+        return out
+
+    return operation(types.UniTuple(f32x16, 2), [ADDRESS], emit)

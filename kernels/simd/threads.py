@@ -1,0 +1,48 @@
+"""What threads that share memory need, and calls of other kernels."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+
+from .vectors import ADDRESS, I64, TARGET, call, operation
+
+
+def _take(b: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+    return b.atomic_rmw("add", b.inttoptr(counter, I64.as_pointer()), I64(1), "acq_rel")
+
+
+#: take(counter): the counter's value, one higher for whoever asks next.
+take = operation(types.int64, [ADDRESS], _take)
+
+
+def _watch(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return b.load_atomic(b.inttoptr(address, I64.as_pointer()), "acquire", 8, typ=I64)
+
+
+#: watch(address): an integer that another thread may be writing; announce(address, value) writes one.
+watch = operation(types.int64, [ADDRESS], _watch)
+announce = operation(
+    types.void, [ADDRESS, types.int64],
+    lambda b, p, v: b.store_atomic(v, b.inttoptr(p, I64.as_pointer()), "release", 8),
+)  # fmt: skip
+
+
+def _pause(b: ir.IRBuilder) -> None:
+    if TARGET.arch == "x86_64":
+        call(b, "llvm.x86.sse2.pause", ir.VoidType(), [])
+
+
+#: Tell the CPU that this thread is waiting.
+pause = operation(types.void, [], _pause)
+
+
+def _invoke(b: ir.IRBuilder, function: ir.Value, *values: ir.Value) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(values))
+    b.call(b.inttoptr(function, kind.as_pointer()), values)
+
+
+#: invoke(function, args, thread, n_threads, counter): run a kernel by its address.
+invoke = operation(types.void, [types.int64] * 5, _invoke)
+#: invoke0(function): call a C function that takes nothing.
+invoke0 = operation(types.void, [types.int64], _invoke)
