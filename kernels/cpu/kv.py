@@ -34,7 +34,7 @@ from ..simd import (
     minimum,
     narrow_i8,
     nearest,
-    prefetch,
+    prefetch_later,
     put_f16,
     put_i8,
     reduce_max,
@@ -169,7 +169,7 @@ def keys_of(kind: str) -> Any:
     @inline
     def unpack_f16(out, keys, following, dim):
         for at in range(0, 2 * PAGE * dim, 64):
-            prefetch(following + at)
+            prefetch_later(following + at)
             store(out + 2 * at, load_f16(keys + at))
             store(out + 2 * at + 64, load_f16(keys + at + 32))
 
@@ -181,7 +181,7 @@ def keys_of(kind: str) -> Any:
                 for j in range(KV_GROUP):
                     store(out + 4 * (j * PAGE + i), signed_to_f32(load_i8x16(keys + j * PAGE + i)) * d)
             for at in range(0, 34 * PAGE, 64):
-                prefetch(following + at)
+                prefetch_later(following + at)
             out, keys, following = out + 4 * KV_GROUP * PAGE, keys + 34 * PAGE, following + 34 * PAGE
 
     @inline
@@ -194,7 +194,7 @@ def keys_of(kind: str) -> Any:
                     store(out + 4 * (j * PAGE + i), low * d)
                     store(out + 4 * ((j + KV_GROUP // 2) * PAGE + i), high * d)
             for at in range(0, 18 * PAGE, 64):
-                prefetch(following + at)
+                prefetch_later(following + at)
             out, keys, following = out + 4 * KV_GROUP * PAGE, keys + 18 * PAGE, following + 18 * PAGE
 
     return {"f16": unpack_f16, "q8_0": unpack_q8_0, "q4_0": unpack_q4_0}[kind]
@@ -207,7 +207,7 @@ def values_of(kind: str) -> Any:
     @inline
     def unpack_f16(out, values, following, n_keys, dim):
         for at in range(0, 2 * n_keys * ((dim + 15) // 16 * 16), 64):
-            prefetch(following + at)
+            prefetch_later(following + at)
             store(out + 2 * at, load_f16(values + at))
             store(out + 2 * at + 64, load_f16(values + at + 32))
 
@@ -215,7 +215,7 @@ def values_of(kind: str) -> Any:
     def unpack_q8_0(out, values, following, n_keys, dim):
         for i in range(n_keys * (dim // KV_GROUP)):
             at = values + 34 * i
-            prefetch(following + 34 * i)
+            prefetch_later(following + 34 * i)
             d = splat_f32(get_f16(at))
             store(out + 128 * i, signed_to_f32(load_i8x16(at + 2)) * d)
             store(out + 128 * i + 64, signed_to_f32(load_i8x16(at + 18)) * d)
@@ -224,7 +224,7 @@ def values_of(kind: str) -> Any:
     def unpack_q4_0(out, values, following, n_keys, dim):
         for i in range(n_keys * (dim // KV_GROUP)):
             at = values + 18 * i
-            prefetch(following + 18 * i)
+            prefetch_later(following + 18 * i)
             d = splat_f32(get_f16(at))
             low, high = _halves(load_i8x16(at + 2))
             store(out + 128 * i, low * d)
