@@ -84,7 +84,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
     """Compile a kernel for `simd.TARGET`: (its argument names, the object file), or assembly with `text`."""
     import llvmlite.binding as llvm
 
-    from .simd import TARGET
+    from .simd import SHARED, TARGET
 
     function = _resolve(name)
     slots = _slots(function)
@@ -104,7 +104,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
     for item in module.functions:
         if not item.is_declaration and item.name != "entry":
             item.linkage = "internal"
-            item.add_function_attribute("alwaysinline")
+            item.add_function_attribute("noinline" if SHARED in item.name else "alwaysinline")
     for item in module.global_variables:
         if not item.is_declaration:
             item.linkage = "internal"

@@ -29,6 +29,11 @@ class Isa(NamedTuple):
         return self.flags <= flags
 
     @property
+    def scales(self) -> bool:
+        """Whether one instruction multiplies a float by a power of two."""
+        return "avx512f" in self.flags
+
+    @property
     def dots_bytes(self) -> bool:
         """Whether one instruction adds up products of four bytes, of all 8 bits."""
         return self.dot in ("vpdpbusd", "avxvnni", "usdot")

@@ -1,9 +1,8 @@
 """Attention over a paged KV cache, with online softmax: scores exist for one page at a time.
 
-A task is one key head and some *rows*: the heads that share it, of one or several tokens. Each page's keys, and then
-its values (kv.py), are unpacked once for all of a task's rows. Where tokens are few and the context is long, tasks
-are also cut along the context, into spans, whose partial results `merge` joins. The method: Milakov & Gimelshein
-2018; Dao et al. 2022, 2023 (Flash-Decoding).
+A task is one key head and some *rows*: the heads that share it, of one or several tokens. Where tokens are few and the
+context is long, tasks are also cut along the context, into spans, whose partial results `merge` joins. The method:
+Milakov & Gimelshein 2018; Dao et al. 2022, 2023 (Flash-Decoding).
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any
 from ..code import Ref
 from ..layout import MAX_TASK_ROWS, PAGE, SCRATCH
 from ..simd import (
-    TARGET,
-    exp,
+    any_above,
+    exp2,
     first_lanes,
     fma,
     get_f32,
@@ -31,88 +30,91 @@ from ..simd import (
     splat_f32,
     store,
     store_first,
+    to_bfloat,
 )
-from .kv import keys_of, values_of
+from .kv import key_loader, value_loader
+from .page_products import FEW_ROWS, by_pairs, direct
 from .records import writer
-from .registers import load_tuple, outer, store_tuple, zeros
 from .share import claim
 
-#: (rows, vectors) that the inner products take together, the most rows first.
-_SHAPES = ((6, 4), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((2, 2), (1, 2), (1, 2))
-
-_HIDDEN = float("-inf")
 _LOWEST = -1e30  # of all scores: what a row without any has seen; finite, so that differences are
-
-
-@cache
-def _scorer(n_rows: int, n_vectors: int) -> Any:
-    """page_scores(s, q, keys, dim): s: f32[n_rows][PAGE] = q·keys, for n_rows of q and keys f32[dim][PAGE]."""
-    none, step = zeros(n_rows * n_vectors), outer(n_rows, n_vectors)
-    save = store_tuple(n_rows, n_vectors)
-
-    @inline
-    def page_scores(s, q, keys, dim):
-        for first in range(0, PAGE, 16 * n_vectors):
-            acc = none()
-            for d in range(dim):
-                acc = step(acc, q + 4 * d, 4 * dim, keys + 4 * (d * PAGE + first))
-            save(s + 4 * first, 4 * PAGE, acc)
-
-    return page_scores
-
-
-@cache
-def _weigher(n_rows: int, n_vectors: int) -> Any:
-    """add_values(o, s, values, n_keys, stride): o: f32[n_rows][stride] += s·values, values f32[n_keys][stride]."""
-    load, save, step = (make(n_rows, n_vectors) for make in (load_tuple, store_tuple, outer))
-    load_one, save_one, step_one = (make(n_rows, 1) for make in (load_tuple, store_tuple, outer))
-
-    @inline
-    def add_values(o, s, values, n_keys, stride):
-        first = 0
-        while first + 16 * n_vectors <= stride:
-            acc = load(o + 4 * first, 4 * stride)
-            for key in range(n_keys):
-                acc = step(acc, s + 4 * key, 4 * PAGE, values + 4 * (key * stride + first))
-            save(o + 4 * first, 4 * stride, acc)
-            first += 16 * n_vectors
-        while first < stride:
-            one = load_one(o + 4 * first, 4 * stride)
-            for key in range(n_keys):
-                one = step_one(one, s + 4 * key, 4 * PAGE, values + 4 * (key * stride + first))
-            save_one(o + 4 * first, 4 * stride, one)
-            first += 16
-
-    return add_values
+_HIDDEN = 2 * _LOWEST
+_SLACK = 8.0  # how much larger a score may be than what weights are relative to: 2^8 is no loss to a float
+_LOG2_E = 1.4426950408889634  # scores are multiplied by it, so that weights are powers of two
 
 
 @inline
-def _soften(s, first, end, state, o, stride):
-    """Turn a row's scores, of the keys from `first` to `end` of a page, into weights, and the others into zeros.
+def _hide(s, first, end):
+    """Leave of a row's scores those of the keys from `first` to `end` of a page."""
+    for i in range(0, PAGE, 16):
+        store(s + 4 * i, last_lanes(first_lanes(load_f32(s + 4 * i), end - i, _HIDDEN), max(first - i, 0), _HIDDEN))
 
-    state: f32[2], the largest score and the sum of the weights so far; o: the sum of values, rescaled if need be.
+
+@inline
+def _rescale(base, now, totals, o, stride):
+    """Let a row's weights be relative to the score `now` instead of that at `base`."""
+    scale = exp2(splat_f32(get_f32(base) - now))
+    put_f32(base, now)
+    store(totals, load_f32(totals) * scale)
+    for i in range(0, stride, 16):
+        store(o + 4 * i, load_f32(o + 4 * i) * scale)
+
+
+@cache
+def _softener(pairs: bool) -> Any:
+    """soften(s, base, totals, o, stride): turn a row's scores of a page into weights, in their place.
+
+    As f32, or as bf16 for pairs. base: address of the score that the row's weights are relative to; totals: f32[16],
+    whose sum is that of the weights; o: the sum of values. The base follows the largest score only where it must.
     """
-    largest = splat_f32(_LOWEST)
-    for i in range(0, PAGE, 16):
-        v = first_lanes(load_f32(s + 4 * i), end - i, _HIDDEN)
-        if first > i:
-            v = last_lanes(v, first - i, _HIDDEN)
-        store(s + 4 * i, v)
-        largest = maximum(largest, v)
-    before = get_f32(state)
-    now = max(before, reduce_max(largest))
-    if now > before:
-        scale = exp(splat_f32(before - now))
-        put_f32(state, now)
-        store_first(state + 4, splat_f32(get_f32(state + 4)) * scale, 1)
-        for i in range(0, stride, 16):
-            store(o + 4 * i, load_f32(o + 4 * i) * scale)
-    total = splat_f32(0.0)
-    for i in range(0, PAGE, 16):
-        v = exp(load_f32(s + 4 * i) - splat_f32(now))
-        store(s + 4 * i, v)
-        total = total + v
-    put_f32(state + 4, get_f32(state + 4) + reduce_add(total))
+
+    @inline
+    def soften(s, base, totals, o, stride):
+        largest = maximum(maximum(load_f32(s), load_f32(s + 64)), maximum(load_f32(s + 128), load_f32(s + 192)))
+        if any_above(largest, splat_f32(get_f32(base) + _SLACK)):
+            _rescale(base, reduce_max(largest), totals, o, stride)
+        now, total = splat_f32(get_f32(base)), load_f32(totals)
+        for i in range(0, PAGE, 16):
+            v = exp2(load_f32(s + 4 * i) - now)
+            total = total + v
+            if pairs:
+                store(s + 2 * i, to_bfloat(v))
+            else:
+                store(s + 4 * i, v)
+        store(totals, total)
+
+    return soften
+
+
+def _page(k_type: str, v_type: str, pairs: bool) -> Any:
+    """see(first, n_rows, q, s, bases, totals, sums, keys, …): let rows, from the first on, see a page.
+
+    place: of the task's first token, counted from the page's first. pairs: multiply bf16.
+    """
+    multiply, soften = by_pairs if pairs else direct, _softener(pairs)
+    add_scores, add_values = multiply(key_loader(k_type)), multiply(value_loader(v_type))
+
+    @inline
+    def see(
+        first, n_rows, q, s, bases, totals, sums, keys, next_keys, values, next_values, group, place, window, dim,
+        stride, spare,
+    ):  # fmt: skip
+        for i in range(first * PAGE // 16, n_rows * PAGE // 16):
+            store(s + 64 * i, splat_f32(0.0))
+        at, n = s + 4 * PAGE * first, n_rows - first
+        add_scores(at, 4 * PAGE, q + 4 * dim * first, 4 * dim, n, keys, next_keys, dim, PAGE, spare)
+        for row in range(first, n_rows):
+            end = place + row // group + 1
+            before = end - window if window else 0
+            if end < PAGE or before > 0:
+                _hide(s + 4 * PAGE * row, before, end)
+            soften(s + 4 * PAGE * row, bases + 4 * row, totals + 64 * row, sums + 4 * stride * row, stride)
+        n_keys = min(place + (n_rows - 1) // group + 1, PAGE)
+        add_values(
+            sums + 4 * stride * first, 4 * stride, at, 4 * PAGE, n, values, next_values, n_keys, stride, spare
+        )  # fmt: skip
+
+    return see
 
 
 @cache
@@ -138,50 +140,44 @@ def _head_writer(kind: str) -> Any:
     return put_record
 
 
-def attend(k_type: str, v_type: str, kind: str) -> Any:
+@inline
+def _begin(q, first_token, kv_head, n_rows, group, n_heads, dim, scale, pairs, queries, bases, totals, sums, stride):
+    """Fetch the rows' queries, times scale, as f32 or as bf16; nothing is seen yet."""
+    for r in range(n_rows):
+        at = q + 4 * ((first_token + r // group) * n_heads + kv_head * group + r % group) * dim
+        for i in range(0, dim, 16):
+            v = load_first(at + 4 * i, dim - i) * splat_f32(scale * _LOG2_E)
+            if pairs:
+                store(queries + 4 * r * dim + 2 * i, to_bfloat(v))
+            else:
+                store_first(queries + 4 * (r * dim + i), v, dim - i)
+        for i in range(0, stride, 16):
+            store(sums + 4 * (r * stride + i), splat_f32(0.0))
+        store(totals + 64 * r, splat_f32(0.0))
+        put_f32(bases + 4 * r, _LOWEST)
+
+
+@inline
+def _save_partial(to, o, base, total, stride):
+    for i in range(0, stride, 16):
+        store(to + 4 * i, load_f32(o + 4 * i))
+    put_f32(to + 4 * stride, base)
+    put_f32(to + 4 * stride + 4, total)
+
+
+def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
     """out = softmax(q·k·scale, causal)·v for every head of every token, as rows of a kind (records.py).
 
     blocks: i64[n_blocks][8] of (address of the sequence's page addresses, first token of the block in the batch, its
     tokens, the first one's position, the first page to see and the page to end before, the first row of `partials`
     to write or -1 for `out`, 0), with tokens·(n_heads / n_kv_heads) <= MAX_TASK_ROWS. window: how many keys a token
     sees, its own the last; 0 for all. partials: f32[row][head][stride + 16], a row for each token of a block: the
-    weighted sum of values, then the largest score and the sum of weights; stride: v_dim up to a multiple of 16.
-    k_offset, v_offset, k_bytes, v_bytes: as in kv.py. A task: a block, a key head.
+    weighted sum of values, then the score that weights are relative to, and their sum; stride: v_dim up to 16s.
+    k_offset, v_offset, k_bytes, v_bytes: as in kv.py. A task: a block, a key head. how: "bfloats" where tasks of many
+    rows may round what they multiply to bf16.
     """
-    unpack_keys, unpack_values, put = keys_of(k_type), values_of(v_type), _head_writer(kind)
-    (n_many, _), (n_few, _), _ = _SHAPES
-    score_many, score_few, score_one = (_scorer(*shape) for shape in _SHAPES)
-    weigh_many, weigh_few, weigh_one = (_weigher(*shape) for shape in _SHAPES)
-
-    @inline
-    def scores(s, queries, keys, first, n_rows, dim):
-        r = first
-        while r < n_rows:
-            at, q = s + 4 * PAGE * r, queries + 4 * dim * r
-            if n_rows - r >= n_many:
-                score_many(at, q, keys, dim)
-                r += n_many
-            elif n_rows - r >= n_few:
-                score_few(at, q, keys, dim)
-                r += n_few
-            else:
-                score_one(at, q, keys, dim)
-                r += 1
-
-    @inline
-    def weigh(sums, s, values, first, n_rows, n_keys, stride):
-        r = first
-        while r < n_rows:
-            o, at = sums + 4 * stride * r, s + 4 * PAGE * r
-            if n_rows - r >= n_many:
-                weigh_many(o, at, values, n_keys, stride)
-                r += n_many
-            elif n_rows - r >= n_few:
-                weigh_few(o, at, values, n_keys, stride)
-                r += n_few
-            else:
-                weigh_one(o, at, values, n_keys, stride)
-                r += 1
+    bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False)
+    see_rounded = _page(k_type, v_type, True) if bfloats else see_exactly
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -190,12 +186,13 @@ def attend(k_type: str, v_type: str, kind: str) -> Any:
         n_blocks: Ref, n_tokens: Ref,
     ) -> None:  # fmt: skip
         group, stride = n_heads // n_kv_heads, (v_dim + 15) // 16 * 16
-        # of each row: its query, its scores, (largest score, sum of weights), its sum of values; then a page's numbers
+        # of each row: its query, scores, base, sums of weights, and its sum of values; then a page's bf16
         queries = scratch + thread * SCRATCH
         s = queries + 4 * MAX_TASK_ROWS * head_dim + 64
-        states = s + 4 * MAX_TASK_ROWS * PAGE
-        sums = states + 8 * MAX_TASK_ROWS
-        unpacked = sums + 4 * MAX_TASK_ROWS * stride
+        bases = s + 4 * MAX_TASK_ROWS * PAGE
+        totals = bases + 4 * MAX_TASK_ROWS
+        sums = totals + 64 * MAX_TASK_ROWS
+        spare = sums + 4 * MAX_TASK_ROWS * stride
         while True:
             task = claim(counter, thread, n_threads, n_blocks * n_kv_heads)
             if task >= n_blocks * n_kv_heads:
@@ -203,42 +200,37 @@ def attend(k_type: str, v_type: str, kind: str) -> Any:
             block, kv_head = blocks + task // n_kv_heads * 64, task % n_kv_heads
             table, first_token = get_i64(block), get_i64(block + 8)
             n_rows, position, partial = get_i64(block + 16) * group, get_i64(block + 24), get_i64(block + 48)
-            for r in range(n_rows):
-                at = q + 4 * ((first_token + r // group) * n_heads + kv_head * group + r % group) * head_dim
-                for i in range(0, head_dim, 16):
-                    v = load_first(at + 4 * i, head_dim - i) * splat_f32(scale)
-                    store_first(queries + 4 * (r * head_dim + i), v, head_dim - i)
-                for i in range(0, stride, 16):
-                    store(sums + 4 * (r * stride + i), splat_f32(0.0))
-                put_f32(states + 8 * r, _LOWEST)
-                put_f32(states + 8 * r + 4, 0.0)
-            keys_at, values_at = k_offset + kv_head * k_bytes, v_offset + kv_head * v_bytes
-            end_page = get_i64(block + 40)
-            first_page = max(get_i64(block + 32), (position + 1 - window) // PAGE) if window else get_i64(block + 32)
+            rounded = bfloats and n_rows > FEW_ROWS
+            _begin(
+                q, first_token, kv_head, n_rows, group, n_heads, head_dim, scale, rounded, queries, bases,
+                totals, sums, stride,
+            )  # fmt: skip
+            keys, values = k_offset + kv_head * k_bytes, v_offset + kv_head * v_bytes
+            first_page, end_page = get_i64(block + 32), get_i64(block + 40)
+            if window:
+                first_page = max(first_page, (position + 1 - window) // PAGE)
             for i in range(first_page, end_page):
                 page, following = get_i64(table + 8 * i), get_i64(table + 8 * min(i + 1, end_page - 1))
-                start = i * PAGE
-                # the first token that sees any key of this page, and how many the last token sees
-                r = max(0, start - position) * group
-                n_keys = min(position + (n_rows - 1) // group + 1 - start, PAGE)
-                unpack_keys(unpacked, page + keys_at, following + keys_at, head_dim)
-                scores(s, queries, unpacked, r, n_rows, head_dim)
-                for row in range(r, n_rows):
-                    end = position + row // group + 1 - start
-                    first = end - window if window else 0
-                    _soften(s + 4 * PAGE * row, first, end, states + 8 * row, sums + 4 * stride * row, stride)
-                unpack_values(unpacked, page + values_at, following + values_at, n_keys, v_dim)
-                weigh(sums, s, unpacked, r, n_rows, n_keys, stride)
-            for r in range(n_rows):
-                o, state, head = sums + 4 * r * stride, states + 8 * r, kv_head * group + r % group
-                if partial < 0:
-                    total = splat_f32(1.0 / get_f32(state + 4))
-                    put(out, first_token + r // group, head, o, total, n_heads, v_dim, n_tokens)
+                place = position - i * PAGE
+                first = max(0, -place) * group  # the row of the first token that sees any key of this page
+                if rounded:
+                    see_rounded(
+                        first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
+                        following + values, group, place, window, head_dim, stride, spare,
+                    )  # fmt: skip
                 else:
-                    to = partials + 4 * ((partial + r // group) * n_heads + head) * (stride + 16)
-                    for i in range(0, stride, 16):
-                        store(to + 4 * i, load_f32(o + 4 * i))
-                    store_first(to + 4 * stride, load_first(state, 2), 2)
+                    see_exactly(
+                        first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
+                        following + values, group, place, window, head_dim, stride, spare,
+                    )  # fmt: skip
+            for r in range(n_rows):
+                t, head, o = r // group, kv_head * group + r % group, sums + 4 * r * stride
+                total = reduce_add(load_f32(totals + 64 * r))
+                if partial < 0:
+                    put(out, first_token + t, head, o, splat_f32(1.0 / total), n_heads, v_dim, n_tokens)
+                else:
+                    to = partials + 4 * ((partial + t) * n_heads + head) * (stride + 16)
+                    _save_partial(to, o, get_f32(bases + 4 * r), total, stride)
 
     return body
 
@@ -273,7 +265,7 @@ def merge(kind: str) -> Any:
                     store(o + 4 * c, splat_f32(0.0))
                 for i in range(n_spans):
                     at = row + i * span_bytes
-                    weight = exp(splat_f32(get_f32(at + 4 * stride) - largest))
+                    weight = exp2(splat_f32(get_f32(at + 4 * stride) - largest))
                     total = fma(weight, splat_f32(get_f32(at + 4 * stride + 4)), total)
                     for c in range(0, stride, 16):
                         store(o + 4 * c, fma(weight, load_f32(at + 4 * c), load_f32(o + 4 * c)))

@@ -159,82 +159,59 @@ def save(k_type: str, v_type: str) -> Any:
     return body
 
 
-# --- and out again: attention sees floats ------------------------------------------------------------
-
-
-@cache
-def keys_of(kind: str) -> Any:
-    """unpack(out, keys, following, dim): a head's keys of a page as f32[dim][PAGE]; asks for those at `following`."""
-
-    @inline
-    def unpack_f16(out, keys, following, dim):
-        for at in range(0, 2 * PAGE * dim, 64):
-            prefetch_later(following + at)
-            store(out + 2 * at, load_f16(keys + at))
-            store(out + 2 * at + 64, load_f16(keys + at + 32))
-
-    @inline
-    def unpack_q8_0(out, keys, following, dim):
-        for _ in range(dim // KV_GROUP):
-            for i in range(0, PAGE, 16):
-                d = load_f16(keys + KV_GROUP * PAGE + 2 * i)
-                for j in range(KV_GROUP):
-                    store(out + 4 * (j * PAGE + i), signed_to_f32(load_i8x16(keys + j * PAGE + i)) * d)
-            for at in range(0, 34 * PAGE, 64):
-                prefetch_later(following + at)
-            out, keys, following = out + 4 * KV_GROUP * PAGE, keys + 34 * PAGE, following + 34 * PAGE
-
-    @inline
-    def unpack_q4_0(out, keys, following, dim):
-        for _ in range(dim // KV_GROUP):
-            for i in range(0, PAGE, 16):
-                d = load_f16(keys + KV_GROUP // 2 * PAGE + 2 * i)
-                for j in range(KV_GROUP // 2):
-                    low, high = _halves(load_i8x16(keys + j * PAGE + i))
-                    store(out + 4 * (j * PAGE + i), low * d)
-                    store(out + 4 * ((j + KV_GROUP // 2) * PAGE + i), high * d)
-            for at in range(0, 18 * PAGE, 64):
-                prefetch_later(following + at)
-            out, keys, following = out + 4 * KV_GROUP * PAGE, keys + 18 * PAGE, following + 18 * PAGE
-
-    return {"f16": unpack_f16, "q8_0": unpack_q8_0, "q4_0": unpack_q4_0}[kind]
-
-
-@cache
-def values_of(kind: str) -> Any:
-    """unpack(out, values, following, n_keys, dim): the first n_keys of a head's values, f32[token][dim up to 16s]."""
-
-    @inline
-    def unpack_f16(out, values, following, n_keys, dim):
-        for at in range(0, 2 * n_keys * ((dim + 15) // 16 * 16), 64):
-            prefetch_later(following + at)
-            store(out + 2 * at, load_f16(values + at))
-            store(out + 2 * at + 64, load_f16(values + at + 32))
-
-    @inline
-    def unpack_q8_0(out, values, following, n_keys, dim):
-        for i in range(n_keys * (dim // KV_GROUP)):
-            at = values + 34 * i
-            prefetch_later(following + 34 * i)
-            d = splat_f32(get_f16(at))
-            store(out + 128 * i, signed_to_f32(load_i8x16(at + 2)) * d)
-            store(out + 128 * i + 64, signed_to_f32(load_i8x16(at + 18)) * d)
-
-    @inline
-    def unpack_q4_0(out, values, following, n_keys, dim):
-        for i in range(n_keys * (dim // KV_GROUP)):
-            at = values + 18 * i
-            prefetch_later(following + 18 * i)
-            d = splat_f32(get_f16(at))
-            low, high = _halves(load_i8x16(at + 2))
-            store(out + 128 * i, low * d)
-            store(out + 128 * i + 64, high * d)
-
-    return {"f16": unpack_f16, "q8_0": unpack_q8_0, "q4_0": unpack_q4_0}[kind]
+# --- and out again -------------------------------------------------------------------------------
 
 
 @inline
-def _halves(q):
-    """The low and high nibbles of 16 bytes, less 8, as floats."""
-    eight = splat_f32(8.0)
-    return bytes_to_f32(q & splat_i8x16(15)) - eight, bytes_to_f32(shift_right_i8x16(q, 4)) - eight
+def _load_f16(rows, following, k, c, width):
+    at = 2 * (k * width + c)
+    prefetch_later(following + at)
+    return load_f16(rows + at)
+
+
+@cache
+def key_loader(kind: str) -> Any:
+    """load(keys, following, k, c, width) → f32x16: dimension k of 16 keys from key c on; width: PAGE.
+
+    Asks for the same of the page whose keys are at `following`.
+    """
+
+    @inline
+    def load_q8_0(keys, following, k, c, width):
+        group, at = k // KV_GROUP * 34 * width, k % KV_GROUP * width + c
+        prefetch_later(following + group + at)
+        return signed_to_f32(load_i8x16(keys + group + at)) * load_f16(keys + group + KV_GROUP * width + 2 * c)
+
+    @inline
+    def load_q4_0(keys, following, k, c, width):
+        group, half = k // KV_GROUP * 18 * width, KV_GROUP // 2
+        at = group + k % half * width + c
+        prefetch_later(following + at)
+        return _nibbles(keys + at, k % KV_GROUP // half) * load_f16(keys + group + half * width + 2 * c)
+
+    return {"f16": _load_f16, "q8_0": load_q8_0, "q4_0": load_q4_0}[kind]
+
+
+@cache
+def value_loader(kind: str) -> Any:
+    """load(values, following, k, c, width) → f32x16: 16 dimensions from c on of value k; else as for keys."""
+
+    @inline
+    def load_q8_0(values, following, k, c, width):
+        at = (k * width + c) // KV_GROUP * 34
+        prefetch_later(following + at)
+        return signed_to_f32(load_i8x16(values + at + 2 + c % KV_GROUP)) * splat_f32(get_f16(values + at))
+
+    @inline
+    def load_q4_0(values, following, k, c, width):
+        at = (k * width + c) // KV_GROUP * 18
+        prefetch_later(following + at)
+        return _nibbles(values + at + 2, c % KV_GROUP // 16) * splat_f32(get_f16(values + at))
+
+    return {"f16": _load_f16, "q8_0": load_q8_0, "q4_0": load_q4_0}[kind]
+
+
+@inline
+def _nibbles(at, high):
+    """The low or the high nibbles of 16 bytes, less 8, as floats."""
+    return bytes_to_f32(shift_right_i8x16(load_i8x16(at), 4 * high) & splat_i8x16(15)) - splat_f32(8.0)

@@ -8,26 +8,27 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..simd import F32, I64, Vector, f32x16, loaded, multiply_add, shuffled, splat, stored
+from ..simd import F32, I64, Vector, dot2, f32x16, loaded, multiply_add, shuffled, splat, stored
 
 
-def outer(n_rows: int, n_vectors: int) -> Any:
-    """step(acc, a, stride, b) → acc: one step of a product of floats, acc[r][v] += a[r]·b[v].
+def outer(n_rows: int, n_vectors: int, pairs: bool) -> Any:
+    """step(acc, a, stride, vectors) → acc: one step of a product of floats, acc[r][v] += a[r]·vectors[v].
 
-    acc: n_rows × n_vectors of f32x16, flat; a: address of a float, the next row's `stride` bytes on;
-    b: address of n_vectors × 16 floats.
+    acc: n_rows × n_vectors of f32x16, flat; a: address of a float, the next row's `stride` bytes on. pairs: each float
+    is two bf16 instead, whose products are both added.
     """
+    multiply = (lambda b, x, y, acc: dot2(b, acc, x, y)) if pairs else multiply_add
 
     @intrinsic
     def step(context, acc, a, stride, vectors):
         def codegen(context, b, sig, args):
             acc, a, stride, vectors = args
-            values = [loaded(b, vectors, f32x16.llvm, 64 * i) for i in range(n_vectors)]
+            values = [b.extract_value(vectors, i) for i in range(n_vectors)]
             for r in range(n_rows):
                 one = splat(b, loaded(b, b.add(a, b.mul(stride, I64(r))), F32), 16)
                 for i in range(n_vectors):
                     at = r * n_vectors + i
-                    acc = b.insert_value(acc, multiply_add(b, one, values[i], b.extract_value(acc, at)), at)
+                    acc = b.insert_value(acc, multiply(b, one, values[i], b.extract_value(acc, at)), at)
             return acc
 
         return acc(acc, a, stride, vectors), codegen

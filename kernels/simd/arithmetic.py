@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -13,6 +14,7 @@ from .vectors import (
     I8,
     I16,
     I32,
+    TARGET,
     call,
     constant,
     f32x16,
@@ -107,4 +109,25 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.select(b.fcmp_ordered("<", given, every(-87.0)), every(0.0), result)
 
 
-exp = operation(f32x16, [f32x16], _exp)
+def _exp2(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """2^x to about a unit in the last place, 0 below -126, for finite x <= 126: x = n + r, 2^r as a Taylor series."""
+    n = call(b, "llvm.rint.v16f32", x.type, [x])
+    r, coefficients = b.fsub(x, n), [math.log(2) ** k / math.factorial(k) for k in range(7)]
+    p = constant(F32, [coefficients.pop()] * 16)
+    for c in reversed(coefficients):
+        p = multiply_add(b, p, r, constant(F32, [c] * 16))
+    if TARGET.scales:
+        every, nearest_even = ir.Constant(I16, -1), I32(4)
+        return call(b, "llvm.x86.avx512.mask.scalef.ps.512", x.type, [p, n, p, every, nearest_even])
+    bits = b.shl(b.fptosi(n, i32x16.llvm), constant(I32, [23] * 16))
+    result = b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
+    return b.select(b.fcmp_ordered("<", x, constant(F32, [-126.0] * 16)), constant(F32, [0.0] * 16), result)
+
+
+def _any_above(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.icmp_unsigned("!=", b.bitcast(b.fcmp_ordered(">", x, y), I16), I16(0))
+
+
+exp, exp2 = operation(f32x16, [f32x16], _exp), operation(f32x16, [f32x16], _exp2)
+#: Whether some lane of the first vector is larger than that of the second.
+any_above = operation(types.boolean, [f32x16, f32x16], _any_above)

@@ -138,6 +138,16 @@ def inline(function: Callable[..., Any]) -> Any:
     return njit(**NUMBA_OPTIONS)(function)
 
 
+#: What the names of functions contain that are compiled once and called, by compiler.py.
+SHARED = "shared_among_calls"
+
+
+def shared(function: Callable[..., Any]) -> Any:
+    """Mark a large function of numbers that a kernel calls in several places; it is not inlined."""
+    function.__qualname__ = f"{SHARED}.{function.__qualname__}"
+    return njit(**NUMBA_OPTIONS)(function)
+
+
 # --- operators: + - * & | ^ << >> on vectors of one type -----------------------------------------
 
 _OPERATORS: dict[Any, tuple[str, str]] = {
