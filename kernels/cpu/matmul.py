@@ -21,7 +21,7 @@ from ..simd import (
     load_first,
     load_i8x32,
     load_i8x64,
-    prefetch,
+    prefetch_later,
     put_f32,
     splat_f32,
     store,
@@ -57,7 +57,7 @@ _VECTOR_SUMS = _ROWS * _LINE
 
 def _unpacker(fmt: formats.Format, how: str) -> Any:
     """unpack(scratch, i, row, column, n_columns): a row's columns of one block, as row i in scratch."""
-    unpack_unit, unit, n_bytes = fmt.unpack, fmt.columns, fmt.n_bytes
+    unpack_unit, unit = fmt.unpack, fmt.columns
     address_of, least_of, has_mins = unit_at(fmt, unit), least(fmt), fmt.has_mins
     rounded = how == "rounded"
 
@@ -66,21 +66,17 @@ def _unpacker(fmt: formats.Format, how: str) -> Any:
         out = scratch + ROW * i
         for c in range(column, min(column + ROW // 4, n_columns), unit):
             at = address_of(scratch + _UNIT, row, c, n_columns)
-            prefetch(at + 4 * n_bytes)
             store(out + 4 * (c - column), unpack_unit(at))
 
     @inline
     def copy_bfloats(scratch, i, row, column, n_columns):
         for c in range(0, min(ROW // 2, n_columns - column), unit):
             at = address_of(scratch + _UNIT, row, column + c, n_columns)
-            prefetch(at + 8 * n_bytes)
             store(scratch + ROW * i + 2 * c, load_i8x32(at))
 
     @inline
     def unpack_bytes(scratch, i, row, column, n_columns):
         at = address_of(scratch + _UNIT, row, column, n_columns)
-        for line in range(0, n_bytes, 64):  # the same row's next columns
-            prefetch(row + column // unit * n_bytes + n_bytes + line)
         q, scales, mins = unpack_unit(at)
         for j in range(4):
             store(scratch + ROW * i + 64 * j, q[j])
@@ -173,10 +169,10 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
 
 @cache
 def _products(name: str, how: str) -> Any:
-    """products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end): fill `_SUMS`.
+    """products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, …, x, n_tokens, first, end): fill `_SUMS`.
 
-    Half of the rows begin at a_row of the matrix a, half at b_row of b, both of n_rows; x: records of n_tokens, of
-    which those from `first`, a multiple of LANES, to `end` are taken.
+    Half of the rows begin at a_row of the matrix a, half at b_row of b, both of n_rows; those to come n_next rows on.
+    x: records of n_tokens, of which those from `first`, a multiple of LANES, to `end` are taken.
     """
     fmt = formats.get(name)
     fill = _filler(fmt, how)
@@ -190,8 +186,20 @@ def _products(name: str, how: str) -> Any:
     least0, least1 = (LANES * (n - 1) if TARGET.n_registers == 32 else 1 << 30 for n in (n0, n1))
     multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in _SHAPES)
 
+    block_bytes = block // fmt.columns * fmt.n_bytes
+
     @inline
-    def products(scratch, a, a_row, b, b_row, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
+    def ask(ahead, i, n, wanted):
+        """For the weights that come when these are done, as they lie, a little at each step of the products.
+
+        A block of a row is too short for the CPU's own prefetching; much at once would wait for memory here.
+        """
+        at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
+        for line in range(0, n * block_bytes if wanted else 0, 64):
+            prefetch_later(at + line)
+
+    @inline
+    def products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
         n_vectors, n_own = (n_tokens + LANES - 1) // LANES, (end - first + LANES - 1) // LANES
         n_here = min(_HALF, n_rows - a_row), min(_HALF, n_rows - b_row)
         n_taken = _ROWS if n_here[1] > 0 else (n_here[0] + 7) // 8 * 8
@@ -201,24 +209,30 @@ def _products(name: str, how: str) -> Any:
             for half in range(2):
                 rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes
                 fill(scratch, _HALF * half, n_here[half], rows, row_bytes, column, n_columns)
+            past = n_next * row_bytes + column // block * _HALF * block_bytes
+            ahead = a + a_row * row_bytes + past, b + b_row * row_bytes + past
             n, t, sums = min(block, n_columns - column), first, scratch + _SUMS
             records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
             while t < end:
                 if end - t > least0:
                     for i in range(0, n_taken, rows0):
+                        ask(ahead, i, rows0, t == first)
                         multiply0(scratch, i, records, sums + _LINE * i, n)
                     taken = n0 * LANES
                 elif end - t > least1:
                     for i in range(0, n_taken, rows1):
+                        ask(ahead, i, rows1, t == first)
                         multiply1(scratch, i, records, sums + _LINE * i, n)
                     taken = n1 * LANES
                 elif end - t > lanes3 and t % LANES == 0 and lanes2 == LANES:
                     for i in range(0, n_taken, rows2):
+                        ask(ahead, i, rows2, t == first)
                         multiply2(scratch, i, records, sums + _LINE * i, n)
                     taken = LANES
                 else:
                     at = 4 * (t % LANES)
                     for i in range(0, n_taken, rows3):
+                        ask(ahead, i, rows3, t == first)
                         multiply3(scratch, i, records + at, sums + at + _LINE * i, n)
                     taken = lanes3
                 t += taken
@@ -271,7 +285,10 @@ def linear(name: str, how: str = "exact") -> Any:
                 break
             row, part = item // n_parts * _ROWS, item % n_parts
             first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
-            products(scratch, weights, row, weights, row + _HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
+            products(
+                scratch, weights, row, weights, row + _HALF, _ROWS, row_bytes, n_rows, n_columns, x, n_tokens, first,
+                end,
+            )  # fmt: skip
             for t in range(first, end, LANES):
                 for i in range(0, min(_ROWS, n_rows - row), 16):
                     sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS + _LINE * i
@@ -301,7 +318,7 @@ def swiglu(name: str, kind: str, how: str = "exact") -> Any:
                 break
             row, part = item // n_parts * _HALF, item % n_parts
             first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
-            products(scratch, gate, row, up, row, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
+            products(scratch, gate, row, up, row, _HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
             for t in range(first, end, LANES):
                 sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS
                 for i in range(_HALF):
