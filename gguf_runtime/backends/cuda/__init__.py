@@ -1,4 +1,5 @@
-"""The CUDA backend: runs a graph on one GPU. Its modules, from the bottom up: device, weights, inputs, fuse, plan."""
+"""The CUDA backend: runs a graph on one GPU. Its modules, from the bottom up: device, weights, inputs, fuse, launches,
+products and attention, plan."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from ...graph import Attention, Graph
 from .. import Batch
 from .device import CudaDevice
 from .inputs import Inputs
-from .plan import FEW, MAX_LOGITS, Plan, workspace
+from .launches import FEW, MAX_LOGITS, workspace
+from .plan import Plan
 from .weights import device_bytes
 
 __all__ = ["CudaBackend", "CudaDevice", "device_bytes", "workspace"]

@@ -1,0 +1,145 @@
+"""What the parts of a plan share: memory that work takes, and the lists of launches that they write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from ...graph import Graph, Linear
+from ...kernels.cuda.formats import TILE_ROWS
+from ...loader import Tensor
+from ..plan import PlanError
+from .device import CudaDevice, Launch, Memory
+from .fuse import AddedProduct, Attend, Fused, Gate, Products, Rows, fuse, place
+from .inputs import Inputs
+from .weights import Matrix, floats, matrix_type, n_columns, upload_vector
+
+FEW = 32  # tokens at most for which weights are used as they lie
+MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
+_SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
+_UNPACKED = 128 << 20  # bytes of weights as halves at a time
+_AHEAD = 4 << 20  # bytes of the next weights that a kernel asks for
+
+
+def spans(n_tokens: int) -> int:
+    """How many parts of a context are worked on at once, for so many tokens."""
+    return max(_FEWEST_SPANS, _SPANS // n_tokens)
+
+
+def workspace(graph: Graph, n_ubatch: int) -> int:
+    """Bytes that a plan takes beside weights and cache."""
+    fused = fuse(graph.ops)
+    return place(fused, max(n_ubatch, FEW), MAX_LOGITS)[1] + sum(_scratch(fused, max(n_ubatch, FEW)).values())
+
+
+def _scratch(fused: Sequence[Fused], n_rows: int) -> dict[str, int]:
+    """Bytes of memory that operations use while they run, by its purpose."""
+    sizes = {"halves": 0, "gate": 0, "queries": 0, "sums": 0, "states": 0, "done": 0}
+
+    def need(purpose: str, n_bytes: int) -> None:
+        sizes[purpose] = max(sizes[purpose], n_bytes)
+
+    most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
+    for item in fused:
+        for linears in matrices_of(item):
+            columns = n_columns(linears[0].weight)
+            rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
+            need("halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS)))
+        if isinstance(item, Gate):
+            need("gate", n_rows * 8 * item.out.width)
+        if isinstance(item, Attend):
+            op = item.op
+            k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
+            need("queries", n_rows * op.n_heads * 2 * up(k_dim, 16))
+            need("sums", most * op.n_heads * 4 * up(v_dim, 16))
+            need("states", most * op.n_heads * 8)
+            need("done", FEW * op.n_heads * 4)
+    return sizes
+
+
+def matrices_of(item: Fused) -> list[list[Linear]]:
+    """The products of an item, those of one type together: each list is one matrix on the GPU."""
+    linears: Iterable[Linear] = ()
+    if isinstance(item, Products):
+        linears = item.linears
+    elif isinstance(item, AddedProduct):
+        linears = (item.linear,)
+    elif isinstance(item, Gate):
+        return [[item.gate], [item.up]]
+    return [list(run) for _, run in groupby(linears, lambda op: matrix_type(op.weight))]
+
+
+class Token(NamedTuple):
+    """What a product of one token reads: halves, or f32 of which it makes the norm itself."""
+
+    x: int
+    weight: int = 0  # of the norm
+    eps: float = 0.0
+
+
+class Launches:
+    """`one`, `few`, `many`: what to launch, in order, for a batch; and what those who write these lists must know.
+
+    rows: where each value lies, by its number. scratch: memory that operations use while they run, by its purpose.
+    norms: results of norms that the products which read them make themselves, if there is one token.
+    """
+
+    def __init__(self, fused: Sequence[Fused], device: CudaDevice, inputs: Inputs, n_ubatch: int) -> None:
+        self.device, self.inputs, self.n_rows = device, inputs, max(n_ubatch, FEW)
+        rows, n_bytes = place(fused, self.n_rows, MAX_LOGITS)
+        self._memory = device.allocate(n_bytes)
+        self.rows: dict[int, Rows] = {
+            number: row._replace(at=row.at + self._memory.address) for number, row in rows.items()
+        }
+        self.scratch = {purpose: device.allocate(size) for purpose, size in _scratch(fused, self.n_rows).items()}
+        self.vectors: dict[str | int, Memory] = {}
+        self.norms: dict[int, Token] = {}
+        self.weights: list[tuple[Matrix, Matrix | None]] = []  # that kernels for one token read, in order
+        self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
+        self.one: list[Launch] = []
+        self.few: list[Launch] = []
+        self.many: list[Launch] = []
+
+    def all(self, launch: Launch, picked: bool = False) -> None:
+        """Launch this in any batch; picked: for the tokens whose logits are wanted."""
+        self.one.append(launch)
+        self.batches(launch, picked)
+
+    def batches(self, launch: Launch, picked: bool = False) -> None:
+        """Launch this in batches of few and of many tokens."""
+        self.few.append(launch)
+        self.many.append((lambda n: self.n_logits and launch(self.n_logits)) if picked else launch)
+
+    def count(self, picked: bool) -> int:
+        """Address of the number of tokens, or of those whose logits are wanted."""
+        return self.inputs.n_logits if picked else self.inputs.n_tokens
+
+    def vector(self, tensor: Tensor) -> int:
+        """Address of a vector of weights, f32."""
+        if tensor.name not in self.vectors:
+            self.vectors[tensor.name] = upload_vector(self.device, floats(tensor))
+        return self.vectors[tensor.name].address
+
+    def activation(self, a: int, b: int, stride: int, out: Rows, width: int) -> Launch:
+        """Launch silu(a)·b; a, b: addresses of f32, rows at `stride`."""
+        kernel, rest = self.device.kernel("activate"), (a, b, stride, out.at, width, out.stride)
+        if width % 4:
+            raise PlanError(f"an activation of {width} columns: not on the GPU yet")
+        return lambda n: kernel((tiles_of(width, 1024), n), 256, rest)
+
+    def ahead(self, i: int) -> tuple[int, int, int]:
+        """The beginning of weights number i, two matrices, to be asked for; after the last come the first."""
+        a, b = self.weights[i % len(self.weights)]
+        n_bytes = min(_AHEAD // (2 if b else 1), a.memory.n_bytes, b.memory.n_bytes if b else _AHEAD)
+        return a.memory.address, b.memory.address if b else 0, n_bytes
+
+
+def up(n: int, to: int) -> int:
+    """n, rounded up to a multiple."""
+    return -(-n // to) * to
+
+
+def tiles_of(n: int, size: int) -> int:
+    """How many tiles of a size it takes."""
+    return -(-n // size)
