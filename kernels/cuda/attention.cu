@@ -123,6 +123,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
+    let_next_begin();
     if (number >= *n_tokens) return;
     Token token = tokens[number];
     Spans spans(token.position, window, gridDim.y);
@@ -152,6 +153,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         close_group();
     };
 
+    await_previous();
     Rows<DK, DV> rows;
     if (turns) {
         __shared__ __align__(16) half_t queries[ROWS * DK];
@@ -166,7 +168,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
             int row = i / half, pair = i % half;
             const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
             int2 at = pair_of(pair, n_pairs, neighbours);
-            float2 y = make_float2(x[at.x], x[at.y]);
+            float2 y = make_float2(__ldcg(x + at.x), __ldcg(x + at.y));
             if (pair < n_pairs) y = rotated(y.x, y.y, turns[pair]);
             if (row < n_rows) {
                 queries[row * DK + at.x] = to_half(y.x * scale), queries[row * DK + at.y] = to_half(y.y * scale);
@@ -177,7 +179,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         }
         if (saves) {
             half_t* to = (half_t*)(last + v_offset) + ((u64)kv_head * PAGE + place) * DV;
-            for (int i = threadIdx.x; i < v_dim; i += 32 * WARPS) to[i] = to_half(v_row[kv_head * v_dim + i]);
+            for (int i = threadIdx.x; i < v_dim; i += 32 * WARPS) to[i] = to_half(__ldcg(v_row + kv_head * v_dim + i));
         }
         __syncthreads();
         rows.start(g < n_rows ? queries + g * DK : nullptr, g + 8 < n_rows ? queries + (g + 8) * DK : nullptr);

@@ -35,6 +35,11 @@ class Format(NamedTuple):
     step: int
     planes: tuple[Plane, ...]
 
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile, in all planes."""
+        return TILE_ROWS * (self.step // self.columns) * self.n_bytes
+
 
 FORMATS = {
     "Q4_0": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),

@@ -156,7 +156,6 @@ __device__ __forceinline__ void dot(F& a, F& b, const N& x, int first, float& up
 // What a warp takes of matrices a and, below it, b: of each row of tiles that its block takes, every stride-th tile.
 template <class A, class B, int STAGES>
 struct Share {
-    using First = A;
     static constexpr int PLACE = tile_bytes<A> > tile_bytes<B> ? tile_bytes<A> : tile_bytes<B>;
     Ring<STAGES, PLACE> ring;
     const u8 *a, *b;
@@ -237,24 +236,28 @@ __global__ void __launch_bounds__(THREADS, 2) matvec(
     ask_ahead(next_a, next_b, next_bytes, blockIdx.x, gridDim.x);
 }
 
-// out[row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows
+// out[row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows. Half of the warps take gate, half up.
 template <class A, class B, int STAGES>
-__global__ void __launch_bounds__(THREADS, 2) matvec_gate(
-    const u8* gate, const u8* up, int n_rows, int n_columns, const void* x, const float* norm, float eps, half_t* out,
-    const u8* next_a, const u8* next_b, u32 next_bytes) {
-    extern __shared__ __align__(128) u8 memory[];
-    __shared__ float sums[2][WARPS][ROWS];
-    constexpr int HALF = WARPS / 2;
-    int warp = threadIdx.x / 32;
+struct Gate {
+    static constexpr int HALF = WARPS / 2;
+    float (*sums)[WARPS][ROWS];  // [2]
+    u8* memory;
+    const void* x;
+    const float* norm;
+    float eps;
+    half_t* out;
+    int n_rows, n_columns;
 
-    auto walk = [&](auto share) {
-        using F = typename decltype(share)::First;
+    // what a warp does with its matrix, of type F
+    template <class F, class G>
+    __device__ __forceinline__ void walk(const u8* matrix) const {
+        int warp = threadIdx.x / 32, turn = 0;
+        Share<F, G, STAGES> share(memory, matrix, n_rows, nullptr, 0, n_columns, warp % HALF, HALF);
         Numbers<A, B> numbers(memory + WARPS * share.ring.BYTES, n_columns);
         if (norm) ask_ahead((const u8*)norm, nullptr, 4 * n_columns, 0, 1);
         let_next_begin();
         await_previous();
         float scale = load_token(numbers, x, norm, eps, n_columns);
-        int turn = 0;
         for (int tile = blockIdx.x; tile < share.n_rows; tile += gridDim.x, turn ^= 1) {
             share.template multiply<F>(numbers, sums[turn][warp]);
             __syncthreads();
@@ -264,13 +267,23 @@ __global__ void __launch_bounds__(THREADS, 2) matvec_gate(
             for (int w = 0; w < HALF; w++) a += sums[turn][w][threadIdx.x], b += sums[turn][HALF + w][threadIdx.x];
             out[row] = to_half(silu(scale * a) * (scale * b));
         }
-    };
+    }
+};
+
+template <class A, class B, int STAGES>
+__global__ void __launch_bounds__(THREADS, 2) matvec_gate(
+    const u8* gate, const u8* up, int n_rows, int n_columns, const void* x, const float* norm, float eps, half_t* out,
+    const u8* next_a, const u8* next_b, u32 next_bytes) {
+    extern __shared__ __align__(128) u8 memory[];
+    __shared__ float sums[2][WARPS][ROWS];
+    Gate<A, B, STAGES> all{sums, memory, x, norm, eps, out, n_rows, n_columns};
+    bool first = threadIdx.x / 32 < WARPS / 2;
     if constexpr (same<A, B>) {
-        walk(Share<A, A, STAGES>(memory, warp < HALF ? gate : up, n_rows, nullptr, 0, n_columns, warp % HALF, HALF));
-    } else if (warp < HALF) {
-        walk(Share<A, B, STAGES>(memory, gate, n_rows, nullptr, 0, n_columns, warp, HALF));
+        all.template walk<A, A>(first ? gate : up);
+    } else if (first) {
+        all.template walk<A, B>(gate);
     } else {
-        walk(Share<B, A, STAGES>(memory, up, n_rows, nullptr, 0, n_columns, warp - HALF, HALF));
+        all.template walk<B, A>(up);
     }
     ask_ahead(next_a, next_b, next_bytes, blockIdx.x, gridDim.x);
 }

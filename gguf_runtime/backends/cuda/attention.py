@@ -49,7 +49,7 @@ class AttentionWriter:
         pages = max((n for n in (1, 2) if n * page <= min(device.max_shared, 112 << 10)), default=0)
         if not stages or not pages:
             raise PlanError(f"attention heads of {k_dim} dimensions: too large for this GPU")
-        attend_one = device.kernel(f"attend_one<{k_width}, {v_width}, {stages}>", stages * stage)
+        attend_one = device.kernel(f"attend_one<{k_width}, {v_width}, {stages}>", stages * stage, overlaps=True)
         attend_many = device.kernel(f"attend_many<{k_width}, {v_width}, {pages}>", pages * page)
         rotate = device.kernel("rotate_and_save")
 
@@ -66,7 +66,7 @@ class AttentionWriter:
             queries, out.at, out.stride, v_dim, op.n_heads, group, op.window, *cache, inputs.tasks, inputs.tokens,
             inputs.tables,
         )  # fmt: skip
-        following = len(self._to.weights)
+        following = self._to.n_kernels
 
         def save(n: int) -> None:
             rotate((parts, n), 256, saved)

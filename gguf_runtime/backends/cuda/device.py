@@ -10,6 +10,7 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import OPTIONS, source
+from .driver import can_overlap, launch_overlapping
 
 #: Launches a kernel, or a product of cuBLAS, for a number of tokens.
 Launch = Callable[[int], Any]
@@ -38,6 +39,8 @@ class CudaDevice:
             self._blas = cublas.create()
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
+            self.shared_of_processor = cupy.cuda.runtime.deviceGetAttribute(81, number)
+            self._overlaps = cupy.cuda.runtime.deviceGetAttribute(75, number) >= 9 and can_overlap()
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
 
     @property
@@ -77,10 +80,11 @@ class CudaDevice:
     def synchronize(self) -> None:
         self.stream.synchronize()
 
-    def kernel(self, name: str, shared: int = 0) -> Callable[..., None]:
+    def kernel(self, name: str, shared: int = 0, *, overlaps: bool = False) -> Callable[..., None]:
         """kernel(grid, block, args) launches the kernel of this name (source.FILES) in the stream.
 
         args: ints for pointers and whole numbers, np.float32 for floats. shared: bytes of dynamic shared memory.
+        overlaps: it waits for the kernel before by itself, and may begin before that has ended, where the GPU can.
         """
         if (name, shared) not in self._kernels:
             with self.handle:
@@ -88,11 +92,16 @@ class CudaDevice:
                 raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
                 if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
                     raw.max_dynamic_shared_size_bytes = shared
+                if overlaps:  # kernels that are to be on a processor together must divide its memory alike
+                    raw.preferred_shared_memory_carveout = 100
                 self._kernels[name, shared] = raw.kernel
         function, stream = self._kernels[name, shared], self.stream
 
         def launch(grid: tuple[int, ...], block: int, args: tuple[Any, ...]) -> None:
-            function(grid, (block,), args, shared, stream)
+            if overlaps and self._overlaps:
+                launch_overlapping(function.ptr, grid, block, args, shared, stream.ptr)
+            else:
+                function(grid, (block,), args, shared, stream)
 
         return launch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from .fuse import Fused, Gate, Rows
 from .launches import Launches, Token, matrices_of, tiles_of, up
 from .weights import Matrix, floats, n_columns, upload_matrix, upload_vector
 
-_MATVEC_ROWS, _MATMUL_ROWS, _THREADS = 16, 64, 512  # as in matvec.cu and matmul.cu
+_MATVEC_WARPS, _MATMUL_ROWS = 8, 64  # as in matvec.cu and matmul.cu
+_MATVEC_OWN = 4 << 10  # bytes of shared memory of a block beside rings and the token
+_MOST_STAGES = 8
 
 
 class ProductWriter:
@@ -32,7 +34,7 @@ class ProductWriter:
         for i in range(0, len(matrices), 2):  # a kernel takes two types at once
             a, b = matrices[i], (matrices[i + 1] if i + 1 < len(matrices) else None)
             to, offset = out.at + 4 * column, bias and bias + 4 * column
-            self._one_product(a, b, self._token(linears[0]), to, count, offset, add)
+            self._one_product(a, b, self._token(linears[0]), to, offset, add)
             b_rows = b.n_rows if b else 0
             tiles = tiles_of(a.n_rows, _MATMUL_ROWS) + tiles_of(b_rows, _MATMUL_ROWS)
             arguments = (
@@ -69,31 +71,44 @@ class ProductWriter:
         self._to.many.append(self._many_products([gate, up], x, both, add=False, picked=False))
         self._to.many.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
 
-    def _one_product(
-        self, a: Matrix, b: Matrix | None, token: Token, out: int, count: int, bias: int, add: bool
-    ) -> None:
+    def _one_product(self, a: Matrix, b: Matrix | None, token: Token, out: int, bias: int, add: bool) -> None:
         """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
-        kernel = self._device.kernel(f"matvec<{a.type}, {(b or a).type}>", _token_bytes(a.n_columns))
-        tiles = tiles_of(a.n_rows, _MATVEC_ROWS) + (tiles_of(b.n_rows, _MATVEC_ROWS) if b else 0)
-        grid = (min(tiles, self._device.n_processors),)
+        kernel, n_tiles = self._matvec("matvec", a, b or a)
+        n_rows = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
         arguments = (
             a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, token.x,
-            token.weight, np.float32(token.eps), count, out, bias, int(add),
+            token.weight, np.float32(token.eps), out, bias, int(add),
         )  # fmt: skip
-        self._to.weights.append((a, b))
-        following = len(self._to.weights)
-        self._to.one.append(lambda n: kernel(grid, _THREADS, (*arguments, *self._to.ahead(following))))
+        self._write_one(kernel, n_rows, arguments, [a], n_tiles)
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
-        kernel = self._device.kernel(f"matvec_gate<{gate.type}, {up.type}>", _token_bytes(gate.n_columns))
-        grid = (min(tiles_of(gate.n_rows, _MATVEC_ROWS), self._device.n_processors),)
+        kernel, n_tiles = self._matvec("matvec_gate", gate, up)
         arguments = (
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, token.x, token.weight,
             np.float32(token.eps), out,
         )  # fmt: skip
-        self._to.weights.append((gate, up))
-        following = len(self._to.weights)
-        self._to.one.append(lambda n: kernel(grid, _THREADS, (*arguments, *self._to.ahead(following))))
+        self._write_one(kernel, tiles_of(gate.n_rows, TILE_ROWS), arguments, [gate, up], n_tiles // 2)
+
+    def _matvec(self, name: str, a: Matrix, b: Matrix) -> tuple[Callable[..., None], int]:
+        """A kernel of matvec.cu for two matrices, and how many tiles the rings of all its blocks hold."""
+        device, token = self._device, _token_bytes(a, b)
+        stage = _MATVEC_WARPS * max(a.format.tile_bytes, b.format.tile_bytes)
+        # half of a processor's memory, so that the next kernel has room beside; at least two stages, if they fit at all
+        room = max(device.shared_of_processor // 2, min(device.max_shared, token + 2 * stage + _MATVEC_OWN))
+        stages = min(max((room - token - _MATVEC_OWN) // stage, 1), _MOST_STAGES)
+        kernel = device.kernel(
+            f"{name}<{a.type}, {b.type}, {stages}>", token + stages * stage + 128 * _MATVEC_WARPS, overlaps=True
+        )
+        return kernel, device.n_processors * _MATVEC_WARPS * stages
+
+    def _write_one(
+        self, kernel: Callable[..., None], n_rows: int, arguments: tuple[Any, ...], matrices: list[Matrix], n_tiles: int
+    ) -> None:
+        """n_rows: of tiles. n_tiles: of each matrix, in rings."""
+        grid = (min(n_rows, self._device.n_processors),)
+        self._to.read(matrices, n_tiles)
+        following = self._to.n_kernels
+        self._to.one.append(lambda n: kernel(grid, 32 * _MATVEC_WARPS, (*arguments, *self._to.ahead(following))))
 
     def _few_products(self, name: str, tiles: int, splits: int, arguments: tuple[Any, ...]) -> Launch:
         """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
@@ -162,6 +177,7 @@ class ProductWriter:
         return self._to.vectors[name].address
 
 
-def _token_bytes(n_columns: int) -> int:
-    """Bytes of shared memory for the numbers of a token (matvec.cu, Numbers)."""
-    return 2 * n_columns + 32 + 4 * (n_columns // 16)
+def _token_bytes(a: Matrix, b: Matrix) -> int:
+    """Bytes of shared memory for the numbers of a token (matvec.cu, Numbers): zeros, bytes, halves, scales and sums."""
+    halves = [matrix.type == "F16" for matrix in (a, b)]
+    return 256 + a.n_columns * 2 * (any(halves) + (not all(halves))) + a.n_columns // 32 + a.n_columns // 4
