@@ -66,7 +66,7 @@ class AttentionWriter:
             queries, out.at, out.stride, v_dim, op.n_heads, group, op.window, *cache, inputs.tasks, inputs.tokens,
             inputs.tables,
         )  # fmt: skip
-        following = self._to.n_kernels
+        following = len(self._to.weights)
 
         def save(n: int) -> None:
             rotate((parts, n), 256, saved)

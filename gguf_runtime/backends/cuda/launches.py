@@ -95,7 +95,8 @@ class Launches:
         self.scratch = {purpose: device.allocate(size) for purpose, size in _scratch(fused, self.n_rows).items()}
         self.vectors: dict[str | int, Memory] = {}
         self.norms: dict[int, Token] = {}
-        self._after_rings: list[list[tuple[int, int]]] = []  # of kernels for one token, in order: (address, bytes)
+        # that products of one token read, in order, and how many tiles of each are in the rings of matvec.cu
+        self.weights: list[list[tuple[Matrix, int]]] = []
         self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
         self.one: list[Launch] = []
         self.few: list[Launch] = []
@@ -128,29 +129,24 @@ class Launches:
             raise PlanError(f"an activation of {width} columns: not on the GPU yet")
         return lambda n: kernel((tiles_of(width, 1024), n), 256, rest)
 
-    @property
-    def n_kernels(self) -> int:
-        """Products of one token so far."""
-        return len(self._after_rings)
-
-    def read(self, matrices: Sequence[Matrix], n_tiles: int) -> None:
-        """A product of one token reads these side by side; its rings hold the first n_tiles of each."""
-        after = []
-        for matrix in matrices:
-            form, n = matrix.format, min(n_tiles, matrix.n_tiles)
-            size = form.tile_bytes * form.planes[0].size // form.n_bytes  # of a tile, in the first plane
-            after.append((matrix.memory.address + size * n, size * (matrix.n_tiles - n)))
-        self._after_rings.append(after)
-
     def ahead(self, i: int) -> tuple[int, int, int]:
-        """What product number i reads after its rings, of two matrices, to be asked for; after the last come the first.
+        """What product number i, or one after it, reads after its rings, to be asked for: of two matrices, some bytes.
 
-        If it reads nothing after them, what the next one does.
+        After the last product come the first.
         """
-        n = len(self._after_rings)
-        places = next((places for k in range(n) if (places := self._after_rings[(i + k) % n])[0][1]), [(0, 0)])
-        n_bytes = min(_AHEAD // len(places), *(size for _, size in places))
-        return places[0][0], places[1][0] if len(places) > 1 else 0, n_bytes
+        n = len(self.weights)
+        for k in range(n):
+            if places := [place for weights in self.weights[(i + k) % n] if (place := _after_rings(*weights))[1]]:
+                n_bytes = min(_AHEAD // len(places), *(size for _, size in places))
+                return places[0][0], places[1][0] if len(places) > 1 else 0, n_bytes
+        return 0, 0, 0
+
+
+def _after_rings(matrix: Matrix, n_tiles: int) -> tuple[int, int]:
+    """Where what comes after n_tiles lies in a matrix's first plane, and how many bytes it has."""
+    form, n = matrix.format, min(n_tiles, matrix.n_tiles)
+    size = form.tile_bytes * form.planes[0].size // form.n_bytes  # of a tile
+    return matrix.memory.address + size * n, size * (matrix.n_tiles - n)
 
 
 def up(n: int, to: int) -> int:

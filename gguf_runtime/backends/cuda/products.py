@@ -79,7 +79,8 @@ class ProductWriter:
             a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, token.x,
             token.weight, np.float32(token.eps), out, bias, int(add),
         )  # fmt: skip
-        self._write_one(kernel, n_rows, arguments, [a], n_tiles)
+        weights = [(a, n_tiles), (b, max(n_tiles - a.n_tiles, 0))] if b else [(a, n_tiles)]
+        self._write_one(kernel, n_rows, arguments, weights)
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
         kernel, n_tiles = self._matvec("matvec_gate", gate, up)
@@ -87,7 +88,8 @@ class ProductWriter:
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, token.x, token.weight,
             np.float32(token.eps), out,
         )  # fmt: skip
-        self._write_one(kernel, tiles_of(gate.n_rows, TILE_ROWS), arguments, [gate, up], n_tiles // 2)
+        weights = [(gate, n_tiles // 2), (up, n_tiles // 2)]
+        self._write_one(kernel, tiles_of(gate.n_rows, TILE_ROWS), arguments, weights)
 
     def _matvec(self, name: str, a: Matrix, b: Matrix) -> tuple[Callable[..., None], int]:
         """A kernel of matvec.cu for two matrices, and how many tiles the rings of all its blocks hold."""
@@ -102,12 +104,12 @@ class ProductWriter:
         return kernel, device.n_processors * _MATVEC_WARPS * stages
 
     def _write_one(
-        self, kernel: Callable[..., None], n_rows: int, arguments: tuple[Any, ...], matrices: list[Matrix], n_tiles: int
+        self, kernel: Callable[..., None], n_rows: int, arguments: tuple[Any, ...], weights: list[tuple[Matrix, int]]
     ) -> None:
-        """n_rows: of tiles. n_tiles: of each matrix, in rings."""
+        """n_rows: of tiles."""
         grid = (min(n_rows, self._device.n_processors),)
-        self._to.read(matrices, n_tiles)
-        following = self._to.n_kernels
+        self._to.weights.append(weights)
+        following = len(self._to.weights)
         self._to.one.append(lambda n: kernel(grid, 32 * _MATVEC_WARPS, (*arguments, *self._to.ahead(following))))
 
     def _few_products(self, name: str, tiles: int, splits: int, arguments: tuple[Any, ...]) -> Launch:
