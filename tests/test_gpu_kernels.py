@@ -14,8 +14,8 @@ from gguf_runtime.kernels.cuda.source import FILES, OPTIONS, source
 
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "F16"]
 TEMPLATES = {
-    "matvec": [f"<{t}, Q6_K, 4>" for t in TYPES],
-    "matvec_gate": [f"<{t}, {t}, 4>" for t in TYPES] + ["<Q4_K, F16, 2>"],
+    "matvec": [f"<{t}, Q6_K>" for t in TYPES],
+    "matvec_gate": [f"<{t}, {t}>" for t in TYPES] + ["<Q4_K, F16>"],
     "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
     "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
     "dequantise": [f"<{t}>" for t in TYPES],

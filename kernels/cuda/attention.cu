@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     const void* q, const float* k_row, const float* v_row, const float2* turns, int n_pairs, int neighbours,
     float scale, int k_dim, half_t* out, int out_stride, int v_dim, float* sums, float2* states, int* done,
     int n_heads, int group, int window, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens,
-    const u64* tables, const u8* next_a, const u8* next_b, u32 next_bytes) {
+    const u64* tables) {
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
@@ -127,11 +127,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     if (number >= *n_tokens) return;
     Token token = tokens[number];
     Spans spans(token.position, window, gridDim.y);
-    if (blockIdx.y >= spans.n) {  // nothing to do but to ask for what comes next
-        ask_ahead(next_a, next_b, next_bytes, (blockIdx.y - spans.n) * gridDim.x + blockIdx.x,
-                  (gridDim.y - spans.n) * gridDim.x);
-        return;
-    }
+    if (blockIdx.y >= spans.n) return;
     int n_tiles = (group + ROWS - 1) / ROWS, kv_head = blockIdx.x / n_tiles, first_head = blockIdx.x % n_tiles * ROWS;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int page = spans.first_page + blockIdx.y * spans.pages, end = min(page + spans.pages, spans.end_page);
@@ -153,6 +149,12 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         close_group();
     };
 
+    for (int i = threadIdx.x, last = min(end, page + STAGES); i < (last - page) * (DK + DV); i += 32 * WARPS) {
+        const u8* at = (const u8*)table[page + i / (DK + DV)];  // what is read first comes nearer: lines of keys, of values
+        int line = i % (DK + DV);
+        at += 128 * ((u64)kv_head * (line < DK ? DK : DV)) + (line < DK ? k_offset + 128 * line : v_offset + 128 * (line - DK));
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+    }
     await_previous();
     Rows<DK, DV> rows;
     if (turns) {

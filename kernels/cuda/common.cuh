@@ -156,15 +156,6 @@ __device__ __forceinline__ void await_previous() {
 #endif
 }
 
-// Ask for weights that the next kernel reads first, while memory is idle: a block's part of `bytes` at a, and at b.
-__device__ __forceinline__ void ask_ahead(const u8* a, const u8* b, u32 bytes, int part, int n_parts) {
-    u32 size = (bytes / n_parts + 127) / 128 * 128;
-    for (u32 at = part * size + 128 * threadIdx.x; at < min((part + 1) * size, bytes); at += 128 * blockDim.x) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(a + at));
-        if (b) asm volatile("prefetch.global.L2 [%0];" ::"l"(b + at));
-    }
-}
-
 template <class A, class B>
 constexpr bool same = false;
 template <class A>

@@ -2,21 +2,30 @@
 //
 // A block takes 16 rows of weights after another, and its warps share the columns. Lane 4g + t unpacks units of rows g
 // and g + 8 to bytes in registers, the left operand of the tensor cores. The token's numbers are whole numbers of 16
-// bits with a scale for every 128 of them, cut into a high and a low byte. In the right operand, column 2t has the high
+// bits with a scale for every 512 of them, cut into a high and a low byte. In the right operand, column 2t has the high
 // bytes that belong to lane t's weights, column 2t + 1 the low ones, with zeros elsewhere: so each lane gets the sums of
 // just the weights that it unpacked, and has the scales to multiply them by. All is exact but for the token's rounding.
 // With X the sum of a group's numbers, Σ (s·(q - offset) - m)·x = s·(Σ q·x - offset·X) - m·X.
 //
 // Weights run ahead through a ring (ring.cuh): from one row of tiles to the next, and from one kernel to the next, which
-// fills its ring while the one before still runs. A block that is done asks for what the next kernel reads after that.
+// fills its ring while the one before still runs.
 #include "ring.cuh"
 
-constexpr int WARPS = 8, THREADS = 32 * WARPS, ROWS = 16;
+constexpr int WARPS = 8, READERS = 32 * WARPS, THREADS = READERS + 32, ROWS = 16;
+constexpr int CHUNK = 256;  // columns that a warp takes at a time
 constexpr float LARGEST = 32600;  // of the token's whole numbers; high bytes, rounded, end at 127
 
 __device__ __forceinline__ int rows_of_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS; }
 
-// The token in shared memory, divided by the largest of every 128 numbers: as whole numbers, of every 16 the high bytes
+// all warps but the one that asks for weights meet
+__device__ __forceinline__ void readers_meet() { asm volatile("bar.sync 1, %0;" ::"n"(READERS) : "memory"); }
+
+// f32[n] is soon to be read
+__device__ __forceinline__ void ask_cache(const float* x, int n) {
+    for (int i = 32 * threadIdx.x; i < n; i += 32 * READERS) asm volatile("prefetch.global.L2 [%0];" ::"l"(x + i));
+}
+
+// The token in shared memory, divided by the largest of every 512 numbers: as whole numbers, of every 16 the high bytes
 // and then the low ones; as halves; which of both, A and B tell. Beside it zeros, the scales, and the sums of every 16.
 template <class A, class B>
 struct Numbers {
@@ -31,24 +40,37 @@ struct Numbers {
         if (threadIdx.x < 64) ((u32*)zeros)[threadIdx.x] = 0;
     }
 
-    // four numbers, the first of number 4i; a warp puts 128 at once
-    __device__ __forceinline__ void put(int i, float4 v) {
-        float largest = max_of_warp(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+    // 16 numbers, the first of column 16i, of which the largest of their 512 is given
+    __device__ __forceinline__ void put(int i, const float (&v)[16], float largest) const {
         float shrink = largest > 1e-30f ? 1 / largest : 0;
         if (HALVES) {
-            ((uint2*)halves)[i] = make_uint2(pack(v.x * shrink, v.y * shrink), pack(v.z * shrink, v.w * shrink));
+            uint4* to = (uint4*)halves + 2 * i;
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const float* x = v + 8 * k;
+                to[k] = make_uint4(pack(x[0] * shrink, x[1] * shrink), pack(x[2] * shrink, x[3] * shrink),
+                                   pack(x[4] * shrink, x[5] * shrink), pack(x[6] * shrink, x[7] * shrink));
+            }
         }
         if (BYTES) {
+            // the low 16 bits of the float 1.5·2²³ + n are n; with 128 more, a high byte is rounded; with 2¹⁵ more, n is
+            // positive; what both bytes then have too much is 128
+            constexpr float RAISE = 12582912 + 32768 + 128;
+            u32 high[4], low[4];
+            int sum = 0;
             shrink *= LARGEST;
-            int a = __float2int_rn(v.x * shrink), b = __float2int_rn(v.y * shrink);
-            int c = __float2int_rn(v.z * shrink), d = __float2int_rn(v.w * shrink);
-            u32* to = (u32*)(bytes + i / 4 * 32 + i % 4 * 4);
-            to[0] = __byte_perm(__byte_perm(a + 128, b + 128, 0x51), __byte_perm(c + 128, d + 128, 0x51), 0x5410);
-            to[4] = __byte_perm(__byte_perm(a, b, 0x40), __byte_perm(c, d, 0x40), 0x5410);
-            int sum = a + b + c + d;
-            sum += __shfl_xor_sync(~0u, sum, 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            if (i % 4 == 0) sums[i / 4] = sum;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const float* x = v + 4 * k;
+                u32 a = __float_as_uint(x[0] * shrink + RAISE), b = __float_as_uint(x[1] * shrink + RAISE);
+                u32 c = __float_as_uint(x[2] * shrink + RAISE), d = __float_as_uint(x[3] * shrink + RAISE);
+                u32 ab = __byte_perm(a, b, 0x5140), cd = __byte_perm(c, d, 0x5140);  // low a, low b, high a, high b
+                low[k] = __byte_perm(ab, cd, 0x5410) ^ 0x80808080, high[k] = __byte_perm(ab, cd, 0x7632) ^ 0x80808080;
+                sum += 256 * dot4(0x01010101, high[k], 0) + dot4(0x01010101, low[k], 0);
+            }
+            uint4* to = (uint4*)bytes + 2 * i;
+            to[0] = make_uint4(high[0], high[1], high[2], high[3]), to[1] = make_uint4(low[0], low[1], low[2], low[3]);
+            sums[i] = sum;
         }
         if (i % 32 == 0) scales[i / 32] = largest;
     }
@@ -57,38 +79,46 @@ struct Numbers {
 // Fill x with the token: `from` as it is, halves, or, where `norm` is given, f32 times the weights of a norm. Gives what
 // results are to be multiplied by: 1, or 1 / sqrt(mean(from²) + eps).
 template <class N>
-__device__ __forceinline__ float load_token(N x, const void* from, const float* norm, float eps, int n_columns) {
-    constexpr int AT_ONCE = 4;
+__device__ __forceinline__ float load_token(const N& x, const void* from, const float* norm, float eps, int n_columns) {
     __shared__ float squares_of[WARPS];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = n_columns / 16, n_loads = norm ? 4 : 2;
     float squares = 0;
-    for (int first = threadIdx.x; first < n_columns / 4; first += AT_ONCE * THREADS) {
-        float4 v[AT_ONCE];
+    uint4 next[4] = {};
+    auto load = [&](int i) {
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) {
-            int i = first + k * THREADS;
-            if (i >= n_columns / 4) break;
-            if (norm) {
-                v[k] = __ldcg((const float4*)from + i);
-            } else {
-                uint2 h = __ldcg((const uint2*)from + i);
-                v[k] = make_float4(low_half(h.x), high_half(h.x), low_half(h.y), high_half(h.y));
+        for (int k = 0; k < 4; k++) {
+            if (k < n_loads) next[k] = i < n ? __ldcg((const uint4*)from + n_loads * i + k) : uint4{};
+        }
+    };
+    load(32 * warp + lane);
+    for (int first = 32 * warp; first < n; first += READERS) {
+        int i = first + lane;
+        float v[16], largest = 0;
+        if (norm) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float4 w = i < n ? __ldg((const float4*)norm + 4 * i + k) : float4{};
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    float f = __uint_as_float(word(next[k], j));
+                    squares += f * f, v[4 * k + j] = f * (j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w);
+                }
+            }
+        } else {
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                v[2 * k] = low_half(word(next[k / 4], k % 4)), v[2 * k + 1] = high_half(word(next[k / 4], k % 4));
             }
         }
+        load(i + READERS);
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) {
-            int i = first + k * THREADS;
-            if (i >= n_columns / 4) break;
-            if (norm) {
-                float4 w = __ldg((const float4*)norm + i);
-                squares += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
-                v[k] = make_float4(v[k].x * w.x, v[k].y * w.y, v[k].z * w.z, v[k].w * w.w);
-            }
-            x.put(i, v[k]);
-        }
+        for (int k = 0; k < 16; k++) largest = fmaxf(largest, fabsf(v[k]));
+        largest = max_of_warp(largest);
+        if (i < n) x.put(i, v, largest);
     }
     squares = sum_of_warp(squares);
-    if (threadIdx.x % 32 == 0) squares_of[threadIdx.x / 32] = squares;
-    __syncthreads();
+    if (lane == 0) squares_of[warp] = squares;
+    readers_meet();
     if (!norm) return 1;
     squares = 0;
     for (int i = 0; i < WARPS; i++) squares += squares_of[i];
@@ -108,7 +138,7 @@ __device__ __forceinline__ void dot(F& a, F& b, const N& x, int first, float& up
             mma(acc, p.x, q.x, p.y, q.y, v.x, v.y);
             mma(acc, p.z, q.z, p.w, q.w, v.z, v.w);
         }
-        float scale = x.scales[first / 128];
+        float scale = x.scales[first / 512];
         upper += scale * acc[0], lower += scale * acc[2];
     } else {
         constexpr int PIECES = F::STEP / 64, PER_GROUP = PIECES / F::GROUPS;
@@ -148,53 +178,99 @@ __device__ __forceinline__ void dot(F& a, F& b, const N& x, int first, float& up
             high += a.scale(group) / factor * p, low += b.scale(group) / factor * q;
             if (F::HAS_LEAST) high -= a.least(group) * sum, low -= b.least(group) * sum;
         }
-        float scale = x.scales[column / 128] * (1 / LARGEST);
+        float scale = x.scales[column / 512] * (1 / LARGEST);
         upper += scale * high, lower += scale * low;
     }
 }
 
-// What a warp takes of matrices a and, below it, b: of each row of tiles that its block takes, every stride-th tile.
-template <class A, class B, int STAGES>
-struct Share {
-    static constexpr int PLACE = tile_bytes<A> > tile_bytes<B> ? tile_bytes<A> : tile_bytes<B>;
-    Ring<STAGES, PLACE> ring;
-    const u8 *a, *b;
-    int a_rows, n_rows, n_columns, start, stride;  // rows: of tiles
-    int row, step;  // of the tile to ask for next
+// What a block reads of matrices a and b, of types A and B: rows of tiles, those of a before those of b, or, BESIDE, of
+// both at once, each by half of the warps. The warps of a team take CHUNK columns each at a time.
+template <class A, class B, bool BESIDE>
+struct Weights {
+    static constexpr int TEAM = BESIDE ? WARPS / 2 : WARPS;
+    template <class F>
+    static constexpr int TILES = CHUNK / F::STEP;  // that a warp takes at a time
+    template <class F>
+    static constexpr int BYTES = TEAM * TILES<F> * tile_bytes<F>;
+    static constexpr int PLACE = BESIDE ? BYTES<A> + BYTES<B> : BYTES<A> > BYTES<B> ? BYTES<A> : BYTES<B>;
 
-    __device__ __forceinline__ Share(u8* memory, const u8* a, int a_rows, const u8* b, int b_rows, int n_columns,
-                                     int start, int stride)
-        : ring(memory), a(a), b(b), a_rows(rows_of_tiles(a_rows)), n_rows(this->a_rows + rows_of_tiles(b_rows)),
-          n_columns(n_columns), start(start), stride(stride), row(blockIdx.x), step(start) {
-        for (int i = 0; i < STAGES; i++) ask();
+    Ring ring;
+    const u8 *a, *b;
+    int a_rows, n_rows, n_columns, n_rounds;  // rows: of tiles
+    int row, round = 0;  // to ask for next
+
+    __device__ __forceinline__ Weights(
+        u8* memory, int n_stages, const u8* a, int a_rows, const u8* b, int b_rows, int n_columns)
+        : ring(memory, PLACE, n_stages, WARPS), a(a), b(b), a_rows(rows_of_tiles(a_rows)),
+          n_rows(this->a_rows + (BESIDE ? 0 : rows_of_tiles(b_rows))), n_columns(n_columns),
+          n_rounds((n_columns + TEAM * CHUNK - 1) / (TEAM * CHUNK)), row(blockIdx.x) {
+        if (!HAS_SUPPLIER) {
+            for (int i = 0; i < n_stages; i++) ask(), ring.advance();
+        }
     }
 
-    __device__ __forceinline__ int n_steps(int row) const { return n_columns / (row < a_rows ? A::STEP : B::STEP); }
+    template <class F>
+    __device__ __forceinline__ void ask_of(const u8* base, int row, int n_rows, u8* to) const {
+        constexpr int ROOM = TEAM * TILES<F>;
+        int steps = n_columns / F::STEP, first = round * ROOM, mine = threadIdx.x / 32 % TEAM * TILES<F>;
+        ring.ask<F>(to, ROOM, base, (u64)n_rows * steps, (u64)row * steps + first, min(ROOM, steps - first), mine,
+                    mine + TILES<F>);
+    }
 
+    // ask for what comes next, for the present place; does nothing after the last
     __device__ __forceinline__ void ask() {
-        while (row < n_rows && step >= n_steps(row)) row += gridDim.x, step = start;
-        u64 steps = n_steps(row);
-        if (row < a_rows) {
-            ring.template ask<A>(a, a_rows * steps, row * steps + step);
-        } else if (row < n_rows) {
-            ring.template ask<B>(b, (n_rows - a_rows) * steps, (row - a_rows) * steps + step);
+        if (row < n_rows) {
+            if (BESIDE) {
+                if (HAS_SUPPLIER || threadIdx.x / 32 < TEAM) ask_of<A>(a, row, n_rows, ring.here());
+                if (HAS_SUPPLIER || threadIdx.x / 32 >= TEAM) ask_of<B>(b, row, n_rows, ring.here() + BYTES<A>);
+            } else if (same<A, B> || row < a_rows) {
+                bool in_a = row < a_rows;
+                ask_of<A>(in_a ? a : b, in_a ? row : row - a_rows, in_a ? a_rows : n_rows - a_rows, ring.here());
+            } else {
+                ask_of<B>(b, row - a_rows, n_rows - a_rows, ring.here());
+            }
+            if (++round == n_rounds) round = 0, row += gridDim.x;
         }
-        step += stride;
-        ring.advance();
+        ring.asked();
+    }
+
+    // by the warp that asks: for everything, as fast as places become free
+    __device__ __forceinline__ void supply() {
+        if constexpr (HAS_SUPPLIER) {
+            if (threadIdx.x % 32) return;
+            while (row < n_rows) {
+                ring.await_free();
+                ask();
+                ring.advance();
+            }
+            let_next_begin();
+        }
     }
 
     // this warp's part of the sums of the next row of tiles, of a or b
     template <class F, class N>
     __device__ __forceinline__ void multiply(const N& x, float (&sums)[ROWS]) {
-        int lane = threadIdx.x % 32;
+        constexpr int MINE = TILES<F>, ROOM = TEAM * MINE;
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tile = warp % TEAM * MINE;
         float high = 0, low = 0;  // of rows g and g + 8
-        for (int step = start; step < n_columns / F::STEP; step += stride) {
-            Shared tile = ring.await();
-            F upper, lower;
-            upper.fetch(tile, 1, 0, 0, lane), lower.fetch(tile, 1, 0, 1, lane);
-            __syncwarp();
-            ask();
-            dot(upper, lower, x, step * F::STEP, high, low);
+        for (int first = tile, end = n_columns / F::STEP, i = 0; i < n_rounds; i++, first += ROOM) {
+            Shared place = {ring.await() + (BESIDE && warp >= TEAM ? BYTES<A> : 0)};
+#pragma unroll
+            for (int k = 0; k < MINE; k++) {
+                bool there = first + k < end;
+                F upper, lower;
+                if (there) upper.fetch(place, ROOM, tile + k, 0, lane), lower.fetch(place, ROOM, tile + k, 1, lane);
+                if (k == MINE - 1) {
+                    __syncwarp();
+                    if (HAS_SUPPLIER) {
+                        ring.set_free();
+                    } else {
+                        ask();
+                    }
+                    ring.advance();
+                }
+                if (there) dot(upper, lower, x, (first + k) * F::STEP, high, low);
+            }
         }
         high += __shfl_xor_sync(~0u, high, 1), low += __shfl_xor_sync(~0u, low, 1);
         high += __shfl_xor_sync(~0u, high, 2), low += __shfl_xor_sync(~0u, low, 2);
@@ -203,87 +279,62 @@ struct Share {
 };
 
 // out[row] = Σ w[row][column]·x[column] (+ bias[row]) (+ what is there), for the rows of a and then those of b.
-template <class A, class B, int STAGES>
+template <class A, class B>
 __global__ void __launch_bounds__(THREADS, 2) matvec(
-    const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, const void* x, const float* norm, float eps,
-    float* out, const float* bias, int add, const u8* next_a, const u8* next_b, u32 next_bytes) {
+    const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, int n_stages, const void* x, const float* norm,
+    float eps, float* out, const float* bias, int add) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
-    int warp = threadIdx.x / 32, turn = 0;
-    Share<A, B, STAGES> share(memory, a, a_rows, b, b_rows, n_columns, warp, WARPS);
-    Numbers<A, B> numbers(memory + WARPS * share.ring.BYTES, n_columns);
-    if (norm) ask_ahead((const u8*)norm, nullptr, 4 * n_columns, 0, 1);
-    let_next_begin();
+    Weights<A, B, false> weights(memory, n_stages, a, a_rows, b, b_rows, n_columns);
+    if (threadIdx.x >= READERS) return weights.supply();
+    Numbers<A, B> numbers(weights.ring.end(), n_columns);
+    if (norm) ask_cache(norm, n_columns);
     await_previous();
     float scale = load_token(numbers, x, norm, eps, n_columns);
-    for (int tile = blockIdx.x; tile < share.n_rows; tile += gridDim.x, turn ^= 1) {
-        bool in_a = tile < share.a_rows;
-        int end = in_a ? a_rows : a_rows + b_rows;
-        int row = ROWS * tile + threadIdx.x + (in_a ? 0 : a_rows - ROWS * share.a_rows);
-        bool writes = threadIdx.x < ROWS && row < end;
+    int warp = threadIdx.x / 32, turn = 0;
+    for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
+        bool in_a = tile < weights.a_rows;
+        int row = ROWS * tile + threadIdx.x + (in_a ? 0 : a_rows - ROWS * weights.a_rows);
+        bool writes = threadIdx.x < ROWS && row < (in_a ? a_rows : a_rows + b_rows);
         float value = 0, more = writes && add ? __ldcg(out + row) : 0;
         if (writes && bias) more += bias[row];
-        if (in_a) {
-            share.template multiply<A>(numbers, sums[turn][warp]);
+        if (same<A, B> || in_a) {
+            weights.template multiply<A>(numbers, sums[turn][warp]);
         } else {
-            share.template multiply<B>(numbers, sums[turn][warp]);
+            weights.template multiply<B>(numbers, sums[turn][warp]);
         }
-        __syncthreads();
+        readers_meet();
         if (!writes) continue;
         for (int w = 0; w < WARPS; w++) value += sums[turn][w][threadIdx.x];
         out[row] = scale * value + more;
     }
-    ask_ahead(next_a, next_b, next_bytes, blockIdx.x, gridDim.x);
 }
 
-// out[row] = silu(gate·x)·(up·x), as halves; both matrices have n_rows. Half of the warps take gate, half up.
-template <class A, class B, int STAGES>
-struct Gate {
-    static constexpr int HALF = WARPS / 2;
-    float (*sums)[WARPS][ROWS];  // [2]
-    u8* memory;
-    const void* x;
-    const float* norm;
-    float eps;
-    half_t* out;
-    int n_rows, n_columns;
-
-    // what a warp does with its matrix, of type F
-    template <class F, class G>
-    __device__ __forceinline__ void walk(const u8* matrix) const {
-        int warp = threadIdx.x / 32, turn = 0;
-        Share<F, G, STAGES> share(memory, matrix, n_rows, nullptr, 0, n_columns, warp % HALF, HALF);
-        Numbers<A, B> numbers(memory + WARPS * share.ring.BYTES, n_columns);
-        if (norm) ask_ahead((const u8*)norm, nullptr, 4 * n_columns, 0, 1);
-        let_next_begin();
-        await_previous();
-        float scale = load_token(numbers, x, norm, eps, n_columns);
-        for (int tile = blockIdx.x; tile < share.n_rows; tile += gridDim.x, turn ^= 1) {
-            share.template multiply<F>(numbers, sums[turn][warp]);
-            __syncthreads();
-            int row = ROWS * tile + threadIdx.x;
-            if (threadIdx.x >= ROWS || row >= n_rows) continue;
-            float a = 0, b = 0;
-            for (int w = 0; w < HALF; w++) a += sums[turn][w][threadIdx.x], b += sums[turn][HALF + w][threadIdx.x];
-            out[row] = to_half(silu(scale * a) * (scale * b));
-        }
-    }
-};
-
-template <class A, class B, int STAGES>
+// out[row] = silu(a·x)·(b·x), as halves; both matrices have n_rows
+template <class A, class B>
 __global__ void __launch_bounds__(THREADS, 2) matvec_gate(
-    const u8* gate, const u8* up, int n_rows, int n_columns, const void* x, const float* norm, float eps, half_t* out,
-    const u8* next_a, const u8* next_b, u32 next_bytes) {
+    const u8* a, const u8* b, int n_rows, int n_columns, int n_stages, const void* x, const float* norm, float eps,
+    half_t* out) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
-    Gate<A, B, STAGES> all{sums, memory, x, norm, eps, out, n_rows, n_columns};
-    bool first = threadIdx.x / 32 < WARPS / 2;
-    if constexpr (same<A, B>) {
-        all.template walk<A, A>(first ? gate : up);
-    } else if (first) {
-        all.template walk<A, B>(gate);
-    } else {
-        all.template walk<B, A>(up);
+    Weights<A, B, true> weights(memory, n_stages, a, n_rows, b, n_rows, n_columns);
+    if (threadIdx.x >= READERS) return weights.supply();
+    Numbers<A, B> numbers(weights.ring.end(), n_columns);
+    if (norm) ask_cache(norm, n_columns);
+    await_previous();
+    float scale = load_token(numbers, x, norm, eps, n_columns);
+    int warp = threadIdx.x / 32, turn = 0;
+    for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
+        if (same<A, B> || warp < WARPS / 2) {
+            weights.template multiply<A>(numbers, sums[turn][warp]);
+        } else {
+            weights.template multiply<B>(numbers, sums[turn][warp]);
+        }
+        readers_meet();
+        int row = ROWS * tile + threadIdx.x;
+        if (threadIdx.x >= ROWS || row >= n_rows) continue;
+        float p = 0, q = 0;
+        for (int w = 0; w < WARPS / 2; w++) p += sums[turn][w][threadIdx.x], q += sums[turn][WARPS / 2 + w][threadIdx.x];
+        out[row] = to_half(silu(scale * p) * (scale * q));
     }
-    ask_ahead(next_a, next_b, next_bytes, blockIdx.x, gridDim.x);
 }

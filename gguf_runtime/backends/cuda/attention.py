@@ -61,12 +61,11 @@ class AttentionWriter:
         tiles = op.n_kv_heads * tiles_of(group, _HEAD_ROWS)
         rest = out.at, out.stride, v_dim, sums, states, done, op.n_heads, group, op.window, *cache, *batch
         alone = (q.at, k.at, v.at, turns, n_pairs, neighbours, scale, k_dim, *rest)
-        together = (queries, 0, 0, 0, 0, 0, scale, k_dim, *rest, 0, 0, 0)
+        together = (queries, 0, 0, 0, 0, 0, scale, k_dim, *rest)
         many = (
             queries, out.at, out.stride, v_dim, op.n_heads, group, op.window, *cache, inputs.tasks, inputs.tokens,
             inputs.tables,
         )  # fmt: skip
-        following = len(self._to.weights)
 
         def save(n: int) -> None:
             rotate((parts, n), 256, saved)
@@ -75,9 +74,7 @@ class AttentionWriter:
             attend_one((tiles, spans(n), n), _ATTENTION_THREADS, together)
 
         if turns:
-            self._to.one.append(
-                lambda n: attend_one((tiles, spans(1), 1), _ATTENTION_THREADS, (*alone, *self._to.ahead(following)))
-            )
+            self._to.one.append(lambda n: attend_one((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
         else:
             self._to.one += [save, few]
         self._to.batches(save)

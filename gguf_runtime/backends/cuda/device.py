@@ -40,7 +40,8 @@ class CudaDevice:
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
             self.shared_of_processor = cupy.cuda.runtime.deviceGetAttribute(81, number)
-            self._overlaps = cupy.cuda.runtime.deviceGetAttribute(75, number) >= 9 and can_overlap()
+            # whether a kernel may begin before the one before it has ended
+            self.overlaps = cupy.cuda.runtime.deviceGetAttribute(75, number) >= 9 and can_overlap()
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
 
     @property
@@ -91,14 +92,14 @@ class CudaDevice:
                 names = [name] if "<" in name else None
                 raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
                 if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
-                    raw.max_dynamic_shared_size_bytes = shared
+                    raw.max_dynamic_shared_size_bytes = max(shared, raw.max_dynamic_shared_size_bytes)
                 if overlaps:  # kernels that are to be on a processor together must divide its memory alike
                     raw.preferred_shared_memory_carveout = 100
                 self._kernels[name, shared] = raw.kernel
         function, stream = self._kernels[name, shared], self.stream
 
         def launch(grid: tuple[int, ...], block: int, args: tuple[Any, ...]) -> None:
-            if overlaps and self._overlaps:
+            if overlaps and self.overlaps:
                 launch_overlapping(function.ptr, grid, block, args, shared, stream.ptr)
             else:
                 function(grid, (block,), args, shared, stream)

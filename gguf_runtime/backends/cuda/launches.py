@@ -19,7 +19,6 @@ FEW = 32  # tokens at most for which weights are used as they lie
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
 _UNPACKED = 128 << 20  # bytes of weights as halves at a time
-_AHEAD = 4 << 20  # bytes of the next weights that a kernel asks for
 
 
 def spans(n_tokens: int) -> int:
@@ -95,8 +94,7 @@ class Launches:
         self.scratch = {purpose: device.allocate(size) for purpose, size in _scratch(fused, self.n_rows).items()}
         self.vectors: dict[str | int, Memory] = {}
         self.norms: dict[int, Token] = {}
-        # that products of one token read, in order, and how many tiles of each are in the rings of matvec.cu
-        self.weights: list[list[tuple[Matrix, int]]] = []
+        self.weights: list[Matrix] = []  # all, so that their memory stays
         self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
         self.one: list[Launch] = []
         self.few: list[Launch] = []
@@ -128,25 +126,6 @@ class Launches:
         if width % 4:
             raise PlanError(f"an activation of {width} columns: not on the GPU yet")
         return lambda n: kernel((tiles_of(width, 1024), n), 256, rest)
-
-    def ahead(self, i: int) -> tuple[int, int, int]:
-        """What product number i, or one after it, reads after its rings, to be asked for: of two matrices, some bytes.
-
-        After the last product come the first.
-        """
-        n = len(self.weights)
-        for k in range(n):
-            if places := [place for weights in self.weights[(i + k) % n] if (place := _after_rings(*weights))[1]]:
-                n_bytes = min(_AHEAD // len(places), *(size for _, size in places))
-                return places[0][0], places[1][0] if len(places) > 1 else 0, n_bytes
-        return 0, 0, 0
-
-
-def _after_rings(matrix: Matrix, n_tiles: int) -> tuple[int, int]:
-    """Where what comes after n_tiles lies in a matrix's first plane, and how many bytes it has."""
-    form, n = matrix.format, min(n_tiles, matrix.n_tiles)
-    size = form.tile_bytes * form.planes[0].size // form.n_bytes  # of a tile
-    return matrix.memory.address + size * n, size * (matrix.n_tiles - n)
 
 
 def up(n: int, to: int) -> int:

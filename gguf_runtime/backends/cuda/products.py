@@ -15,9 +15,9 @@ from .fuse import Fused, Gate, Rows
 from .launches import Launches, Token, matrices_of, tiles_of, up
 from .weights import Matrix, floats, n_columns, upload_matrix, upload_vector
 
-_MATVEC_WARPS, _MATMUL_ROWS = 8, 64  # as in matvec.cu and matmul.cu
-_MATVEC_OWN = 4 << 10  # bytes of shared memory of a block beside rings and the token
-_MOST_STAGES = 8
+_MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
+_MATVEC_OWN = 3 << 10  # bytes of shared memory of a block beside its ring and the token
+_MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a warp of its own fills, and of others
 
 
 class ProductWriter:
@@ -29,6 +29,7 @@ class ProductWriter:
     def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
         x, picked, count = self._halves(linears[0]), linears[0].x.picked, self._to.count(linears[0].x.picked)
         matrices = [upload_matrix(self._device, [op.weight for op in group]) for group in matrices_of(item)]
+        self._to.weights += matrices
         bias = self._bias(linears)
         column = 0
         for i in range(0, len(matrices), 2):  # a kernel takes two types at once
@@ -59,6 +60,7 @@ class ProductWriter:
     def gate(self, item: Gate) -> None:
         x, out, width, device = self._halves(item.gate), self._to.rows[item.out.number], item.out.width, self._device
         gate, up = (upload_matrix(device, [op.weight]) for op in (item.gate, item.up))
+        self._to.weights += gate, up
         self._one_gate(gate, up, self._token(item.gate), out.at)
         arguments = (
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, x.at, x.stride,
@@ -73,44 +75,34 @@ class ProductWriter:
 
     def _one_product(self, a: Matrix, b: Matrix | None, token: Token, out: int, bias: int, add: bool) -> None:
         """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
-        kernel, n_tiles = self._matvec("matvec", a, b or a)
-        n_rows = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
+        n_bytes = _MATVEC_WARPS * max(matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (a, b or a))
+        kernel, n_stages = self._matvec("matvec", a, b or a, n_bytes)
+        n_tiles = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
+        grid = (min(n_tiles, self._device.n_processors),)
         arguments = (
-            a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, token.x,
+            a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
             token.weight, np.float32(token.eps), out, bias, int(add),
         )  # fmt: skip
-        weights = [(a, n_tiles), (b, max(n_tiles - a.n_tiles, 0))] if b else [(a, n_tiles)]
-        self._write_one(kernel, n_rows, arguments, weights)
+        self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
-        kernel, n_tiles = self._matvec("matvec_gate", gate, up)
+        sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
+        kernel, n_stages = self._matvec("matvec_gate", gate, up, _MATVEC_WARPS // 2 * sum(sizes))
+        grid = (min(tiles_of(gate.n_rows, TILE_ROWS), self._device.n_processors),)
         arguments = (
-            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, token.x, token.weight,
+            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
             np.float32(token.eps), out,
         )  # fmt: skip
-        weights = [(gate, n_tiles // 2), (up, n_tiles // 2)]
-        self._write_one(kernel, tiles_of(gate.n_rows, TILE_ROWS), arguments, weights)
+        self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
-    def _matvec(self, name: str, a: Matrix, b: Matrix) -> tuple[Callable[..., None], int]:
-        """A kernel of matvec.cu for two matrices, and how many tiles the rings of all its blocks hold."""
-        device, token = self._device, _token_bytes(a, b)
-        stage = _MATVEC_WARPS * max(a.format.tile_bytes, b.format.tile_bytes)
-        # half of a processor's memory, so that the next kernel has room beside; at least two stages, if they fit at all
-        room = max(device.shared_of_processor // 2, min(device.max_shared, token + 2 * stage + _MATVEC_OWN))
-        stages = min(max((room - token - _MATVEC_OWN) // stage, 1), _MOST_STAGES)
-        kernel = device.kernel(
-            f"{name}<{a.type}, {b.type}, {stages}>", token + stages * stage + 128 * _MATVEC_WARPS, overlaps=True
-        )
-        return kernel, device.n_processors * _MATVEC_WARPS * stages
-
-    def _write_one(
-        self, kernel: Callable[..., None], n_rows: int, arguments: tuple[Any, ...], weights: list[tuple[Matrix, int]]
-    ) -> None:
-        """n_rows: of tiles."""
-        grid = (min(n_rows, self._device.n_processors),)
-        self._to.weights.append(weights)
-        following = len(self._to.weights)
-        self._to.one.append(lambda n: kernel(grid, 32 * _MATVEC_WARPS, (*arguments, *self._to.ahead(following))))
+    def _matvec(self, name: str, a: Matrix, b: Matrix, stage: int) -> tuple[Callable[..., None], int]:
+        """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place."""
+        device, fixed = self._device, _MATVEC_OWN + _token_bytes(a, b)
+        # half of a processor's memory, so that the next kernel has room beside; at least two places, if they fit at all
+        room = max(device.shared_of_processor // 2, min(device.max_shared, fixed + 2 * stage))
+        n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
+        shared = 128 + n_stages * stage + _token_bytes(a, b)
+        return device.kernel(f"{name}<{a.type}, {b.type}>", shared, overlaps=True), n_stages
 
     def _few_products(self, name: str, tiles: int, splits: int, arguments: tuple[Any, ...]) -> Launch:
         """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
