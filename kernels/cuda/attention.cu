@@ -123,7 +123,6 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
-    let_next_begin();
     if (number >= *n_tokens) return;
     Token token = tokens[number];
     Spans spans(token.position, window, gridDim.y);
@@ -199,6 +198,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         rows.template take<KEYS>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE + warp * KEYS, from, to);
         __syncwarp();
     }
+    let_next_begin();
     rows.finish();
 
     // join the warps

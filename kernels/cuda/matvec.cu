@@ -20,6 +20,15 @@ __device__ __forceinline__ int rows_of_tiles(int n_rows) { return (n_rows + ROWS
 // all warps but the one that asks for weights meet
 __device__ __forceinline__ void readers_meet() { asm volatile("bar.sync 1, %0;" ::"n"(READERS) : "memory"); }
 
+// Readers say that the token is loaded; the warp that asks for weights waits for that.
+__device__ __forceinline__ void token_is_loaded() {
+    if (threadIdx.x < READERS) {
+        asm volatile("bar.arrive 2, %0;" ::"n"(THREADS) : "memory");
+    } else {
+        asm volatile("bar.sync 2, %0;" ::"n"(THREADS) : "memory");
+    }
+}
+
 // f32[n] is soon to be read
 __device__ __forceinline__ void ask_cache(const float* x, int n) {
     for (int i = 32 * threadIdx.x; i < n; i += 32 * READERS) asm volatile("prefetch.global.L2 [%0];" ::"l"(x + i));
@@ -40,9 +49,14 @@ struct Numbers {
         if (threadIdx.x < 64) ((u32*)zeros)[threadIdx.x] = 0;
     }
 
-    // 16 numbers, the first of column 16i, of which the largest of their 512 is given
-    __device__ __forceinline__ void put(int i, const float (&v)[16], float largest) const {
-        float shrink = largest > 1e-30f ? 1 / largest : 0;
+    // numbers 16i and on, of 16n; a warp puts 512 of them at once
+    __device__ __forceinline__ void put(int i, const float (&v)[16], int n) const {
+        float largest = 0;
+#pragma unroll
+        for (int k = 0; k < 16; k++) largest = fmaxf(largest, fabsf(v[k]));
+        largest = max_of_warp(largest);
+        if (i >= n) return;
+        float shrink = largest > 1e-30f ? __fdividef(1, largest) : 0;
         if (HALVES) {
             uint4* to = (uint4*)halves + 2 * i;
 #pragma unroll
@@ -76,54 +90,72 @@ struct Numbers {
     }
 };
 
-// Fill x with the token: `from` as it is, halves, or, where `norm` is given, f32 times the weights of a norm. Gives what
-// results are to be multiplied by: 1, or 1 / sqrt(mean(from²) + eps).
-template <class N>
-__device__ __forceinline__ float load_token(const N& x, const void* from, const float* norm, float eps, int n_columns) {
-    __shared__ float squares_of[WARPS];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = n_columns / 16, n_loads = norm ? 4 : 2;
-    float squares = 0;
-    uint4 next[4] = {};
-    auto load = [&](int i) {
+// A lane's part of a token: 16 numbers of every 16·READERS.
+struct TokenPart {
+    const void* from;
+    const float* norm;
+    float eps;
+    int n_columns;
+    float4 weights[4];  // of the norm, for the first round: asked for before anything else
+
+    __device__ __forceinline__ TokenPart(const void* from, const float* norm, float eps, int n_columns)
+        : from(from), norm(norm), eps(eps), n_columns(n_columns) {
+        if (threadIdx.x < READERS && norm) ask_cache(norm, n_columns), load_weights(threadIdx.x);
+    }
+
+    __device__ __forceinline__ void load_weights(int i) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            if (k < n_loads) next[k] = i < n ? __ldcg((const uint4*)from + n_loads * i + k) : uint4{};
+            weights[k] = 16 * i < n_columns ? __ldg((const float4*)norm + 4 * i + k) : float4{};
         }
-    };
-    load(32 * warp + lane);
-    for (int first = 32 * warp; first < n; first += READERS) {
-        int i = first + lane;
-        float v[16], largest = 0;
-        if (norm) {
+    }
+
+    // Fill x with the token: `from` as it is, halves, or, with a norm, f32 times its weights. Gives what results are to
+    // be multiplied by: 1, or 1 / sqrt(mean(from²) + eps).
+    template <class N>
+    __device__ __forceinline__ float load(const N& x) {
+        __shared__ float squares_of[WARPS];
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = n_columns / 16;
+        uint4* halves = (uint4*)x.bytes;  // where they are, in as many bytes, before they are whole numbers
+        if (!norm) {
+            for (int i = threadIdx.x; i < n; i += READERS) {
+                copy_ahead(halves + 2 * i, (const uint4*)from + 2 * i);
+                copy_ahead(halves + 2 * i + 1, (const uint4*)from + 2 * i + 1);
+            }
+            close_group();
+            await_groups<0>();
+        }
+        float squares = 0;
+#pragma unroll 1
+        for (int i = threadIdx.x; i - lane < n; i += READERS) {
+            float v[16] = {};
+            if (norm) {
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                float4 w = i < n ? __ldg((const float4*)norm + 4 * i + k) : float4{};
+                for (int k = 0; k < 4; k++) {
+                    float4 f = i < n ? __ldcg((const float4*)from + 4 * i + k) : float4{}, w = weights[k];
+                    squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
+                    v[4 * k] = f.x * w.x, v[4 * k + 1] = f.y * w.y, v[4 * k + 2] = f.z * w.z, v[4 * k + 3] = f.w * w.w;
+                }
+                load_weights(i + READERS);
+            } else if (i < n) {
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    float f = __uint_as_float(word(next[k], j));
-                    squares += f * f, v[4 * k + j] = f * (j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w);
+                for (int k = 0; k < 8; k++) {
+                    u32 two = ((const u32*)(halves + 2 * i))[k];
+                    v[2 * k] = low_half(two), v[2 * k + 1] = high_half(two);
                 }
             }
-        } else {
-#pragma unroll
-            for (int k = 0; k < 8; k++) {
-                v[2 * k] = low_half(word(next[k / 4], k % 4)), v[2 * k + 1] = high_half(word(next[k / 4], k % 4));
-            }
+            x.put(i, v, n);
         }
-        load(i + READERS);
-#pragma unroll
-        for (int k = 0; k < 16; k++) largest = fmaxf(largest, fabsf(v[k]));
-        largest = max_of_warp(largest);
-        if (i < n) x.put(i, v, largest);
+        squares = sum_of_warp(squares);
+        if (lane == 0) squares_of[warp] = squares;
+        readers_meet();
+        token_is_loaded();
+        if (!norm) return 1;
+        squares = 0;
+        for (int i = 0; i < WARPS; i++) squares += squares_of[i];
+        return rsqrtf(squares / n_columns + eps);
     }
-    squares = sum_of_warp(squares);
-    if (lane == 0) squares_of[warp] = squares;
-    readers_meet();
-    if (!norm) return 1;
-    squares = 0;
-    for (int i = 0; i < WARPS; i++) squares += squares_of[i];
-    return rsqrtf(squares / n_columns + eps);
-}
+};
 
 // upper, lower += a unit of two rows · the token's numbers of columns `first` and on
 template <class F, class N>
@@ -237,12 +269,12 @@ struct Weights {
     // by the warp that asks: for everything, as fast as places become free
     __device__ __forceinline__ void supply() {
         if constexpr (HAS_SUPPLIER) {
-            if (threadIdx.x % 32) return;
             while (row < n_rows) {
                 ring.await_free();
                 ask();
                 ring.advance();
             }
+            token_is_loaded();
             let_next_begin();
         }
     }
@@ -285,12 +317,12 @@ __global__ void __launch_bounds__(THREADS, 2) matvec(
     float eps, float* out, const float* bias, int add) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
+    TokenPart token(x, norm, eps, n_columns);
     Weights<A, B, false> weights(memory, n_stages, a, a_rows, b, b_rows, n_columns);
     if (threadIdx.x >= READERS) return weights.supply();
     Numbers<A, B> numbers(weights.ring.end(), n_columns);
-    if (norm) ask_cache(norm, n_columns);
     await_previous();
-    float scale = load_token(numbers, x, norm, eps, n_columns);
+    float scale = token.load(numbers);
     int warp = threadIdx.x / 32, turn = 0;
     for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
         bool in_a = tile < weights.a_rows;
@@ -317,12 +349,12 @@ __global__ void __launch_bounds__(THREADS, 2) matvec_gate(
     half_t* out) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
+    TokenPart token(x, norm, eps, n_columns);
     Weights<A, B, true> weights(memory, n_stages, a, n_rows, b, n_rows, n_columns);
     if (threadIdx.x >= READERS) return weights.supply();
     Numbers<A, B> numbers(weights.ring.end(), n_columns);
-    if (norm) ask_cache(norm, n_columns);
     await_previous();
-    float scale = load_token(numbers, x, norm, eps, n_columns);
+    float scale = token.load(numbers);
     int warp = threadIdx.x / 32, turn = 0;
     for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
         if (same<A, B> || warp < WARPS / 2) {

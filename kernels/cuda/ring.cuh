@@ -22,9 +22,12 @@ __device__ __forceinline__ void await_phase(const u64* barrier, u32 phase) {
 #endif
 }
 
+// one lane for the whole warp
 __device__ __forceinline__ void arrive(const u64* barrier) {
 #if HAS_SUPPLIER
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+    asm volatile(
+        "{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n@one mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(
+            shared_address(barrier)) : "memory");
 #endif
 }
 
@@ -63,9 +66,7 @@ struct Ring {
     __device__ __forceinline__ void await_free() const { await_phase(empty + place, phase ^ 1); }
 
     // this warp has read what is in the present place
-    __device__ __forceinline__ void set_free() const {
-        if (threadIdx.x % 32 == 0) arrive(empty + place);
-    }
+    __device__ __forceinline__ void set_free() const { arrive(empty + place); }
 
     // all that belongs into the present place has been asked for
     __device__ __forceinline__ void asked() const {
@@ -96,8 +97,9 @@ struct Ring {
     __device__ __forceinline__ void ask(u8* to, int room, const u8* base, u64 n_tiles, u64 tile, int n, int mine, int mine_end) const {
 #if HAS_SUPPLIER
         u32 barrier = shared_address(full + place);
-        asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(n * tile_bytes<F>)
-                     : "memory");
+        asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                     "@one mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;\n}" ::"r"(barrier),
+                     "r"(n * tile_bytes<F>) : "memory");
 #endif
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -105,8 +107,9 @@ struct Ring {
             if (!bytes) break;
             const u8* from = base + tile * bytes;
 #if HAS_SUPPLIER
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             shared_address(to)), "l"(from), "r"(n * bytes), "r"(barrier) : "memory");
+            asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                         "@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}" ::
+                             "r"(shared_address(to)), "l"(from), "r"(n * bytes), "r"(barrier) : "memory");
 #else
             for (int at = mine * bytes + 16 * (threadIdx.x % 32); at < min(mine_end, n) * bytes; at += 16 * 32) {
                 copy_ahead(to + at, from + at);

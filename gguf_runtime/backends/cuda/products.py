@@ -16,6 +16,8 @@ from .launches import Launches, Token, matrices_of, tiles_of, up
 from .weights import Matrix, floats, n_columns, upload_matrix, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
+_MATVEC_BLOCKS = 2  # on a processor at a time
+_MATVEC_FIT = 2
 _MATVEC_OWN = 3 << 10  # bytes of shared memory of a block beside its ring and the token
 _MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a warp of its own fills, and of others
 
@@ -78,7 +80,7 @@ class ProductWriter:
         n_bytes = _MATVEC_WARPS * max(matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (a, b or a))
         kernel, n_stages = self._matvec("matvec", a, b or a, n_bytes)
         n_tiles = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
-        grid = (min(n_tiles, self._device.n_processors),)
+        grid = (min(n_tiles, _MATVEC_BLOCKS * self._device.n_processors),)
         arguments = (
             a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
             token.weight, np.float32(token.eps), out, bias, int(add),
@@ -88,7 +90,7 @@ class ProductWriter:
     def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
         sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
         kernel, n_stages = self._matvec("matvec_gate", gate, up, _MATVEC_WARPS // 2 * sum(sizes))
-        grid = (min(tiles_of(gate.n_rows, TILE_ROWS), self._device.n_processors),)
+        grid = (min(tiles_of(gate.n_rows, TILE_ROWS), _MATVEC_BLOCKS * self._device.n_processors),)
         arguments = (
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
             np.float32(token.eps), out,
@@ -98,8 +100,9 @@ class ProductWriter:
     def _matvec(self, name: str, a: Matrix, b: Matrix, stage: int) -> tuple[Callable[..., None], int]:
         """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place."""
         device, fixed = self._device, _MATVEC_OWN + _token_bytes(a, b)
-        # half of a processor's memory, so that the next kernel has room beside; at least two places, if they fit at all
-        room = max(device.shared_of_processor // 2, min(device.max_shared, fixed + 2 * stage))
+        # a block's part of a processor's memory; at least two places, if they fit at all
+        room = max(device.shared_of_processor // _MATVEC_FIT, fixed + 2 * stage)
+        room = min(room, device.max_shared)
         n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
         shared = 128 + n_stages * stage + _token_bytes(a, b)
         return device.kernel(f"{name}<{a.type}, {b.type}>", shared, overlaps=True), n_stages
