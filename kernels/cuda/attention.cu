@@ -165,17 +165,29 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         for (int i = threadIdx.x; i < n_rows * (DK - k_dim); i += 32 * WARPS) {
             queries[i / (DK - k_dim) * DK + k_dim + i % (DK - k_dim)] = 0;
         }
-        for (int i = threadIdx.x; i < (n_rows + saves) * half; i += 32 * WARPS) {
-            int row = i / half, pair = i % half;
-            const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
-            int2 at = pair_of(pair, n_pairs, neighbours);
-            float2 y = make_float2(__ldcg(x + at.x), __ldcg(x + at.y));
-            if (pair < n_pairs) y = rotated(y.x, y.y, turns[pair]);
-            if (row < n_rows) {
-                queries[row * DK + at.x] = to_half(y.x * scale), queries[row * DK + at.y] = to_half(y.y * scale);
-            } else {
-                half_t* to = (half_t*)(last + k_offset) + (u64)kv_head * DK * PAGE + place;
-                to[at.x * PAGE] = to_half(y.x), to[at.y * PAGE] = to_half(y.y);
+        constexpr int AT_ONCE = 4;  // pairs that a thread reads before it turns the first
+        for (int first = threadIdx.x, n = (n_rows + saves) * half; first < n; first += AT_ONCE * 32 * WARPS) {
+            float2 y[AT_ONCE];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                int i = min(first + k * 32 * WARPS, n - 1), row = i / half;
+                const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
+                int2 at = pair_of(i % half, n_pairs, neighbours);
+                y[k] = make_float2(__ldcg(x + at.x), __ldcg(x + at.y));
+            }
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                int i = first + k * 32 * WARPS, row = i / half, pair = i % half;
+                if (i >= n) break;
+                int2 at = pair_of(pair, n_pairs, neighbours);
+                if (pair < n_pairs) y[k] = rotated(y[k].x, y[k].y, turns[pair]);
+                if (row < n_rows) {
+                    half_t* to = queries + row * DK;
+                    to[at.x] = to_half(y[k].x * scale), to[at.y] = to_half(y[k].y * scale);
+                } else {
+                    half_t* to = (half_t*)(last + k_offset) + (u64)kv_head * DK * PAGE + place;
+                    to[at.x * PAGE] = to_half(y[k].x), to[at.y * PAGE] = to_half(y[k].y);
+                }
             }
         }
         if (saves) {

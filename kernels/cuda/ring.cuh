@@ -1,6 +1,6 @@
-// Weights on their way from memory: a ring of places in shared memory. A warp of its own asks for what comes next, as
-// soon as a place has been read, so that memory is never idle. Where the GPU has no such copies, each warp asks for what
-// it will read itself.
+// Weights on their way from memory: a ring of places in shared memory. A warp of its own, the supplier, asks for what
+// comes next, as soon as a place has been read, so that memory is never idle. Where the GPU has no such copies, each warp
+// asks for what it will read itself.
 #pragma once
 #include "formats.cuh"
 
@@ -32,15 +32,18 @@ __device__ __forceinline__ void arrive(const u64* barrier) {
 }
 
 struct Ring {
-    u8* places;
+    static constexpr int ON_THE_WAY = 2;  // places at most: what others ask memory for would wait behind more
+
     u64 *full, *empty;  // a barrier for each place
+    int* labels;  // of the places
+    u8* places;
     int size, n_stages, place = 0;
     u32 phase = 0;  // how often the ring has been gone round, odd or even
 
     // by all threads of a block; n_readers: warps that read
     __device__ __forceinline__ Ring(u8* memory, int size, int n_stages, int n_readers)
-        : places(memory + 2 * MOST_STAGES * sizeof(u64)), full((u64*)memory), empty(full + MOST_STAGES), size(size),
-          n_stages(n_stages) {
+        : full((u64*)memory), empty(full + MOST_STAGES), labels((int*)(empty + MOST_STAGES)), places(memory + 192),
+          size(size), n_stages(n_stages) {
 #if HAS_SUPPLIER
         if (threadIdx.x < 2 * n_stages) {
             bool is_full = threadIdx.x < n_stages;
@@ -62,17 +65,31 @@ struct Ring {
     // the first byte after the ring
     __device__ __forceinline__ u8* end() const { return places + n_stages * size; }
 
-    // before `ask`, where there is a supplier: wait until all readers have read what was in the present place
-    __device__ __forceinline__ void await_free() const { await_phase(empty + place, phase ^ 1); }
+    // Before the supplier asks for what the present place is to have: wait until all readers have read what was there,
+    // and until not too much is on its way. asked: how many places it has asked for before.
+    __device__ __forceinline__ void await_free(int asked) const {
+        await_phase(empty + place, phase ^ 1);
+        if (asked >= ON_THE_WAY && n_stages > ON_THE_WAY) {
+            int earlier = place - ON_THE_WAY;
+            await_phase(full + (earlier < 0 ? earlier + n_stages : earlier), phase ^ (earlier < 0));
+        }
+    }
 
     // this warp has read what is in the present place
     __device__ __forceinline__ void set_free() const { arrive(empty + place); }
 
-    // all that belongs into the present place has been asked for
-    __device__ __forceinline__ void asked() const {
+    // all that belongs into the present place, which `label` tells, has been asked for
+    __device__ __forceinline__ void asked(int label) const {
+#if HAS_SUPPLIER
+        labels[place] = label;
+        __syncwarp();
         arrive(full + place);
+#else
         close_group();
+#endif
     }
+
+    __device__ __forceinline__ int label() const { return labels[place]; }
 
     // the place to read, when all has arrived
     __device__ __forceinline__ u8* await() const {

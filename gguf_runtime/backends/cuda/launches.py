@@ -34,13 +34,14 @@ def workspace(graph: Graph, n_ubatch: int) -> int:
 
 def _scratch(fused: Sequence[Fused], n_rows: int) -> dict[str, int]:
     """Bytes of memory that operations use while they run, by its purpose."""
-    sizes = {"halves": 0, "gate": 0, "queries": 0, "sums": 0, "states": 0, "done": 0}
+    sizes = {"halves": 0, "gate": 0, "queries": 0, "sums": 0, "states": 0, "done": 0, "taken": 0}
 
     def need(purpose: str, n_bytes: int) -> None:
         sizes[purpose] = max(sizes[purpose], n_bytes)
 
     most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
     for item in fused:
+        sizes["taken"] += 4 * len(matrices_of(item))  # a counter for each product of one token, or more
         for linears in matrices_of(item):
             columns = n_columns(linears[0].weight)
             rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
