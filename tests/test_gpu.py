@@ -10,8 +10,8 @@ import pytest
 
 from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine
-from gguf_runtime.kernels.cuda.formats import FORMATS
-from gguf_runtime.loader import open_gguf
+from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
+from gguf_runtime.loader import Tensor, open_gguf
 from gguf_runtime.splitter import Offload
 from tests.make_model import write_model
 from tests.reference import llama_logits
@@ -122,13 +122,67 @@ def test_batches_of_several_sequences(tmp_path: Path) -> None:
     assert gpu.step([Chunk(gpu.new_sequence(), TOKENS, 0)]).shape == (0, gpu.n_vocab)
 
 
+def streamed(engine: Engine, least: int = 2) -> Engine:
+    """The engine, made to stream from `least` tokens on; it must have a stage that can."""
+    (stage,) = (stage for stage in engine.placement.stages if hasattr(stage, "least"))
+    assert stage.least > 1  # as measured
+    stage.least = least
+    return engine
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS | {"F32": None, "BF16": None}))
+def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
+    from gguf_runtime.backends.cuda import weights
+
+    rng, form = np.random.default_rng(0), FORMATS[kind if kind in FORMATS else "F16"]
+    (device,) = open_gpus(0)
+    for rows, width in ((32,), 2 * form.step), ((21, 37, 70), form.step + form.columns), ((5,), form.step // 2):
+        tensors = []
+        for n in rows:
+            x = rng.normal(size=n * width).astype(np.float32)
+            raw = {"F32": x, "F16": x.astype(np.float16), "BF16": x.view(np.uint32) >> 16}
+            data = raw[kind].astype(np.uint16 if kind == "BF16" else raw[kind].dtype).view(np.uint8) if kind in raw else (
+                rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
+            )  # fmt: skip
+            tensors.append(Tensor("w", (n, width), kind, data))
+        with weights.Upload(device, tensors) as upload:
+            memory = upload(tensors).memory
+        found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
+        device.copy(found.ctypes.data, memory.address, found.nbytes)
+        device.synchronize()
+        tile(form, np.concatenate([weights._blocks(tensor) for tensor in tensors]), wanted)
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("types", ["Q4_K", "Q8_0", "BF16", {"*attn_v*": "Q6_K", "*ffn_down*": "Q5_0", "*": "Q4_0"}])
+def test_streamed_prompts_are_those_of_layers_that_stay(tmp_path: Path, types: Any) -> None:
+    write_model(tmp_path / "model.gguf", types=types, n_layer=5, n_embd=512, n_ff=768)
+    plain, some = engine(tmp_path, 5, n_ubatch=512), streamed(engine(tmp_path, 2, n_ubatch=512))
+    for texts in [TOKENS], [TOKENS[:50], TOKENS[7:60], TOKENS[40:]]:
+        sequences = [(plain.new_sequence(), some.new_sequence()) for _ in texts]
+        for part in texts, [text[::-1] * 4 for text in texts], [text[:40] for text in texts]:
+            wanted, found = (
+                e.step([Chunk(pair[i], text, 3) for pair, text in zip(sequences, part, strict=True)])
+                for i, e in enumerate((plain, some))
+            )
+            np.testing.assert_array_equal(found, wanted)
+        streamed(some, 1000)  # what follows is computed on the CPU, from the cache that streaming has filled
+        found = some.step([Chunk(pair[1], [5], 1) for pair in sequences])
+        assert error(found, plain.step([Chunk(pair[0], [5], 1) for pair in sequences])) < 0.03
+        streamed(some)
+    some.close()
+
+
 @pytest.mark.parametrize("ram", [False, True])
-def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool) -> None:
+@pytest.mark.parametrize("least", [2, 1000])
+def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool, least: int) -> None:
     write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=3, n_embd=512, n_ff=512)
     texts = []
     for layers in range(5):
         one = engine(tmp_path, layers, n_ubatch=16, ram=ram)
         assert one.placement.n_on_gpu == layers
+        if 0 < layers < 3:
+            streamed(one, least)
         sequence, tokens = one.new_sequence(), TOKENS[:50]
         text = []
         for _ in range(12):

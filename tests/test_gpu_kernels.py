@@ -22,6 +22,8 @@ TEMPLATES = {
     "embed": [f"<{t}>" for t in TYPES],
     "attend_one": ["<64, 64, 3>", "<128, 128, 2>", "<80, 48, 1>"],
     "attend_many": ["<64, 64, 2>", "<128, 128, 2>", "<80, 48, 1>"],
+    "retile": ["<u16>", "<u32>", "<uint2>", "<uint4>"],
+    "retile_floats": ["<half_t>", "<float>", "<bfloat>"],
 }
 
 

@@ -14,7 +14,11 @@ _LEAST = 70  # compute capability 7.0
 
 
 class GpuError(Exception):
-    """There is no GPU that can be used; the message says why."""
+    """There is no GPU that can be used, or one failed; the message says why."""
+
+
+class GpuMemoryError(GpuError, MemoryError):
+    """A GPU's memory is too small."""
 
 
 def gpu_present() -> bool:
@@ -44,4 +48,7 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
     usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
     if not usable:
         raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
-    return [CudaDevice(i) for i in usable]
+    try:
+        return [CudaDevice(i) for i in usable]
+    except Exception as error:  # one that another process keeps to itself, or whose memory is full
+        raise GpuError(f"the GPU cannot be used now ({' '.join(str(error).split())})") from error

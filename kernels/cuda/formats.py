@@ -7,7 +7,7 @@ of a block first, so that each begins where the reads of its fields are aligned.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,14 +58,19 @@ FORMATS = {
 }
 
 
+def plane_bytes(form: Format, plane: Plane, n_tiles: int) -> int:
+    """Bytes of a plane of so many tiles."""
+    return n_tiles * TILE_ROWS * (form.step // form.columns) * plane.size
+
+
 def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
     """Bytes of a matrix in tiles, the last ones filled up with zeros."""
     n_steps = -(-n_columns // form.step)
     return -(-n_rows // TILE_ROWS) * TILE_ROWS * n_steps * (form.step // form.columns) * form.n_bytes
 
 
-def tile(form: Format, blocks: Any, out: Any) -> None:
-    """Put a matrix into tiles. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes]. NumPy's arrays, or CuPy's.
+def tile(form: Format, blocks: np.ndarray, out: np.ndarray) -> None:
+    """Put a matrix into tiles, as tiles.cu does. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes].
 
     Rows that are missing in the last tiles stay as they are in `out`.
     """

@@ -14,6 +14,7 @@ FILES = {
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu",
+    "retile": "tiles.cu", "retile_floats": "tiles.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)

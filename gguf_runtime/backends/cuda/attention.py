@@ -8,7 +8,6 @@ from ...cache import PageLayout
 from ...graph import RopeFrequencies
 from ...kernels.layout import head_bytes
 from ..plan import PlanError
-from .device import Memory
 from .fuse import Attend
 from .launches import Launches, spans, tiles_of, up
 from .weights import upload_vector
@@ -22,7 +21,6 @@ class AttentionWriter:
 
     def __init__(self, to: Launches, layout: PageLayout) -> None:
         self._to, self._device, self._layout = to, to.device, layout
-        self._angles: dict[int, Memory] = {}
 
     def attend(self, item: Attend) -> None:
         op, layout, inputs, device = item.op, self._layout, self._to.inputs, self._device
@@ -35,7 +33,8 @@ class AttentionWriter:
         k_width, v_width, group = up(k_dim, 16), up(v_dim, 16), op.n_heads // op.n_kv_heads
         cache = layout.k_offset[op.layer], layout.v_offset[op.layer]
         assert head_bytes("f16", k_dim) == 128 * k_width
-        queries, sums, states, done = (self._to.scratch[name].address for name in ("queries", "sums", "states", "done"))
+        scratch = self._to.space.scratch
+        queries, sums, states, done = (scratch[name].address for name in ("queries", "sums", "states", "done"))
         scale, batch = np.float32(op.scale * _LOG2_E), (inputs.n_tokens, inputs.tokens, inputs.tables)
         turns = self._turns(item.rope.frequencies) if item.rope else 0
         n_pairs, neighbours = 0, 0
@@ -83,12 +82,12 @@ class AttentionWriter:
 
     def _turns(self, rope: RopeFrequencies) -> int:
         """Address of the tokens' (cos, sin), which are made once for all layers that rotate alike."""
-        if id(rope) not in self._angles:
+        if id(rope) not in self._to.space.angles:
             n_pairs, device = len(rope.frequencies), self._device
-            self._angles[id(rope)] = device.allocate(8 * n_pairs * self._to.n_rows)
-            self._to.vectors[id(rope)] = upload_vector(device, rope.frequencies.astype(np.float64))
+            self._to.space.angles[id(rope)] = device.allocate(8 * n_pairs * self._to.space.n_rows)
+            self._to.space.vectors[id(rope)] = upload_vector(device, rope.frequencies.astype(np.float64))
             kernel, magnitude = device.kernel("angles"), np.float32(rope.magnitude)
-            frequencies, out = self._to.vectors[id(rope)].address, self._angles[id(rope)].address
+            frequencies, out = self._to.space.vectors[id(rope)].address, self._to.space.angles[id(rope)].address
             arguments = frequencies, n_pairs, magnitude, out, self._to.inputs.n_tokens, self._to.inputs.tokens
             self._to.all(lambda n: kernel((n,), 64, arguments))
-        return self._angles[id(rope)].address
+        return self._to.space.angles[id(rope)].address

@@ -1,8 +1,10 @@
-"""A GPU: its memory, its stream, its compiled kernels, cuBLAS. This and what imports it need CuPy."""
+"""A GPU: its memory, its streams, its compiled kernels, cuBLAS. This and what imports it need CuPy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cupy
@@ -11,11 +13,15 @@ from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import OPTIONS, source
 from .driver import can_overlap, launch_overlapping
+from ..gpus import GpuError, GpuMemoryError
 
 #: Launches a kernel, or a product of cuBLAS, for a number of tokens.
 Launch = Callable[[int], Any]
 
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
+_READ_ONLY = 8  # cudaHostRegisterReadOnly
+_SYSTEM_PAGE = 4096
+_FAILURES = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas.CUBLASError
 
 
 class Memory(NamedTuple):
@@ -27,15 +33,16 @@ class Memory(NamedTuple):
 
 
 class CudaDevice:
-    """One GPU. Everything on it happens in the order of one stream."""
+    """One GPU. Work on it happens in the order of one stream; `bus` is another, for copies in its background."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.handle = cupy.cuda.Device(number)
         self.name = f"CUDA{number}"
         self._kernels: dict[tuple[str, int], Any] = {}
+        self._lock = threading.RLock()
         with self.handle:
-            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self.stream, self.bus = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
             self._blas = cublas.create()
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
@@ -56,17 +63,31 @@ class CudaDevice:
         major, minor = properties["major"], properties["minor"]
         return f"{properties['name'].decode()}, compute capability {major}.{minor}"
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While this is open, what CuPy does is done on this GPU, in its stream, and nobody else gives it work.
+
+        Raises GpuMemoryError where its memory ran out, GpuError where it failed in another way.
+        """
+        with self._lock, self.handle, self.stream:  # CuPy has cuBLAS work in the stream that is current
+            try:
+                yield
+            except cupy.cuda.memory.OutOfMemoryError as error:
+                raise GpuMemoryError(f"{self.name} has too little memory left for its work: {error}") from error
+            except _FAILURES as error:
+                raise GpuError(f"{self.name} failed or is not to be had: {error}") from error
+
     def allocate(self, n_bytes: int) -> Memory:
-        """Zeroed memory. Raises MemoryError where the GPU has too little."""
-        try:
-            with self.handle:
+        """Zeroed memory. Raises GpuMemoryError where the GPU has too little."""
+        with self.working():
+            try:
                 owner = cupy.cuda.Memory(max(n_bytes, 1))  # straight from the driver: no pool keeps it after
-                cupy.cuda.runtime.memsetAsync(owner.ptr, 0, max(n_bytes, 1), self.stream.ptr)
-                self.stream.synchronize()
-        except (cupy.cuda.memory.OutOfMemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
-            raise MemoryError(
-                f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
-            ) from error
+            except cupy.cuda.memory.OutOfMemoryError as error:
+                raise GpuMemoryError(
+                    f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
+                ) from error
+            cupy.cuda.runtime.memsetAsync(owner.ptr, 0, max(n_bytes, 1), self.stream.ptr)
+            self.stream.synchronize()
         return Memory(owner.ptr, n_bytes, owner)
 
     def pinned(self, n_bytes: int) -> np.ndarray:
@@ -74,9 +95,32 @@ class CudaDevice:
         with self.handle:
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(max(n_bytes, 1)), np.uint8, n_bytes)
 
-    def copy(self, to: int, source: int, n_bytes: int) -> None:
-        """Copy bytes between addresses of any memory, in the stream's order."""
-        cupy.cuda.runtime.memcpyAsync(to, source, n_bytes, cupy.cuda.runtime.memcpyDefault, self.stream.ptr)
+    def pinned_zeros(self, n_bytes: int) -> tuple[np.ndarray, int]:
+        """The same, zeroed, and its address: for a cache, where what is not written is still read."""
+        memory = self.pinned(n_bytes)
+        memory[:] = 0
+        return memory, memory.ctypes.data
+
+    def pin(self, arrays: Sequence[np.ndarray]) -> Pinned:
+        """Have the GPU copy from these arrays by itself, at the bus's full speed."""
+        with self.handle:
+            return Pinned(arrays)
+
+    def copy(self, to: int, source: int, n_bytes: int, stream: Any = None) -> None:
+        """Copy bytes between addresses of any memory, in the stream's order or in that of another."""
+        cupy.cuda.runtime.memcpyAsync(to, source, n_bytes, cupy.cuda.runtime.memcpyDefault, (stream or self.stream).ptr)
+
+    def fetch(self, source: int, n_rows: int, width: int) -> np.ndarray:
+        """f32[n_rows, width] at this address, once all that was launched before is done."""
+        result = self.pinned(4 * n_rows * width).view(np.float32).reshape(n_rows, width)
+        self.copy(result.ctypes.data, source, result.nbytes)
+        self.synchronize()
+        return result
+
+    def event(self) -> Any:
+        """Something to record in one stream, and to wait for in another."""
+        with self.handle:
+            return cupy.cuda.Event(disable_timing=True)
 
     def synchronize(self) -> None:
         self.stream.synchronize()
@@ -127,3 +171,43 @@ class CudaDevice:
         finally:
             graph = self.stream.end_capture()
         return lambda: graph.launch(self.stream)
+
+
+class Pinned:
+    """Memory of the system that stays where it is, so that the GPU reads it by itself; until `close`.
+
+    Where the system refuses, copies work all the same, at a part of the speed.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._arrays = arrays  # who keeps them keeps a mapped file mapped
+        self._starts: list[int] = []
+        for start, end in _pages(arrays):
+            try:
+                cupy.cuda.runtime.hostRegister(start, end - start, _READ_ONLY)
+            except _FAILURES:
+                continue
+            self._starts.append(start)
+
+    def close(self) -> None:
+        while self._starts:
+            cupy.cuda.runtime.hostUnregister(self._starts.pop())
+        self._arrays = ()
+
+    def __enter__(self) -> Pinned:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _pages(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Ranges of whole pages that the arrays lie in; those that touch are one."""
+    ranges: list[tuple[int, int]] = []
+    for start, n_bytes in sorted((array.ctypes.data, array.nbytes) for array in arrays):
+        first, end = start // _SYSTEM_PAGE * _SYSTEM_PAGE, -(-(start + n_bytes) // _SYSTEM_PAGE) * _SYSTEM_PAGE
+        if ranges and first <= ranges[-1][1]:
+            ranges[-1] = ranges[-1][0], max(end, ranges[-1][1])
+        else:
+            ranges.append((first, end))
+    return ranges

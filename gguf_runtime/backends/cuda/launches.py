@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -26,36 +26,57 @@ def spans(n_tokens: int) -> int:
     return max(_FEWEST_SPANS, _SPANS // n_tokens)
 
 
-def workspace(graph: Graph, n_ubatch: int) -> int:
-    """Bytes that a plan takes beside weights and cache."""
-    fused = fuse(graph.ops)
-    return place(fused, max(n_ubatch, FEW), MAX_LOGITS)[1] + sum(_scratch(fused, max(n_ubatch, FEW)).values())
+class Workspace:
+    """Memory of a GPU that work takes beside weights and cache; graphs that run one after another share it.
+
+    values: where results lie, for n_rows tokens. scratch: what operations use while they run, by its purpose. vectors,
+    angles: what was made for one graph, and serves the others too.
+    """
+
+    def __init__(self, device: CudaDevice, graphs: Sequence[Graph], n_ubatch: int) -> None:
+        self.device, self.n_rows = device, max(n_ubatch, FEW)
+        n_bytes, scratch = _needs(graphs, self.n_rows)
+        self.values = device.allocate(n_bytes)
+        self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
+        self.vectors: dict[str | int, Memory] = {}
+        self.angles: dict[int, Memory] = {}
 
 
-def _scratch(fused: Sequence[Fused], n_rows: int) -> dict[str, int]:
-    """Bytes of memory that operations use while they run, by its purpose."""
-    sizes = {"halves": 0, "gate": 0, "queries": 0, "sums": 0, "states": 0, "done": 0, "taken": 0}
+def workspace_bytes(graphs: Sequence[Graph], n_ubatch: int) -> int:
+    """Bytes of a workspace for these graphs."""
+    n_bytes, scratch = _needs(graphs, max(n_ubatch, FEW))
+    return n_bytes + sum(scratch.values())
 
-    def need(purpose: str, n_bytes: int) -> None:
-        sizes[purpose] = max(sizes[purpose], n_bytes)
 
+def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[int, dict[str, int]]:
+    """Bytes of all values together, and of scratch memory by its purpose."""
+    n_bytes, most = 0, dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done", "taken"), 0)
+    for graph in graphs:
+        fused = fuse(graph.ops)
+        n_bytes = max(n_bytes, place(fused, n_rows, MAX_LOGITS)[1])
+        for purpose, size in _scratch(fused, n_rows):
+            most[purpose] = max(most[purpose], size)
+    return n_bytes, most
+
+
+def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
+    """Bytes of memory that operations use while they run, each with its purpose."""
     most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
     for item in fused:
-        sizes["taken"] += 4 * len(matrices_of(item))  # a counter for each product of one token, or more
         for linears in matrices_of(item):
             columns = n_columns(linears[0].weight)
             rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
-            need("halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS)))
+            yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
         if isinstance(item, Gate):
-            need("gate", n_rows * 8 * item.out.width)
+            yield "gate", n_rows * 8 * item.out.width
         if isinstance(item, Attend):
             op = item.op
             k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
-            need("queries", n_rows * op.n_heads * 2 * up(k_dim, 16))
-            need("sums", most * op.n_heads * 4 * up(v_dim, 16))
-            need("states", most * op.n_heads * 8)
-            need("done", FEW * op.n_heads * 4)
-    return sizes
+            yield "queries", n_rows * op.n_heads * 2 * up(k_dim, 16)
+            yield "sums", most * op.n_heads * 4 * up(v_dim, 16)
+            yield "states", most * op.n_heads * 8
+            yield "done", FEW * op.n_heads * 4
+    yield "taken", 4 * sum(len(matrices_of(item)) for item in fused)  # a counter for each product of one token
 
 
 def matrices_of(item: Fused) -> list[list[Linear]]:
@@ -81,19 +102,18 @@ class Token(NamedTuple):
 class Launches:
     """`one`, `few`, `many`: what to launch, in order, for a batch; and what those who write these lists must know.
 
-    rows: where each value lies, by its number. scratch: memory that operations use while they run, by its purpose.
-    norms: results of norms that the products which read them make themselves, if there is one token.
+    rows: where each value lies, by its number. norms: results of norms that the products which read them make
+    themselves, if there is one token. matrix: gives tensors of one type and width as one matrix on the GPU.
     """
 
-    def __init__(self, fused: Sequence[Fused], device: CudaDevice, inputs: Inputs, n_ubatch: int) -> None:
-        self.device, self.inputs, self.n_rows = device, inputs, max(n_ubatch, FEW)
-        rows, n_bytes = place(fused, self.n_rows, MAX_LOGITS)
-        self._memory = device.allocate(n_bytes)
+    def __init__(
+        self, fused: Sequence[Fused], space: Workspace, inputs: Inputs, matrix: Callable[[Sequence[Tensor]], Matrix]
+    ) -> None:
+        self.device, self.space, self.inputs, self.matrix = space.device, space, inputs, matrix
+        rows = place(fused, space.n_rows, MAX_LOGITS)[0]
         self.rows: dict[int, Rows] = {
-            number: row._replace(at=row.at + self._memory.address) for number, row in rows.items()
+            number: row._replace(at=row.at + space.values.address) for number, row in rows.items()
         }
-        self.scratch = {purpose: device.allocate(size) for purpose, size in _scratch(fused, self.n_rows).items()}
-        self.vectors: dict[str | int, Memory] = {}
         self.norms: dict[int, Token] = {}
         self.weights: list[Matrix] = []  # all, so that their memory stays
         self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
@@ -117,9 +137,10 @@ class Launches:
 
     def vector(self, tensor: Tensor) -> int:
         """Address of a vector of weights, f32."""
-        if tensor.name not in self.vectors:
-            self.vectors[tensor.name] = upload_vector(self.device, floats(tensor))
-        return self.vectors[tensor.name].address
+        vectors = self.space.vectors
+        if tensor.name not in vectors:
+            vectors[tensor.name] = upload_vector(self.device, floats(tensor))
+        return vectors[tensor.name].address
 
     def activation(self, a: int, b: int, stride: int, out: Rows, width: int) -> Launch:
         """Launch silu(a)·b; a, b: addresses of f32, rows at `stride`."""

@@ -7,7 +7,7 @@ and multiplied by cuBLAS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,27 @@ import numpy as np
 from ...cache import PageLayout
 from ...graph import Add, Embed, Graph, Input, Norm, Pick, SwiGlu
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
+from ...loader import Tensor
 from ..plan import PlanError
 from .attention import AttentionWriter
-from .device import CudaDevice
 from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
 from .inputs import Inputs
-from .launches import Launches, Token, tiles_of
+from .launches import Launches, Token, Workspace, tiles_of
 from .products import ProductWriter
-from .weights import matrix_type, n_columns
+from .weights import Matrix, matrix_type, n_columns
 
 
 class Plan:
     """`one`, `few`, `many`: what to launch, in order, for a batch. `input`, `result`: rows of what comes and goes."""
 
-    def __init__(self, graph: Graph, device: CudaDevice, layout: PageLayout, inputs: Inputs, n_ubatch: int) -> None:
+    def __init__(
+        self, graph: Graph, space: Workspace, layout: PageLayout, inputs: Inputs,
+        matrix: Callable[[Sequence[Tensor]], Matrix],
+    ) -> None:  # fmt: skip
+        """matrix: as Launches has it."""
         fused = fuse(graph.ops)
-        self._device = device
-        self._to = to = Launches(fused, device, inputs, n_ubatch)
+        self._device = space.device
+        self._to = to = Launches(fused, space, inputs, matrix)
         self._products, self._attention = ProductWriter(to), AttentionWriter(to, layout)
         self._made_by_reader = _norms_made_by_readers(fused)
         for item in fused:

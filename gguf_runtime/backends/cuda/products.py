@@ -14,7 +14,7 @@ from ..plan import PlanError
 from .device import Launch
 from .fuse import Fused, Gate, Rows
 from .launches import Launches, Token, matrices_of, tiles_of, up
-from .weights import Matrix, floats, n_columns, upload_matrix, upload_vector
+from .weights import Matrix, floats, n_columns, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time
@@ -25,15 +25,15 @@ _MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a warp of i
 
 
 class ProductWriter:
-    """Writes launches of products, and uploads their weights."""
+    """Writes launches of products."""
 
     def __init__(self, to: Launches) -> None:
         self._to, self._device = to, to.device
-        self._counters = count(to.scratch["taken"].address, 4)
+        self._counters = count(to.space.scratch["taken"].address, 4)
 
     def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
         x, picked, count = self._halves(linears[0]), linears[0].x.picked, self._to.count(linears[0].x.picked)
-        matrices = [upload_matrix(self._device, [op.weight for op in group]) for group in matrices_of(item)]
+        matrices = [self._to.matrix([op.weight for op in group]) for group in matrices_of(item)]
         self._to.weights += matrices
         bias = self._bias(linears)
         column = 0
@@ -63,8 +63,8 @@ class ProductWriter:
             self._to.many.append(add_bias)
 
     def gate(self, item: Gate) -> None:
-        x, out, width, device = self._halves(item.gate), self._to.rows[item.out.number], item.out.width, self._device
-        gate, up = (upload_matrix(device, [op.weight]) for op in (item.gate, item.up))
+        x, out, width = self._halves(item.gate), self._to.rows[item.out.number], item.out.width
+        gate, up = (self._to.matrix([op.weight]) for op in (item.gate, item.up))
         self._to.weights += gate, up
         self._one_gate(gate, up, self._token(item.gate), out.at)
         arguments = (
@@ -74,7 +74,7 @@ class ProductWriter:
         name, tiles = f"matmul_gate<{gate.type}, {up.type}, {{}}>", tiles_of(gate.n_rows, _MATMUL_ROWS)
         self._to.few.append(self._few_products(name, tiles, 2, arguments))
 
-        both = Rows(self._to.scratch["gate"].address, 2 * width, False)
+        both = Rows(self._to.space.scratch["gate"].address, 2 * width, False)
         self._to.many.append(self._many_products([gate, up], x, both, add=False, picked=False))
         self._to.many.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
 
@@ -124,7 +124,7 @@ class ProductWriter:
 
     def _many_products(self, matrices: list[Matrix], x: Rows, out: Rows, add: bool, picked: bool) -> Launch:
         """Unpack as many rows as there is room for, multiply, and so on."""
-        columns, scratch = matrices[0].n_columns, self._to.scratch["halves"]
+        columns, scratch = matrices[0].n_columns, self._to.space.scratch["halves"]
         room = up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
         unpack = {matrix.type: self._device.kernel(f"dequantise<{matrix.type}>") for matrix in matrices}
         parts: list[tuple[list[Any], int, int]] = []  # (unpackings, first column of the result, rows)
@@ -173,8 +173,8 @@ class ProductWriter:
             return 0
         parts = [floats(op.bias) if op.bias else np.zeros(op.out.width, np.float32) for op in linears]
         name = linears[0].weight.name + ".bias"
-        self._to.vectors[name] = upload_vector(self._device, np.concatenate(parts))
-        return self._to.vectors[name].address
+        self._to.space.vectors[name] = upload_vector(self._device, np.concatenate(parts))
+        return self._to.space.vectors[name].address
 
 
 def _token_bytes(a: Matrix, b: Matrix) -> int:
