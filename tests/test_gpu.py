@@ -140,11 +140,9 @@ def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
         tensors = []
         for n in rows:
             x = rng.normal(size=n * width).astype(np.float32)
-            raw = {"F32": x, "F16": x.astype(np.float16), "BF16": x.view(np.uint32) >> 16}
-            data = raw[kind].astype(np.uint16 if kind == "BF16" else raw[kind].dtype).view(np.uint8) if kind in raw else (
-                rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
-            )  # fmt: skip
-            tensors.append(Tensor("w", (n, width), kind, data))
+            blocks = rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
+            numbers = {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}
+            tensors.append(Tensor("w", (n, width), kind, numbers.get(kind, blocks).view(np.uint8)))
         with weights.Upload(device, tensors) as upload:
             memory = upload(tensors).memory
         found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
