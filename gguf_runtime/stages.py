@@ -154,10 +154,10 @@ class Placement:
     def _rooms(self, gpus: Sequence[CudaDevice]) -> list[splitter.Gpu]:
         from .backends.cuda import streaming_bytes, workspace_bytes
 
-        n_ctx, n_ubatch, _, *types = self._settings
+        n_ctx, n_ubatch, _, type_k, type_v = self._settings
         work = workspace_bytes([self._model.graph()], n_ubatch)
         layers = [self._model.graph(i, i + 1) for i in range(self._model.n_layer)]
-        streaming = streaming_bytes(layers, n_ubatch, n_ctx) if types == ["f16", "f16"] else 0
+        streaming = streaming_bytes(layers, n_ubatch, n_ctx, type_k, type_v)
         return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN, streaming) for gpu in gpus]
 
 

@@ -39,9 +39,9 @@ def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512
     return engine(path, layers, n_ctx=n_ctx, n_ubatch=n_ubatch, ram=ram), weights
 
 
-def engine(path: Path, layers: Any, *, n_ctx: int = 0, n_ubatch: int = 512, ram: bool = False) -> Engine:
+def engine(path: Path, layers: Any, *, ram: bool = False, **settings: Any) -> Engine:
     offload = Offload(layers, cache_in_ram=ram)
-    return Engine(open_gguf(path / "model.gguf"), n_threads=2, n_ctx=n_ctx, n_ubatch=n_ubatch, offload=offload)
+    return Engine(open_gguf(path / "model.gguf"), n_threads=2, offload=offload, **settings)
 
 
 def run(engine: Engine, tokens: list[int], step: int = 0) -> np.ndarray:
@@ -108,6 +108,25 @@ def test_long_contexts_in_spans(tmp_path: Path) -> None:
     sequence.truncate(len(tokens) - 40)
     many = gpu.step([Chunk(sequence, tokens[-40:], 40)])
     assert error(few, many) < 2e-3
+
+
+@pytest.mark.parametrize(("k", "v"), [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("f16", "q8_0"), ("q4_0", "f16")])
+@pytest.mark.parametrize("heads", [(8, 2), (2, 2)])
+def test_a_quantised_cache_is_the_cpus(tmp_path: Path, k: str, v: str, heads: tuple[int, int]) -> None:
+    n_head, n_head_kv = heads
+    write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_head=n_head, n_head_kv=n_head_kv, n_layer=3)
+    types = {"type_k": k, "type_v": v}
+    tokens = [int(t) for t in np.random.default_rng(3).integers(0, 318, 400)]
+    cpu, gpu = run(engine(tmp_path, 0, **types), tokens), engine(tmp_path, "all", **types)
+    for step in 0, 70, 9:
+        found = error(run(gpu, tokens, step), cpu)
+        assert found < 0.02, (step, found)
+    assert error(run(gpu, tokens[:60], 1), cpu[:60]) < 0.02
+    some = streamed(engine(tmp_path, 2, **types))
+    sequence = some.new_sequence()
+    found = some.step([Chunk(sequence, tokens[:150], 150)])
+    found = np.concatenate([found, some.step([Chunk(sequence, tokens[150:], 250)])])
+    assert error(found, cpu) < 0.02
 
 
 def test_batches_of_several_sequences(tmp_path: Path) -> None:

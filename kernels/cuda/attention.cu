@@ -1,9 +1,9 @@
 // Flash attention (Dao et al. 2022) over the pages of the KV cache, on tensor cores.
 //
-// A page keeps, of each head, keys as [dim][token] and values as [token][dim], in halves, dims rounded up to 16.
+// K, V: how a page keeps keys and values (kv.cuh); DK, DV: dims of a head, rounded up to 16.
 // A tile of queries has 16 rows: heads that share a key head, of one token or of several. Scores come as powers of
 // two: queries were scaled by log2(e) too.
-#include "common.cuh"
+#include "kv.cuh"
 
 [[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
 
@@ -110,11 +110,11 @@ struct Spans {
 // quarter of every page, and the last block of a head to be done joins the spans.
 // grid: (key heads × tiles of 16 query heads, spans, tokens).
 //
-// With `turns` (one token): q, k, v are f32 rows, rotated and saved here, as rotate_and_save does. Without, that has
+// With `turns` (one token, a cache of f16): q, k, v are f32 rows, rotated and saved here, as rotate_and_save does. Without, that has
 // been done, and q is halves[token][head][DK]. out[token][head·v_dim + column]: halves, rows at out_stride.
 // sums: f32[token][head][span][DV]; states: (largest, sum)[token][head][span]; done: zeros, one for each token and
 // head, left as zeros.
-template <int DK, int DV, int STAGES>
+template <int DK, int DV, int STAGES, class K, class V>
 __global__ void __launch_bounds__(32 * WARPS) attend_one(
     const void* q, const float* k_row, const float* v_row, const float2* turns, int n_pairs, int neighbours,
     float scale, int k_dim, half_t* out, int out_stride, int v_dim, float* sums, float2* states, int* done,
@@ -137,13 +137,10 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     auto load = [&](int number) {
         if (number < end) {
             half_t* to = own + number % STAGES * STAGE;
-            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE + warp * KEYS;
-            const half_t* v = (const half_t*)(table[number] + v_offset) + ((u64)kv_head * PAGE + warp * KEYS) * DV;
-            for (int i = lane; i < DK * 2; i += 32) copy_ahead(to + i / 2 * K_STRIDE + i % 2 * 8, k + i / 2 * PAGE + i % 2 * 8);
-            to += DK * K_STRIDE;
-            for (int i = lane; i < KEYS * (DV / 8); i += 32) {
-                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
-            }
+            const u8* k = (const u8*)table[number] + k_offset + kv_head * K::head_bytes(DK);
+            const u8* v = (const u8*)table[number] + v_offset + kv_head * V::head_bytes(DV);
+            K::template keys<DK, KEYS>(to, K_STRIDE, k, warp * KEYS, lane, 32);
+            V::template values<DV, KEYS>(to + DK * K_STRIDE, V_STRIDE, v, warp * KEYS, lane, 32);
         }
         close_group();
     };
@@ -288,7 +285,7 @@ struct Task {
 
 // Attention of many tokens of a sequence: a block takes 64 rows, each of its warps 16. grid: (tasks, key heads).
 // q: halves[token][head][DK]; out[token][head·v_dim + column]: halves, rows at out_stride.
-template <int DK, int DV, int STAGES>
+template <int DK, int DV, int STAGES, class K, class V>
 __global__ void __launch_bounds__(32 * WARPS) attend_many(
     const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
     u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
@@ -305,13 +302,10 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     auto load = [&](int number) {
         if (number < end) {
             half_t* to = shared + number % STAGES * STAGE;
-            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE;
-            const half_t* v = (const half_t*)(table[number] + v_offset) + (u64)kv_head * DV * PAGE;
-            for (int i = threadIdx.x; i < DK * 8; i += 32 * WARPS) copy_ahead(to + i / 8 * K_STRIDE + i % 8 * 8, k + 8 * i);
-            to += DK * K_STRIDE;
-            for (int i = threadIdx.x; i < PAGE * (DV / 8); i += 32 * WARPS) {
-                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
-            }
+            const u8* k = (const u8*)table[number] + k_offset + kv_head * K::head_bytes(DK);
+            const u8* v = (const u8*)table[number] + v_offset + kv_head * V::head_bytes(DV);
+            K::template keys<DK, PAGE>(to, K_STRIDE, k, 0, threadIdx.x, 32 * WARPS);
+            V::template values<DV, PAGE>(to + DK * K_STRIDE, V_STRIDE, v, 0, threadIdx.x, 32 * WARPS);
         }
         close_group();
     };
@@ -345,5 +339,37 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
             if (column < v_dim) to[column] = to_half(rows.o[n][2 * i] * scale);
             if (column + 1 < v_dim) to[column + 1] = to_half(rows.o[n][2 * i + 1] * scale);
         }
+    }
+}
+
+// Keys, rotated, and values into a cache of any type: a warp for 32 numbers of a head. The arguments are those of
+// rotate_and_save. grid: (parts of a token's keys and values, tokens).
+template <class K, class V>
+__global__ void __launch_bounds__(128) save(
+    const float* k, const float* v, int stride, const float2* turns, int n_pairs, int neighbours, int n_kv_heads,
+    int k_dim, int v_dim, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens, const u64* tables) {
+    if (blockIdx.y >= *n_tokens) return;
+    Token token = tokens[blockIdx.y];
+    u8* page = (u8*)tables[token.table + token.position / PAGE];
+    int k_groups = (k_dim + 31) / 32, v_groups = (v_dim + 31) / 32, place = token.position % PAGE;
+    int unit = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (unit < n_kv_heads * k_groups) {
+        int head = unit / k_groups, group = unit % k_groups, dim = 32 * group + lane;
+        const float* x = k + blockIdx.y * (u64)stride + head * k_dim;
+        bool apart = dim < 2 * n_pairs && !neighbours;
+        int pair = apart ? dim % n_pairs : dim / 2;
+        int2 at = pair_of(pair, n_pairs, neighbours);
+        float2 y = make_float2(0, 0);
+        if (dim < k_dim) y = make_float2(x[at.x], x[at.y]);
+        if (pair < n_pairs) y = rotated(y.x, y.y, turns[blockIdx.y * n_pairs + pair]);
+        float value = (apart ? dim >= n_pairs : dim % 2) ? y.y : y.x;
+        K::put_key(page + k_offset + head * K::head_bytes((k_dim + 15) / 16 * 16), place, k_dim, group, value, lane);
+        return;
+    }
+    unit -= n_kv_heads * k_groups;
+    if (unit < n_kv_heads * v_groups) {
+        int head = unit / v_groups, group = unit % v_groups, dim = 32 * group + lane;
+        float value = dim < v_dim ? v[blockIdx.y * (u64)stride + head * v_dim + dim] : 0.0f;
+        V::put_value(page + v_offset + head * V::head_bytes((v_dim + 15) / 16 * 16), place, v_dim, group, value, lane);
     }
 }

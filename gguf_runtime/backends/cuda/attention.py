@@ -6,7 +6,6 @@ import numpy as np
 
 from ...cache import PageLayout
 from ...graph import RopeFrequencies
-from ...kernels.layout import head_bytes
 from ..plan import PlanError
 from .fuse import Attend
 from .launches import Launches, spans, tiles_of, up
@@ -24,15 +23,14 @@ class AttentionWriter:
 
     def attend(self, item: Attend) -> None:
         op, layout, inputs, device = item.op, self._layout, self._to.inputs, self._device
-        if layout.k_type != "f16" or layout.v_type != "f16":
-            raise PlanError("the GPU keeps keys and values as f16 only: leave -ctk and -ctv out, or -ngl")
+        types = f"{layout.k_type}, {layout.v_type}"
+        plain = types == "f16, f16"
         q, k, v, out = (self._to.rows[value.number] for value in (item.q, item.k, op.v, op.out))
         if not q.stride == k.stride == v.stride:
             raise PlanError("queries, keys and values that are not products of one value: not on the GPU yet")
         k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
         k_width, v_width, group = up(k_dim, 16), up(v_dim, 16), op.n_heads // op.n_kv_heads
         cache = layout.k_offset[op.layer], layout.v_offset[op.layer]
-        assert head_bytes("f16", k_dim) == 128 * k_width
         scratch = self._to.space.scratch
         queries, sums, states, done = (scratch[name].address for name in ("queries", "sums", "states", "done"))
         scale, batch = np.float32(op.scale * _LOG2_E), (inputs.n_tokens, inputs.tokens, inputs.tables)
@@ -48,15 +46,24 @@ class AttentionWriter:
         pages = max((n for n in (1, 2) if n * page <= min(device.max_shared, 112 << 10)), default=0)
         if not stages or not pages:
             raise PlanError(f"attention heads of {k_dim} dimensions: too large for this GPU")
-        attend_one = device.kernel(f"attend_one<{k_width}, {v_width}, {stages}>", stages * stage, overlaps=True)
-        attend_many = device.kernel(f"attend_many<{k_width}, {v_width}, {pages}>", pages * page)
+        attend_one = device.kernel(
+            f"attend_one<{k_width}, {v_width}, {stages}, {types}>", stages * stage, overlaps=True
+        )
+        attend_many = device.kernel(f"attend_many<{k_width}, {v_width}, {pages}, {types}>", pages * page)
         rotate = device.kernel("rotate_and_save")
 
-        saved = (
-            q.at, k.at, v.at, q.stride, turns, n_pairs, neighbours, scale, queries, op.n_heads, op.n_kv_heads, k_dim,
+        # a cache that is not plain has a kernel of its own for what goes into it
+        n_saved = op.n_kv_heads if plain else 0
+        rotated = (
+            q.at, k.at, v.at, q.stride, turns, n_pairs, neighbours, scale, queries, op.n_heads, n_saved, k_dim,
             k_width, v_dim, v_width, *cache, *batch,
         )  # fmt: skip
-        parts = tiles_of((op.n_heads + op.n_kv_heads) * (k_dim // 2) + op.n_kv_heads * v_dim, 256)
+        parts = tiles_of((op.n_heads + n_saved) * (k_dim // 2) + n_saved * v_dim, 256)
+        saved = (
+            k.at, v.at, q.stride, turns, n_pairs, neighbours, op.n_kv_heads, k_dim, v_dim, *cache, *batch,
+        )  # fmt: skip
+        groups = tiles_of(op.n_kv_heads * (tiles_of(k_dim, 32) + tiles_of(v_dim, 32)), 4)
+        save_any = None if plain else device.kernel(f"save<{types}>")
         tiles = op.n_kv_heads * tiles_of(group, _HEAD_ROWS)
         rest = out.at, out.stride, v_dim, sums, states, done, op.n_heads, group, op.window, *cache, *batch
         alone = (q.at, k.at, v.at, turns, n_pairs, neighbours, scale, k_dim, *rest)
@@ -67,12 +74,14 @@ class AttentionWriter:
         )  # fmt: skip
 
         def save(n: int) -> None:
-            rotate((parts, n), 256, saved)
+            rotate((parts, n), 256, rotated)
+            if save_any:
+                save_any((groups, n), 128, saved)
 
         def few(n: int) -> None:
             attend_one((tiles, spans(n), n), _ATTENTION_THREADS, together)
 
-        if turns:
+        if turns and plain:
             self._to.one.append(lambda n: attend_one((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
         else:
             self._to.one += [save, few]

@@ -32,21 +32,21 @@ _TRIAL = 32  # tokens with which the two ways are compared
 _ALIGNED = 256
 
 
-def streaming_bytes(layers: Sequence[Graph], n_ubatch: int, n_ctx: int) -> int:
+def streaming_bytes(layers: Sequence[Graph], n_ubatch: int, n_ctx: int, k_type: str, v_type: str) -> int:
     """Bytes of a GPU that streaming these layers takes."""
-    raw, tiled, page = _largest(layers)
+    raw, tiled, page = _largest(layers, k_type, v_type)
     vectors = sum(device_bytes(t) for graph in layers for t in graph.tensors if len(t.shape) == 1)
     return 2 * raw + tiled + _n_pages(n_ctx) * page + vectors + workspace_bytes(layers, _n_tokens(n_ubatch, n_ctx))
 
 
-def _largest(layers: Sequence[Graph]) -> tuple[int, int, int]:
+def _largest(layers: Sequence[Graph], k_type: str, v_type: str) -> tuple[int, int, int]:
     """Bytes of the largest layer: as the file has it, and in tiles; and of the largest page of one layer."""
     raw = tiled = page = 0
     for graph in layers:
         matrices = [[op.weight for op in group] for item in fuse(graph.ops) for group in matrices_of(item)]
         raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for t in tensors))
         tiled = max(tiled, sum(up(_tiled(tensors), _ALIGNED) for tensors in matrices))
-        page = max(page, PageLayout(graph.kv, "f16", "f16").n_bytes)
+        page = max(page, PageLayout(graph.kv, k_type, v_type).n_bytes)
     return raw, tiled, page
 
 
@@ -79,13 +79,15 @@ class StreamingBackend:
         self._cpu, self._device, self.least = cpu, device, 0
         self._n_ubatch, self.has_cache, self.n_batch = n_ubatch, True, _n_tokens(n_ubatch, n_ctx)
         cpu.pool = self.pool = PagePool(cpu.pool.layout, device.pinned_zeros)
-        raw, tiled, page = _largest(layers)
+        types = cpu.pool.layout.k_type, cpu.pool.layout.v_type
+        raw, tiled, page = _largest(layers, *types)
         self._space = Workspace(device, layers, self.n_batch)
         self._inputs = Inputs(device, layers[0], self._space.n_rows, n_ctx)
         self._mirror = _Mirror(device, _n_pages(n_ctx), page)
         self._raw, tiles = [device.allocate(raw) for _ in range(2)], device.allocate(tiled)
         self._layers = [
-            _Layer(graph, self._space, self._inputs, self._raw[i % 2], tiles) for i, graph in enumerate(layers)
+            _Layer(graph, PageLayout(graph.kv, *types), self._space, self._inputs, self._raw[i % 2], tiles)
+            for i, graph in enumerate(layers)
         ]
         for before, after in pairwise(layer.plan for layer in self._layers):
             if before.result != after.input:
@@ -150,10 +152,10 @@ class StreamingBackend:
 class _Layer:
     """A layer's launches. sources: its weights, and where they arrive as they are in the file."""
 
-    def __init__(self, graph: Graph, space: Workspace, inputs: Inputs, raw: Memory, tiles: Memory) -> None:
-        (self.number,) = graph.kv
-        layout = PageLayout(graph.kv, "f16", "f16")
-        self.page_bytes = layout.n_bytes
+    def __init__(
+        self, graph: Graph, layout: PageLayout, space: Workspace, inputs: Inputs, raw: Memory, tiles: Memory
+    ) -> None:
+        (self.number,), self.page_bytes = graph.kv, layout.n_bytes
         self.sources: list[tuple[int, Tensor]] = []
         self._device, self._tiles, self._raw_at, self._tiles_at = space.device, tiles, raw.address, tiles.address
         self._tilings: list[Callable[[], None]] = []
