@@ -56,10 +56,10 @@ class Gpu(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The device of each layer, the output being the last; and which GPU weights are streamed to, if any."""
+    """The device of each layer, the output being the last; and the GPU to which weights are streamed, if any."""
 
     devices: list[str]
-    streams_to: str | None = None
+    streams_to: Gpu | None = None
 
 
 def split(layers: Sequence[Layer], gpus: Sequence[Gpu], offload: Offload) -> Split:
@@ -91,13 +91,13 @@ def _is_worth(gpu: Gpu) -> bool:
     return 0 < gpu.streaming < gpu.room / 2
 
 
-def _stream_to(layers: Sequence[Layer], gpus: Sequence[Gpu], devices: list[str], offload: Offload) -> str | None:
+def _stream_to(layers: Sequence[Layer], gpus: Sequence[Gpu], devices: list[str], offload: Offload) -> Gpu | None:
     """A GPU with room for streaming, where layers other than the output stay in RAM."""
     for gpu in gpus if CPU in devices[:-1] else ():
         sizes = (layer.weights if offload.cache_in_ram else layer.n_bytes for layer in layers)
         used = sum(size for size, device in zip(sizes, devices, strict=True) if device == gpu.name)
         if gpu.streaming and used + gpu.streaming <= gpu.room:
-            return gpu.name
+            return gpu
     return None
 
 

@@ -78,8 +78,10 @@ class Placement:
     def table(self) -> str:
         """Who has what, for people."""
         lines = [splitter.table(self.layers, self.devices)] if self.layers else []
-        for run, least in self._streamed.items():
-            lines.append(f"{run:>10}  from {least} tokens on streamed to {self._split.streams_to}")
+        if gpu := self._split.streams_to:
+            for run, least in self._streamed.items():
+                size = f"{gpu.streaming / 2**20:8.1f} MiB"
+                lines.append(f"{run:>10}  {gpu.name:8} {size} to stream them there, for {least} tokens and more")
         return "\n".join(lines)
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class Placement:
         from .backends.cuda import StreamingBackend
 
         n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
-        gpu = next(gpu for gpu in gpus if gpu.name == self._split.streams_to)
+        gpu = next(gpu for gpu in gpus if self._split.streams_to and gpu.name == self._split.streams_to.name)
         self._cpu = cpu = self._cpu or Cpu(n_threads)
         graphs = [self._model.graph(i, i + 1) for i in layers]
         all_layers = CpuBackend(self._model.graph(layers[0], layers[-1] + 1), cpu, n_ubatch, type_k, type_v)

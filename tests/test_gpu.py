@@ -12,7 +12,7 @@ from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
 from gguf_runtime.loader import Tensor, open_gguf
-from gguf_runtime.splitter import Offload
+from gguf_runtime.splitter import Offload, SplitError
 from tests.make_model import write_model
 from tests.reference import llama_logits
 
@@ -214,3 +214,39 @@ def test_a_cut_prompt_is_the_same(tmp_path: Path) -> None:
     whole = run(gpu, TOKENS)
     cut = engine(tmp_path, "all", n_ubatch=40)
     assert error(run(cut, TOKENS), whole) < 2e-3
+
+
+def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
+    (device,) = open_gpus(0)
+    with pytest.raises(GpuError, match="CUDA0 failed"), device.working():
+        device.copy(64, 128, 1 << 20)  # addresses that nobody has
+    with pytest.raises(MemoryError, match="CUDA0 has too little memory"):
+        device.allocate(1 << 50)
+    gpu, _ = make(tmp_path, types="Q8_0")  # neither has done any harm
+    assert np.isfinite(run(gpu, TOKENS)).all()
+    with pytest.raises(SplitError, match="layers fit"):
+        engine(tmp_path, "all", n_ctx=1 << 34)
+
+
+def test_what_is_taken_was_counted(tmp_path: Path) -> None:
+    """Beside weights and cache, what a GPU's room leaves out is enough for all else; streaming takes what it says."""
+    write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=2048, n_ff=5120, n_head=16, n_head_kv=4)
+    engine(tmp_path, 3, n_ctx=8192).close()  # what the driver and cuBLAS take once
+    (device,) = open_gpus(0)
+    for layers in 6, 3:
+        before = device.free
+        some = engine(tmp_path, layers, n_ctx=8192)
+        sequence = some.new_sequence()
+        some.step([Chunk(sequence, TOKENS * 20)])
+        sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
+        placement = some.placement
+        counted = sum(n.n_bytes for n, d in zip(placement.layers, placement.devices, strict=True) if d == "CUDA0")
+        counted += some.placement._split.streams_to.streaming if layers == 3 else 0
+        from gguf_runtime.backends.cuda import workspace_bytes
+
+        counted += workspace_bytes([some.model.graph()], some.n_ubatch)
+        taken = before - device.free
+        print(f"{layers} layers: {taken / 2**20:.1f} MiB taken, {counted / 2**20:.1f} MiB counted")
+        assert taken < counted + (64 << 20)
+        some.close()
+        del some, sequence
