@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +113,24 @@ def test_long_contexts_in_spans(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("k", "v"), [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("f16", "q8_0"), ("q4_0", "f16")])
 @pytest.mark.parametrize("heads", [(8, 2), (2, 2)])
-def test_a_quantised_cache_is_the_cpus(tmp_path: Path, k: str, v: str, heads: tuple[int, int]) -> None:
-    n_head, n_head_kv = heads
-    write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_head=n_head, n_head_kv=n_head_kv, n_layer=3)
+def test_a_quantised_cache_is_as_near_to_the_truth_as_the_cpus(
+    tmp_path: Path, k: str, v: str, heads: tuple[int, int]
+) -> None:
+    sizes = dict(zip(("n_head", "n_head_kv"), heads, strict=True))
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3, **sizes)
     types = {"type_k": k, "type_v": v}
     tokens = [int(t) for t in np.random.default_rng(3).integers(0, 318, 400)]
-    cpu, gpu = run(engine(tmp_path, 0, **types), tokens), engine(tmp_path, "all", **types)
+    exact = llama_logits(weights, tokens, **sizes)
+    most = 1.1 * error(run(engine(tmp_path, 0, **types), tokens), exact)
+    gpu = engine(tmp_path, "all", **types)
     for step in 0, 70, 9:
-        found = error(run(gpu, tokens, step), cpu)
-        assert found < 0.02, (step, found)
-    assert error(run(gpu, tokens[:60], 1), cpu[:60]) < 0.02
+        assert error(run(gpu, tokens, step), exact) < most, step
+    assert error(run(gpu, tokens[:60], 1), exact[:60]) < most
     some = streamed(engine(tmp_path, 2, **types))
     sequence = some.new_sequence()
     found = some.step([Chunk(sequence, tokens[:150], 150)])
     found = np.concatenate([found, some.step([Chunk(sequence, tokens[150:], 250)])])
-    assert error(found, cpu) < 0.02
+    assert error(found, exact) < most
 
 
 def test_batches_of_several_sequences(tmp_path: Path) -> None:
@@ -219,7 +223,7 @@ def test_a_cut_prompt_is_the_same(tmp_path: Path) -> None:
 def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
     (device,) = open_gpus(0)
     with pytest.raises(GpuError, match="CUDA0 failed"), device.working():
-        device.copy(64, 128, 1 << 20)  # addresses that nobody has
+        device.kernel("add")((1,), 1 << 20, ())  # more threads than a block can have
     with pytest.raises(MemoryError, match="CUDA0 has too little memory"):
         device.allocate(1 << 50)
     gpu, _ = make(tmp_path, types="Q8_0")  # neither has done any harm
@@ -228,25 +232,25 @@ def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
         engine(tmp_path, "all", n_ctx=1 << 34)
 
 
-def test_what_is_taken_was_counted(tmp_path: Path) -> None:
-    """Beside weights and cache, what a GPU's room leaves out is enough for all else; streaming takes what it says."""
-    write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=2048, n_ff=5120, n_head=16, n_head_kv=4)
-    engine(tmp_path, 3, n_ctx=8192).close()  # what the driver and cuBLAS take once
-    (device,) = open_gpus(0)
-    for layers in 6, 3:
-        before = device.free
-        some = engine(tmp_path, layers, n_ctx=8192)
-        sequence = some.new_sequence()
-        some.step([Chunk(sequence, TOKENS * 20)])
-        sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
-        placement = some.placement
-        counted = sum(n.n_bytes for n, d in zip(placement.layers, placement.devices, strict=True) if d == "CUDA0")
-        counted += some.placement._split.streams_to.streaming if layers == 3 else 0
-        from gguf_runtime.backends.cuda import workspace_bytes
+@pytest.mark.parametrize("layers", [6, 3])
+def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
+    from gguf_runtime.backends.cuda import workspace_bytes
+    from gguf_runtime.backends.cuda.device import Memory
 
-        counted += workspace_bytes([some.model.graph()], some.n_ubatch)
-        taken = before - device.free
-        print(f"{layers} layers: {taken / 2**20:.1f} MiB taken, {counted / 2**20:.1f} MiB counted")
-        assert taken < counted + (64 << 20)
-        some.close()
-        del some, sequence
+    write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=1024, n_ff=4096, n_head=16, n_head_kv=4)
+    gc.collect()
+    before = {id(x.owner) for x in gc.get_objects() if isinstance(x, Memory)}
+    some = engine(tmp_path, layers, n_ctx=8192)
+    sequence = some.new_sequence()
+    some.step([Chunk(sequence, TOKENS * 20)])
+    sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
+    owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, Memory)}
+    taken = sum(owner.size for i, owner in owners.items() if i not in before)
+    placement, here = some.placement, [device == "CUDA0" for device in some.placement.devices]
+    counted = sum(layer.n_bytes for layer, on_gpu in zip(placement.layers, here, strict=True) if on_gpu)
+    counted += workspace_bytes([some.model.graph()], some.n_ubatch)
+    if layers == 3:
+        assert placement._split.streams_to
+        counted += placement._split.streams_to.streaming
+    # the rest is what a step is told, and angles; the output's workspace is counted and not taken
+    assert counted - (24 << 20) < taken < counted + (24 << 20), (taken, counted)

@@ -38,17 +38,16 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
         import cupy
 
         n = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # whatever a driver that does not fit makes CuPy raise
-        raise GpuError(f"no GPU that CuPy can use ({' '.join(str(error).split())})") from error
-    from .cuda import CudaDevice
+        if only is not None and not 0 <= only < n:
+            raise GpuError(f"there is no GPU {only}: they are numbered 0 to {n - 1}")
+        numbers = range(n) if only is None else [only]
+        usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
+        if not usable:
+            raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
+        from .cuda import CudaDevice
 
-    if only is not None and not 0 <= only < n:
-        raise GpuError(f"there is no GPU {only}: they are numbered 0 to {n - 1}")
-    numbers = range(n) if only is None else [only]
-    usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
-    if not usable:
-        raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
-    try:
         return [CudaDevice(i) for i in usable]
-    except Exception as error:  # one that another process keeps to itself, or whose memory is full
-        raise GpuError(f"the GPU cannot be used now ({' '.join(str(error).split())})") from error
+    except GpuError:
+        raise
+    except Exception as error:  # whatever CuPy raises: no driver that fits, a GPU that is kept by others, or is full
+        raise GpuError(f"no GPU that CuPy can use ({' '.join(str(error).split())})") from error

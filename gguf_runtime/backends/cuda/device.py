@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import cupy
@@ -54,7 +54,8 @@ class CudaDevice:
     @property
     def free(self) -> int:
         """Bytes of its memory that nobody has."""
-        return self.handle.mem_info[0]
+        with self.working():
+            return self.handle.mem_info[0]
 
     @property
     def description(self) -> str:
@@ -92,7 +93,7 @@ class CudaDevice:
 
     def pinned(self, n_bytes: int) -> np.ndarray:
         """u8[n_bytes] of the system's memory that the GPU reads and writes by itself."""
-        with self.handle:
+        with self.working():
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(max(n_bytes, 1)), np.uint8, n_bytes)
 
     def pinned_zeros(self, n_bytes: int) -> tuple[np.ndarray, int]:
@@ -103,12 +104,19 @@ class CudaDevice:
 
     def pin(self, arrays: Sequence[np.ndarray]) -> Pinned:
         """Have the GPU copy from these arrays by itself, at the bus's full speed."""
-        with self.handle:
+        with self.working():
             return Pinned(arrays)
 
     def copy(self, to: int, source: int, n_bytes: int, stream: Any = None) -> None:
         """Copy bytes between addresses of any memory, in the stream's order or in that of another."""
         cupy.cuda.runtime.memcpyAsync(to, source, n_bytes, cupy.cuda.runtime.memcpyDefault, (stream or self.stream).ptr)
+
+    def send(self, to: int, data: np.ndarray, stream: Any = None) -> None:
+        """Copy an array to an address of the GPU. The array must stay until that is done."""
+        try:
+            self.copy(to, data.ctypes.data, data.nbytes, stream)
+        except cupy.cuda.runtime.CUDARuntimeError:  # pinned in part, as another engine's weights may be: that cannot be
+            self.copy(to, data.copy().ctypes.data, data.nbytes, stream)
 
     def fetch(self, source: int, n_rows: int, width: int) -> np.ndarray:
         """f32[n_rows, width] at this address, once all that was launched before is done."""
@@ -119,7 +127,7 @@ class CudaDevice:
 
     def event(self) -> Any:
         """Something to record in one stream, and to wait for in another."""
-        with self.handle:
+        with self.working():
             return cupy.cuda.Event(disable_timing=True)
 
     def synchronize(self) -> None:
@@ -132,7 +140,7 @@ class CudaDevice:
         overlaps: it waits for the kernel before by itself, and may begin before that has ended, where the GPU can.
         """
         if (name, shared) not in self._kernels:
-            with self.handle:
+            with self.working():
                 names = [name] if "<" in name else None
                 raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
                 if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
@@ -189,9 +197,13 @@ class Pinned:
                 continue
             self._starts.append(start)
 
+    def __del__(self) -> None:  # before the memory goes, whose address something else may get
+        self.close()
+
     def close(self) -> None:
         while self._starts:
-            cupy.cuda.runtime.hostUnregister(self._starts.pop())
+            with suppress(*_FAILURES):  # as a process that ends may get
+                cupy.cuda.runtime.hostUnregister(self._starts.pop())
         self._arrays = ()
 
     def __enter__(self) -> Pinned:

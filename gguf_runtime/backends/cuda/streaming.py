@@ -145,7 +145,7 @@ class StreamingBackend:
         if i < len(layers):
             self._device.bus.wait_event(self._unpacked[i % 2])
             for at, tensor in layers[i].sources:
-                self._device.copy(at, tensor.data.ctypes.data, tensor.n_bytes, self._device.bus)
+                self._device.send(at, tensor.data, self._device.bus)
             self._arrived[i % 2].record(self._device.bus)
 
 

@@ -75,18 +75,18 @@ class Upload:
     """
 
     def __init__(self, device: CudaDevice, tensors: Iterable[Tensor]) -> None:
-        self._device, self._room = device, device.allocate(_UPLOAD)
+        self._device, self._room = device, [device.allocate(_UPLOAD)]
         self._pinned = device.pin([tensor.data for tensor in tensors])
 
     def __call__(self, tensors: Sequence[Tensor]) -> Matrix:
         """Tensors of one type and width, their rows one after another, as one matrix."""
         device, kind, n_rows = self._device, matrix_type(tensors[0]), sum(tensor.shape[0] for tensor in tensors)
         memory = device.allocate(tiled_bytes(FORMATS[kind], n_rows, tensors[0].shape[1]))
-        matrix, first_row = Matrix(kind, n_rows, n_columns(tensors[0]), memory), 0
+        matrix, first_row, (room,) = Matrix(kind, n_rows, n_columns(tensors[0]), memory), 0, self._room
         with device.working():
             for piece in (piece for tensor in tensors for piece in _pieces(tensor)):
-                device.copy(self._room.address, piece.data.ctypes.data, piece.n_bytes)
-                for launch in tilings(device, piece, self._room.address, matrix, first_row):
+                device.send(room.address, piece.data)
+                for launch in tilings(device, piece, room.address, matrix, first_row):
                     launch()
                 first_row += piece.shape[0]
             device.synchronize()
@@ -97,6 +97,7 @@ class Upload:
 
     def __exit__(self, *error: object) -> None:
         self._pinned.close()
+        self._room.clear()
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
@@ -139,8 +140,8 @@ def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
     """Numbers as they are, such as f32 of a norm."""
     memory = device.allocate(values.nbytes)
     values = np.ascontiguousarray(values)
-    with device.handle:
-        device.copy(memory.address, values.ctypes.data, values.nbytes)
+    with device.working():
+        device.send(memory.address, values)
         device.synchronize()
     return memory
 
