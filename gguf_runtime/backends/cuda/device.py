@@ -96,8 +96,16 @@ class CudaDevice:
         with self.working():
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(max(n_bytes, 1)), np.uint8, n_bytes)
 
-    def pinned_zeros(self, n_bytes: int) -> tuple[np.ndarray, int]:
-        """The same, zeroed, and its address: for a cache, where what is not written is still read."""
+    def pinned_zeros(self, n_bytes: int) -> tuple[Any, int]:
+        """Zeroed memory of the same kind, as who keeps it and its address: for a cache, read where nothing is yet.
+
+        In huge pages, which NumPy asks for, it is there in a third of the time that CUDA's own takes.
+        """
+        memory = np.zeros(n_bytes, np.uint8)
+        with self.working():
+            pinned = Pinned([memory], read_only=False)
+        if pinned:
+            return pinned, memory.ctypes.data
         memory = self.pinned(n_bytes)
         memory[:] = 0
         return memory, memory.ctypes.data
@@ -187,12 +195,12 @@ class Pinned:
     Where the system refuses, copies work all the same, at a part of the speed.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+    def __init__(self, arrays: Sequence[np.ndarray], read_only: bool = True) -> None:
         self._arrays = arrays  # who keeps them keeps a mapped file mapped
         self._starts: list[int] = []
         for start, end in _pages(arrays):
             try:
-                cupy.cuda.runtime.hostRegister(start, end - start, _READ_ONLY)
+                cupy.cuda.runtime.hostRegister(start, end - start, _READ_ONLY if read_only else 0)
             except _FAILURES:
                 continue
             self._starts.append(start)
@@ -205,6 +213,10 @@ class Pinned:
             with suppress(*_FAILURES):  # as a process that ends may get
                 cupy.cuda.runtime.hostUnregister(self._starts.pop())
         self._arrays = ()
+
+    def __bool__(self) -> bool:
+        """Whether the system agreed, to any of it."""
+        return bool(self._starts)
 
     def __enter__(self) -> Pinned:
         return self
