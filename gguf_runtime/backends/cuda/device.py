@@ -45,6 +45,7 @@ class CudaDevice:
             self.stream, self.bus = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
             self._blas = cublas.create()
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
+            self._reads_registered = bool(cupy.cuda.runtime.deviceGetAttribute(91, number))  # by the same addresses
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
             self.shared_of_processor = cupy.cuda.runtime.deviceGetAttribute(81, number)
             # whether a kernel may begin before the one before it has ended
@@ -102,10 +103,11 @@ class CudaDevice:
         In huge pages, which NumPy asks for, it is there in a third of the time that CUDA's own takes.
         """
         memory = np.zeros(n_bytes, np.uint8)
-        with self.working():
-            pinned = Pinned([memory], read_only=False)
-        if pinned:
-            return pinned, memory.ctypes.data
+        if self._reads_registered:
+            with self.working():
+                pinned = Pinned([memory], read_only=False)
+            if pinned:
+                return pinned, memory.ctypes.data
         memory = self.pinned(n_bytes)
         memory[:] = 0
         return memory, memory.ctypes.data
