@@ -12,8 +12,8 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import OPTIONS, source
-from .driver import can_overlap, launch_overlapping
 from ..gpus import GpuError, GpuMemoryError
+from .driver import can_overlap, launch_overlapping
 
 #: Launches a kernel, or a product of cuBLAS, for a number of tokens.
 Launch = Callable[[int], Any]

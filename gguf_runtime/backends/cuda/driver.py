@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..gpus import GpuError
+
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6  # CUlaunchAttributeID
 
 
@@ -42,7 +44,7 @@ def launch_overlapping(
 ) -> None:
     """Launch a kernel that waits for the one before by itself (griddepcontrol.wait, from compute capability 9.0 on).
 
-    function: CUfunction; args as for CudaDevice.kernel. Raises RuntimeError with the driver's error code.
+    function: CUfunction; args as for CudaDevice.kernel. Raises GpuError with the driver's error code.
     """
     attribute = _Attribute(_PROGRAMMATIC_STREAM_SERIALIZATION, 0, 1)
     whole = (*grid, 1, 1)[:3]
@@ -50,4 +52,4 @@ def launch_overlapping(
     values = [ctypes.c_float(float(x)) if isinstance(x, np.float32) else ctypes.c_longlong(x) for x in args]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     if code := _library().cuLaunchKernelEx(ctypes.byref(config), ctypes.c_void_p(function), pointers, None):
-        raise RuntimeError(f"the GPU's driver refuses to launch a kernel: CUDA error {code}")
+        raise GpuError(f"the GPU's driver refuses to launch a kernel: CUDA error {code}")
