@@ -145,10 +145,12 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         close_group();
     };
 
-    for (int i = threadIdx.x, last = min(end, page + STAGES); i < (last - page) * (DK + DV); i += 32 * WARPS) {
-        const u8* at = (const u8*)table[page + i / (DK + DV)];  // what is read first comes nearer: lines of keys, of values
-        int line = i % (DK + DV);
-        at += 128 * ((u64)kv_head * (line < DK ? DK : DV)) + (line < DK ? k_offset + 128 * line : v_offset + 128 * (line - DK));
+    constexpr int K_LINES = K::head_bytes(DK) / 128, V_LINES = V::head_bytes(DV) / 128, LINES = K_LINES + V_LINES;
+    for (int i = threadIdx.x, last = min(end, page + STAGES); i < (last - page) * LINES; i += 32 * WARPS) {
+        const u8* at = (const u8*)table[page + i / LINES];  // what is read first comes nearer
+        int line = i % LINES;
+        at += line < K_LINES ? k_offset + (kv_head * K_LINES + line) * 128
+                             : v_offset + (kv_head * V_LINES + line - K_LINES) * 128;
         asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
     }
     await_previous();

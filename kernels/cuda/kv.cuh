@@ -7,7 +7,7 @@
 #include "common.cuh"
 
 struct f16 {
-    static __device__ __forceinline__ u32 head_bytes(int dim) { return 2 * PAGE * dim; }
+    static __host__ __device__ constexpr int head_bytes(int dim) { return 2 * PAGE * dim; }
 
     template <int D, int KEYS>
     static __device__ __forceinline__ void keys(
@@ -46,7 +46,7 @@ template <class Q>
 struct Quantised {
     static constexpr int GROUP = Q::BYTES + 2;
 
-    static __device__ __forceinline__ u32 head_bytes(int dim) { return PAGE * (dim / 32) * GROUP; }
+    static __host__ __device__ constexpr int head_bytes(int dim) { return PAGE * (dim / 32) * GROUP; }
 
     template <int D, int KEYS>
     static __device__ __forceinline__ void keys(
