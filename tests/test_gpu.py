@@ -252,5 +252,5 @@ def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
     if layers == 3:
         assert placement._split.streams_to
         counted += placement._split.streams_to.streaming
-    # the rest is what a step is told, and angles; the output's workspace is counted and not taken
-    assert counted - (24 << 20) < taken < counted + (24 << 20), (taken, counted)
+    # not counted: what a step is told, and angles; counted, but not taken here: the output's workspace
+    assert 0.75 * counted < taken < counted + (24 << 20), (taken, counted)

@@ -19,6 +19,7 @@ from .driver import can_overlap, launch_overlapping
 Launch = Callable[[int], Any]
 
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 _READ_ONLY = 8  # cudaHostRegisterReadOnly
 _SYSTEM_PAGE = 4096
 _FAILURES = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas.CUBLASError
@@ -74,22 +75,24 @@ class CudaDevice:
         with self._lock, self.handle, self.stream:  # CuPy has cuBLAS work in the stream that is current
             try:
                 yield
-            except cupy.cuda.memory.OutOfMemoryError as error:
-                raise GpuMemoryError(f"{self.name} has too little memory left for its work: {error}") from error
             except _FAILURES as error:
+                if getattr(error, "status", 0) == _OUT_OF_MEMORY and not isinstance(error, cublas.CUBLASError):
+                    raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
                 raise GpuError(f"{self.name} failed or is not to be had: {error}") from error
+            except cupy.cuda.memory.OutOfMemoryError as error:
+                raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
 
     def allocate(self, n_bytes: int) -> Memory:
         """Zeroed memory. Raises GpuMemoryError where the GPU has too little."""
-        with self.working():
-            try:
+        try:
+            with self.working():
                 owner = cupy.cuda.Memory(max(n_bytes, 1))  # straight from the driver: no pool keeps it after
-            except cupy.cuda.memory.OutOfMemoryError as error:
-                raise GpuMemoryError(
-                    f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
-                ) from error
-            cupy.cuda.runtime.memsetAsync(owner.ptr, 0, max(n_bytes, 1), self.stream.ptr)
-            self.stream.synchronize()
+                cupy.cuda.runtime.memsetAsync(owner.ptr, 0, max(n_bytes, 1), self.stream.ptr)
+                self.stream.synchronize()
+        except GpuMemoryError as error:
+            raise GpuMemoryError(
+                f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
+            ) from error
         return Memory(owner.ptr, n_bytes, owner)
 
     def pinned(self, n_bytes: int) -> np.ndarray:
