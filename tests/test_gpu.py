@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,11 @@ from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
 from gguf_runtime.loader import Tensor, open_gguf
 from gguf_runtime.splitter import Offload, SplitError
 from tests.make_model import write_model
+from tests.paths import SHARED, needs
 from tests.reference import llama_logits
 
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+TEXT = SHARED / "golden" / "perplexity.txt"
 TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 318, 90)]
 
 
@@ -218,6 +224,15 @@ def test_a_cut_prompt_is_the_same(tmp_path: Path) -> None:
     whole = run(gpu, TOKENS)
     cut = engine(tmp_path, "all", n_ubatch=40)
     assert error(run(cut, TOKENS), whole) < 2e-3
+
+
+@needs(TEXT)
+@pytest.mark.parametrize("layers", [15, "all"])
+def test_perplexity_is_that_of_exact_arithmetic(smollm2: Path, ggrun: Run, layers: Any) -> None:
+    result = ggrun("perplexity", "-m", smollm2, "-f", TEXT, "-c", 512, "-ngl", layers)
+    found = re.search(rb"PPL = ([\d.]+)", result.stdout)
+    assert found, result.stderr
+    assert float(found[1]) == pytest.approx(16.2895, rel=0.003)  # float64; the CPU's 8 bits make it 0.8 % more
 
 
 def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
