@@ -5,6 +5,7 @@ Nothing of the GPU's is imported unless layers may go to one.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -58,7 +59,7 @@ class Placement:
                 self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
                 self._split = splitter.split(self.layers, self._rooms(gpus), offload)
             self.stages = self._build(gpus)
-        except PlanError as error:
+        except (PlanError, GpuError) as error:
             if not gpus or offload.layers != "auto":
                 raise
             warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
@@ -92,12 +93,17 @@ class Placement:
         while True:
             try:
                 return self._try_to_build(gpus)
-            except MemoryError:
-                if self._offload.layers != "auto" or not self.n_on_gpu:
+            except (MemoryError, PlanError) as error:
+                if self._split.streams_to:  # without it, all works as well, if slower
+                    self._split = self._split._replace(streams_to=None)
+                elif isinstance(error, PlanError) or self._offload.layers != "auto" or not self.n_on_gpu:
                     raise
-            fewer = self._offload._replace(layers=self.n_on_gpu - 1)
-            warnings.warn(f"GPU memory ran out: trying {fewer.layers} layers there", RuntimeWarning, stacklevel=2)
-            self._split = splitter.split(self.layers, self._rooms(gpus), fewer)
+                else:
+                    fewer = self._offload._replace(layers=self.n_on_gpu - 1)
+                    message = f"GPU memory ran out: trying {fewer.layers} layers there"
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
+                    self._split = splitter.split(self.layers, self._rooms(gpus), fewer)
+            gc.collect()  # launches that know each other hold a GPU's memory
 
     def _try_to_build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
         """A stage for each run of layers on one device; layers that are streamed end before the output."""

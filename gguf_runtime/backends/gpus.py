@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,22 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
         usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
         if not usable:
             raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
-        from .cuda import CudaDevice
-
-        return [CudaDevice(i) for i in usable]
     except GpuError:
         raise
-    except Exception as error:  # whatever CuPy raises: no driver that fits, a GPU that is kept by others, or is full
-        raise GpuError(f"no GPU that CuPy can use ({' '.join(str(error).split())})") from error
+    except Exception as error:  # whatever a driver that does not fit makes CuPy raise
+        raise GpuError(f"no GPU that CuPy can use ({_line(error)})") from error
+    from .cuda import CudaDevice
+
+    opened = []
+    for i in usable:
+        try:
+            opened.append(CudaDevice(i))
+        except Exception as error:  # one that another process keeps to itself, or whose memory is full
+            if i == usable[-1] and not opened:
+                raise GpuError(f"GPU {i} cannot be used now ({_line(error)})") from error
+            warnings.warn(f"GPU {i} cannot be used now ({_line(error)})", RuntimeWarning, stacklevel=2)
+    return opened
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
