@@ -50,7 +50,9 @@ struct Nibbles32 {
     u32 high, d;
     float scale_, least_;
 
-    __device__ static constexpr int plane(int i) { return i == 0 ? 1024 : i == 1 && FIFTH ? 256 : i == 1 + FIFTH ? (MIN ? 256 : 128) : 0; }
+    __device__ static constexpr int plane(int i) {
+        return i == 0 ? 1024 : i == 1 && FIFTH ? 256 : i == 1 + FIFTH ? (MIN ? 256 : 128) : 0;
+    }
     template <class P>
     __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         q = load16(base + 512 * (2 * tile + half) + 16 * lane);
@@ -178,7 +180,9 @@ struct Nibbles256 {
     int group;
     float scale_[2], least_[2];
 
-    __device__ static constexpr int plane(int i) { return i == 0 ? 2048 : i == 1 && FIFTH ? 512 : i == 1 + FIFTH ? 256 : 0; }
+    __device__ static constexpr int plane(int i) {
+        return i == 0 ? 2048 : i == 1 && FIFTH ? 512 : i == 1 + FIFTH ? 256 : 0;
+    }
     template <class P>
     __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         P at = base + 1024 * (2 * tile + half) + 16 * lane;

@@ -8,7 +8,7 @@
 // With X the sum of a group's numbers, Σ (s·(q - offset) - m)·x = s·(Σ q·x - offset·X) - m·X.
 //
 // Weights run ahead through a ring (ring.cuh): from one row of tiles to the next, and from one kernel to the next, which
-// fills its ring while the one before still runs.
+// fills its ring as soon as it finds room, while the one before still runs.
 #include "ring.cuh"
 #include "token.cuh"
 
@@ -90,15 +90,14 @@ struct Weights {
     const u8 *a, *b;
     int a_rows, n_rows, n_columns, n_rounds;  // rows: of tiles
     int row, round = 0;  // to ask for next
-    int next;  // row to read, where there is no supplier
 
     __device__ __forceinline__ Weights(
         u8* memory, int n_stages, const u8* a, int a_rows, const u8* b, int b_rows, int n_columns)
         : ring(memory, PLACE, n_stages, WARPS), a(a), b(b), a_rows(rows_of_tiles(a_rows)),
           n_rows(this->a_rows + (BESIDE ? 0 : rows_of_tiles(b_rows))), n_columns(n_columns),
-          n_rounds((n_columns + TEAM * CHUNK - 1) / (TEAM * CHUNK)), row(blockIdx.x), next(blockIdx.x) {
+          n_rounds((n_columns + TEAM * CHUNK - 1) / (TEAM * CHUNK)), row(blockIdx.x) {
         if (!HAS_SUPPLIER) {
-            for (int i = 0; i < n_stages; i++) ask_in_turn(), ring.advance();
+            for (int i = 0; i < n_stages; i++) ask(), ring.advance();
         }
     }
 
@@ -110,57 +109,35 @@ struct Weights {
                     mine + TILES<F>);
     }
 
-    // ask for this row's round, for the present place
-    __device__ __forceinline__ void ask() const {
-        if (BESIDE) {
-            if (HAS_SUPPLIER || threadIdx.x / 32 < TEAM) ask_of<A>(a, row, n_rows, ring.here());
-            if (HAS_SUPPLIER || threadIdx.x / 32 >= TEAM) ask_of<B>(b, row, n_rows, ring.here() + BYTES<A>);
-        } else if (same<A, B> || row < a_rows) {
-            bool in_a = row < a_rows;
-            ask_of<A>(in_a ? a : b, in_a ? row : row - a_rows, in_a ? a_rows : n_rows - a_rows, ring.here());
-        } else {
-            ask_of<B>(b, row - a_rows, n_rows - a_rows, ring.here());
-        }
-    }
-
-    // without a supplier, a block takes every gridDim-th row
-    __device__ __forceinline__ void ask_in_turn() {
-        if (row < n_rows) ask();
-        if (++round == n_rounds) round = 0, row += gridDim.x;
-        ring.asked(row);
-    }
-
-    // By the supplier: ask for everything, as fast as places become free. A block takes the next row that no other has
-    // taken: `taken` counts them, apart from the first of each block, and is 0 again when all are.
-    __device__ __forceinline__ void supply(u32* taken) {
-        if constexpr (HAS_SUPPLIER) {
-            for (int asked = 0; row < n_rows;) {
-                u32 number = threadIdx.x % 32 ? 0 : atomicInc(taken, n_rows - 1);
-                for (round = 0; round < n_rounds; round++, asked++) {
-                    ring.await_free(asked);
-                    ask();
-                    ring.asked(row);
-                    ring.advance();
-                }
-                row = gridDim.x + __shfl_sync(~0u, number, 0);
+    // ask for what comes next, for the present place; does nothing after the last
+    __device__ __forceinline__ void ask() {
+        if (row < n_rows) {
+            if (BESIDE) {
+                if (HAS_SUPPLIER || threadIdx.x / 32 < TEAM) ask_of<A>(a, row, n_rows, ring.here());
+                if (HAS_SUPPLIER || threadIdx.x / 32 >= TEAM) ask_of<B>(b, row, n_rows, ring.here() + BYTES<A>);
+            } else if (same<A, B> || row < a_rows) {
+                bool in_a = row < a_rows;
+                ask_of<A>(in_a ? a : b, in_a ? row : row - a_rows, in_a ? a_rows : n_rows - a_rows, ring.here());
+            } else {
+                ask_of<B>(b, row - a_rows, n_rows - a_rows, ring.here());
             }
-            ring.await_free(0);
-            ring.asked(-1);
-            token_is_loaded();
-            let_next_begin();
+            if (++round == n_rounds) round = 0, row += gridDim.x;
         }
+        ring.asked();
     }
 
-    // the row to read next, or -1
-    __device__ __forceinline__ int next_row() {
+    // By the supplier: ask for everything, as fast as places become free. The next kernel may then begin, but not while
+    // the readers' own loads, of the token, would wait behind what it asks for.
+    __device__ __forceinline__ void supply() {
         if constexpr (HAS_SUPPLIER) {
-            ring.await();
-            return ring.label();
-        } else {
-            int row = next;
-            next += gridDim.x;
-            return row < n_rows ? row : -1;
+            while (row < n_rows) {
+                ring.await_free();
+                ask();
+                ring.advance();
+            }
         }
+        token_is_loaded();
+        let_next_begin();
     }
 
     // this warp's part of the sums of the next row of tiles, of a or b
@@ -181,7 +158,7 @@ struct Weights {
                     if (HAS_SUPPLIER) {
                         ring.set_free();
                     } else {
-                        ask_in_turn();
+                        ask();
                     }
                     ring.advance();
                 }
@@ -197,18 +174,18 @@ struct Weights {
 // out[row] = Σ w[row][column]·x[column] (+ bias[row]) (+ what is there), for the rows of a and then those of b.
 template <class A, class B>
 __global__ void __launch_bounds__(THREADS, 2) matvec(
-    const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, int n_stages, u32* taken,
-    const void* x, const float* norm, float eps, float* out, const float* bias, int add) {
+    const u8* a, int a_rows, const u8* b, int b_rows, int n_columns, int n_stages, const void* x, const float* norm,
+    float eps, float* out, const float* bias, int add) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
     TokenPart token(x, norm, eps, n_columns);
     Weights<A, B, false> weights(memory, n_stages, a, a_rows, b, b_rows, n_columns);
-    if (threadIdx.x >= READERS) return weights.supply(taken);
+    if (threadIdx.x >= READERS) return weights.supply();
     Numbers<A, B> numbers(weights.ring.end(), n_columns);
     await_previous();
     float scale = token.load(numbers);
     int warp = threadIdx.x / 32, turn = 0;
-    for (int tile; (tile = weights.next_row()) >= 0; turn ^= 1) {
+    for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
         bool in_a = tile < weights.a_rows;
         int row = ROWS * tile + threadIdx.x + (in_a ? 0 : a_rows - ROWS * weights.a_rows);
         bool writes = threadIdx.x < ROWS && row < (in_a ? a_rows : a_rows + b_rows);
@@ -229,18 +206,18 @@ __global__ void __launch_bounds__(THREADS, 2) matvec(
 // out[row] = silu(a·x)·(b·x), as halves; both matrices have n_rows
 template <class A, class B>
 __global__ void __launch_bounds__(THREADS, 2) matvec_gate(
-    const u8* a, const u8* b, int n_rows, int n_columns, int n_stages, u32* taken, const void* x,
-    const float* norm, float eps, half_t* out) {
+    const u8* a, const u8* b, int n_rows, int n_columns, int n_stages, const void* x, const float* norm, float eps,
+    half_t* out) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float sums[2][WARPS][ROWS];
     TokenPart token(x, norm, eps, n_columns);
     Weights<A, B, true> weights(memory, n_stages, a, n_rows, b, n_rows, n_columns);
-    if (threadIdx.x >= READERS) return weights.supply(taken);
+    if (threadIdx.x >= READERS) return weights.supply();
     Numbers<A, B> numbers(weights.ring.end(), n_columns);
     await_previous();
     float scale = token.load(numbers);
     int warp = threadIdx.x / 32, turn = 0;
-    for (int tile; (tile = weights.next_row()) >= 0; turn ^= 1) {
+    for (int tile = blockIdx.x; tile < weights.n_rows; tile += gridDim.x, turn ^= 1) {
         if (same<A, B> || warp < WARPS / 2) {
             weights.template multiply<A>(numbers, sums[turn][warp]);
         } else {
@@ -250,7 +227,9 @@ __global__ void __launch_bounds__(THREADS, 2) matvec_gate(
         int row = ROWS * tile + threadIdx.x;
         if (threadIdx.x >= ROWS || row >= n_rows) continue;
         float p = 0, q = 0;
-        for (int w = 0; w < WARPS / 2; w++) p += sums[turn][w][threadIdx.x], q += sums[turn][WARPS / 2 + w][threadIdx.x];
+        for (int w = 0; w < WARPS / 2; w++) {
+            p += sums[turn][w][threadIdx.x], q += sums[turn][WARPS / 2 + w][threadIdx.x];
+        }
         out[row] = to_half(silu(scale * p) * (scale * q));
     }
 }

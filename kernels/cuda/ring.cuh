@@ -16,9 +16,8 @@ __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvt
 
 __device__ __forceinline__ void await_phase(const u64* barrier, u32 phase) {
 #if HAS_SUPPLIER
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-            shared_address(barrier)), "r"(phase) : "memory");
+    asm volatile("{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n}" ::"r"(shared_address(barrier)), "r"(phase) : "memory");
 #endif
 }
 
@@ -32,18 +31,15 @@ __device__ __forceinline__ void arrive(const u64* barrier) {
 }
 
 struct Ring {
-    static constexpr int ON_THE_WAY = 2;  // places at most: what others ask memory for would wait behind more
-
-    u64 *full, *empty;  // a barrier for each place
-    int* labels;  // of the places
     u8* places;
+    u64 *full, *empty;  // a barrier for each place
     int size, n_stages, place = 0;
     u32 phase = 0;  // how often the ring has been gone round, odd or even
 
     // by all threads of a block; n_readers: warps that read
     __device__ __forceinline__ Ring(u8* memory, int size, int n_stages, int n_readers)
-        : full((u64*)memory), empty(full + MOST_STAGES), labels((int*)(empty + MOST_STAGES)), places(memory + 192),
-          size(size), n_stages(n_stages) {
+        : places(memory + 2 * MOST_STAGES * sizeof(u64)), full((u64*)memory), empty(full + MOST_STAGES), size(size),
+          n_stages(n_stages) {
 #if HAS_SUPPLIER
         if (threadIdx.x < 2 * n_stages) {
             bool is_full = threadIdx.x < n_stages;
@@ -65,31 +61,17 @@ struct Ring {
     // the first byte after the ring
     __device__ __forceinline__ u8* end() const { return places + n_stages * size; }
 
-    // Before the supplier asks for what the present place is to have: wait until all readers have read what was there,
-    // and until not too much is on its way. asked: how many places it has asked for before.
-    __device__ __forceinline__ void await_free(int asked) const {
-        await_phase(empty + place, phase ^ 1);
-        if (asked >= ON_THE_WAY && n_stages > ON_THE_WAY) {
-            int earlier = place - ON_THE_WAY;
-            await_phase(full + (earlier < 0 ? earlier + n_stages : earlier), phase ^ (earlier < 0));
-        }
-    }
+    // before `ask`, where there is a supplier: wait until all readers have read what was in the present place
+    __device__ __forceinline__ void await_free() const { await_phase(empty + place, phase ^ 1); }
 
     // this warp has read what is in the present place
     __device__ __forceinline__ void set_free() const { arrive(empty + place); }
 
-    // all that belongs into the present place, which `label` tells, has been asked for
-    __device__ __forceinline__ void asked(int label) const {
-#if HAS_SUPPLIER
-        labels[place] = label;
-        __syncwarp();
+    // all that belongs into the present place has been asked for
+    __device__ __forceinline__ void asked() const {
         arrive(full + place);
-#else
         close_group();
-#endif
     }
-
-    __device__ __forceinline__ int label() const { return labels[place]; }
 
     // the place to read, when all has arrived
     __device__ __forceinline__ u8* await() const {
@@ -111,7 +93,8 @@ struct Ring {
     // Ask for n tiles, one after another in a matrix, for `to`, which has room for `room` in each plane. `mine` to
     // `mine_end` are those which this warp will read.
     template <class F>
-    __device__ __forceinline__ void ask(u8* to, int room, const u8* base, u64 n_tiles, u64 tile, int n, int mine, int mine_end) const {
+    __device__ __forceinline__ void ask(
+        u8* to, int room, const u8* base, u64 n_tiles, u64 tile, int n, int mine, int mine_end) const {
 #if HAS_SUPPLIER
         u32 barrier = shared_address(full + place);
         asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
@@ -124,9 +107,9 @@ struct Ring {
             if (!bytes) break;
             const u8* from = base + tile * bytes;
 #if HAS_SUPPLIER
-            asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
-                         "@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}" ::
-                             "r"(shared_address(to)), "l"(from), "r"(n * bytes), "r"(barrier) : "memory");
+            asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n@one cp.async.bulk.shared::cluster.global"
+                         ".mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}" ::"r"(shared_address(to)), "l"(from),
+                         "r"(n * bytes), "r"(barrier) : "memory");
 #else
             for (int at = mine * bytes + 16 * (threadIdx.x % 32); at < min(mine_end, n) * bytes; at += 16 * 32) {
                 copy_ahead(to + at, from + at);

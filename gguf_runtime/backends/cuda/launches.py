@@ -50,7 +50,7 @@ def workspace_bytes(graphs: Sequence[Graph], n_ubatch: int) -> int:
 
 def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[int, dict[str, int]]:
     """Bytes of all values together, and of scratch memory by its purpose."""
-    n_bytes, most = 0, dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done", "taken"), 0)
+    n_bytes, most = 0, dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done"), 0)
     for graph in graphs:
         fused = fuse(graph.ops)
         n_bytes = max(n_bytes, place(fused, n_rows, MAX_LOGITS)[1])
@@ -76,7 +76,6 @@ def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
             yield "sums", most * op.n_heads * 4 * up(v_dim, 16)
             yield "states", most * op.n_heads * 8
             yield "done", FEW * op.n_heads * 4
-    yield "taken", 4 * sum(len(matrices_of(item)) for item in fused)  # a counter for each product of one token
 
 
 def matrices_of(item: Fused) -> list[list[Linear]]:

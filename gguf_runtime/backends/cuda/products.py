@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,8 @@ from .weights import Matrix, floats, n_columns, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time
-_MATVEC_FIT = 2
-_RING_OWN = 192  # bytes of a ring beside its places
-_MATVEC_OWN = 3 << 10  # bytes of shared memory of a block beside its ring and the token
-_MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a warp of its own fills, and of others
+_MATVEC_OWN, _RING_OWN = 3 << 10, 128  # bytes of shared memory of a block beside all this, and of a ring's barriers
+_MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a supplier fills, and of others
 
 
 class ProductWriter:
@@ -29,7 +26,6 @@ class ProductWriter:
 
     def __init__(self, to: Launches) -> None:
         self._to, self._device = to, to.device
-        self._counters = count(to.space.scratch["taken"].address, 4)
 
     def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
         x, picked, count = self._halves(linears[0]), linears[0].x.picked, self._to.count(linears[0].x.picked)
@@ -85,8 +81,8 @@ class ProductWriter:
         n_tiles = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
         grid = (min(n_tiles, _MATVEC_BLOCKS * self._device.n_processors),)
         arguments = (
-            a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages,
-            next(self._counters), token.x, token.weight, np.float32(token.eps), out, bias, int(add),
+            a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
+            token.weight, np.float32(token.eps), out, bias, int(add),
         )  # fmt: skip
         self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
@@ -95,8 +91,8 @@ class ProductWriter:
         kernel, n_stages = self._matvec("matvec_gate", gate, up, _MATVEC_WARPS // 2 * sum(sizes))
         grid = (min(tiles_of(gate.n_rows, TILE_ROWS), _MATVEC_BLOCKS * self._device.n_processors),)
         arguments = (
-            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, next(self._counters),
-            token.x, token.weight, np.float32(token.eps), out,
+            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
+            np.float32(token.eps), out,
         )  # fmt: skip
         self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
@@ -104,8 +100,7 @@ class ProductWriter:
         """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place."""
         device, fixed = self._device, _MATVEC_OWN + _token_bytes(a, b)
         # a block's part of a processor's memory; at least two places, if they fit at all
-        room = max(device.shared_of_processor // _MATVEC_FIT, fixed + 2 * stage)
-        room = min(room, device.max_shared)
+        room = min(max(device.shared_of_processor // _MATVEC_BLOCKS, fixed + 2 * stage), device.max_shared)
         n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
         shared = _RING_OWN + n_stages * stage + _token_bytes(a, b)
         return device.kernel(f"{name}<{a.type}, {b.type}>", shared, overlaps=True), n_stages
