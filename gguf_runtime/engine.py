@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import architectures, stages
-from .backends import Batch, Part
+from .backends import Part
 from .cache import Sequence
 from .kernels.team import physical_cores
 from .loader import GGUFFile
@@ -68,14 +68,14 @@ class Engine:
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to its sequence; gives f32[sum of n_logits, n_vocab], in the chunks' order.
 
-        One ragged batch, however many sequences; what exceeds n_ubatch tokens is run in several passes. Raises
+        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
         ContextFull, EngineError for a token that is not in the vocabulary; then nothing has changed.
         """
         parts = self._parts(list(chunks))
         done: list[Part] = []
         logits = []
         try:
-            batches = list(_micro_batches(parts, self.n_ubatch, self._pipeline.max_logits))
+            batches = self._pipeline.batches(parts)
             with closing(self._pipeline.run(batches)) as results:
                 for batch, result in zip(batches, results, strict=True):
                     logits.append(result)
@@ -116,24 +116,3 @@ class Engine:
         for part in parts:
             part.sequence.grow(len(part.tokens))
         return parts
-
-
-def _micro_batches(parts: list[Part], n_ubatch: int, max_logits: int | None) -> Iterable[Batch]:
-    """Cut a ragged batch into passes of at most n_ubatch tokens and max_logits rows of logits, in order."""
-    batch: list[Part] = []
-    most = max_logits or n_ubatch
-    room, logits_room = n_ubatch, most
-    for sequence, tokens, position, n_logits in parts:
-        start, n = 0, len(tokens)
-        while start < n:
-            first_wanted = max(start, n - n_logits)
-            end = min(n, start + room, first_wanted + logits_room)
-            wanted = max(0, end - first_wanted)
-            batch.append(Part(sequence, tokens[start:end], position + start, wanted))
-            room, logits_room = room - (end - start), logits_room - wanted
-            start = end
-            if not (room and logits_room):
-                yield Batch(batch)
-                batch, room, logits_room = [], n_ubatch, most
-    if batch:
-        yield Batch(batch)

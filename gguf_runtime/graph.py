@@ -128,6 +128,12 @@ class Graph:
         """What the graph is for: logits of the wanted tokens, or activations of all for the next stage."""
         return self.ops[-1].out
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The weights, each once; of the embedding only single rows are read, so it is not among them."""
+        read = (item for op in self.ops if not isinstance(op, Embed) for item in op)
+        return list({item.name: item for item in read if isinstance(item, Tensor)}.values())
+
     def input(self, width: int) -> Value:
         return self._add(Input, width)
 

@@ -1,19 +1,23 @@
 """The pipeline: stages, each some layers on one device, through which batches pass.
 
-While a stage works on one batch, the stages before it work on the next ones: so that CPU and GPU are busy at once.
+While a stage works on one batch, the stages before it work on the next ones: so that CPU and GPU are busy at once. A
+stage that takes fewer tokens at once than those before it gets a batch in parts, and so do all after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backends import Backend, Batch
+from .backends import Backend, Batch, Part, cut
 
 if TYPE_CHECKING:  # loaded once there are several stages
     from concurrent.futures import Future, ThreadPoolExecutor
+
+#: Gives a stage's result, now or once it is there.
+Result = Callable[[], np.ndarray]
 
 
 class Pipeline:
@@ -22,15 +26,22 @@ class Pipeline:
     def __init__(self, stages: Sequence[Backend]) -> None:
         self.stages = stages
         self.pools = [stage.pool for stage in stages if stage.has_cache]
-        self.max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
+        self._n_batch = max(stage.n_batch for stage in stages)
+        self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
         self._workers: list[ThreadPoolExecutor] = []
+
+    def batches(self, parts: Sequence[Part]) -> list[Batch]:
+        """Cut what is to be run into batches of as many tokens as a pass can have."""
+        return list(cut(parts, self._n_batch, self._max_logits))
 
     def run(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
         """Logits of each batch, f32[n_logits, n_vocab], in order; what a batch puts in the cache, the next may need."""
-        if len(self.stages) > 1 and len(batches) > 1:
+        at_once = min(stage.n_batch for stage in self.stages)
+        if len(self.stages) > 1 and (len(batches) > 1 or any(batch.n_tokens > at_once for batch in batches)):
             yield from self._overlapped(batches)
         else:
-            yield from map(self._one_by_one, batches)
+            for batch in batches:
+                yield _joined(self._through(0, batch, None, lambda i, batch, x: _given(self._run(i, batch, x))))
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
@@ -42,11 +53,21 @@ class Pipeline:
         for stage in self.stages:
             stage.close()
 
-    def _one_by_one(self, batch: Batch) -> np.ndarray:
-        x = self.stages[0].run(batch)
-        for stage in self.stages[1:]:
-            x = stage.run(batch, x)
-        return x
+    def _run(self, i: int, batch: Batch, before: Result | None) -> np.ndarray:
+        return self.stages[i].run(batch, before() if before else None)
+
+    def _through(
+        self, i: int, batch: Batch, before: Result | None, run: Callable[[int, Batch, Result | None], Result]
+    ) -> list[Result]:
+        """What the stages from number i on make of a batch, in parts where one takes fewer tokens."""
+        if i == len(self.stages):
+            return [before] if before else []
+        results, first = [], 0
+        for part in cut(batch.parts, self.stages[i].n_batch):
+            rows = before and _rows(before, first, first + part.n_tokens)
+            results += self._through(i + 1, part, run(i, part, rows), run)
+            first += part.n_tokens
+        return results
 
     def _overlapped(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
         """Each stage has a thread, which runs the batches in order, each as soon as the stage before is through."""
@@ -55,18 +76,32 @@ class Pipeline:
         if not self._workers:
             self._workers = [ThreadPoolExecutor(1, f"ggrun-stage-{i}") for i in range(len(self.stages))]
         jobs: list[list[Future[np.ndarray]]] = []
+
+        def run(i: int, batch: Batch, before: Result | None) -> Result:
+            jobs[-1].append(self._workers[i].submit(self._run, i, batch, before))
+            return jobs[-1][-1].result
+
         try:
+            results = []
             for batch in batches:
-                chain: list[Future[np.ndarray]] = []
-                jobs.append(chain)
-                for stage, worker in zip(self.stages, self._workers, strict=True):
-                    chain.append(worker.submit(_run, stage, batch, chain[-1] if chain else None))
-            for chain in jobs:
-                yield chain[-1].result()
+                jobs.append([])
+                results.append(self._through(0, batch, None, run))
+            for parts, chain in zip(results, jobs, strict=True):
+                yield _joined(parts)
+                parts.clear()
                 chain.clear()
         finally:  # after an error or an interrupt: leave nothing behind that still runs
             wait([job for chain in jobs for job in chain if not job.cancel()])
 
 
-def _run(stage: Backend, batch: Batch, before: Future[np.ndarray] | None) -> np.ndarray:
-    return stage.run(batch, before.result() if before else None)
+def _given(x: np.ndarray) -> Result:
+    return lambda: x
+
+
+def _rows(result: Result, first: int, last: int) -> Result:
+    return lambda: result()[first:last]
+
+
+def _joined(results: Sequence[Result]) -> np.ndarray:
+    parts = [result() for result in results]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

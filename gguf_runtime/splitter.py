@@ -45,20 +45,36 @@ class Layer(NamedTuple):
 
 
 class Gpu(NamedTuple):
-    """A GPU, and how many bytes layers may take of it: what is free, less what work there needs."""
+    """A GPU, and how many bytes layers may take of it: what is free, less what work there needs.
+
+    streaming: bytes that it takes to stream weights to it, where layers stay in RAM.
+    """
 
     name: str
     room: int
+    streaming: int = 0
 
 
-def split(layers: Sequence[Layer], gpus: Sequence[Gpu], offload: Offload) -> list[str]:
-    """The device of each layer; the last of `layers` is the output. Raises SplitError.
+class Split(NamedTuple):
+    """The device of each layer, the output being the last; and the GPU to which weights are streamed, if any."""
 
-    Layers on GPUs are in one run up to the last layer, so that a step changes devices as seldom as can be.
+    devices: list[str]
+    streams_to: Gpu | None = None
+
+
+def split(layers: Sequence[Layer], gpus: Sequence[Gpu], offload: Offload) -> Split:
+    """Where each layer goes; the last of `layers` is the output. Raises SplitError.
+
+    Layers on GPUs are in one run up to the last layer, so that a step changes devices as seldom as can be. Where others
+    stay in RAM, "auto" leaves room to stream them if that takes less than half of what there is; a number of layers
+    that was asked for comes first, and they are streamed if there is room left.
     """
     if offload.layers == "auto":
+        leaving = [gpu._replace(room=gpu.room - gpu.streaming) if _is_worth(gpu) else gpu for gpu in gpus]
         devices = next(
-            found for n in range(len(layers), -1, -1) if (found := _assign(layers, gpus, _chosen(layers, n), offload))
+            found
+            for n in range(len(layers), -1, -1)
+            if (found := _assign(layers, gpus if n >= len(layers) - 1 else leaving, _chosen(layers, n), offload))
         )
     else:
         n = len(layers) if offload.layers == "all" else min(offload.layers, len(layers))
@@ -67,7 +83,22 @@ def split(layers: Sequence[Layer], gpus: Sequence[Gpu], offload: Offload) -> lis
         if found is None:
             raise SplitError(_too_much(layers, gpus, n, offload))
         devices = found
-    return _overridden(layers, gpus, devices, offload.overrides)
+    devices = _overridden(layers, gpus, devices, offload.overrides)
+    return Split(devices, _stream_to(layers, gpus, devices, offload))
+
+
+def _is_worth(gpu: Gpu) -> bool:
+    return 0 < gpu.streaming < gpu.room / 2
+
+
+def _stream_to(layers: Sequence[Layer], gpus: Sequence[Gpu], devices: list[str], offload: Offload) -> Gpu | None:
+    """A GPU with room for streaming, where layers other than the output stay in RAM."""
+    for gpu in gpus if CPU in devices[:-1] else ():
+        sizes = (layer.weights if offload.cache_in_ram else layer.n_bytes for layer in layers)
+        used = sum(size for size, device in zip(sizes, devices, strict=True) if device == gpu.name)
+        if gpu.streaming and used + gpu.streaming <= gpu.room:
+            return gpu
+    return None
 
 
 def _chosen(layers: Sequence[Layer], n: int) -> range:

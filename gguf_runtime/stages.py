@@ -5,8 +5,9 @@ Nothing of the GPU's is imported unless layers may go to one.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,9 @@ from .backends.cpu import Cpu, CpuBackend
 from .backends.gpus import GpuError, gpu_present, open_gpus
 from .backends.plan import PlanError
 from .cache import SLAB, PageLayout
-from .graph import Embed, Graph
+from .graph import Graph
 from .kernels.layout import PAGE
-from .loader import Tensor
-from .splitter import CPU, Layer, Offload
+from .splitter import CPU, Layer, Offload, Split
 
 if TYPE_CHECKING:
     from .backends.cuda import CudaDevice
@@ -41,30 +41,35 @@ class Settings(NamedTuple):
 class Placement:
     """A model's layers on their devices.
 
-    stages: a backend for each run of layers on one device. devices: the name of each layer's, the output being the
-    last. layers: what each takes on a GPU; empty where none was considered. gpus: what these are. Raises SplitError,
-    PlanError, and MemoryError where a GPU has less room than it said; unless layers are "auto": then fewer go there,
-    or none, with a warning.
+    stages: a backend for each run of layers on one device. layers: what each takes on a GPU; empty where none was
+    considered. gpus: what these are. Raises SplitError, PlanError, and MemoryError where a GPU has less room than it
+    said; unless layers are "auto": then fewer go there, or none, with a warning.
     """
 
     def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
         self._model, self._settings, self._offload = model, settings, offload
         self.layers: list[Layer] = []
-        self.devices = [CPU] * (model.n_layer + 1)
+        self._streamed: dict[str, int] = {}  # which layers, and from how many tokens on
+        self._split = Split([CPU] * (model.n_layer + 1))
         self._cpu: Cpu | None = None
         gpus = _gpus(offload)
         self.gpus = [gpu.description for gpu in gpus]
         try:
             if gpus:
                 self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
-                self.devices = splitter.split(self.layers, self._rooms(gpus), offload)
+                self._split = splitter.split(self.layers, self._rooms(gpus), offload)
             self.stages = self._build(gpus)
-        except PlanError as error:
+        except (PlanError, GpuError) as error:
             if not gpus or offload.layers != "auto":
                 raise
             warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
-            self.layers, self.devices = [], [CPU] * (model.n_layer + 1)
+            self.layers, self._split = [], Split([CPU] * (model.n_layer + 1))
             self.stages = self._build([])
+
+    @property
+    def devices(self) -> list[str]:
+        """The name of each layer's device, the output being the last."""
+        return self._split.devices
 
     @property
     def n_on_gpu(self) -> int:
@@ -73,7 +78,12 @@ class Placement:
 
     def table(self) -> str:
         """Who has what, for people."""
-        return splitter.table(self.layers, self.devices) if self.layers else ""
+        lines = [splitter.table(self.layers, self.devices)] if self.layers else []
+        if gpu := self._split.streams_to:
+            for run, least in self._streamed.items():
+                size = f"{gpu.streaming / 2**20:8.1f} MiB"
+                lines.append(f"{run:>10}  {gpu.name:8} {size} to stream them there, for {least} tokens and more")
+        return "\n".join(lines)
 
     def close(self) -> None:
         if self._cpu:
@@ -81,19 +91,35 @@ class Placement:
 
     def _build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
         while True:
-            stages: list[Backend] = []
             try:
-                for name, run in groupby(range(len(self.devices)), key=self.devices.__getitem__):
-                    layers = list(run)
-                    stages.append(self._backend(name, self._model.graph(layers[0], layers[-1] + 1), gpus))
-                return stages
-            except MemoryError:
-                if self._offload.layers != "auto" or not self.n_on_gpu:
+                return self._try_to_build(gpus)
+            except (MemoryError, PlanError) as error:
+                if self._split.streams_to:  # without it, all works as well, if slower
+                    self._split = self._split._replace(streams_to=None)
+                elif isinstance(error, PlanError) or self._offload.layers != "auto" or not self.n_on_gpu:
                     raise
-            fewer = self._offload._replace(layers=self.n_on_gpu - 1)
-            warnings.warn(f"GPU memory ran out: trying {fewer.layers} layers there", RuntimeWarning, stacklevel=2)
-            del stages
-            self.devices = splitter.split(self.layers, self._rooms(gpus), fewer)
+                else:
+                    fewer = self._offload._replace(layers=self.n_on_gpu - 1)
+                    message = f"GPU memory ran out: trying {fewer.layers} layers there"
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
+                    self._split = splitter.split(self.layers, self._rooms(gpus), fewer)
+            gc.collect()  # launches that know each other hold a GPU's memory
+
+    def _try_to_build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
+        """A stage for each run of layers on one device; layers that are streamed end before the output."""
+        devices, streams = self._split.devices, bool(self._split.streams_to)
+        output = len(devices) - 1
+        stages: list[Backend] = []
+        trials: list[Callable[[], None]] = []
+        for (name, _), run in groupby(range(len(devices)), key=lambda i: (devices[i], streams and i == output)):
+            layers = list(run)
+            if streams and name == CPU and layers != [output]:
+                stages.append(self._streaming(layers, gpus, trials))
+            else:
+                stages.append(self._backend(name, self._model.graph(layers[0], layers[-1] + 1), gpus))
+        for trial in trials:  # after all else, as they would run
+            trial()
+        return stages
 
     def _backend(self, device: str, graph: Graph, gpus: Sequence[CudaDevice]) -> Backend:
         n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
@@ -105,22 +131,42 @@ class Placement:
         gpu = next(gpu for gpu in gpus if gpu.name == device)
         return CudaBackend(graph, gpu, n_ubatch, n_ctx, type_k, type_v, self._offload.cache_in_ram)
 
+    def _streaming(
+        self, layers: Sequence[int], gpus: Sequence[CudaDevice], trials: list[Callable[[], None]]
+    ) -> Backend:
+        """A backend for layers in RAM that streams them where that is faster; adds what finds out when it is."""
+        from .backends.cuda import StreamingBackend
+
+        n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
+        gpu = next(gpu for gpu in gpus if self._split.streams_to and gpu.name == self._split.streams_to.name)
+        self._cpu = cpu = self._cpu or Cpu(n_threads)
+        graphs = [self._model.graph(i, i + 1) for i in layers]
+        all_layers = CpuBackend(self._model.graph(layers[0], layers[-1] + 1), cpu, n_ubatch, type_k, type_v)
+        stage = StreamingBackend(all_layers, graphs, gpu, n_ubatch, n_ctx)
+
+        def compare() -> None:
+            stage.compare(lambda n: CpuBackend(graphs[0], cpu, n, type_k, type_v))
+            self._streamed[f"{layers[0]}-{layers[-1]}"] = stage.least
+
+        trials.append(compare)
+        return stage
+
     def _layer(self, i: int) -> Layer:
         from .backends.cuda import device_bytes
 
         graph = self._model.graph(i, i + 1)
-        tensors = {
-            item.name: item for op in graph.ops if not isinstance(op, Embed) for item in op if isinstance(item, Tensor)
-        }
         pages = -(-self._settings.n_ctx // (PAGE * SLAB)) * SLAB
         cache = pages * PageLayout(graph.kv, self._settings.type_k, self._settings.type_v).n_bytes
-        return Layer(sum(map(device_bytes, tensors.values())), cache, tuple(tensors))
+        return Layer(sum(map(device_bytes, graph.tensors)), cache, tuple(tensor.name for tensor in graph.tensors))
 
     def _rooms(self, gpus: Sequence[CudaDevice]) -> list[splitter.Gpu]:
-        from .backends.cuda import workspace
+        from .backends.cuda import streaming_bytes, workspace_bytes
 
-        work = workspace(self._model.graph(), self._settings.n_ubatch)
-        return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN) for gpu in gpus]
+        n_ctx, n_ubatch, _, type_k, type_v = self._settings
+        work = workspace_bytes([self._model.graph()], n_ubatch)
+        layers = [self._model.graph(i, i + 1) for i in range(self._model.n_layer)]
+        streaming = streaming_bytes(layers, n_ubatch, n_ctx, type_k, type_v)
+        return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN, streaming) for gpu in gpus]
 
 
 def _gpus(offload: Offload) -> list[CudaDevice]:

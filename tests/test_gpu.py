@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,15 @@ import pytest
 
 from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine
-from gguf_runtime.kernels.cuda.formats import FORMATS
-from gguf_runtime.loader import open_gguf
-from gguf_runtime.splitter import Offload
+from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
+from gguf_runtime.loader import Tensor, open_gguf
+from gguf_runtime.splitter import Offload, SplitError
 from tests.make_model import write_model
+from tests.paths import SHARED, needs
 from tests.reference import llama_logits
 
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+TEXT = SHARED / "golden" / "perplexity.txt"
 TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 318, 90)]
 
 
@@ -39,9 +46,9 @@ def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512
     return engine(path, layers, n_ctx=n_ctx, n_ubatch=n_ubatch, ram=ram), weights
 
 
-def engine(path: Path, layers: Any, *, n_ctx: int = 0, n_ubatch: int = 512, ram: bool = False) -> Engine:
+def engine(path: Path, layers: Any, *, ram: bool = False, **settings: Any) -> Engine:
     offload = Offload(layers, cache_in_ram=ram)
-    return Engine(open_gguf(path / "model.gguf"), n_threads=2, n_ctx=n_ctx, n_ubatch=n_ubatch, offload=offload)
+    return Engine(open_gguf(path / "model.gguf"), n_threads=2, offload=offload, **settings)
 
 
 def run(engine: Engine, tokens: list[int], step: int = 0) -> np.ndarray:
@@ -110,6 +117,28 @@ def test_long_contexts_in_spans(tmp_path: Path) -> None:
     assert error(few, many) < 2e-3
 
 
+@pytest.mark.parametrize(("k", "v"), [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("f16", "q8_0"), ("q4_0", "f16")])
+@pytest.mark.parametrize("heads", [(8, 2), (2, 2)])
+def test_a_quantised_cache_is_as_near_to_the_truth_as_the_cpus(
+    tmp_path: Path, k: str, v: str, heads: tuple[int, int]
+) -> None:
+    sizes = dict(zip(("n_head", "n_head_kv"), heads, strict=True))
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3, **sizes)
+    types = {"type_k": k, "type_v": v}
+    tokens = [int(t) for t in np.random.default_rng(3).integers(0, 318, 400)]
+    exact = llama_logits(weights, tokens, **sizes)
+    most = 1.1 * error(run(engine(tmp_path, 0, **types), tokens), exact)
+    gpu = engine(tmp_path, "all", **types)
+    for step in 0, 70, 9:
+        assert error(run(gpu, tokens, step), exact) < most, step
+    assert error(run(gpu, tokens[:60], 1), exact[:60]) < most
+    some = streamed(engine(tmp_path, 2, **types))
+    sequence = some.new_sequence()
+    found = some.step([Chunk(sequence, tokens[:150], 150)])
+    found = np.concatenate([found, some.step([Chunk(sequence, tokens[150:], 250)])])
+    assert error(found, exact) < most
+
+
 def test_batches_of_several_sequences(tmp_path: Path) -> None:
     gpu, _ = make(tmp_path, types="Q4_K", n_embd=512, n_ubatch=64)
     texts = [TOKENS[:1], TOKENS[10:75], TOKENS[5:20], TOKENS[30:33]]
@@ -122,13 +151,65 @@ def test_batches_of_several_sequences(tmp_path: Path) -> None:
     assert gpu.step([Chunk(gpu.new_sequence(), TOKENS, 0)]).shape == (0, gpu.n_vocab)
 
 
+def streamed(engine: Engine, least: int = 2) -> Engine:
+    """The engine, made to stream from `least` tokens on; it must have a stage that can."""
+    (stage,) = (stage for stage in engine.placement.stages if hasattr(stage, "least"))
+    assert stage.least > 1  # as measured
+    stage.least = least
+    return engine
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS | {"F32": None, "BF16": None}))
+def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
+    from gguf_runtime.backends.cuda import weights
+
+    rng, form = np.random.default_rng(0), FORMATS[kind if kind in FORMATS else "F16"]
+    (device,) = open_gpus(0)
+    for rows, width in ((32,), 2 * form.step), ((21, 37, 70), form.step + form.columns), ((5,), form.columns):
+        tensors = []
+        for n in rows:
+            x = rng.normal(size=n * width).astype(np.float32)
+            blocks = rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
+            numbers = {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}
+            tensors.append(Tensor("w", (n, width), kind, numbers.get(kind, blocks).view(np.uint8)))
+        with weights.Upload(device, tensors) as upload:
+            memory = upload(tensors).memory
+        found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
+        device.copy(found.ctypes.data, memory.address, found.nbytes)
+        device.synchronize()
+        tile(form, np.concatenate([weights._blocks(tensor) for tensor in tensors]), wanted)
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("types", ["Q4_K", "Q8_0", "BF16", {"*attn_v*": "Q6_K", "*ffn_down*": "Q5_0", "*": "Q4_0"}])
+def test_streamed_prompts_are_those_of_layers_that_stay(tmp_path: Path, types: Any) -> None:
+    write_model(tmp_path / "model.gguf", types=types, n_layer=5, n_embd=512, n_ff=768)
+    plain, some = engine(tmp_path, 5, n_ubatch=512), streamed(engine(tmp_path, 2, n_ubatch=512))
+    for texts in [TOKENS], [TOKENS[:50], TOKENS[7:60], TOKENS[40:]]:
+        sequences = [(plain.new_sequence(), some.new_sequence()) for _ in texts]
+        for part in texts, [text[::-1] * 4 for text in texts], [text[:40] for text in texts]:
+            wanted, found = (
+                e.step([Chunk(pair[i], text, 3) for pair, text in zip(sequences, part, strict=True)])
+                for i, e in enumerate((plain, some))
+            )
+            np.testing.assert_array_equal(found, wanted)
+        streamed(some, 1000)  # what follows is computed on the CPU, from the cache that streaming has filled
+        found = some.step([Chunk(pair[1], [5], 1) for pair in sequences])
+        assert error(found, plain.step([Chunk(pair[0], [5], 1) for pair in sequences])) < 0.03
+        streamed(some)
+    some.close()
+
+
 @pytest.mark.parametrize("ram", [False, True])
-def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool) -> None:
+@pytest.mark.parametrize("least", [2, 1000])
+def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool, least: int) -> None:
     write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=3, n_embd=512, n_ff=512)
     texts = []
     for layers in range(5):
         one = engine(tmp_path, layers, n_ubatch=16, ram=ram)
         assert one.placement.n_on_gpu == layers
+        if 0 < layers < 3:
+            streamed(one, least)
         sequence, tokens = one.new_sequence(), TOKENS[:50]
         text = []
         for _ in range(12):
@@ -143,3 +224,48 @@ def test_a_cut_prompt_is_the_same(tmp_path: Path) -> None:
     whole = run(gpu, TOKENS)
     cut = engine(tmp_path, "all", n_ubatch=40)
     assert error(run(cut, TOKENS), whole) < 2e-3
+
+
+@needs(TEXT)
+@pytest.mark.parametrize("layers", [15, "all"])
+def test_perplexity_is_that_of_exact_arithmetic(smollm2: Path, ggrun: Run, layers: Any) -> None:
+    result = ggrun("perplexity", "-m", smollm2, "-f", TEXT, "-c", 512, "-ngl", layers)
+    found = re.search(rb"PPL = ([\d.]+)", result.stdout)
+    assert found, result.stderr
+    assert float(found[1]) == pytest.approx(16.2895, rel=0.003)  # float64; the CPU's 8 bits make it 0.8 % more
+
+
+def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
+    (device,) = open_gpus(0)
+    with pytest.raises(GpuError, match="CUDA0 failed"), device.working():
+        device.kernel("add")((1,), 1 << 20, ())  # more threads than a block can have
+    with pytest.raises(MemoryError, match="CUDA0 has too little memory"):
+        device.allocate(1 << 50)
+    gpu, _ = make(tmp_path, types="Q8_0")  # neither has done any harm
+    assert np.isfinite(run(gpu, TOKENS)).all()
+    with pytest.raises(SplitError, match="layers fit"):
+        engine(tmp_path, "all", n_ctx=1 << 34)
+
+
+@pytest.mark.parametrize("layers", [6, 3])
+def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
+    from gguf_runtime.backends.cuda import workspace_bytes
+    from gguf_runtime.backends.cuda.device import Memory
+
+    write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=1024, n_ff=4096, n_head=16, n_head_kv=4)
+    gc.collect()
+    before = {id(x.owner) for x in gc.get_objects() if isinstance(x, Memory)}
+    some = engine(tmp_path, layers, n_ctx=8192)
+    sequence = some.new_sequence()
+    some.step([Chunk(sequence, TOKENS * 20)])
+    sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
+    owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, Memory)}
+    taken = sum(owner.size for i, owner in owners.items() if i not in before)
+    placement, here = some.placement, [device == "CUDA0" for device in some.placement.devices]
+    counted = sum(layer.n_bytes for layer, on_gpu in zip(placement.layers, here, strict=True) if on_gpu)
+    counted += workspace_bytes([some.model.graph()], some.n_ubatch)
+    if layers == 3:
+        assert placement._split.streams_to
+        counted += placement._split.streams_to.streaming
+    # not counted: what a step is told, and angles; counted, but not taken here: the output's workspace
+    assert 0.75 * counted < taken < counted + (24 << 20), (taken, counted)

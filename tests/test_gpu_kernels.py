@@ -15,13 +15,16 @@ from gguf_runtime.kernels.cuda.source import FILES, OPTIONS, source
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "F16"]
 TEMPLATES = {
     "matvec": [f"<{t}, Q6_K>" for t in TYPES],
-    "matvec_gate": [f"<{t}, {t}>" for t in TYPES],
+    "matvec_gate": [f"<{t}, {t}>" for t in TYPES] + ["<Q4_K, F16>"],
     "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
     "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
     "dequantise": [f"<{t}>" for t in TYPES],
     "embed": [f"<{t}>" for t in TYPES],
-    "attend_one": ["<64, 64, 3>", "<128, 128, 2>", "<80, 48, 1>"],
-    "attend_many": ["<64, 64, 2>", "<128, 128, 2>", "<80, 48, 1>"],
+    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
+    "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
+    "save": ["<f16, q8_0>", "<q4_0, f16>", "<q8_0, q4_0>"],
+    "retile": ["<u16>", "<u32>", "<uint2>", "<uint4>"],
+    "retile_floats": ["<half_t>", "<float>", "<bfloat>"],
 }
 
 

@@ -28,10 +28,12 @@ def model(tmp_path_factory: pytest.TempPathFactory):
     return architectures.load(open_gguf(path))
 
 
-def pipeline(model, *cuts: int) -> Pipeline:
+def pipeline(model, *cuts: int, sizes: tuple[int, ...] = ()) -> Pipeline:
+    """Stages that end before these layers; sizes: tokens of each one's passes."""
     cpu, ends = Cpu(2), [0, *cuts, N_LAYER + 1]
     graphs = [model.graph(first, last) for first, last in zip(ends, ends[1:], strict=False)]
-    return Pipeline([CpuBackend(graph, cpu, 64, "f16", "f16") for graph in graphs])
+    sizes = sizes or (64,) * len(graphs)
+    return Pipeline([CpuBackend(graph, cpu, n, "f16", "f16") for graph, n in zip(graphs, sizes, strict=True)])
 
 
 def run(pipeline: Pipeline, size: int) -> np.ndarray:
@@ -49,10 +51,20 @@ def test_any_cut_changes_no_bit(model, cuts: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(run(pipeline(model, *cuts), size), run(pipeline(model), size))
 
 
+def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(model) -> None:
+    stages = pipeline(model, 1, 3, sizes=(160, 75, 50))
+    sequence = Sequence(stages.pools)
+    sequence.grow(len(TOKENS))
+    batches = stages.batches([Part(sequence, TOKENS, 0, len(TOKENS))])
+    assert [batch.n_tokens for batch in batches] == [150]
+    np.testing.assert_array_equal(np.concatenate(list(stages.run(batches))), run(pipeline(model), 50))
+    stages.close()
+
+
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    has_cache, max_logits = False, None
+    has_cache, max_logits, n_batch = False, None, 64
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name

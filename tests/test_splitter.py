@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_runtime.splitter import CPU, Gpu, Layer, Offload, SplitError, split, table
+from gguf_runtime import splitter
+from gguf_runtime.splitter import CPU, Gpu, Layer, Offload, SplitError, table
 
 LAYERS = [Layer(100, 10, (f"blk.{i}.attn_q.weight", f"blk.{i}.ffn_up.weight")) for i in range(8)]
 LAYERS.append(Layer(300, 0, ("output.weight",)))
 ONE = [Gpu("CUDA0", 10_000)]
+
+
+def split(layers: list[Layer], gpus: list[Gpu], offload: Offload) -> list[str]:
+    """The layers' devices."""
+    return splitter.split(layers, gpus, offload).devices
 
 
 @pytest.mark.parametrize(
@@ -79,3 +85,20 @@ def test_the_table_counts_everything() -> None:
     devices = split(LAYERS, ONE, Offload(3))
     lines = table(LAYERS, devices).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["0-4", CPU], ["5-7", "CUDA0"], ["output", CPU]]
+
+
+@pytest.mark.parametrize(
+    ("room", "n", "streams"), [(1180, 9, False), (1179, 8, False), (879, 5, True), (550, 2, True), (400, 3, False)]
+)
+def test_auto_leaves_room_for_streaming_where_layers_stay_in_ram(room: int, n: int, streams: bool) -> None:
+    found = splitter.split(LAYERS, [Gpu("CUDA0", room, 250)], Offload("auto"))
+    assert sum(device != CPU for device in found.devices) == n
+    assert bool(found.streams_to) == streams
+
+
+def test_layers_asked_for_come_before_streaming() -> None:
+    for room, streams in (1000, True), (800, True), (799, False):
+        found = splitter.split(LAYERS, [Gpu("CUDA0", room, 250)], Offload(5))
+        assert found.devices.count("CUDA0") == 5 and bool(found.streams_to) == streams
+    only_output_in_ram = splitter.split(LAYERS, [Gpu("CUDA0", 9999, 250)], Offload(8))
+    assert only_output_in_ram.streams_to is None

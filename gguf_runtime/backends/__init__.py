@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,10 +39,11 @@ class Backend(Protocol):
 
     pool: PagePool
     has_cache: bool  # whether any of its layers keeps keys and values, in `pool`
-    max_logits: int | None  # rows that it can give in one pass, None for n_ubatch
+    n_batch: int  # tokens of one pass at most
+    max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
 
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
-        """Run one batch of at most n_ubatch tokens; x: f32[n_tokens, width], what the stage before gave.
+        """Run one batch of at most n_batch tokens; x: f32[n_tokens, width], what the stage before gave.
 
         Gives logits f32[n_logits, n_vocab] if the graph ends with the output, else f32[n_tokens, width].
         """
@@ -51,3 +54,36 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def cut(parts: Items[Part], n_tokens: int, n_logits: int | None = None) -> Iterator[Batch]:
+    """Cut a ragged batch into passes of at most n_tokens tokens and n_logits rows of logits, in order."""
+    batch: list[Part] = []
+    most = n_logits or n_tokens
+    room, logits_room = n_tokens, most
+    for sequence, tokens, position, wanted in parts:
+        start, n = 0, len(tokens)
+        while start < n:
+            first_wanted = max(start, n - wanted)
+            end = min(n, start + room, first_wanted + logits_room)
+            here = max(0, end - first_wanted)
+            batch.append(Part(sequence, tokens[start:end], position + start, here))
+            room, logits_room = room - (end - start), logits_room - here
+            start = end
+            if not (room and logits_room):
+                yield Batch(batch)
+                batch, room, logits_room = [], n_tokens, most
+    if batch:
+        yield Batch(batch)
+
+
+def in_passes(
+    run: Callable[[Batch, np.ndarray | None], np.ndarray], batch: Batch, x: np.ndarray | None, n_tokens: int
+) -> list[np.ndarray]:
+    """What `run` gives for each n_tokens tokens of a batch; x: what the stage before gave, a row for each token."""
+    results, first = [], 0
+    for part in cut(batch.parts, n_tokens):
+        end = first + part.n_tokens
+        results.append(run(part, x if x is None else x[first:end]))
+        first = end
+    return results

@@ -36,6 +36,7 @@ class CpuBackend:
 
     def __init__(self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str) -> None:
         self._cpu, library, n_threads = cpu, cpu.library, cpu.team.n_threads
+        self.n_batch = n_ubatch
         self._picked = graph.result.picked
         layout = PageLayout(graph.kv, k_type, v_type)
         self.pool = PagePool(layout)
@@ -50,7 +51,7 @@ class CpuBackend:
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
-        """Run one batch of at most n_ubatch tokens; x: what the stage before gave, f32[n_tokens, width]."""
+        """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
         if x is not None and self._plan.input is not None:
             self._plan.input[: len(x)] = x

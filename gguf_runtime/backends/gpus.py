@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,11 @@ _LEAST = 70  # compute capability 7.0
 
 
 class GpuError(Exception):
-    """There is no GPU that can be used; the message says why."""
+    """There is no GPU that can be used, or one failed; the message says why."""
+
+
+class GpuMemoryError(GpuError, MemoryError):
+    """A GPU's memory is too small."""
 
 
 def gpu_present() -> bool:
@@ -34,14 +39,28 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
         import cupy
 
         n = cupy.cuda.runtime.getDeviceCount()
+        if only is not None and not 0 <= only < n:
+            raise GpuError(f"there is no GPU {only}: they are numbered 0 to {n - 1}")
+        numbers = range(n) if only is None else [only]
+        usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
+        if not usable:
+            raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
+    except GpuError:
+        raise
     except Exception as error:  # whatever a driver that does not fit makes CuPy raise
-        raise GpuError(f"no GPU that CuPy can use ({' '.join(str(error).split())})") from error
+        raise GpuError(f"no GPU that CuPy can use ({_line(error)})") from error
     from .cuda import CudaDevice
 
-    if only is not None and not 0 <= only < n:
-        raise GpuError(f"there is no GPU {only}: they are numbered 0 to {n - 1}")
-    numbers = range(n) if only is None else [only]
-    usable = [i for i in numbers if int(cupy.cuda.Device(i).compute_capability) >= _LEAST]
-    if not usable:
-        raise GpuError(f"no GPU of compute capability {_LEAST / 10} or more")
-    return [CudaDevice(i) for i in usable]
+    opened = []
+    for i in usable:
+        try:
+            opened.append(CudaDevice(i))
+        except Exception as error:  # one that another process keeps to itself, or whose memory is full
+            if i == usable[-1] and not opened:
+                raise GpuError(f"GPU {i} cannot be used now ({_line(error)})") from error
+            warnings.warn(f"GPU {i} cannot be used now ({_line(error)})", RuntimeWarning, stacklevel=2)
+    return opened
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

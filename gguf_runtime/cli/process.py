@@ -44,7 +44,7 @@ def describe(error: Exception) -> str:
     ours = type(error).__module__.split(".")[0] in ("gguf_runtime", "click")
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) and not ours:
         text = "out of memory"
     elif ours or isinstance(error, ValueError):
         text = str(error)

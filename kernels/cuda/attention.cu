@@ -1,9 +1,9 @@
 // Flash attention (Dao et al. 2022) over the pages of the KV cache, on tensor cores.
 //
-// A page keeps, of each head, keys as [dim][token] and values as [token][dim], in halves, dims rounded up to 16.
+// K, V: how a page keeps keys and values (kv.cuh); DK, DV: dims of a head, rounded up to 16.
 // A tile of queries has 16 rows: heads that share a key head, of one token or of several. Scores come as powers of
 // two: queries were scaled by log2(e) too.
-#include "common.cuh"
+#include "kv.cuh"
 
 [[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
 
@@ -110,27 +110,23 @@ struct Spans {
 // quarter of every page, and the last block of a head to be done joins the spans.
 // grid: (key heads × tiles of 16 query heads, spans, tokens).
 //
-// With `turns` (one token): q, k, v are f32 rows, rotated and saved here, as rotate_and_save does. Without, that has
+// With `turns` (one token, a cache of f16): q, k, v are f32 rows, rotated and saved here, as rotate_and_save does. Without, that has
 // been done, and q is halves[token][head][DK]. out[token][head·v_dim + column]: halves, rows at out_stride.
 // sums: f32[token][head][span][DV]; states: (largest, sum)[token][head][span]; done: zeros, one for each token and
 // head, left as zeros.
-template <int DK, int DV, int STAGES>
+template <int DK, int DV, int STAGES, class K, class V>
 __global__ void __launch_bounds__(32 * WARPS) attend_one(
     const void* q, const float* k_row, const float* v_row, const float2* turns, int n_pairs, int neighbours,
     float scale, int k_dim, half_t* out, int out_stride, int v_dim, float* sums, float2* states, int* done,
     int n_heads, int group, int window, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens,
-    const u64* tables, const u8* next_a, const u8* next_b, u32 next_bytes) {
+    const u64* tables) {
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
     if (number >= *n_tokens) return;
     Token token = tokens[number];
     Spans spans(token.position, window, gridDim.y);
-    if (blockIdx.y >= spans.n) {  // nothing to do but to ask for what comes next
-        ask_ahead(next_a, next_b, next_bytes, (blockIdx.y - spans.n) * gridDim.x + blockIdx.x,
-                  (gridDim.y - spans.n) * gridDim.x);
-        return;
-    }
+    if (blockIdx.y >= spans.n) return;
     int n_tiles = (group + ROWS - 1) / ROWS, kv_head = blockIdx.x / n_tiles, first_head = blockIdx.x % n_tiles * ROWS;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int page = spans.first_page + blockIdx.y * spans.pages, end = min(page + spans.pages, spans.end_page);
@@ -141,17 +137,23 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     auto load = [&](int number) {
         if (number < end) {
             half_t* to = own + number % STAGES * STAGE;
-            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE + warp * KEYS;
-            const half_t* v = (const half_t*)(table[number] + v_offset) + ((u64)kv_head * PAGE + warp * KEYS) * DV;
-            for (int i = lane; i < DK * 2; i += 32) copy_ahead(to + i / 2 * K_STRIDE + i % 2 * 8, k + i / 2 * PAGE + i % 2 * 8);
-            to += DK * K_STRIDE;
-            for (int i = lane; i < KEYS * (DV / 8); i += 32) {
-                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
-            }
+            const u8* k = (const u8*)table[number] + k_offset + kv_head * K::head_bytes(DK);
+            const u8* v = (const u8*)table[number] + v_offset + kv_head * V::head_bytes(DV);
+            K::template keys<DK, KEYS>(to, K_STRIDE, k, warp * KEYS, lane, 32);
+            V::template values<DV, KEYS>(to + DK * K_STRIDE, V_STRIDE, v, warp * KEYS, lane, 32);
         }
         close_group();
     };
 
+    constexpr int K_LINES = K::head_bytes(DK) / 128, V_LINES = V::head_bytes(DV) / 128, LINES = K_LINES + V_LINES;
+    for (int i = threadIdx.x, last = min(end, page + STAGES); i < (last - page) * LINES; i += 32 * WARPS) {
+        const u8* at = (const u8*)table[page + i / LINES];  // what is read first comes nearer
+        int line = i % LINES;
+        at += line < K_LINES ? k_offset + (kv_head * K_LINES + line) * 128
+                             : v_offset + (kv_head * V_LINES + line - K_LINES) * 128;
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+    }
+    await_previous();
     Rows<DK, DV> rows;
     if (turns) {
         __shared__ __align__(16) half_t queries[ROWS * DK];
@@ -162,22 +164,34 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         for (int i = threadIdx.x; i < n_rows * (DK - k_dim); i += 32 * WARPS) {
             queries[i / (DK - k_dim) * DK + k_dim + i % (DK - k_dim)] = 0;
         }
-        for (int i = threadIdx.x; i < (n_rows + saves) * half; i += 32 * WARPS) {
-            int row = i / half, pair = i % half;
-            const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
-            int2 at = pair_of(pair, n_pairs, neighbours);
-            float2 y = make_float2(x[at.x], x[at.y]);
-            if (pair < n_pairs) y = rotated(y.x, y.y, turns[pair]);
-            if (row < n_rows) {
-                queries[row * DK + at.x] = to_half(y.x * scale), queries[row * DK + at.y] = to_half(y.y * scale);
-            } else {
-                half_t* to = (half_t*)(last + k_offset) + (u64)kv_head * DK * PAGE + place;
-                to[at.x * PAGE] = to_half(y.x), to[at.y * PAGE] = to_half(y.y);
+        constexpr int AT_ONCE = 4;  // pairs that a thread reads before it turns the first
+        for (int first = threadIdx.x, n = (n_rows + saves) * half; first < n; first += AT_ONCE * 32 * WARPS) {
+            float2 y[AT_ONCE];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                int i = min(first + k * 32 * WARPS, n - 1), row = i / half;
+                const float* x = row < n_rows ? heads + row * k_dim : k_row + kv_head * k_dim;
+                int2 at = pair_of(i % half, n_pairs, neighbours);
+                y[k] = make_float2(__ldcg(x + at.x), __ldcg(x + at.y));
+            }
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                int i = first + k * 32 * WARPS, row = i / half, pair = i % half;
+                if (i >= n) break;
+                int2 at = pair_of(pair, n_pairs, neighbours);
+                if (pair < n_pairs) y[k] = rotated(y[k].x, y[k].y, turns[pair]);
+                if (row < n_rows) {
+                    half_t* to = queries + row * DK;
+                    to[at.x] = to_half(y[k].x * scale), to[at.y] = to_half(y[k].y * scale);
+                } else {
+                    half_t* to = (half_t*)(last + k_offset) + (u64)kv_head * DK * PAGE + place;
+                    to[at.x * PAGE] = to_half(y[k].x), to[at.y * PAGE] = to_half(y[k].y);
+                }
             }
         }
         if (saves) {
             half_t* to = (half_t*)(last + v_offset) + ((u64)kv_head * PAGE + place) * DV;
-            for (int i = threadIdx.x; i < v_dim; i += 32 * WARPS) to[i] = to_half(v_row[kv_head * v_dim + i]);
+            for (int i = threadIdx.x; i < v_dim; i += 32 * WARPS) to[i] = to_half(__ldcg(v_row + kv_head * v_dim + i));
         }
         __syncthreads();
         rows.start(g < n_rows ? queries + g * DK : nullptr, g + 8 < n_rows ? queries + (g + 8) * DK : nullptr);
@@ -195,6 +209,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         rows.template take<KEYS>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE + warp * KEYS, from, to);
         __syncwarp();
     }
+    let_next_begin();
     rows.finish();
 
     // join the warps
@@ -272,7 +287,7 @@ struct Task {
 
 // Attention of many tokens of a sequence: a block takes 64 rows, each of its warps 16. grid: (tasks, key heads).
 // q: halves[token][head][DK]; out[token][head·v_dim + column]: halves, rows at out_stride.
-template <int DK, int DV, int STAGES>
+template <int DK, int DV, int STAGES, class K, class V>
 __global__ void __launch_bounds__(32 * WARPS) attend_many(
     const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
     u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
@@ -289,13 +304,10 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     auto load = [&](int number) {
         if (number < end) {
             half_t* to = shared + number % STAGES * STAGE;
-            const half_t* k = (const half_t*)(table[number] + k_offset) + (u64)kv_head * DK * PAGE;
-            const half_t* v = (const half_t*)(table[number] + v_offset) + (u64)kv_head * DV * PAGE;
-            for (int i = threadIdx.x; i < DK * 8; i += 32 * WARPS) copy_ahead(to + i / 8 * K_STRIDE + i % 8 * 8, k + 8 * i);
-            to += DK * K_STRIDE;
-            for (int i = threadIdx.x; i < PAGE * (DV / 8); i += 32 * WARPS) {
-                copy_ahead(to + i / (DV / 8) * V_STRIDE + i % (DV / 8) * 8, v + 8 * i);
-            }
+            const u8* k = (const u8*)table[number] + k_offset + kv_head * K::head_bytes(DK);
+            const u8* v = (const u8*)table[number] + v_offset + kv_head * V::head_bytes(DV);
+            K::template keys<DK, PAGE>(to, K_STRIDE, k, 0, threadIdx.x, 32 * WARPS);
+            V::template values<DV, PAGE>(to + DK * K_STRIDE, V_STRIDE, v, 0, threadIdx.x, 32 * WARPS);
         }
         close_group();
     };

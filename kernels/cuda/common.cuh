@@ -55,6 +55,16 @@ __device__ __forceinline__ float sum_of_warp(float x) {
     return x;
 }
 
+// of numbers that are not negative
+__device__ __forceinline__ float max_of_warp(float x) {
+#if __CUDA_ARCH__ >= 800
+    return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(x)));
+#else
+    for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+#endif
+}
+
 // a pair of a head's numbers, turned by an angle whose (cos, sin) is `turn` (Su et al. 2021)
 __device__ __forceinline__ float2 rotated(float x, float y, float2 turn) {
     return make_float2(x * turn.x - y * turn.y, y * turn.x + x * turn.y);
@@ -99,6 +109,22 @@ __device__ __forceinline__ void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a
 #endif
 }
 
+#if __CUDA_ARCH__ >= 800
+// c[16][8] += a[16][32] · b[32][8], unsigned bytes by signed ones. Lane 4g + t holds (PTX ISA, mma.m16n8k32): a: row g
+// columns 4t … 4t+3; row g+8 the same; row g columns 4t+16 …; row g+8 these. b: column g, rows 4t …; rows 4t+16 …
+__device__ __forceinline__ void mma(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+#endif
+
+// c + four unsigned bytes · four signed ones
+__device__ __forceinline__ int dot4(u32 a, u32 b, int c) {
+    asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
+    return c;
+}
+
 // four 8×8 tiles of halves in shared memory, transposed: lane 8i + r gives the address of row r of tile i, and gets
 // of each tile rows 2t, 2t+1 of column g
 __device__ __forceinline__ void load_transposed(u32 (&r)[4], const half_t* row) {
@@ -116,13 +142,18 @@ __device__ __forceinline__ void load_transposed(u32 (&r)[4], const half_t* row) 
 #endif
 }
 
-// Ask for weights that the next kernel reads first, while memory is idle: a block's part of `bytes` at a, and at b.
-__device__ __forceinline__ void ask_ahead(const u8* a, const u8* b, u32 bytes, int part, int n_parts) {
-    u32 size = (bytes / n_parts + 127) / 128 * 128;
-    for (u32 at = part * size + 128 * threadIdx.x; at < min((part + 1) * size, bytes); at += 128 * blockDim.x) {
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(a + at));
-        if (b) asm volatile("prefetch.global.L2 [%0];" ::"l"(b + at));
-    }
+// The next kernel may begin: what it does before it waits, it does beside this one.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// wait until the kernel before has ended, and what it wrote can be read
+__device__ __forceinline__ void await_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 template <class A, class B>

@@ -5,8 +5,9 @@
 // lie the tiles of a row of tiles, one after another; what the lanes of a warp read at the same time lies side by side
 // (formats.py puts it there).
 //
-// `fetch` reads a unit, of row g for half 0 and g + 8 for half 1, `prepare` makes the scales of its GROUPS, and
-// `columns` gives four columns of a piece of 16 as unsigned bytes f·q, with f = factor(piece): nibbles need not be moved
+// `plane` gives the bytes of a tile in each plane. `fetch` reads a unit, of row g for half 0 and g + 8 for half 1, from
+// global memory or from a tile in shared memory, `prepare` makes the scales of its GROUPS, and `columns` gives four
+// columns of a piece of 16 as unsigned bytes f·q, with f = factor(piece), the same in a group: nibbles need not be moved
 // down. Every type is affine in a group: w = scale·(q - OFFSET) - least. `piece` gives where in the tile's columns a
 // piece of lane t begins.
 #pragma once
@@ -16,6 +17,19 @@ __device__ __forceinline__ uint4 load16(const u8* p) { return __ldg((const uint4
 __device__ __forceinline__ uint2 load8(const u8* p) { return __ldg((const uint2*)p); }
 __device__ __forceinline__ u32 load4(const u8* p) { return __ldg((const u32*)p); }
 __device__ __forceinline__ u32 load2(const u8* p) { return __ldg((const u16*)p); }
+
+// an address in shared memory
+struct Shared {
+    const u8* at;
+    __device__ __forceinline__ Shared operator+(u64 n) const { return {at + n}; }
+    __device__ __forceinline__ void operator+=(u64 n) { at += n; }
+};
+
+__device__ __forceinline__ uint4 load16(Shared p) { return *(const uint4*)p.at; }
+__device__ __forceinline__ uint2 load8(Shared p) { return *(const uint2*)p.at; }
+__device__ __forceinline__ u32 load4(Shared p) { return *(const u32*)p.at; }
+__device__ __forceinline__ u32 load2(Shared p) { return *(const u16*)p.at; }
+
 __device__ __forceinline__ u32 word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 __device__ __forceinline__ float low_half(u32 v) { return to_float((half_t)v); }
 __device__ __forceinline__ float high_half(u32 v) { return to_float((half_t)(v >> 16)); }
@@ -30,13 +44,17 @@ __device__ __forceinline__ u32 fifth_bits(u32 bits, int i) {
 
 template <bool MIN, bool FIFTH>
 struct Nibbles32 {
-    static constexpr int STEP = 128, GROUPS = 1, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
+    static constexpr int STEP = 128, GROUPS = FIFTH ? 1 : 2, OFFSET = MIN ? 0 : FIFTH ? 16 : 8;
     static constexpr bool HAS_LEAST = MIN;
     uint4 q;
     u32 high, d;
     float scale_, least_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+    __device__ static constexpr int plane(int i) {
+        return i == 0 ? 1024 : i == 1 && FIFTH ? 256 : i == 1 + FIFTH ? (MIN ? 256 : 128) : 0;
+    }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         q = load16(base + 512 * (2 * tile + half) + 16 * lane);
         base += 1024 * n_tiles;
         if (FIFTH) high = load4(base + 128 * (2 * tile + half) + 4 * lane), base += 256 * n_tiles;
@@ -68,8 +86,10 @@ struct Q8_0 {
     u32 d;
     float scale_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
-        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+    __device__ static constexpr int plane(int i) { return i == 0 ? 2048 : i == 1 ? 128 : 0; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
+        P at = base + 1024 * (2 * tile + half) + 16 * lane;
         q[0] = load16(at), q[1] = load16(at + 512);
         d = load2(base + 2048 * n_tiles + 64 * (2 * tile + half) + 2 * lane);
     }
@@ -99,7 +119,9 @@ struct IQ4_NL {
     u32 d;
     float scale_;
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+    __device__ static constexpr int plane(int i) { return i == 0 ? 1024 : i == 1 ? 128 : 0; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         q = load16(base + 512 * (2 * tile + half) + 16 * lane);
         d = load2(base + 1024 * n_tiles + 64 * (2 * tile + half) + 2 * lane);
     }
@@ -122,8 +144,10 @@ struct IQ4_XS {
     int group;
     float scale_[2];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
-        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+    __device__ static constexpr int plane(int i) { return i == 0 ? 2048 : i == 1 ? 128 : 0; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
+        P at = base + 1024 * (2 * tile + half) + 16 * lane;
         q[0] = load16(at), q[1] = load16(at + 512);
         header = load8(base + 2048 * n_tiles + 64 * (2 * tile + half) + 8 * (lane / 4));
         group = lane % 4 * 2;
@@ -156,8 +180,12 @@ struct Nibbles256 {
     int group;
     float scale_[2], least_[2];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
-        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+    __device__ static constexpr int plane(int i) {
+        return i == 0 ? 2048 : i == 1 && FIFTH ? 512 : i == 1 + FIFTH ? 256 : 0;
+    }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
+        P at = base + 1024 * (2 * tile + half) + 16 * lane;
         q[0] = load16(at), q[1] = load16(at + 512);
         base += 2048 * n_tiles;
         if (FIFTH) {
@@ -209,8 +237,10 @@ struct Q6_K : Runs256 {
     int odd;
     float scale_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
-        const u8* at = base + 1024 * (2 * tile + half) + 16 * lane;
+    __device__ static constexpr int plane(int i) { return i == 0 ? 2048 : i == 1 ? 1024 : i == 2 ? 256 : 32; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
+        P at = base + 1024 * (2 * tile + half) + 16 * lane;
         q[0] = load16(at), q[1] = load16(at + 512);
         high = load16(base + 2048 * n_tiles + 512 * (2 * tile + half) + 16 * lane);
         scales = load8(base + 3072 * n_tiles + 128 * (2 * tile + half) + 8 * (lane / 2));
@@ -240,10 +270,12 @@ struct Q3_K : Runs256 {
     int unit_;
     float scale_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+    __device__ static constexpr int plane(int i) { return i == 0 ? 1024 : i == 1 ? 512 : i == 2 ? 192 : 32; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         q = load16(base + 512 * (2 * tile + half) + 16 * lane);
         high = load16(base + 1024 * n_tiles + 256 * (2 * tile + half) + 32 * (lane / 4) + 16 * (lane % 2));
-        const u8* s = base + 1536 * n_tiles + 96 * (2 * tile + half) + 12 * (lane / 4);
+        P s = base + 1536 * n_tiles + 96 * (2 * tile + half) + 12 * (lane / 4);
         a = load4(s), b = load4(s + 4), c = load4(s + 8);
         d = load2(base + 1728 * n_tiles + 16 * (2 * tile + half) + 2 * (lane / 4));
         unit_ = lane % 4;
@@ -277,7 +309,9 @@ struct Q2_K : Runs256 {
     int odd;
     float scale_[4], least_[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+    __device__ static constexpr int plane(int i) { return i == 0 ? 1024 : i == 1 ? 256 : i == 2 ? 64 : 0; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         q = load16(base + 512 * (2 * tile + half) + 16 * lane);
         scales = load8(base + 1024 * n_tiles + 128 * (2 * tile + half) + 8 * (lane / 2));
         d = load4(base + 1280 * n_tiles + 32 * (2 * tile + half) + 4 * (lane / 4));
@@ -302,7 +336,9 @@ struct F16 {
     static constexpr int STEP = 128;
     uint4 q[4];
 
-    __device__ __forceinline__ void fetch(const u8* base, u64 n_tiles, u64 tile, int half, int lane) {
+    __device__ static constexpr int plane(int i) { return i == 0 ? 4096 : 0; }
+    template <class P>
+    __device__ __forceinline__ void fetch(P base, u64 n_tiles, u64 tile, int half, int lane) {
         for (int i = 0; i < 4; i++) q[i] = load16(base + 2048 * (2 * tile + half) + 512 * i + 16 * lane);
     }
     __device__ __forceinline__ void clear() { q[0] = q[1] = q[2] = q[3] = {}; }
@@ -310,17 +346,11 @@ struct F16 {
     __device__ static __forceinline__ int piece(int t, int piece) { return 32 * t + 16 * piece; }
 };
 
-// --- 16 columns of a unit as halves --------------------------------------------------------------------------------
-
-// 1024 + f·q, of every four columns in the order 0, 2, 1, 3: the half of bits 0x6400 + q is 1024 + q
+// bytes of a tile
 template <class F>
-__device__ __forceinline__ void raised(const F& f, int piece, half2_t (&w)[8]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        u32 q = f.columns(piece, i);
-        w[2 * i] = (q & 0x00FF00FF) | 0x64006400, w[2 * i + 1] = (q >> 8 & 0x00FF00FF) | 0x64006400;
-    }
-}
+constexpr int tile_bytes = F::plane(0) + F::plane(1) + F::plane(2) + F::plane(3);
+
+// --- 16 columns of a unit as halves --------------------------------------------------------------------------------
 
 // the weights themselves, w[i] being columns 2i and 2i+1 of the piece
 template <class F>

@@ -7,7 +7,7 @@ of a block first, so that each begins where the reads of its fields are aligned.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class Format(NamedTuple):
     step: int
     planes: tuple[Plane, ...]
 
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile, in all planes."""
+        return TILE_ROWS * (self.step // self.columns) * self.n_bytes
+
 
 FORMATS = {
     "Q4_0": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
@@ -53,26 +58,38 @@ FORMATS = {
 }
 
 
+def plane_bytes(form: Format, plane: Plane, n_tiles: int) -> int:
+    """Bytes of a plane of so many tiles."""
+    return n_tiles * TILE_ROWS * (form.step // form.columns) * plane.size
+
+
 def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
     """Bytes of a matrix in tiles, the last ones filled up with zeros."""
     n_steps = -(-n_columns // form.step)
     return -(-n_rows // TILE_ROWS) * TILE_ROWS * n_steps * (form.step // form.columns) * form.n_bytes
 
 
-def tile(form: Format, blocks: Any, out: Any) -> None:
-    """Put a matrix into tiles. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes]. NumPy's arrays, or CuPy's."""
-    per_step = form.step // form.columns
-    rows, steps = -(-blocks.shape[0] // TILE_ROWS), -(-blocks.shape[1] // per_step)
-    whole = rows * TILE_ROWS, steps * per_step, form.n_bytes
-    if blocks.shape != whole:
-        filled = np.zeros_like(blocks, shape=whole)
-        filled[: blocks.shape[0], : blocks.shape[1]] = blocks
+def tile(form: Format, blocks: np.ndarray, out: np.ndarray) -> None:
+    """Put a matrix into tiles, as tiles.cu does. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes].
+
+    Rows that are missing in the last tiles stay as they are in `out`.
+    """
+    per_step, n_rows = form.step // form.columns, blocks.shape[0]
+    rows, steps = -(-n_rows // TILE_ROWS), -(-blocks.shape[1] // per_step)
+    if blocks.shape[1] != steps * per_step:
+        filled = np.zeros_like(blocks, shape=(n_rows, steps * per_step, form.n_bytes))
+        filled[:, : blocks.shape[1]] = blocks
         blocks = filled
+    whole = n_rows // TILE_ROWS * TILE_ROWS
     start = 0
     for first, size, outer, pieces in form.planes:
         end = start + rows * TILE_ROWS * steps * per_step * size
         inner = per_step * size // (outer * pieces)
+        field = blocks[:, :, first : first + size]
         # as they lie: [row of tiles][step][half][piece][row of 8][outer][inner]
         to = out[start:end].reshape(rows, steps, 2, pieces, 8, outer, inner).transpose(0, 2, 4, 1, 5, 3, 6)
-        to[:] = blocks[:, :, first : first + size].reshape(rows, 2, 8, steps, outer, pieces, inner)
+        if whole:
+            to[: whole // TILE_ROWS] = field[:whole].reshape(-1, 2, 8, steps, outer, pieces, inner)
+        for row in range(whole, n_rows):
+            to[row // TILE_ROWS, row // 8 % 2, row % 8] = field[row].reshape(steps, outer, pieces, inner)
         start = end

@@ -13,7 +13,8 @@ FILES = {
     "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
-    "attend_one": "attention.cu", "attend_many": "attention.cu",
+    "attend_one": "attention.cu", "attend_many": "attention.cu", "save": "kv.cu",
+    "retile": "tiles.cu", "retile_floats": "tiles.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)

@@ -1,8 +1,10 @@
-"""A GPU: its memory, its stream, its compiled kernels, cuBLAS. This and what imports it need CuPy."""
+"""A GPU: its memory, its streams, its compiled kernels, cuBLAS. This and what imports it need CuPy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import cupy
@@ -10,11 +12,17 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import OPTIONS, source
+from ..gpus import GpuError, GpuMemoryError
+from .driver import can_overlap, launch_overlapping
 
 #: Launches a kernel, or a product of cuBLAS, for a number of tokens.
 Launch = Callable[[int], Any]
 
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
+_READ_ONLY = 8  # cudaHostRegisterReadOnly
+_SYSTEM_PAGE = 4096
+_FAILURES = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas.CUBLASError
 
 
 class Memory(NamedTuple):
@@ -26,24 +34,30 @@ class Memory(NamedTuple):
 
 
 class CudaDevice:
-    """One GPU. Everything on it happens in the order of one stream."""
+    """One GPU. Work on it happens in the order of one stream; `bus` is another, for copies in its background."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.handle = cupy.cuda.Device(number)
         self.name = f"CUDA{number}"
         self._kernels: dict[tuple[str, int], Any] = {}
+        self._lock = threading.RLock()
         with self.handle:
-            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self.stream, self.bus = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
             self._blas = cublas.create()
             self.n_processors = cupy.cuda.runtime.deviceGetAttribute(16, number)
+            self._reads_registered = bool(cupy.cuda.runtime.deviceGetAttribute(91, number))  # by the same addresses
             self.max_shared = cupy.cuda.runtime.deviceGetAttribute(97, number)  # bytes, of a block that asks for them
+            self.shared_of_processor = cupy.cuda.runtime.deviceGetAttribute(81, number)
+            # whether a kernel may begin before the one before it has ended
+            self.overlaps = cupy.cuda.runtime.deviceGetAttribute(75, number) >= 9 and can_overlap()
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
 
     @property
     def free(self) -> int:
         """Bytes of its memory that nobody has."""
-        return self.handle.mem_info[0]
+        with self.working():
+            return self.handle.mem_info[0]
 
     @property
     def description(self) -> str:
@@ -52,47 +66,108 @@ class CudaDevice:
         major, minor = properties["major"], properties["minor"]
         return f"{properties['name'].decode()}, compute capability {major}.{minor}"
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While this is open, what CuPy does is done on this GPU, in its stream, and nobody else gives it work.
+
+        Raises GpuMemoryError where its memory ran out, GpuError where it failed in another way.
+        """
+        with self._lock, self.handle, self.stream:  # CuPy has cuBLAS work in the stream that is current
+            try:
+                yield
+            except _FAILURES as error:
+                if getattr(error, "status", 0) == _OUT_OF_MEMORY and not isinstance(error, cublas.CUBLASError):
+                    raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
+                raise GpuError(f"{self.name} failed or is not to be had: {error}") from error
+            except cupy.cuda.memory.OutOfMemoryError as error:
+                raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
+
     def allocate(self, n_bytes: int) -> Memory:
-        """Zeroed memory. Raises MemoryError where the GPU has too little."""
+        """Zeroed memory. Raises GpuMemoryError where the GPU has too little."""
         try:
-            with self.handle:
+            with self.working():
                 owner = cupy.cuda.Memory(max(n_bytes, 1))  # straight from the driver: no pool keeps it after
                 cupy.cuda.runtime.memsetAsync(owner.ptr, 0, max(n_bytes, 1), self.stream.ptr)
                 self.stream.synchronize()
-        except (cupy.cuda.memory.OutOfMemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
-            raise MemoryError(
+        except GpuMemoryError as error:
+            raise GpuMemoryError(
                 f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
             ) from error
         return Memory(owner.ptr, n_bytes, owner)
 
     def pinned(self, n_bytes: int) -> np.ndarray:
         """u8[n_bytes] of the system's memory that the GPU reads and writes by itself."""
-        with self.handle:
+        with self.working():
             return np.frombuffer(cupy.cuda.alloc_pinned_memory(max(n_bytes, 1)), np.uint8, n_bytes)
 
-    def copy(self, to: int, source: int, n_bytes: int) -> None:
-        """Copy bytes between addresses of any memory, in the stream's order."""
-        cupy.cuda.runtime.memcpyAsync(to, source, n_bytes, cupy.cuda.runtime.memcpyDefault, self.stream.ptr)
+    def pinned_zeros(self, n_bytes: int) -> tuple[Any, int]:
+        """Zeroed memory of the same kind, as who keeps it and its address: for a cache, read where nothing is yet.
+
+        In huge pages, which NumPy asks for, it is there in a third of the time that CUDA's own takes.
+        """
+        memory = np.zeros(n_bytes, np.uint8)
+        if self._reads_registered:
+            with self.working():
+                pinned = Pinned([memory], read_only=False)
+            if pinned:
+                return pinned, memory.ctypes.data
+        memory = self.pinned(n_bytes)
+        memory[:] = 0
+        return memory, memory.ctypes.data
+
+    def pin(self, arrays: Sequence[np.ndarray]) -> Pinned:
+        """Have the GPU copy from these arrays by itself, at the bus's full speed."""
+        with self.working():
+            return Pinned(arrays)
+
+    def copy(self, to: int, source: int, n_bytes: int, stream: Any = None) -> None:
+        """Copy bytes between addresses of any memory, in the stream's order or in that of another."""
+        cupy.cuda.runtime.memcpyAsync(to, source, n_bytes, cupy.cuda.runtime.memcpyDefault, (stream or self.stream).ptr)
+
+    def send(self, to: int, data: np.ndarray, stream: Any = None) -> None:
+        """Copy an array to an address of the GPU. The array must stay until that is done."""
+        try:
+            self.copy(to, data.ctypes.data, data.nbytes, stream)
+        except cupy.cuda.runtime.CUDARuntimeError:  # pinned in part, as another engine's weights may be: that cannot be
+            self.copy(to, data.copy().ctypes.data, data.nbytes, stream)
+
+    def fetch(self, source: int, n_rows: int, width: int) -> np.ndarray:
+        """f32[n_rows, width] at this address, once all that was launched before is done."""
+        result = self.pinned(4 * n_rows * width).view(np.float32).reshape(n_rows, width)
+        self.copy(result.ctypes.data, source, result.nbytes)
+        self.synchronize()
+        return result
+
+    def event(self) -> Any:
+        """Something to record in one stream, and to wait for in another."""
+        with self.working():
+            return cupy.cuda.Event(disable_timing=True)
 
     def synchronize(self) -> None:
         self.stream.synchronize()
 
-    def kernel(self, name: str, shared: int = 0) -> Callable[..., None]:
+    def kernel(self, name: str, shared: int = 0, *, overlaps: bool = False) -> Callable[..., None]:
         """kernel(grid, block, args) launches the kernel of this name (source.FILES) in the stream.
 
         args: ints for pointers and whole numbers, np.float32 for floats. shared: bytes of dynamic shared memory.
+        overlaps: it waits for the kernel before by itself, and may begin before that has ended, where the GPU can.
         """
         if (name, shared) not in self._kernels:
-            with self.handle:
+            with self.working():
                 names = [name] if "<" in name else None
                 raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
                 if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
-                    raw.max_dynamic_shared_size_bytes = shared
+                    raw.max_dynamic_shared_size_bytes = max(shared, raw.max_dynamic_shared_size_bytes)
+                if overlaps:  # kernels that are to be on a processor together must divide its memory alike
+                    raw.preferred_shared_memory_carveout = 100
                 self._kernels[name, shared] = raw.kernel
         function, stream = self._kernels[name, shared], self.stream
 
         def launch(grid: tuple[int, ...], block: int, args: tuple[Any, ...]) -> None:
-            function(grid, (block,), args, shared, stream)
+            if overlaps and self.overlaps:
+                launch_overlapping(function.ptr, grid, block, args, shared, stream.ptr)
+            else:
+                function(grid, (block,), args, shared, stream)
 
         return launch
 
@@ -117,3 +192,51 @@ class CudaDevice:
         finally:
             graph = self.stream.end_capture()
         return lambda: graph.launch(self.stream)
+
+
+class Pinned:
+    """Memory of the system that stays where it is, so that the GPU reads it by itself; until `close`.
+
+    Where the system refuses, copies work all the same, at a part of the speed.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], read_only: bool = True) -> None:
+        self._arrays = arrays  # who keeps them keeps a mapped file mapped
+        self._starts: list[int] = []
+        for start, end in _pages(arrays):
+            try:
+                cupy.cuda.runtime.hostRegister(start, end - start, _READ_ONLY if read_only else 0)
+            except _FAILURES:
+                continue
+            self._starts.append(start)
+
+    def __del__(self) -> None:  # before the memory goes, whose address something else may get
+        self.close()
+
+    def close(self) -> None:
+        while self._starts:
+            with suppress(*_FAILURES):  # as a process that ends may get
+                cupy.cuda.runtime.hostUnregister(self._starts.pop())
+        self._arrays = ()
+
+    def __bool__(self) -> bool:
+        """Whether the system agreed, to any of it."""
+        return bool(self._starts)
+
+    def __enter__(self) -> Pinned:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _pages(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Ranges of whole pages that the arrays lie in; those that touch are one."""
+    ranges: list[tuple[int, int]] = []
+    for start, n_bytes in sorted((array.ctypes.data, array.nbytes) for array in arrays):
+        first, end = start // _SYSTEM_PAGE * _SYSTEM_PAGE, -(-(start + n_bytes) // _SYSTEM_PAGE) * _SYSTEM_PAGE
+        if ranges and first <= ranges[-1][1]:
+            ranges[-1] = ranges[-1][0], max(end, ranges[-1][1])
+        else:
+            ranges.append((first, end))
+    return ranges

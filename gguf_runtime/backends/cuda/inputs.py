@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ...cache import PagePool
-from ...graph import Embed, Graph
+from ...graph import Attention, Embed, Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
 from .. import Batch
@@ -25,7 +26,8 @@ class Inputs:
     tables: page addresses of all sequences, i64.
     """
 
-    def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int, group: int) -> None:
+    def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int) -> None:
+        group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
         n_tasks = n_ubatch * group // TASK_ROWS + n_ubatch + 1
         self._most_tables = min(_MOST_TABLES, max(4096, 32 * -(-n_ctx // PAGE)))
@@ -57,23 +59,24 @@ class Inputs:
             self._host_embedding, self._embedding = device.pinned(n_bytes), device.allocate(n_bytes)
             self.rows_of_embedding = self._embedding.address
 
-    def write(self, batch: Batch, pool: PagePool | None, n_rows: int, with_tasks: bool) -> int:
+    def write(self, batch: Batch, tables: Sequence[np.ndarray] | None, n_rows: int, with_tasks: bool) -> int:
         """Send a batch to the GPU; gives the number of attention's tasks, if they are wanted.
 
-        n_rows: for how many tokens the embedding is made, at least those of the batch.
+        tables: of each part, the addresses of its sequence's pages, i64; None where there is no cache. n_rows: for how
+        many tokens the embedding is made, at least those of the batch.
         """
         first = n_logits = n_tables = n_tasks = 0
-        for sequence, tokens, position, wanted in batch.parts:
+        for i, (_, tokens, position, wanted) in enumerate(batch.parts):
             n = len(tokens)
             place = self._host_tokens[first : first + n]
             place[:, 0] = np.arange(position, position + n)
             place[:, 1] = n_tables
             self._host_rows[n_logits : n_logits + wanted, 0] = np.arange(first + n - wanted, first + n)
-            if pool is not None:
+            if tables is not None:
                 n_pages = (position + n - 1) // PAGE + 1
                 if n_tables + n_pages > self._most_tables:
                     raise PlanError("the sequences of this batch have more pages than the GPU has room for in a step")
-                self._host_tables[n_tables : n_tables + n_pages] = sequence.table(pool)[:n_pages]
+                self._host_tables[n_tables : n_tables + n_pages] = tables[i][:n_pages]
                 n_tables += n_pages
             if with_tasks:
                 starts = range(0, n * self._group, TASK_ROWS)

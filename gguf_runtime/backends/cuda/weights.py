@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from math import gcd
 from typing import NamedTuple
 
-import cupy
 import numpy as np
 
-from ...kernels.cuda.formats import FORMATS, TILE_ROWS, Format, tile, tiled_bytes
+from ...kernels.cuda.formats import FORMATS, TILE_ROWS, Format, plane_bytes, tile, tiled_bytes
 from ...kernels.layout import FLOATS
 from ...loader import Tensor
 from ..plan import PlanError
 from .device import CudaDevice, Memory
 
 _STEP = 2 << 20
+_UPLOAD = 64 << 20  # bytes of a matrix that go over the bus before they are laid out
+_FLOATS = {"F32": "float", "F16": "half_t", "BF16": "bfloat"}  # as tiles.cu calls them
+_UNITS = {2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
 
 
 class Matrix(NamedTuple):
@@ -64,26 +68,80 @@ def _matrix_bytes(tensor: Tensor) -> int:
     return tiled_bytes(FORMATS[matrix_type(tensor)], *tensor.shape)
 
 
-def upload_matrix(device: CudaDevice, tensors: Sequence[Tensor]) -> Matrix:
-    """Tensors of one type and width, their rows one after another, as one matrix."""
-    kind, n_rows = matrix_type(tensors[0]), sum(tensor.shape[0] for tensor in tensors)
-    memory = device.allocate(tiled_bytes(FORMATS[kind], n_rows, tensors[0].shape[1]))
-    with device.handle:
-        out = cupy.ndarray(memory.n_bytes, cupy.uint8, cupy.cuda.MemoryPointer(memory.owner, 0))
-        parts = [cupy.asarray(_blocks(tensor)) for tensor in tensors]
-        tile(FORMATS[kind], cupy.concatenate(parts) if len(parts) > 1 else parts[0], out)
-        del parts
-        cupy.cuda.get_current_stream().synchronize()
-        cupy.get_default_memory_pool().free_all_blocks()
-    return Matrix(kind, n_rows, n_columns(tensors[0]), memory)
+class Upload:
+    """Brings matrices to a GPU, to stay there: as their bytes are, over the bus, and then into tiles.
+
+    tensors: those that may come, which are pinned while this is open.
+    """
+
+    def __init__(self, device: CudaDevice, tensors: Iterable[Tensor]) -> None:
+        self._device, self._room = device, [device.allocate(_UPLOAD)]
+        self._pinned = device.pin([tensor.data for tensor in tensors])
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Matrix:
+        """Tensors of one type and width, their rows one after another, as one matrix."""
+        device, kind, n_rows = self._device, matrix_type(tensors[0]), sum(tensor.shape[0] for tensor in tensors)
+        memory = device.allocate(tiled_bytes(FORMATS[kind], n_rows, tensors[0].shape[1]))
+        matrix, first_row, (room,) = Matrix(kind, n_rows, n_columns(tensors[0]), memory), 0, self._room
+        with device.working():
+            for piece in (piece for tensor in tensors for piece in _pieces(tensor)):
+                device.send(room.address, piece.data)
+                for launch in tilings(device, piece, room.address, matrix, first_row):
+                    launch()
+                first_row += piece.shape[0]
+            device.synchronize()
+        return matrix
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pinned.close()
+        self._room.clear()
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """A matrix cut into some rows at a time."""
+    n_rows, width = tensor.shape
+    row_bytes = tensor.n_bytes // n_rows
+    step = max(1, _UPLOAD // row_bytes)
+    for row in range(0, n_rows, step):
+        end = min(row + step, n_rows)
+        yield tensor._replace(shape=(end - row, width), data=tensor.data[row * row_bytes : end * row_bytes])
+
+
+def tilings(
+    device: CudaDevice, tensor: Tensor, source: int, matrix: Matrix, first_row: int
+) -> list[Callable[[], None]]:
+    """Launches that put a tensor, whose bytes are at `source` on the GPU, into a matrix, from row first_row on."""
+    n_rows, width = tensor.shape
+    form, per_step = matrix.format, matrix.format.step // matrix.format.columns
+    first_tile, last_tile = first_row // TILE_ROWS, (first_row + n_rows - 1) // TILE_ROWS
+    n_tiles, start = (last_tile - first_tile + 1) * matrix.n_steps, matrix.memory.address
+    found: list[Callable[[], None]] = []
+    for plane in form.planes:
+        inner = per_step * plane.size // (plane.outer * plane.pieces)
+        unit = gcd(16, form.n_bytes, plane.first, plane.size, inner)
+        out = start + plane_bytes(form, plane, first_tile * matrix.n_steps)
+        if tensor.type in FLOATS:
+            name, unit = f"retile_floats<{_FLOATS[tensor.type]}>", 2
+            how: tuple[int, ...] = width, matrix.n_steps, form.step
+        else:
+            name, n_blocks = f"retile<{_UNITS[unit]}>", width // form.columns
+            how = n_blocks, form.n_bytes, matrix.n_steps, per_step, plane.first, plane.size
+        n = plane_bytes(form, plane, n_tiles) // unit
+        arguments = source, out, n, first_row, n_rows, *how, plane.outer, plane.pieces
+        found.append(partial(device.kernel(name), (-(-n // 256),), 256, arguments))
+        start += plane_bytes(form, plane, matrix.n_tiles)
+    return found
 
 
 def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
     """Numbers as they are, such as f32 of a norm."""
     memory = device.allocate(values.nbytes)
     values = np.ascontiguousarray(values)
-    with device.handle:
-        device.copy(memory.address, values.ctypes.data, values.nbytes)
+    with device.working():
+        device.send(memory.address, values)
         device.synchronize()
     return memory
 

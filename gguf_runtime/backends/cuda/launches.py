@@ -1,0 +1,159 @@
+"""What the parts of a plan share: memory that work takes, and the lists of launches that they write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from ...graph import Graph, Linear
+from ...kernels.cuda.formats import TILE_ROWS
+from ...loader import Tensor
+from ..plan import PlanError
+from .device import CudaDevice, Launch, Memory
+from .fuse import AddedProduct, Attend, Fused, Gate, Products, Rows, fuse, place
+from .inputs import Inputs
+from .weights import Matrix, floats, matrix_type, n_columns, upload_vector
+
+FEW = 32  # tokens at most for which weights are used as they lie
+MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
+_SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
+_UNPACKED = 128 << 20  # bytes of weights as halves at a time
+
+
+def spans(n_tokens: int) -> int:
+    """How many parts of a context are worked on at once, for so many tokens."""
+    return max(_FEWEST_SPANS, _SPANS // n_tokens)
+
+
+class Workspace:
+    """Memory of a GPU that work takes beside weights and cache; graphs that run one after another share it.
+
+    values: where results lie, for n_rows tokens. scratch: what operations use while they run, by its purpose. vectors,
+    angles: what was made for one graph, and serves the others too.
+    """
+
+    def __init__(self, device: CudaDevice, graphs: Sequence[Graph], n_ubatch: int) -> None:
+        self.device, self.n_rows = device, max(n_ubatch, FEW)
+        n_bytes, scratch = _needs(graphs, self.n_rows)
+        self.values = device.allocate(n_bytes)
+        self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
+        self.vectors: dict[str | int, Memory] = {}
+        self.angles: dict[int, Memory] = {}
+
+
+def workspace_bytes(graphs: Sequence[Graph], n_ubatch: int) -> int:
+    """Bytes of a workspace for these graphs."""
+    n_bytes, scratch = _needs(graphs, max(n_ubatch, FEW))
+    return n_bytes + sum(scratch.values())
+
+
+def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[int, dict[str, int]]:
+    """Bytes of all values together, and of scratch memory by its purpose."""
+    n_bytes, most = 0, dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done"), 0)
+    for graph in graphs:
+        fused = fuse(graph.ops)
+        n_bytes = max(n_bytes, place(fused, n_rows, MAX_LOGITS)[1])
+        for purpose, size in _scratch(fused, n_rows):
+            most[purpose] = max(most[purpose], size)
+    return n_bytes, most
+
+
+def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
+    """Bytes of memory that operations use while they run, each with its purpose."""
+    most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
+    for item in fused:
+        for linears in matrices_of(item):
+            columns = n_columns(linears[0].weight)
+            rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
+            yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
+        if isinstance(item, Gate):
+            yield "gate", n_rows * 8 * item.out.width
+        if isinstance(item, Attend):
+            op = item.op
+            k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
+            yield "queries", n_rows * op.n_heads * 2 * up(k_dim, 16)
+            yield "sums", most * op.n_heads * 4 * up(v_dim, 16)
+            yield "states", most * op.n_heads * 8
+            yield "done", FEW * op.n_heads * 4
+
+
+def matrices_of(item: Fused) -> list[list[Linear]]:
+    """The products of an item, those of one type together: each list is one matrix on the GPU."""
+    linears: Iterable[Linear] = ()
+    if isinstance(item, Products):
+        linears = item.linears
+    elif isinstance(item, AddedProduct):
+        linears = (item.linear,)
+    elif isinstance(item, Gate):
+        return [[item.gate], [item.up]]
+    return [list(run) for _, run in groupby(linears, lambda op: matrix_type(op.weight))]
+
+
+class Token(NamedTuple):
+    """What a product of one token reads: halves, or f32 of which it makes the norm itself."""
+
+    x: int
+    weight: int = 0  # of the norm
+    eps: float = 0.0
+
+
+class Launches:
+    """`one`, `few`, `many`: what to launch, in order, for a batch; and what those who write these lists must know.
+
+    rows: where each value lies, by its number. norms: results of norms that the products which read them make
+    themselves, if there is one token. matrix: gives tensors of one type and width as one matrix on the GPU.
+    """
+
+    def __init__(
+        self, fused: Sequence[Fused], space: Workspace, inputs: Inputs, matrix: Callable[[Sequence[Tensor]], Matrix]
+    ) -> None:
+        self.device, self.space, self.inputs, self.matrix = space.device, space, inputs, matrix
+        rows = place(fused, space.n_rows, MAX_LOGITS)[0]
+        self.rows: dict[int, Rows] = {
+            number: row._replace(at=row.at + space.values.address) for number, row in rows.items()
+        }
+        self.norms: dict[int, Token] = {}
+        self.weights: list[Matrix] = []  # all, so that their memory stays
+        self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
+        self.one: list[Launch] = []
+        self.few: list[Launch] = []
+        self.many: list[Launch] = []
+
+    def all(self, launch: Launch, picked: bool = False) -> None:
+        """Launch this in any batch; picked: for the tokens whose logits are wanted."""
+        self.one.append(launch)
+        self.batches(launch, picked)
+
+    def batches(self, launch: Launch, picked: bool = False) -> None:
+        """Launch this in batches of few and of many tokens."""
+        self.few.append(launch)
+        self.many.append((lambda n: self.n_logits and launch(self.n_logits)) if picked else launch)
+
+    def count(self, picked: bool) -> int:
+        """Address of the number of tokens, or of those whose logits are wanted."""
+        return self.inputs.n_logits if picked else self.inputs.n_tokens
+
+    def vector(self, tensor: Tensor) -> int:
+        """Address of a vector of weights, f32."""
+        vectors = self.space.vectors
+        if tensor.name not in vectors:
+            vectors[tensor.name] = upload_vector(self.device, floats(tensor))
+        return vectors[tensor.name].address
+
+    def activation(self, a: int, b: int, stride: int, out: Rows, width: int) -> Launch:
+        """Launch silu(a)·b; a, b: addresses of f32, rows at `stride`."""
+        kernel, rest = self.device.kernel("activate"), (a, b, stride, out.at, width, out.stride)
+        if width % 4:
+            raise PlanError(f"an activation of {width} columns: not on the GPU yet")
+        return lambda n: kernel((tiles_of(width, 1024), n), 256, rest)
+
+
+def up(n: int, to: int) -> int:
+    """n, rounded up to a multiple."""
+    return -(-n // to) * to
+
+
+def tiles_of(n: int, size: int) -> int:
+    """How many tiles of a size it takes."""
+    return -(-n // size)
