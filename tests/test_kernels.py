@@ -389,7 +389,7 @@ class Attended:
             n, n_pages = min(step, self.n_tokens - i), -(-total // PAGE)
             n_pages = -(-(self.before + i + n) // PAGE)
             if not span:
-                blocks.append((address(table), i, n, self.before + i, 0, n_pages, -1, 0))
+                blocks.append((address(table), i, n, self.before + i, 0, n_pages, -1, 1))
                 continue
             splits.append((i, n, row, -(-n_pages // span)))
             for page in range(0, n_pages, span):

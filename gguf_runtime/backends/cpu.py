@@ -108,7 +108,7 @@ class CpuBackend:
                 n_pages = (position + start + n - 1) // PAGE + 1
                 span = max(_SPAN, -(-n_pages // _MOST_SPANS))
                 if batch.n_tokens > SHORT or n_pages <= span:
-                    blocks.append((*task, 0, n_pages, -1, 0))
+                    blocks.append((*task, 0, n_pages, -1, len(tokens) > SHORT))
                     continue
                 spans = range(0, n_pages, span)
                 splits.append((first + start, n, row, len(spans)))

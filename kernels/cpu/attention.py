@@ -33,7 +33,7 @@ from ..simd import (
     to_bfloat,
 )
 from .kv import key_loader, value_loader
-from .page_products import FEW_ROWS, by_pairs, direct
+from .page_products import by_pairs, direct
 from .records import writer
 from .share import claim
 
@@ -170,11 +170,11 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
 
     blocks: i64[n_blocks][8] of (address of the sequence's page addresses, first token of the block in the batch, its
     tokens, the first one's position, the first page to see and the page to end before, the first row of `partials`
-    to write or -1 for `out`, 0), with tokens·(n_heads / n_kv_heads) <= MAX_TASK_ROWS. window: how many keys a token
-    sees, its own the last; 0 for all. partials: f32[row][head][stride + 16], a row for each token of a block: the
-    weighted sum of values, then the score that weights are relative to, and their sum; stride: v_dim up to 16s.
-    k_offset, v_offset, k_bytes, v_bytes: as in kv.py. A task: a block, a key head. how: "bfloats" where tasks of many
-    rows may round what they multiply to bf16.
+    to write or -1 for `out`, whether it may be rounded), with tokens·(n_heads / n_kv_heads) <= MAX_TASK_ROWS. window:
+    how many keys a token sees, its own the last; 0 for all. partials: f32[row][head][stride + 16], a row for each token
+    of a block: the weighted sum of values, then the score that weights are relative to, and their sum; stride: v_dim up
+    to 16s. k_offset, v_offset, k_bytes, v_bytes: as in kv.py. how: "bfloats" where blocks that may be rounded multiply
+    bf16. A task: a block, a key head.
     """
     bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False)
     see_rounded = _page(k_type, v_type, True) if bfloats else see_exactly
@@ -200,7 +200,7 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
             block, kv_head = blocks + task // n_kv_heads * 64, task % n_kv_heads
             table, first_token = get_i64(block), get_i64(block + 8)
             n_rows, position, partial = get_i64(block + 16) * group, get_i64(block + 24), get_i64(block + 48)
-            rounded = bfloats and n_rows > FEW_ROWS
+            rounded = bfloats and get_i64(block + 56) > 0
             _begin(
                 q, first_token, kv_head, n_rows, group, n_heads, head_dim, scale, rounded, queries, bases,
                 totals, sums, stride,

@@ -1,7 +1,7 @@
 """Products of rows with a page of the KV cache: of queries with its keys, of weights with its values.
 
 Both are out[r][c] += Σ a[r][k]·b[k][c]: over dimensions k, for keys c; and over keys k, for dimensions c of values.
-`direct` takes b out of the cache (kv.py) as it multiplies; `by_pairs` makes it bf16 first, once for all rows.
+`direct` takes b out of the cache (kv.py) as it multiplies; `by_pairs` makes it bf16 first, which pays for many rows.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from .registers import load_tuple, outer, store_tuple
 
 #: (rows, vectors) that are taken together: many rows, few, and what is left.
 _SHAPES = ((6, 4), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((4, 1), (2, 2), (1, 4))
-#: Up to so many rows by_pairs does not pay.
-FEW_ROWS = 6
 
 
 @inline
