@@ -14,6 +14,7 @@
 
 constexpr int ROWS = 16;
 constexpr int CHUNK = 256;  // columns that a warp takes at a time
+constexpr int EARLY = 2;  // places of weights that are asked for before the token is there
 
 __device__ __forceinline__ int rows_of_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS; }
 
@@ -126,17 +127,19 @@ struct Weights {
         ring.asked();
     }
 
-    // By the supplier: ask for everything, as fast as places become free. The next kernel may then begin, but not while
-    // the readers' own loads, of the token, would wait behind what it asks for.
+    // By the supplier: ask for everything, as fast as places become free, but before the token is there for EARLY places
+    // only, since the token would wait behind more. Then the next kernel may begin.
     __device__ __forceinline__ void supply() {
+        int asked = 0;
         if constexpr (HAS_SUPPLIER) {
-            while (row < n_rows) {
+            for (; row < n_rows; asked++) {
+                if (asked == EARLY) token_is_loaded();
                 ring.await_free();
                 ask();
                 ring.advance();
             }
         }
-        token_is_loaded();
+        if (asked <= EARLY) token_is_loaded();
         let_next_begin();
     }
 

@@ -38,64 +38,65 @@ struct Numbers {
         if (threadIdx.x < 64) ((u32*)zeros)[threadIdx.x] = 0;
     }
 
-    // numbers 16i and on, of 16n; a warp puts 512 of them at once
-    __device__ __forceinline__ void put(int i, const float (&v)[16], int n) const {
+    // Numbers 512·group and on, of which a lane has four of every 128: 4·lane and on.
+    __device__ __forceinline__ void put(int group, const float (&v)[16], int n_columns) const {
+        int lane = threadIdx.x % 32;
         float largest = 0;
 #pragma unroll
         for (int k = 0; k < 16; k++) largest = fmaxf(largest, fabsf(v[k]));
         largest = max_of_warp(largest);
-        if (i >= n) return;
         float shrink = largest > 1e-30f ? __fdividef(1, largest) : 0;
-        if (HALVES) {
-            uint4* to = (uint4*)halves + 2 * i;
+        __syncwarp();  // all have read what was here
 #pragma unroll
-            for (int k = 0; k < 2; k++) {
-                const float* x = v + 8 * k;
-                to[k] = make_uint4(pack(x[0] * shrink, x[1] * shrink), pack(x[2] * shrink, x[3] * shrink),
-                                   pack(x[4] * shrink, x[5] * shrink), pack(x[6] * shrink, x[7] * shrink));
+        for (int k = 0; k < 4; k++) {
+            int column = 512 * group + 128 * k + 4 * lane;
+            if (column >= n_columns) break;
+            const float* x = v + 4 * k;
+            if (HALVES) {
+                *(uint2*)(halves + column) =
+                    make_uint2(pack(x[0] * shrink, x[1] * shrink), pack(x[2] * shrink, x[3] * shrink));
             }
-        }
-        if (BYTES) {
-            // the low 16 bits of the float 1.5·2²³ + n are n; with 128 more, a high byte is rounded; with 2¹⁵ more, n is
-            // positive; what both bytes then have too much is 128
-            constexpr float RAISE = 12582912 + 32768 + 128;
-            u32 high[4], low[4];
-            int sum = 0;
-            shrink *= LARGEST;
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const float* x = v + 4 * k;
-                u32 a = __float_as_uint(x[0] * shrink + RAISE), b = __float_as_uint(x[1] * shrink + RAISE);
-                u32 c = __float_as_uint(x[2] * shrink + RAISE), d = __float_as_uint(x[3] * shrink + RAISE);
+            if (BYTES) {
+                // the low 16 bits of the float 1.5·2²³ + n are n; with 128 more, a high byte is rounded; with 2¹⁵ more, n
+                // is positive; what both bytes then have too much is 128
+                constexpr float RAISE = 12582912 + 32768 + 128;
+                float up = shrink * LARGEST;
+                u32 a = __float_as_uint(x[0] * up + RAISE), b = __float_as_uint(x[1] * up + RAISE);
+                u32 c = __float_as_uint(x[2] * up + RAISE), d = __float_as_uint(x[3] * up + RAISE);
                 u32 ab = __byte_perm(a, b, 0x5140), cd = __byte_perm(c, d, 0x5140);  // low a, low b, high a, high b
-                low[k] = __byte_perm(ab, cd, 0x5410) ^ 0x80808080, high[k] = __byte_perm(ab, cd, 0x7632) ^ 0x80808080;
-                sum += 256 * dot4(0x01010101, high[k], 0) + dot4(0x01010101, low[k], 0);
+                u32 low = __byte_perm(ab, cd, 0x5410) ^ 0x80808080, high = __byte_perm(ab, cd, 0x7632) ^ 0x80808080;
+                u32* to = (u32*)(bytes + column / 16 * 32 + column % 16);
+                to[0] = high, to[4] = low;
+                int sum = 256 * dot4(0x01010101, high, 0) + dot4(0x01010101, low, 0);
+                sum += __shfl_xor_sync(~0u, sum, 1);
+                sum += __shfl_xor_sync(~0u, sum, 2);
+                if (lane % 4 == 0) sums[column / 16] = sum;
             }
-            uint4* to = (uint4*)bytes + 2 * i;
-            to[0] = make_uint4(high[0], high[1], high[2], high[3]), to[1] = make_uint4(low[0], low[1], low[2], low[3]);
-            sums[i] = sum;
         }
-        if (i % 32 == 0) scales[i / 32] = largest;
+        if (lane == 0) scales[group] = largest;
     }
 };
 
-// A lane's part of a token: 16 numbers of every 16·READERS.
+// How a warp loads its part of a token: 512 numbers, and again 512 after those of the other warps.
 struct TokenPart {
     const void* from;
     const float* norm;
     float eps;
     int n_columns;
-    float4 weights[4];  // of the norm, for the first round: asked for before anything else
+    float4 weights[4];  // of the norm, for the first 512: asked for before anything else
 
     __device__ __forceinline__ TokenPart(const void* from, const float* norm, float eps, int n_columns)
         : from(from), norm(norm), eps(eps), n_columns(n_columns) {
-        if (threadIdx.x < READERS && norm) ask_cache(norm, n_columns), load_weights(threadIdx.x);
+        if (threadIdx.x < READERS && norm) ask_cache(norm, n_columns), load_weights(threadIdx.x / 32);
     }
 
-    __device__ __forceinline__ void load_weights(int i) {
+    __device__ __forceinline__ int column(int group, int k) const { return 512 * group + 128 * k + 4 * (threadIdx.x % 32); }
+
+    __device__ __forceinline__ void load_weights(int group) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            weights[k] = 16 * i < n_columns ? __ldg((const float4*)norm + 4 * i + k) : float4{};
+            int i = column(group, k);
+            weights[k] = i < n_columns ? __ldg((const float4*)(norm + i)) : float4{};
         }
     }
 
@@ -104,36 +105,38 @@ struct TokenPart {
     template <class N>
     __device__ __forceinline__ float load(const N& x) {
         __shared__ float squares_of[WARPS];
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = n_columns / 16;
-        uint4* halves = (uint4*)x.bytes;  // where they are, in as many bytes, before they are whole numbers
-        if (!norm) {
-            for (int i = threadIdx.x; i < n; i += READERS) {
-                copy_ahead(halves + 2 * i, (const uint4*)from + 2 * i);
-                copy_ahead(halves + 2 * i + 1, (const uint4*)from + 2 * i + 1);
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        if (!norm) {  // to where they will be as whole numbers, in as many bytes
+            for (int group = warp; 512 * group < n_columns; group += WARPS) {
+                for (int i = 64 * group + lane; i < 64 * group + 64 && 8 * i < n_columns; i += 32) {
+                    copy_ahead((uint4*)x.bytes + i, (const uint4*)from + i);
+                }
             }
             close_group();
             await_groups<0>();
+            __syncwarp();
         }
         float squares = 0;
 #pragma unroll 1
-        for (int i = threadIdx.x; i - lane < n; i += READERS) {
+        for (int group = warp; 512 * group < n_columns; group += WARPS) {
             float v[16] = {};
-            if (norm) {
 #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    float4 f = i < n ? __ldcg((const float4*)from + 4 * i + k) : float4{}, w = weights[k];
+            for (int k = 0; k < 4; k++) {
+                int i = column(group, k);
+                if (i >= n_columns) break;
+                float4 f;
+                if (norm) {
+                    f = __ldcg((const float4*)((const float*)from + i));
                     squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
-                    v[4 * k] = f.x * w.x, v[4 * k + 1] = f.y * w.y, v[4 * k + 2] = f.z * w.z, v[4 * k + 3] = f.w * w.w;
+                    f = make_float4(f.x * weights[k].x, f.y * weights[k].y, f.z * weights[k].z, f.w * weights[k].w);
+                } else {
+                    uint2 h = *(const uint2*)(x.bytes + 2 * i);
+                    f = make_float4(low_half(h.x), high_half(h.x), low_half(h.y), high_half(h.y));
                 }
-                load_weights(i + READERS);
-            } else if (i < n) {
-#pragma unroll
-                for (int k = 0; k < 8; k++) {
-                    u32 two = ((const u32*)(halves + 2 * i))[k];
-                    v[2 * k] = low_half(two), v[2 * k + 1] = high_half(two);
-                }
+                v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
             }
-            x.put(i, v, n);
+            if (norm) load_weights(group + WARPS);
+            x.put(group, v, n_columns);
         }
         squares = sum_of_warp(squares);
         if (lane == 0) squares_of[warp] = squares;
