@@ -1,4 +1,4 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test; make test-gpu; make lint. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-arm; make lint. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -18,6 +18,10 @@ test: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py
 
+# the kernels for 64-bit Arm, under emulation: needs Debian and its package qemu-user
+test-arm: $(READY)
+	$(BIN)/python tests/arm.py .venv/arm
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -32,4 +36,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test test-gpu lint clean
+.PHONY: run test test-gpu test-arm lint clean

@@ -6,6 +6,7 @@ the environment variable GGRUN_ISA forces another that it can run.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -67,6 +68,8 @@ ISAS = (
     _x86("generic", "x86-64-v2", "", "ssse3 sse4_1", "", 4),
     _arm("generic", "+neon", "", ""),
 )
+#: Flag → its entry of the auxiliary vector (AT_HWCAP, AT_HWCAP2) and its bit there: Linux's asm/hwcap.h.
+_ARM_FLAGS = {"asimddp": (16, 20), "i8mm": (26, 13)}
 
 
 def machine() -> str:
@@ -77,6 +80,11 @@ def machine() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """The CPU's feature flags, by Linux's names."""
+    if sys.platform == "linux" and machine() == "aarch64":
+        # what the kernel told this process; under emulation /proc/cpuinfo is of another machine
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+        return frozenset(name for name, (entry, bit) in _ARM_FLAGS.items() if getauxval(entry) >> bit & 1)
     if sys.platform == "linux":
         with open("/proc/cpuinfo") as file:
             for line in file:
