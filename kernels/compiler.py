@@ -41,18 +41,13 @@ def _lower(function: Callable[..., Any], slots: dict[str, Any]) -> tuple[str, st
     """(LLVM IR before any optimisation, the function's symbol in it)."""
     from numba import njit, types
 
-    from .simd import ARM, ARM_INTRINSICS, NUMBA_OPTIONS, TARGET
+    from .simd import NUMBA_OPTIONS, OTHER
 
-    if TARGET.arch == "aarch64":
-        import llvmlite.binding as llvm
-
-        for name in ARM_INTRINSICS:
-            llvm.add_symbol(ARM + name, 1)  # never called
     kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
     kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
     dispatcher: Any = njit(types.void(*kinds), **NUMBA_OPTIONS)(function)
     compiled = dispatcher.overloads[tuple(kinds)]
-    return compiled.library.get_llvm_str().replace(ARM, "llvm.aarch64.neon."), compiled.fndesc.mangled_name
+    return compiled.library.get_llvm_str().replace(f"@{OTHER}", "@llvm."), compiled.fndesc.mangled_name
 
 
 def _entry(symbol: str, slots: dict[str, Any]) -> str:

@@ -24,7 +24,6 @@ class Isa(NamedTuple):
     dot: str  # which instruction `simd.dot4` becomes
     half: bool  # can convert f16 in hardware
     n_registers: int  # 512-bit vectors that fit the register file
-    dots_bfloats: bool = False  # can add up products of pairs of bf16
 
     def has(self, flags: frozenset[str]) -> bool:
         return self.flags <= flags
@@ -39,10 +38,20 @@ class Isa(NamedTuple):
         """Whether one instruction adds up products of four bytes, of all 8 bits."""
         return self.dot in ("vpdpbusd", "avxvnni", "usdot")
 
+    @property
+    def dots_bfloats(self) -> bool:
+        """Whether one instruction adds up products of pairs of bf16."""
+        return "avx512_bf16" in self.flags
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether one instruction multiplies matrices of bf16."""
+        return "amx_bf16" in self.flags
+
 
 def _x86(name: str, cpu: str, features: str, flags: str, dot: str, n_registers: int) -> Isa:
     has = frozenset(flags.split())
-    return Isa(name, "x86_64", cpu, features, has, dot, "f16c" in has, n_registers, "avx512_bf16" in has)
+    return Isa(name, "x86_64", cpu, features, has, dot, "f16c" in has, n_registers)
 
 
 def _arm(name: str, features: str, flags: str, dot: str) -> Isa:
@@ -52,13 +61,15 @@ def _arm(name: str, features: str, flags: str, dot: str) -> Isa:
 
 _AVX2 = "avx2 fma f16c bmi2"
 _AVX512 = f"{_AVX2} avx512f avx512bw avx512dq avx512vl"
+_BF16 = f"{_AVX512} avx512_vnni avx512_bf16"
 
 #: Best first; each machine takes the first whose flags it has.
 ISAS = (
     _x86(
-        "avx512bf16", "x86-64-v4", "+avx512vnni,+avx512bf16,-prefer-256-bit", f"{_AVX512} avx512_vnni avx512_bf16",
+        "amx", "x86-64-v4", "+avx512vnni,+avx512bf16,+amx-tile,+amx-bf16,-prefer-256-bit", f"{_BF16} amx_tile amx_bf16",
         "vpdpbusd", 32,
     ),
+    _x86("avx512bf16", "x86-64-v4", "+avx512vnni,+avx512bf16,-prefer-256-bit", _BF16, "vpdpbusd", 32),
     _x86("avx512vnni", "x86-64-v4", "+avx512vnni,-prefer-256-bit", f"{_AVX512} avx512_vnni", "vpdpbusd", 32),
     _x86("avx512", "x86-64-v4", "-prefer-256-bit", _AVX512, "maddubs512", 32),
     _x86("avxvnni", "x86-64-v3", "+avxvnni", f"{_AVX2} avx_vnni", "avxvnni", 8),
@@ -88,8 +99,9 @@ def cpu_flags() -> frozenset[str]:
     if sys.platform == "linux":
         with open("/proc/cpuinfo") as file:
             for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":", 1)[1].split())
+                if line.startswith("flags"):
+                    flags = frozenset(line.split(":", 1)[1].split())
+                    return flags if _tiles_allowed(flags) else flags - {"amx_tile"}
         return frozenset()
     # elsewhere ask LLVM, whose import costs 60 ms
     import llvmlite.binding as llvm
@@ -97,6 +109,13 @@ def cpu_flags() -> frozenset[str]:
     renamed = {"avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16", "avxvnni": "avx_vnni", "dotprod": "asimddp"}
     features = llvm.get_host_cpu_features()
     return frozenset(renamed.get(name, name) for name, present in features.items() if present)
+
+
+def _tiles_allowed(flags: frozenset[str]) -> bool:
+    """Ask Linux to let this process use tiles, where there are such: arch_prctl's ARCH_REQ_XCOMP_PERM, since 5.16."""
+    if "amx_tile" not in flags:
+        return False
+    return ctypes.CDLL(None).syscall(ctypes.c_long(158), ctypes.c_long(0x1023), ctypes.c_long(18)) == 0
 
 
 def runnable() -> list[Isa]:

@@ -9,6 +9,7 @@ import pytest
 
 #: Instruction set → what its product of bytes must contain.
 WANTED = {
+    ("amx", "x86_64"): ["tdpbf16ps"],
     ("avx512bf16", "x86_64"): ["vpdpbusd", "%zmm"],
     ("avx512vnni", "x86_64"): ["vpdpbusd", "%zmm"],
     ("avx512", "x86_64"): ["vpmaddubsw", "%zmm"],
@@ -31,7 +32,7 @@ for name in names:
 
 @pytest.mark.parametrize(("name", "arch"), WANTED)
 def test_products_become_the_instructions_meant(name: str, arch: str) -> None:
-    kernels = ["matvec.linear:Q8_0:1", "matmul.linear:Q4_K"]
+    kernels = ["matvec.linear:Q8_0:1", "matmul.linear:Q4_K:tiles" if name == "amx" else "matmul.linear:Q4_K"]
     result = subprocess.run(
         [sys.executable, "-c", COMPILE, name, arch, *kernels], capture_output=True, text=True, check=False
     )

@@ -29,23 +29,23 @@ from gguf_runtime.kernels.layout import (
 )
 from tests.make_model import random_tensor
 
-#: Each set that differs in what is emitted; one that only lacks bf16 is run where nothing has it.
+#: Each set that differs in what is emitted; one that only lacks bf16, or tiles, is run where nothing has them.
 ISAS = {i.name: i for i in isa.runnable()}
-if "avx512bf16" in ISAS:
-    del ISAS["avx512vnni"]
+for better, lacking in (("avx512bf16", "avx512vnni"), ("amx", "avx512bf16")):
+    if better in ISAS:
+        del ISAS[lacking]
 #: Types of keys and values, each once as either.
 CACHES = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("f16", "q8_0")]
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
 FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
-BFLOATS = ["matmul.linear:BF16:bfloats", "matmul.swiglu:BF16:bfloat_lanes:bfloats", "rows.pack:bfloat_lanes"]
+#: Types of weights that are multiplied as bf16: with instructions for pairs of them, and for tiles.
+BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - {"F16", "F32"})}
 
 
 @pytest.fixture(scope="module", params=ISAS)
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
-    products = [
-        f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.linear", "rows.embed")
-    ]
+    products = [f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.linear", "rows.embed")]
     products += [f"matvec.linear:{fmt}:{n}" for fmt in sorted(FORMATS) for n in (1, 3)]
     if library.isa.dots_bytes:  # where it pays; elsewhere no plan asks for it
         products += [f"matmul.linear:{fmt}:rounded" for fmt in sorted(ROUNDED)]
@@ -53,7 +53,10 @@ def library(request: pytest.FixtureRequest) -> Library:
     for fmt, kind in GATES:
         products += [f"matvec.swiglu:{fmt}:{n}:{kind}" for n in (1, 3)]
         products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
-    products += BFLOATS if library.isa.dots_bfloats else []
+    for how in library_bfloats(library):
+        products += [f"matmul.linear:{fmt}:{how}" for fmt in BFLOATS[how]]
+        products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how]]
+    products += ["rows.pack:bfloat_lanes"] if library.isa.dots_bfloats else []
     others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in FORMS]
     others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
@@ -62,6 +65,11 @@ def library(request: pytest.FixtureRequest) -> Library:
     attention += ["attention.attend:f16:f16:plain:bfloats"] if library.isa.dots_bfloats else []
     library.load(products + others + attention)
     return library
+
+
+def library_bfloats(library: Library) -> list[str]:
+    """The ways of multiplying bf16 that an instruction set has."""
+    return ["bfloats"] * library.isa.dots_bfloats + ["tiles"] * library.isa.has_tiles
 
 
 def count(n: int) -> np.ndarray:
@@ -207,27 +215,33 @@ def test_gated_products(library: Library, fmt: str, kind: str) -> None:
                 assert np.max(np.abs(got - wanted)) <= tolerance * np.max(np.abs(wanted)) + 1e-5
 
 
-def test_products_of_bfloats(library: Library) -> None:
-    if not library.isa.dots_bfloats:
+def nearest_bfloats(x: np.ndarray) -> np.ndarray:
+    """f32 rounded to bf16, as f64."""
+    bits = x.view(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("how", BFLOATS)
+def test_products_of_bfloats(library: Library, how: str) -> None:
+    if how not in library_bfloats(library):
         pytest.skip("not an instruction of this set")
     rng = np.random.default_rng(9)
-    for columns in (256, 41, 333, 512):
-        (raw, values), (other, others) = matrix("BF16", 72, columns), matrix("BF16", 72, columns, 1)
+    shapes = [(fmt, n) for fmt in BFLOATS[how] for n in ([256, 41, 333, 512] if fmt == "BF16" else columns_of(fmt))]
+    for fmt, columns in shapes:
+        (raw, values), (other, others) = matrix(fmt, 72, columns), matrix(fmt, 72, columns, 1)
         for n_tokens in (2, 9, 61):
             x = rng.normal(size=(n_tokens, columns)).astype(np.float32)
             records = pack(library, "bfloat_lanes", x)
-            bits = x.view(np.uint32)
-            nearest = (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).view(np.float32).astype(np.float64)
             arguments = {
                 "row_bytes": raw.shape[1], "n_rows": 72, "n_columns": columns, "x": records,
-                "scratch": np.zeros(SCRATCH, np.uint8), "n_tokens": count(n_tokens),
+                "scratch": np.full(SCRATCH, 0xFF, np.uint8), "n_tokens": count(n_tokens),
             }  # fmt: skip
             out = np.zeros((n_tokens, 72), np.float32)
-            library.get(BFLOATS[0])(weights=raw, out=out, bias=0, add=0, **arguments)
-            a, b = (nearest @ w.T.astype(np.float64) for w in (values, others))
+            library.get(f"matmul.linear:{fmt}:{how}")(weights=raw, out=out, bias=0, add=0, **arguments)
+            a, b = (nearest_bfloats(x) @ nearest_bfloats(w).T for w in (values, others))
             np.testing.assert_allclose(out, a, atol=1e-5 * np.abs(a).max())
             gated = no_records("bfloat_lanes", n_tokens, 72)
-            library.get(BFLOATS[1])(gate=raw, up=other, out=gated, **arguments)
+            library.get(f"matmul.swiglu:{fmt}:bfloat_lanes:{how}")(gate=raw, up=other, out=gated, **arguments)
             lines = gated.view(np.uint16).astype(np.uint32).reshape(-1, COLUMNS // 2, LANES, 2) << 16
             got = lines.view(np.float32).transpose(0, 2, 1, 3).reshape(-1, COLUMNS)[:n_tokens, :72]
             wanted = a / (1 + np.exp(-a)) * b

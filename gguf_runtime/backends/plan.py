@@ -134,7 +134,8 @@ class Plan:
         """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
         if form == "plain":
             return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
-        return aligned(-(-width // COLUMNS) * -(-self._n_ubatch // LANES) * RECORD_BYTES[f"{form[:-1]}_lanes"])
+        record = RECORD_BYTES[fusion.lanes_for(form, self.isa)]
+        return aligned(-(-width // COLUMNS) * -(-self._n_ubatch // LANES) * record)
 
     # what the writer asks for
 
@@ -142,7 +143,7 @@ class Plan:
         return self._buffers[value.number]
 
     def form(self, value: Value) -> str:
-        """plain, or a form of records, of one token: how a value is made; of many tokens, the same in lanes."""
+        """plain, or a form of records, of one token: how a value is made; of many tokens, see fusion.lanes_for."""
         return self._forms.get(value.number, "plain")
 
     def gate(self, i: int) -> tuple[Linear, Linear] | None:
@@ -270,7 +271,9 @@ class _Writer:
         module, how = "matvec", f":{n}"
         if n > ROWWISE:
             module, how, arguments["n_tokens"] = "matmul", "", self._count(x)
-            if self._plan.isa.dots_bfloats and weight.type == "BF16":
+            if self._plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+                how = ":tiles"
+            elif self._plan.isa.dots_bfloats and weight.type == "BF16":
                 how = ":bfloats"
             elif n == MANY and self._plan.isa.dots_bytes and weight.type in ROUNDED:
                 how = ":rounded"
@@ -284,7 +287,8 @@ class _Writer:
     def _kind(self, value: Value, form: str = "") -> str:
         """The kind of rows that a value's form, or another, is in this variant."""
         form = form or self._plan.form(value)
-        return form if form == "plain" or self._size(value) <= ROWWISE else f"{form[:-1]}_lanes"
+        many = form != "plain" and self._size(value) > ROWWISE
+        return fusion.lanes_for(form, self._plan.isa) if many else form
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""

@@ -15,6 +15,8 @@ from ..code import Ref
 from ..layout import COLUMNS, LANES, RECORD_BYTES, SCRATCH
 from ..simd import (
     TARGET,
+    begin_tiles,
+    end_tiles,
     get_f32,
     inline,
     load_f32,
@@ -29,6 +31,7 @@ from ..simd import (
     transpose,
     weave,
 )
+from . import tiles
 from .activations import silu
 from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column
 from .records import lanes_writer
@@ -46,7 +49,7 @@ _MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where th
 
 # Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; and results,
 # f32[vector of tokens][row][16 tokens].
-_SCALES = _ROWS * ROW
+_SCALES = _ROWS * max(ROW, tiles.ROW)
 _MINS = _SCALES + _ROWS * ROW_SCALES + 64
 _UNIT = _MINS + _ROWS * ROW_SCALES + 64
 _BOUNDS = _UNIT + 512  # of 16 rows, what rounding.py needs
@@ -57,6 +60,8 @@ _VECTOR_SUMS = _ROWS * _LINE
 
 def _unpacker(fmt: formats.Format, how: str) -> Any:
     """unpack(scratch, i, row, column, n_columns): a row's columns of one block, as row i in scratch."""
+    if how == "tiles":
+        return tiles.unpacker(fmt, _UNIT)
     unpack_unit, unit = fmt.unpack, fmt.columns
     address_of, least_of, has_mins = unit_at(fmt, unit), least(fmt), fmt.has_mins
     rounded = how == "rounded"
@@ -129,6 +134,8 @@ def _filler(fmt: formats.Format, how: str) -> Any:
 
 def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lanes: int) -> Any:
     """multiply(scratch, i, x, sums, n_columns): n_rows from row i on with n_vectors of tokens, onto their sums."""
+    if how == "tiles":
+        return tiles.multiplier(n_vectors, _VECTOR_SUMS)
     load, save = (make(n_rows, n_vectors, _VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
     if fmt.is_float:
         pairs = how == "bfloats"
@@ -176,15 +183,20 @@ def _products(name: str, how: str) -> Any:
     """
     fmt = formats.get(name)
     fill = _filler(fmt, how)
-    if fmt.is_float:
+    shapes = _SHAPES
+    if how == "tiles":
+        form, block, shapes = "bfloat_lanes", COLUMNS, (*tiles.SHAPES, *tiles.SHAPES)
+    elif fmt.is_float:
         form, block = ("bfloat_lanes", ROW // 2) if how == "bfloats" else ("float_lanes", ROW // 4)
     else:
         form, block = "byte_lanes", COLUMNS
     x_bytes = RECORD_BYTES[form]
     column_bytes = x_bytes // COLUMNS if fmt.is_float else 0  # blocks of bytes begin with a record
-    (rows0, n0, _), (rows1, n1, _), (rows2, _, lanes2), (rows3, _, lanes3) = _SHAPES
+    (rows0, n0, _), (rows1, n1, _), (rows2, _, lanes2), (rows3, _, lanes3) = shapes
     least0, least1 = (LANES * (n - 1) if TARGET.n_registers == 32 else 1 << 30 for n in (n0, n1))
-    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in _SHAPES)
+    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in shapes)
+    whole = max(8, rows0)  # rows are taken by so many
+    begin, end_them = (begin_tiles, end_tiles) if how == "tiles" else (inline(lambda spare: None), inline(lambda: None))
 
     block_bytes = block // fmt.columns * fmt.n_bytes
 
@@ -202,7 +214,8 @@ def _products(name: str, how: str) -> Any:
     def products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
         n_vectors, n_own = (n_tokens + LANES - 1) // LANES, (end - first + LANES - 1) // LANES
         n_here = min(_HALF, n_rows - a_row), min(_HALF, n_rows - b_row)
-        n_taken = _ROWS if n_here[1] > 0 else (n_here[0] + 7) // 8 * 8
+        n_taken = _ROWS if n_here[1] > 0 else (n_here[0] + whole - 1) // whole * whole
+        begin(scratch + _UNIT)
         for i in range(n_own * _ROWS):
             store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
         for column in range(0, n_columns, block):
@@ -238,6 +251,7 @@ def _products(name: str, how: str) -> Any:
                 t += taken
                 crossed = t // LANES - (t - taken) // LANES
                 records, sums = records + crossed * x_bytes, sums + crossed * _VECTOR_SUMS
+        end_them()
 
     return products
 
@@ -258,7 +272,8 @@ def _part_start(n_tokens, part, n_parts):
 def linear(name: str, how: str = "exact") -> Any:
     """x: records in lanes; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`.
 
-    how: "exact", "rounded" for weights rounded to bytes (rounding.py), "bfloats" for BF16 with x rounded to such.
+    how: "exact", "rounded" for weights rounded to bytes (rounding.py), "bfloats" for BF16 with x rounded to such,
+    "tiles" for weights and x rounded to them (tiles.py).
     """
     products = _products(name, how)
 

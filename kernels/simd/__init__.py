@@ -13,4 +13,5 @@ from .halves import *
 from .lanes import *
 from .memory import *
 from .threads import *
+from .tiles import *
 from .vectors import *

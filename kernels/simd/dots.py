@@ -7,23 +7,18 @@ from typing import Any
 
 from llvmlite import ir
 
-from .vectors import BF16, I8, I16, I32, TARGET, call, constant, shuffled
-
-#: What Arm's intrinsics are named until compiler.py puts LLVM's name in its place: on the way Numba compiles code
-#: for the machine that it runs on, which may be another and know none of them.
-ARM = "ggrun.arm."
-ARM_INTRINSICS = ("sdot.v4i32.v16i8", "usdot.v4i32.v16i8")
+from .vectors import BF16, I8, I16, I32, TARGET, call_other, constant, shuffled
 
 
 def dot4(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) -> ir.Value:
     """acc + the sums over four neighbours of q[u8]·a[i8]; acc: i32x16 or i32x8. q has `bits` bits, |a| <= 127."""
     lanes = acc.type.count
     if TARGET.dot == "vpdpbusd" or (TARGET.dot == "avxvnni" and lanes == 8):
-        return _vpdpbusd(b, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", acc, q, a)
+        return _vpdpbusd(b, f"x86.avx512.vpdpbusd.{32 * lanes}", acc, q, a)
     if TARGET.dot == "maddubs512" and lanes == 16:
-        return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"))
+        return b.add(acc, _maddubs(b, q, a, bits, "x86.avx512.pmaddubs.w.512", "x86.avx512.pmaddw.d.512"))
     if TARGET.dot.startswith("maddubs") and lanes == 8:
-        return b.add(acc, _maddubs(b, q, a, bits, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"))
+        return b.add(acc, _maddubs(b, q, a, bits, "x86.avx2.pmadd.ub.sw", "x86.avx2.pmadd.wd"))
     if TARGET.dot.endswith("sdot"):
         return _quarters(b, lambda c, w, x: _sdot(b, c, w, x, bits), acc, q, a)
     if TARGET.dot in ("avxvnni", "maddubs256"):
@@ -40,16 +35,16 @@ def _vpdpbusd(b: ir.IRBuilder, name: str, acc: ir.Value, q: ir.Value, a: ir.Valu
 
     if llvm.llvm_version_info[0] < 22:  # before, the operands were vectors of 32-bit lanes
         q, a = b.bitcast(q, acc.type), b.bitcast(a, acc.type)
-    return call(b, name, acc.type, [acc, q, a])
+    return call_other(b, name, acc.type, [acc, q, a])
 
 
 def _sdot(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) -> ir.Value:
     """dot4 on 128 bits of Arm's: bytes of q with a sign and without, or all with one."""
     if TARGET.dot == "usdot":
-        return call(b, f"{ARM}usdot.v4i32.v16i8", acc.type, [acc, q, a])
+        return call_other(b, "aarch64.neon.usdot.v4i32.v16i8", acc.type, [acc, q, a])
 
     def sdot(acc: ir.Value, w: ir.Value) -> ir.Value:
-        return call(b, f"{ARM}sdot.v4i32.v16i8", acc.type, [acc, w, a])
+        return call_other(b, "aarch64.neon.sdot.v4i32.v16i8", acc.type, [acc, w, a])
 
     if bits < 8:
         return sdot(acc, q)
@@ -89,7 +84,8 @@ def _maddubs(b: ir.IRBuilder, q: ir.Value, a: ir.Value, bits: int, pairs: str, f
     shorts, ints = ir.VectorType(I16, q.type.count // 2), ir.VectorType(I32, q.type.count // 4)
 
     def sums(q: ir.Value, a: ir.Value) -> ir.Value:
-        return call(b, fours, ints, [call(b, pairs, shorts, [q, a]), ir.Constant(shorts, [1] * shorts.count)])
+        of_two = call_other(b, pairs, shorts, [q, a])
+        return call_other(b, fours, ints, [of_two, ir.Constant(shorts, [1] * shorts.count)])
 
     if bits < 8:
         return sums(q, a)
@@ -104,4 +100,4 @@ def dot2(b: ir.IRBuilder, acc: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
     lanes = acc.type.count
     pairs = ir.VectorType(BF16, 2 * lanes)
     values = [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)]
-    return call(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", acc.type, values)
+    return call_other(b, f"x86.avx512bf16.dpbf16ps.{32 * lanes}", acc.type, values)

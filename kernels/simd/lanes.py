@@ -17,7 +17,7 @@ from .vectors import (
     I64,
     TARGET,
     Vector,
-    call,
+    call_other,
     constant,
     f32x16,
     i8x8,
@@ -94,7 +94,7 @@ def table16(values: Sequence[int]) -> Any:
         def shuffle_bytes(name: str, lanes: int) -> ir.Value:
             table = constant(I8, [*values] * (lanes // 16))
             parts = [
-                call(b, name, table.type, [table, shuffled(b, index, None, range(i, i + lanes))])
+                call_other(b, name, table.type, [table, shuffled(b, index, None, range(i, i + lanes))])
                 for i in range(0, 64, lanes)
             ]
             while len(parts) > 1:
@@ -103,9 +103,9 @@ def table16(values: Sequence[int]) -> Any:
             return parts[0]
 
         if TARGET.name.startswith("avx512"):
-            return shuffle_bytes("llvm.x86.avx512.pshuf.b.512", 64)
+            return shuffle_bytes("x86.avx512.pshuf.b.512", 64)
         if TARGET.name.startswith("avx"):
-            return shuffle_bytes("llvm.x86.avx2.pshuf.b", 32)
+            return shuffle_bytes("x86.avx2.pshuf.b", 32)
         # a chain of selects over the four bits of the index: no table instruction needed
         rows = [constant(I8, [v] * 64) for v in values]
         for bit in range(4):
