@@ -22,11 +22,6 @@ def form_for(weight: Tensor, isa: Isa) -> str:
     return "floats" if weight.type in FLOATS else "bytes"
 
 
-def lanes_for(form: str, isa: Isa) -> str:
-    """The form of many tokens that takes the place of one of a few."""
-    return "bfloat_lanes" if form == "bytes" and isa.has_tiles else f"{form[:-1]}_lanes"
-
-
 def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
     """Results that only products read, all in one form, and that can be made in it: the value's number → that form."""
     readers: dict[int, list[Op]] = {}

@@ -26,7 +26,7 @@ from . import fusion
 
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
 #: one by one; up to SHORT, whose attention is exact, and may be cut into spans; up to FEW; and more, with which it pays
-#: to round weights to bytes first.
+#: to round weights first: to bytes, or to bf16 for tiles.
 ROWWISE, SHORT, FEW, MANY = 4, 16, 47, 1 << 30
 #: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
 Angles = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -134,7 +134,7 @@ class Plan:
         """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
         if form == "plain":
             return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
-        record = RECORD_BYTES[fusion.lanes_for(form, self.isa)]
+        record = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
         return aligned(-(-width // COLUMNS) * -(-self._n_ubatch // LANES) * record)
 
     # what the writer asks for
@@ -143,8 +143,12 @@ class Plan:
         return self._buffers[value.number]
 
     def form(self, value: Value) -> str:
-        """plain, or a form of records, of one token: how a value is made; of many tokens, see fusion.lanes_for."""
+        """plain, or a form of records, of one token: how a value is made; for those of more, see lanes."""
         return self._forms.get(value.number, "plain")
+
+    def lanes(self, form: str, size: int) -> str:
+        """The form of tokens side by side, in batches of a size, that takes the place of one of single tokens."""
+        return "bfloat_lanes" if form == "bytes" and size == MANY and self.isa.has_tiles else f"{form[:-1]}_lanes"
 
     def gate(self, i: int) -> tuple[Linear, Linear] | None:
         """The two products that operation i computes itself, if it is such a gate."""
@@ -271,11 +275,12 @@ class _Writer:
         module, how = "matvec", f":{n}"
         if n > ROWWISE:
             module, how, arguments["n_tokens"] = "matmul", "", self._count(x)
-            if self._plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+            isa = self._plan.isa
+            if n == MANY and isa.has_tiles and weight.type not in ("F16", "F32"):
                 how = ":tiles"
-            elif self._plan.isa.dots_bfloats and weight.type == "BF16":
+            elif isa.dots_bfloats and weight.type == "BF16":
                 how = ":bfloats"
-            elif n == MANY and self._plan.isa.dots_bytes and weight.type in ROUNDED:
+            elif n == MANY and isa.dots_bytes and weight.type in ROUNDED:
                 how = ":rounded"
         suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
         self._step(f"{module}.{name}:{weight.type}{suffix}", [records], [out], **arguments)
@@ -287,8 +292,8 @@ class _Writer:
     def _kind(self, value: Value, form: str = "") -> str:
         """The kind of rows that a value's form, or another, is in this variant."""
         form = form or self._plan.form(value)
-        many = form != "plain" and self._size(value) > ROWWISE
-        return fusion.lanes_for(form, self._plan.isa) if many else form
+        size = self._size(value)
+        return form if form == "plain" or size <= ROWWISE else self._plan.lanes(form, size)
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
