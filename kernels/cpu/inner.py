@@ -14,10 +14,10 @@ from ..simd import (
     I8,
     I32,
     I64,
+    Dots,
     call,
     constant,
     dot2,
-    dot4,
     f32x16,
     i8x64,
     i32x16,
@@ -26,6 +26,7 @@ from ..simd import (
     shuffled,
     splat,
     stored,
+    taken_off,
 )
 
 # --- a few tokens: a row of weights along their records ----------------------------------------------
@@ -47,6 +48,19 @@ def _sums_of_16(b: ir.IRBuilder, dots: list[ir.Value]) -> ir.Value:
     return pairs(pairs(dots[0], dots[1], 1), pairs(dots[2], dots[3], 1), 2)
 
 
+def _products(b: ir.IRBuilder, start: ir.Value, q: ir.Value, a: ir.Value, bits: int) -> ir.Value:
+    dots = Dots(b, start, bits)
+    dots.add(q, a)
+    return dots.total()
+
+
+def _below(b: ir.IRBuilder, scales: ir.Value, least: ir.Value, bits: int) -> ir.Value:
+    """What the sums of activations are multiplied by: -least, and what was taken off q."""
+    if not taken_off(bits):
+        return b.fneg(least)
+    return b.fsub(b.fmul(scales, constant(F32, [float(taken_off(bits))] * 16)), least)
+
+
 def dot_record(bits: int, n_tokens: int) -> Any:
     """dot(acc, q, scales, least, records) → acc: n_tokens of f32x16, onto whose lanes 256 columns' products go.
 
@@ -58,10 +72,10 @@ def dot_record(bits: int, n_tokens: int) -> Any:
     def dot(context, acc, q, scales, least, records):
         def codegen(context, b, sig, args):
             acc, q, scales, least, records = args
-            zero, least = constant(I32, [0] * 16), b.fneg(least)
+            zero, least = constant(I32, [0] * 16), _below(b, scales, least, bits)
             for t in range(n_tokens):
                 a = [loaded(b, records, i8x64.llvm, size * t + 64 * j) for j in range(4)]
-                dots = [dot4(b, zero, b.extract_value(q, j), a[j], bits) for j in range(4)]
+                dots = [_products(b, zero, b.extract_value(q, j), a[j], bits) for j in range(4)]
                 sums = b.sitofp(_sums_of_16(b, dots), f32x16.llvm)
                 d, own = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
                 value = multiply_add(b, sums, b.fmul(scales, d), b.extract_value(acc, t))
@@ -81,10 +95,11 @@ def dot_piece(bits: int, place: int, n_tokens: int) -> Any:
     def dot(context, acc, q, scales, least, records):
         def codegen(context, b, sig, args):
             acc, q, scales, least, records = args
-            scale, least = shuffled(b, scales, None, [i // 4 for i in range(16)]), b.fneg(least)
+            scale, least = shuffled(b, scales, None, [i // 4 for i in range(16)]), _below(b, scales, least, bits)
             for t in range(n_tokens):
                 a = loaded(b, records, i8x64.llvm, size * t + 64 * place)
-                dots = b.sitofp(dot4(b, constant(I32, [0] * 16), b.extract_value(q, 0), a, bits), f32x16.llvm)
+                dots = _products(b, constant(I32, [0] * 16), b.extract_value(q, 0), a, bits)
+                dots = b.sitofp(dots, f32x16.llvm)
                 d, sums = (loaded(b, records, f32x16.llvm, size * t + at) for at in (D, SUMS))
                 d = shuffled(b, d, None, [i // 4 * 4 + place for i in range(16)])
                 own = shuffled(b, sums, None, [4 * i + place if i < 4 else i for i in range(16)])
@@ -168,6 +183,7 @@ def byte_group(
     """
     ints, floats, size = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes), RECORD_BYTES["byte_lanes"]
     parts = [(first, first + group) for first in range(0, 32, group)]
+    offset -= taken_off(bits)
 
     @intrinsic
     def step(context, acc, q, scales, mins, records, g):
@@ -182,14 +198,16 @@ def byte_group(
                 sums = [[loaded(b, sums_at, ints, size * v + place) for place in places] for v in range(n_vectors)]
                 total = [s[0] if len(s) == 1 else b.add(*s) for s in sums] if offset or has_mins else []
                 start = [b.mul(s, constant(I32, [-offset] * lanes)) for s in total] if offset else []
-                dots = [list(start or [constant(I32, [0] * lanes)] * n_vectors) for _ in range(n_rows)]
+                start = start or [constant(I32, [0] * lanes)] * n_vectors
+                dots = [[Dots(b, one, bits) for one in start] for _ in range(n_rows)]
                 for c in range(first, end, 4):
                     a = [
                         loaded(b, lines, ir.VectorType(I8, 4 * lanes), 16 * c + size * v) for v in range(n_vectors)
                     ]
                     for r in range(n_rows):
                         w = b.bitcast(splat(b, loaded(b, row, I32, ROW * r + c), lanes), a[0].type)
-                        dots[r] = [dot4(b, dot, w, x, bits) for dot, x in zip(dots[r], a, strict=True)]
+                        for dot, x in zip(dots[r], a, strict=True):
+                            dot.add(w, x)
                 least = [b.fmul(b.fneg(d[v]), b.sitofp(total[v], floats)) for v in range(n_vectors)] if has_mins else []
                 for r in range(n_rows):
                     place = ROW_SCALES * r + 4 * (first // 16)
@@ -197,7 +215,7 @@ def byte_group(
                     low = splat(b, loaded(b, min_at, F32, place), lanes) if has_mins else None
                     for v in range(n_vectors):
                         at = r * n_vectors + v
-                        value, dot = b.extract_value(acc, at), b.sitofp(dots[r][v], floats)
+                        value, dot = b.extract_value(acc, at), b.sitofp(dots[r][v].total(), floats)
                         if scale is None:
                             value = multiply_add(b, dot, d[v], value)
                         else:
