@@ -15,6 +15,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,24 @@ define void @entry(i64 %args, i64 %thread, i64 %n_threads, i64 %counter) "no-bui
 """
 
 
+@cache
+def _keep_order() -> None:
+    """Where registers are few: have instructions in the order that kernels say; LLVM's would spill more."""
+    import llvmlite.binding as llvm
+
+    from .simd import TARGET
+
+    if TARGET.llvm_cpu == "x86-64-v3":
+        llvm.set_option("ggrun", "-enable-misched=false")
+
+
 def assemble(name: str, *, text: bool = False) -> Any:
     """Compile a kernel for `simd.TARGET`: (its argument names, the object file), or assembly with `text`."""
     import llvmlite.binding as llvm
 
     from .simd import SHARED, TARGET
 
+    _keep_order()
     function = _resolve(name)
     slots = _slots(function)
     source, symbol = _lower(function, slots)

@@ -45,6 +45,8 @@ _HALF = _ROWS // 2
 _LINE = 4 * LANES
 #: (rows, vectors of tokens, lanes of each) that the inner steps take together, the most tokens first.
 _SHAPES = ((4, 3, 16), (4, 2, 16), (8, 1, 16), (8, 1, 8)) if TARGET.n_registers == 32 else ((4, 1, 8),) * 4
+if TARGET.llvm_cpu == "x86-64-v3":
+    _SHAPES = (*_SHAPES[:2], (4, 1, 16), (4, 1, 8))  # sums that do not fit wait in memory, which costs less than loads
 _MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where there are so many
 
 # Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; and results,
