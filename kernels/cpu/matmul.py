@@ -199,7 +199,6 @@ def _products(name: str, how: str) -> Any:
     multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in shapes)
     whole = max(8, rows0)  # rows are taken by so many
     begin, end_them = (begin_tiles, end_tiles) if how == "tiles" else (inline(lambda spare: None), inline(lambda: None))
-
     block_bytes = block // fmt.columns * fmt.n_bytes
 
     @inline

@@ -22,7 +22,6 @@ from ..simd import (
     multiply_tiles,
     negative,
     operation,
-    prefetch,
     splat_f32,
     store,
     store_tile,
@@ -40,7 +39,7 @@ _Q, _SCALES, _LEAST = 512, 768, 832  # what a unit's bytes are unpacked to, in s
 
 def unpacker(fmt: Format, spare: int) -> Any:
     """unpack(scratch, i, row, column, n_columns): a row's columns of one block, as row i of bf16 in scratch."""
-    unpack_unit, unit, n_bytes = fmt.unpack, fmt.columns, fmt.n_bytes
+    unpack_unit, unit = fmt.unpack, fmt.columns
     address_of, least_of = unit_at(fmt, unit), least(fmt)
 
     @inline
@@ -48,15 +47,12 @@ def unpacker(fmt: Format, spare: int) -> Any:
         whole_tiles = (n_columns - column + _TILE_COLUMNS - 1) // _TILE_COLUMNS * _TILE_COLUMNS
         for c in range(0, min(COLUMNS, whole_tiles), unit):
             at = address_of(scratch + spare, row, column + c, n_columns)
-            prefetch(at + 8 * n_bytes)
             store(scratch + ROW * i + 2 * c, load_i8x32(at))
 
     @inline
     def unpack(scratch, i, row, column, n_columns):
         out, spare_at = scratch + ROW * i, scratch + spare
         at = address_of(spare_at, row, column, n_columns)
-        for line in range(0, n_bytes, 64):  # the same row's next columns
-            prefetch(row + column // unit * n_bytes + n_bytes + line)
         q, scales, mins = unpack_unit(at)
         for j in range(4):
             store(spare_at + _Q + 64 * j, q[j])
