@@ -12,7 +12,7 @@ import numpy as np
 
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
-from .candidates import Candidates, Step
+from .candidates import Candidates, Scratch, Step
 from .draw import draw
 from .mirostat import Mirostat
 from .params import SamplingParams
@@ -43,7 +43,7 @@ class Sampler:
 
             self._constraint = constrain(params, tokenizer)
         self._steps = self._chain(params)
-        self._ids = np.arange(0)
+        self._ids, self._scratch = np.arange(0), Scratch()
 
     def accept(self, token: int) -> None:
         """Note that the text goes on with this token, be it drawn or part of the prompt."""
@@ -61,17 +61,18 @@ class Sampler:
 
         Raises ValueError for NaN or infinity, or where no token is left.
         """
-        if not math.isfinite(logits.max()):
-            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
         if len(self._ids) != len(logits):
             self._ids = np.arange(len(logits))
-        candidates = Candidates(self._ids, logits)
+        self._scratch.reset()
+        candidates = Candidates(self._ids, logits, self._scratch)
+        if not math.isfinite(candidates.best):
+            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
         if self._constraint:
             candidates = self._constraint(candidates)
         for step in self._steps:
             candidates = step(candidates)
         chance = self._random()
-        token = int(candidates.ids[draw(candidates.logits, chance) if len(candidates.ids) > 1 else 0])
+        token = int(candidates.ids[draw(candidates, chance) if len(candidates.ids) > 1 else 0])
         if self._constraint:
             self._constraint.accept(token)
         return token
