@@ -59,7 +59,14 @@ class PromptLookup:
 
     def extend(self, tokens: Iterable[int]) -> None:
         text, after = self._tokens, self._after
-        for token in tokens:
+        tokens = [*tokens]
+        if most := tokens[:-1]:  # to search only for how the last of them goes on
+            n = max(0, len(text) - self._KEY + 1)
+            text += most
+            for at, key in enumerate(zip(*(text[n + i :] for i in range(self._KEY)), strict=False), n + self._KEY):
+                after.setdefault(key, []).append(at)
+            self.support = 0
+        for token in tokens[len(most) :]:
             follows = self.support and text[self._place] == token
             text.append(token)
             places = after.setdefault(tuple(text[-self._KEY :]), [])

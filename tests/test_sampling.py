@@ -336,6 +336,21 @@ def test_mirostat_1_estimates_how_many_to_keep():
         assert mirostat._mu == pytest.approx(mu - 0.1 * (surprise - tau), abs=2e-3)
 
 
+def test_a_prompt_is_as_its_tokens_one_by_one(model):
+    with LLM(model) as llm:
+        params = SamplingParams(dry_multiplier=1.0, dry_sequence_breakers=("a", "\n"))
+        for text in ("", "bcd", "a", "xyabc", "abca\n", "bcdbcd bcd"):
+            together, one_by_one = (Sampler(params, llm.tokenizer) for _ in range(2))
+            tokens = llm.tokenize(text, add_special=False)
+            together.begin(tokens)
+            for token in tokens:
+                one_by_one.accept(token)
+            for sampler in (together, one_by_one):
+                sampler.accept(tokens[0] if tokens else 5)
+            assert together._unbroken == one_by_one._unbroken
+            assert together._last(-1).tolist() == one_by_one._last(-1).tolist()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_mirostat_reaches_its_surprise(version):
     logits = (np.random.default_rng(3).standard_normal(5000) * 3).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Sampler:
         self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
         # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
         self._random = random.Random(self.seed).random
-        self._tokens = np.zeros(256, np.int64)
+        self._tokens = np.zeros(0, np.int64)
         self._n_tokens = 0
         self._unbroken = 0  # tokens since the last sequence breaker
         self._breakers: dry.Breakers | None = None
@@ -45,10 +45,19 @@ class Sampler:
         self._steps = self._chain(params)
         self._ids, self._scratch = np.arange(0), Scratch()
 
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Note that the text begins with these tokens."""
+        self._tokens, self._n_tokens = np.array(prompt, np.int64), len(prompt)
+        self._unbroken = 0
+        while self._unbroken < len(prompt):
+            if self._breakers and self._breakers.end(self._tokens[: len(prompt) - self._unbroken]):
+                break
+            self._unbroken = self._unbroken + 1 if self._breakers else len(prompt)
+
     def accept(self, token: int) -> None:
-        """Note that the text goes on with this token, be it drawn or part of the prompt."""
+        """Note that the text goes on with this token."""
         if self._n_tokens == len(self._tokens):
-            self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+            self._tokens = np.concatenate([self._tokens, np.zeros(self._n_tokens + 256, np.int64)])
         self._tokens[self._n_tokens] = token
         self._n_tokens += 1
         if self._breakers:
