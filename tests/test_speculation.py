@@ -20,7 +20,7 @@ from tests.make_model import write_model
 class Fixed:
     """Always guesses the same tokens, right or wrong."""
 
-    credit, support = 1.5, 50
+    credit, advantage, faith, reach, support = 1.5, 1.3, 2.0, 31, 50
     expected: int | None
 
     def __init__(self, *tokens: int) -> None:
