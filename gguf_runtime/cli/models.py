@@ -103,11 +103,12 @@ def _listed() -> Iterator[tuple[str, ...]]:
 def _catalogue() -> Iterator[tuple[str, ...]]:
     from ..architectures import FAMILIES
     from ..store.catalog import entries
+    from ..store.progress import size
 
     yield "NAME", "PARAMETERS", "SIZE", "MEMORY", "LICENSE", "ABOUT"
     for entry in entries():
         if entry.architecture in FAMILIES:
-            sizes = f"{entry.size:.2f} GB", f"{entry.memory:.1f} GB"
+            sizes = size(1e9 * entry.size), f"{entry.memory:.1f} GB"
             yield entry.name, entry.parameters, *sizes, entry.license, entry.about
 
 
