@@ -348,6 +348,12 @@ def test_no_two_names_share_a_folder(names):
     assert all(folder.parent == Path("root") and re.fullmatch(r"[a-z0-9._-]+", folder.name) for folder in folders)
 
 
+@pytest.mark.parametrize("name", ["con", "NUL", "aux.v1", "com1", "lpt9.gguf"])
+def test_no_folder_is_a_device_of_windows(name):
+    folder = Store(Path("root"))._folder(name).name
+    assert folder.startswith("_")
+
+
 def test_the_catalogue():
     names = [entry.name for entry in entries()]
     assert len(set(names)) == len(names)

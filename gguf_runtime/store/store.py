@@ -22,6 +22,7 @@ from .progress import Progress
 from .source import Source, file_name
 
 _RECORD = "model.json"
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # Windows takes these for devices
 
 
 class Store:
@@ -80,6 +81,8 @@ class Store:
     def _folder(self, name: str) -> Path:
         """A name that every file system takes, and no two models share."""
         plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
+        if _RESERVED.fullmatch(plain):
+            plain = f"_{plain}"
         return self.root / (plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
 
     def _read(self, folder: Path) -> Model | None:
