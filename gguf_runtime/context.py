@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from .engine import Chunk, Engine
 
 
@@ -58,6 +56,11 @@ class Context:
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two texts have in common at their beginning."""
-    n = min(len(a), len(b))
-    different = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))
-    return int(different[0]) if len(different) else n
+    same, n = 0, min(len(a), len(b))
+    while same < n:  # halves, since lists are compared as a whole far faster than number by number
+        middle = (same + n + 1) // 2
+        if a[same:middle] == b[same:middle]:
+            same = middle
+        else:
+            n = middle - 1
+    return same

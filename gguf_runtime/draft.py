@@ -13,23 +13,30 @@ from .engine import Chunk, Engine
 class DraftModel:
     """Guesses what the small model holds likeliest. One text at a time: its context follows that of the large one."""
 
-    credit = 6.0  # who names a draft model wants it tried
+    credit, advantage, faith = 3.0, 1.1, 10.0  # who names a draft model wants it tried
     _SUPPORT = 32  # as good as an agreement of this many tokens, until its odds are known
+    _FIRST = 3  # tokens of a first guess; more once these are right
+    _SURE = 0.5  # a guess ends before a token to which the small model gives less
 
     def __init__(self, engine: Engine, cost: float) -> None:
         """cost: of a step of this model, in steps of the large one."""
         self._context, self._cost = Context(engine), cost
         self._text: list[int] = []
         self._pending: list[int] = []  # guessed, and not yet known to be right or wrong
+        self.reach = self._FIRST
 
     def begin(self) -> None:
         """Another text begins. What it has in common with the last is not computed again."""
-        self._text, self._pending = [], []
+        self._text, self._pending, self.reach = [], [], self._FIRST
 
     def extend(self, tokens: Iterable[int]) -> None:
         for token in tokens:
             self._text.append(token)
-            self._pending = self._pending[1:] if self._pending[:1] == [token] else []
+            if self._pending[:1] == [token]:
+                self._pending = self._pending[1:]
+                self.reach += 1
+            elif self._pending:
+                self._pending, self.reach = [], max(self._FIRST, self.reach // 2)
 
     @property
     def support(self) -> int:
@@ -50,7 +57,15 @@ class DraftModel:
         while True:
             logits = context.engine.step([chunk])
             context.note(chunk)
-            self._pending.append(int(np.argmax(logits[0])))
-            if len(self._pending) >= n_tokens:
+            token, sure = _likeliest(logits[0])
+            if sure >= self._SURE or not self._pending:
+                self._pending.append(token)
+            if sure < self._SURE or len(self._pending) >= n_tokens:
                 return list(self._pending)
             chunk = Chunk(context.sequence, self._pending[-1:])
+
+
+def _likeliest(logits: np.ndarray) -> tuple[int, float]:
+    """The likeliest token, and its probability."""
+    token = int(np.argmax(logits))
+    return token, 1 / float(np.exp(logits - logits[token]).sum())

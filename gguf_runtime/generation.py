@@ -149,8 +149,7 @@ class Generation(Iterator[str]):
         return Chunk(context.sequence, [last, *guess], 1 + len(guess))
 
     def _begin(self) -> None:
-        for token in self.prompt:
-            self.sampler.accept(token)
+        self.sampler.begin(self.prompt)
         if self._speculation:
             self._speculation.begin(self.prompt, len(self._chunk.tokens))
 

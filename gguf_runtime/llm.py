@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -139,10 +139,9 @@ class LLM:
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""
         if not isinstance(prompt, str):
-            messages = [item for item in prompt if not isinstance(item, int)]
-            if not messages:
-                return [item for item in prompt if isinstance(item, int)]
-            prompt = self.render(messages)
+            if all(isinstance(item, int) for item in prompt[:1]):
+                return cast(list[int], list(prompt))
+            prompt = self.render(cast("Sequence[Message]", prompt))
         ids = self.tokenizer.encode(prompt, add_special=False, parse_special=True)
         bos = self.tokenizer.bos_id
         return [bos, *ids] if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-_SIZES = (3, 7, 15, 23, 31)  # tokens to guess: with the one before them, steps of 4 to 32
-_ADVANTAGE = 1.3  # by which a guess must promise to beat plain steps
+_SIZES = (1, 2, 3, 5, 7, 15, 23, 31)  # tokens to guess: with the one before them, steps of 2 to 32
 _INTEREST = 0.015  # share of all steps that may be lost, beside the guesser's credit
 
 
@@ -23,6 +22,14 @@ class Guesser(Protocol):
 
     #: What may be lost on it at first, in steps of the model.
     credit: float
+    #: By which a guess must promise to beat plain steps.
+    advantage: float
+    #: How many observations the first idea of its odds is worth.
+    faith: float
+
+    @property
+    def reach(self) -> int:
+        """How many tokens to guess at most."""
 
     def extend(self, tokens: Iterable[int]) -> None:
         """The text goes on with these tokens."""
@@ -49,7 +56,7 @@ class PromptLookup:
     tokens that agree before the place that is copied.
     """
 
-    credit = 1.5
+    credit, advantage, faith, reach = 1.5, 1.3, 2.0, _SIZES[-1]
     _KEY, _PLACES, _LONGEST = 2, 8, 64  # tokens that must agree; places looked at; agreement counted
 
     def __init__(self) -> None:
@@ -59,7 +66,14 @@ class PromptLookup:
 
     def extend(self, tokens: Iterable[int]) -> None:
         text, after = self._tokens, self._after
-        for token in tokens:
+        tokens = [*tokens]
+        if most := tokens[:-1]:  # to search only for how the last of them goes on
+            n = max(0, len(text) - self._KEY + 1)
+            text += most
+            for at, key in enumerate(zip(*(text[n + i :] for i in range(self._KEY)), strict=False), n + self._KEY):
+                after.setdefault(key, []).append(at)
+            self.support = 0
+        for token in tokens[len(most) :]:
             follows = self.support and text[self._place] == token
             text.append(token)
             places = after.setdefault(tuple(text[-self._KEY :]), [])
@@ -121,7 +135,7 @@ class Speculation:
         support = self._guesser.support
         if not support or self._lost > 2 * self._credit * self._plain_seconds():
             return []
-        best, n_best = _ADVANTAGE, 0
+        best, n_best, most = self._guesser.advantage, 0, min(most, self._guesser.reach)
         hoped, chance, n = 1.0, 1.0, 0
         for size in _SIZES:
             cost = self._guesser.cost(size) + self._cost(1 + size)
@@ -138,7 +152,7 @@ class Speculation:
         """The text goes on with this token."""
         if (expected := self._guesser.expected) is not None:
             support = self._guesser.support
-            odds = self._odds.setdefault(_class(support), _prior(support))
+            odds = self._odds.setdefault(_class(support), self._prior(support))
             odds[0] += expected == token
             odds[1] += 1
             if odds[1] > 50:  # what is long ago counts less
@@ -152,23 +166,29 @@ class Speculation:
         self._credit += _INTEREST * cost
         if n_tokens == 1:
             self._plain = [*self._plain[-8:], seconds]
+            self._forget()
         elif self._plain:
             self._lost += seconds - n_drawn * self._plain_seconds()
+
+    def _forget(self) -> None:
+        """Odds that nothing was seen of return to what was thought at first, for another try one day."""
+        support = self._guesser.support
+        if support and self._guesser.expected is None and (odds := self._odds.get(_class(support))):
+            odds[:] = (0.98 * old + 0.02 * first for old, first in zip(odds, self._prior(support), strict=True))
 
     def _plain_seconds(self) -> float:
         """A step without guesses, by the latest of them."""
         return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
 
     def _chance(self, support: int) -> float:
-        right, total = self._odds.get(_class(support)) or _prior(support)
+        right, total = self._odds.get(_class(support)) or self._prior(support)
         return right / total
+
+    def _prior(self, support: int) -> list[float]:
+        """What to expect at first: the longer the agreement, the better."""
+        return [self._guesser.faith * support / (support + 3), self._guesser.faith]
 
 
 def _class(support: int) -> int:
     """Supports that share their odds: from 8 on all of them."""
     return min(support, 8)
-
-
-def _prior(support: int) -> list[float]:
-    """What to expect at first: the longer the agreement, the better; worth two observations."""
-    return [2 * support / (support + 3), 2]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import time
@@ -183,3 +184,10 @@ def test_ctrl_c_while_loading_ends_it(chat_model: Path, tmp_path: Path) -> None:
     terminal.type("\x03")
     terminal.type("\x04")  # it may have been ready already
     assert terminal.code() in (0, 130, -2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+def test_no_standard_input_at_all(chat_model: Path) -> None:
+    line = [*command_line(), "chat", str(chat_model)]
+    done = subprocess.run(["sh", "-c", f"{shlex.join(line)} <&-"], capture_output=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr

@@ -226,3 +226,17 @@ def test_a_type_without_kernels_is_named(tmp_path: Path) -> None:
     file.tensors["output.weight"] = file.tensors["output.weight"]._replace(type="IQ1_S")
     with pytest.raises(PlanError, match=r"output.weight.*IQ1_S"):
         Engine(file)
+
+
+@pytest.mark.parametrize("fmt", ["Q8_0", "Q4_1"])
+def test_what_many_tokens_leave_in_memory_does_not_reach_few(tmp_path: Path, fmt: str) -> None:
+    engine, _ = make(tmp_path, types=fmt, n_embd=320)  # rows that do not fill their last record
+    sequence = engine.new_sequence()
+    engine.step([Chunk(sequence, TOKENS, 0)])
+    wanted = engine.step([Chunk(sequence, TOKENS[:1])])
+    for stage in engine.placement.stages:
+        for memory in stage._plan._buffers.values():
+            if memory.dtype == np.uint8:
+                memory[:] = 0xFF  # as floats, no numbers; as quants, -1
+    sequence.truncate(len(TOKENS))
+    assert np.array_equal(engine.step([Chunk(sequence, TOKENS[:1])]), wanted)

@@ -36,16 +36,16 @@ def likeliest_first(logits):
 
 @given(LOGITS, st.integers(1, 320))
 def test_top_k_keeps_the_k_largest_and_of_equals_the_lowest_ids(logits, k):
-    ids, kept = filters.top_k(everything(logits), k)
-    assert ids.tolist() == sorted(likeliest_first(logits)[:k])
-    assert np.array_equal(kept, logits[ids])
+    kept = filters.top_k(everything(logits), k)
+    assert kept.ids.tolist() == sorted(likeliest_first(logits)[:k])
+    assert np.array_equal(kept.logits, logits[kept.ids])
 
 
 def test_top_k_on_a_large_vocabulary():
     for seed in range(5):
         logits = np.random.default_rng(seed).standard_normal(128_256).astype(np.float32)
         logits[[5, 70_000, 128_255]] = 9  # ties at the top, one past the last whole group
-        for k in (1, 2, 40, 3000):
+        for k in (1, 2, 40, 3000, 60_000, 100_000):
             ids = filters.top_k(everything(logits), k).ids
             assert ids.tolist() == sorted(likeliest_first(logits.tolist())[:k])
 
@@ -101,7 +101,7 @@ def test_greedy_takes_the_lowest_id_of_equals():
 
 @given(LOGITS, st.floats(0, 1, exclude_max=True))
 def test_draw_inverts_the_cumulative_distribution(logits, chance):
-    index = draw(logits, chance)
+    index = draw(everything(logits), chance)
     reach = np.cumsum(softmax(logits))
     assert reach[index] >= chance - 1e-9
     assert index == 0 or reach[index - 1] <= chance + 1e-9
@@ -209,6 +209,17 @@ def test_xtc_leaves_out_all_top_choices_but_the_last(logits, threshold):
     if np.abs(probabilities - threshold).min() > 1e-6:
         n = int((probabilities >= threshold).sum())
         assert ids == sorted(order[max(n - 1, 0) :])
+
+
+def test_xtc_on_a_large_vocabulary():
+    logits = many(3)
+    logits[[7, 30_000, 59_999]] = logits.max() + np.array([1, 3, 2], np.float32)
+    left = filters.xtc(everything(logits), 0.05)
+    weights = np.exp(logits.astype(np.float64))
+    weights[[30_000, 59_999]] = 0
+    assert (softmax(logits)[[7, 30_000, 59_999]] > 0.05).all()
+    assert left.weights / left.total == pytest.approx(weights / weights.sum(), abs=1e-5)
+    assert reweigh.temperature(left, 1e-9).logits[7] == 0 and draw(reweigh.temperature(left, 1e-9), 0.5) == 7
 
 
 def test_xtc_happens_with_its_probability():
@@ -325,6 +336,21 @@ def test_mirostat_1_estimates_how_many_to_keep():
         assert mirostat._mu == pytest.approx(mu - 0.1 * (surprise - tau), abs=2e-3)
 
 
+def test_a_prompt_is_as_its_tokens_one_by_one(model):
+    with LLM(model) as llm:
+        params = SamplingParams(dry_multiplier=1.0, dry_sequence_breakers=("a", "\n"))
+        for text in ("", "bcd", "a", "xyabc", "abca\n", "bcdbcd bcd"):
+            together, one_by_one = (Sampler(params, llm.tokenizer) for _ in range(2))
+            tokens = llm.tokenize(text, add_special=False)
+            together.begin(tokens)
+            for token in tokens:
+                one_by_one.accept(token)
+            for sampler in (together, one_by_one):
+                sampler.accept(tokens[0] if tokens else 5)
+            assert together._unbroken == one_by_one._unbroken
+            assert together._last(-1).tolist() == one_by_one._last(-1).tolist()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_mirostat_reaches_its_surprise(version):
     logits = (np.random.default_rng(3).standard_normal(5000) * 3).astype(np.float32)
@@ -357,9 +383,36 @@ def test_penalties_after_a_filter():
         assert sampler.sample(logits) == expected
 
 
+def test_one_draw_leaves_nothing_for_the_next():
+    params = SamplingParams(
+        seed=3, top_k=0, top_p=1.0, min_p=0.0, temperature=0.7, typical_p=0.99, xtc_probability=0.5, xtc_threshold=0.01,
+        repeat_penalty=1.3, frequency_penalty=0.1, logit_bias={5: 1.0, 6: float("-inf")},
+    )  # fmt: skip
+    sampler, texts = Sampler(params), [many(seed) for seed in range(3)]
+    before = [text.copy() for text in texts]
+    for i in range(30):
+        fresh = Sampler(params)  # as this one is now, but with no memory used before
+        for token in sampler._last(-1):
+            fresh.accept(int(token))
+        fresh._random.__self__.setstate(sampler._random.__self__.getstate())
+        token = sampler.sample(texts[i % 3])
+        assert token == fresh.sample(texts[i % 3])
+        sampler.accept(token)
+    assert all(np.array_equal(a, b) for a, b in zip(texts, before, strict=True))
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-9, 1.0, 3.0]), min_size=1, max_size=20).filter(any), st.data())
+def test_what_weighs_nothing_is_never_drawn(weights, data):
+    n = data.draw(st.sampled_from([1, 300]))
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.repeat(np.array(weights, np.float32), n))
+    for chance in (0.0, data.draw(st.floats(0, 1, exclude_max=True)), math.nextafter(1, 0)):
+        assert logits[draw(everything(logits), chance)] > -math.inf
+
+
 def test_a_draw_from_many():
     logits = many(4)
     reach = np.cumsum(softmax(logits))
     for chance in np.linspace(0, 0.999999, 200):
-        index = draw(logits, chance)
+        index = draw(everything(logits), chance)
         assert reach[index] >= chance - 1e-5 and (index == 0 or reach[index - 1] <= chance + 1e-5)

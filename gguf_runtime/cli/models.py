@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import verbose_option
+
+if TYPE_CHECKING:
+    from ..store import Model
 
 _CONTEXT = 4096  # tokens that the memory of a model is told for
 
@@ -18,20 +21,21 @@ _CONTEXT = 4096  # tokens that the memory of a model is told for
 @click.argument("names", nargs=-1, required=True)
 @verbose_option
 def pull(names: tuple[str, ...], verbose: bool) -> None:
-    from ..store import Store
+    from ..store import Store, find
     from ..store.names import full_name, source_of
 
     for name in map(full_name, names):
-        source = source_of(name)
-        path = source.local() or Store().pull(name, source).path  # what others keep here is used in place
-        click.echo(f"{name}: {path}")
+        model = find(name)
+        if model is None or not model.keeper:  # what others keep here is used in place
+            model = Store().pull(name, source_of(name))
+        click.echo(f"{name}: {model.path}")
 
 
 @click.command("list", help="List the models on this machine.")
 @click.option("--catalog", "catalogue", is_flag=True, help="Those of the catalogue, with the memory that they need.")
 @verbose_option
 def list_(catalogue: bool, verbose: bool) -> None:
-    _table(_catalogue() if catalogue else _here())
+    _table(_catalogue() if catalogue else _listed())
 
 
 @click.command(help="Show what a model is: its file, size, architecture, and the memory that it needs.")
@@ -39,12 +43,14 @@ def list_(catalogue: bool, verbose: bool) -> None:
 @verbose_option
 def show(name: str, verbose: bool) -> None:
     from ..loader import open_gguf
-    from ..store import resolve
+    from ..store import find, resolve
 
     path = resolve(name, pull=False)
     with open_gguf(path) as file:
         for key, value in _facts(file, path):
             click.echo(f"{key:13} {value}")
+    if not Path(name).is_file() and (model := find(name)):
+        click.echo(f"{'place':13} {model.place}")
 
 
 @click.command(help="Remove models that were pulled.")
@@ -52,47 +58,57 @@ def show(name: str, verbose: bool) -> None:
 @verbose_option
 def rm(names: tuple[str, ...], verbose: bool) -> None:
     from ..store import Store
-    from ..store.names import full_name
 
-    store = Store()
     for name in names:
-        store.remove(name if store.find(name) else full_name(name))
+        Store().remove(_here(name))
 
 
-@click.command(help="Give a model another name; its files are shared.")
+@click.command(help="Give a model another name, or a GGUF file one; nothing takes room twice.")
 @click.argument("name")
 @click.argument("new_name")
 @verbose_option
 def cp(name: str, new_name: str, verbose: bool) -> None:
-    from ..store import Store
-    from ..store.names import full_name
+    from ..loader import open_gguf
+    from ..store import Model, Store, StoreError
+    from ..store.model import parts
+    from ..store.names import is_path
 
-    store = Store()
-    store.copy(name if store.find(name) else full_name(name), new_name)
+    if is_path(new_name):
+        raise StoreError(f"{new_name} would be taken for a path: choose a name without / and .gguf")
+    if Path(name).is_file():
+        open_gguf(name).close()  # raises GGUFError for something else
+        Store().copy(Model(name, parts(Path(name))), new_name)
+    else:
+        Store().copy(_here(name), new_name)
 
 
-def _here() -> Iterator[tuple[str, ...]]:
-    from ..store import Store, hub, ollama
+def _here(name: str) -> Model:
+    """The model of that name on this machine. Raises StoreError."""
+    from ..store import StoreError, find
+
+    if model := find(name):
+        return model
+    raise StoreError(f"no model here is called {name}: `ggrun list` shows those that are")
+
+
+def _listed() -> Iterator[tuple[str, ...]]:
+    from ..store import all_models
     from ..store.progress import size
 
     yield "NAME", "SIZE", "MODIFIED", "PLACE"
-    store = Store()
-    for model in store.models():
-        yield model.name, size(model.n_bytes), _day(model.modified), "pulled"
-    for place, models in (("cache of Hugging Face", hub.cached()), ("Ollama", ollama.cached())):
-        for name, path in models:
-            n_bytes = sum(part.stat().st_size for part in _parts(path))
-            yield name, size(n_bytes), _day(path.stat().st_mtime), place
+    for model in all_models():
+        yield model.name, size(model.n_bytes), _day(model.modified), model.place
 
 
 def _catalogue() -> Iterator[tuple[str, ...]]:
     from ..architectures import FAMILIES
     from ..store.catalog import entries
+    from ..store.progress import size
 
     yield "NAME", "PARAMETERS", "SIZE", "MEMORY", "LICENSE", "ABOUT"
     for entry in entries():
         if entry.architecture in FAMILIES:
-            sizes = f"{entry.size:.2f} GB", f"{entry.memory:.1f} GB"
+            sizes = size(1e9 * entry.size), f"{entry.memory:.1f} GB"
             yield entry.name, entry.parameters, *sizes, entry.license, entry.about
 
 
@@ -133,12 +149,6 @@ def _kv_bytes(metadata: Any, arch: str) -> int:
     dims = number("embedding_length") // heads if heads else 0
     k, v = number("attention.key_length", dims), number("attention.value_length", dims)
     return number("block_count") * number("attention.head_count_kv", heads) * (k + v) * 2
-
-
-def _parts(path: Path) -> list[Path]:
-    """A file, with the others of a split one."""
-    head, found, tail = path.name.partition("-00001-of-")
-    return sorted(path.parent.glob(f"{head}-?????-of-{tail}")) if found else [path]
 
 
 def _day(seconds: float) -> str:

@@ -218,6 +218,8 @@ def model_path(model: str | None) -> Path:
     """The file of `-m`, which may be got first; without it, SmolLM2, if it is here or wanted."""
     if model is not None and os.path.exists(model):
         return Path(model)
+    if model == "":
+        raise click.UsageError("the model's name is empty")
     from ..store import StoreError, resolve
 
     if model is not None:

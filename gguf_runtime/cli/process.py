@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,12 @@ def prepare() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    elif isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    if sys.platform == "win32":
+        _have_escapes_understood()
     warnings.showwarning = lambda message, *_: print(f"ggrun: {message}", file=sys.stderr)
     _exit_on_interrupt()
 
@@ -57,6 +64,23 @@ def describe(error: Exception) -> str:
 def harmless(text: str) -> str:
     """The text without control characters, with which a model could do to the terminal what it likes."""
     return text.translate(_CONTROL)
+
+
+def _have_escapes_understood() -> None:
+    """Old windows of Windows show escape sequences as they are unless they are asked not to."""
+    if sys.platform == "win32":
+        import ctypes
+
+        for number in (-11, -12):  # standard output, standard error
+            handle, mode = ctypes.windll.kernel32.GetStdHandle(number), ctypes.c_uint32()
+            if ctypes.windll.kernel32.GetConsoleMode(handle, ctypes.byref(mode)):
+                ctypes.windll.kernel32.SetConsoleMode(handle, mode.value | 4)
+
+
+def dimmed(text: str) -> str:
+    """Text that is of less account, as terminals show it; they get it without control characters."""
+    text = harmless(text)
+    return text if os.environ.get("TERM") == "dumb" else f"\x1b[2m{text}\x1b[22m"
 
 
 def _exit_on_interrupt() -> None:
@@ -117,8 +141,6 @@ class Stop:
 @contextlib.contextmanager
 def unechoed() -> Iterator[None]:
     """Keep what is typed while nobody reads for who reads next, and do not show it."""
-    if os.name == "nt":
-        os.system("")  # has Windows' terminal understand escape sequences
     if os.name == "nt" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return

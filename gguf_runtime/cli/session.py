@@ -82,7 +82,7 @@ def summary(generation: Generation) -> str:
 def note(text: str) -> None:
     """A remark of ours: dimmed, and not on standard output unless that is the terminal."""
     if sys.stdout.isatty():
-        sys.stdout.write(f"\x1b[2m{process.harmless(text)}\x1b[22m\n")
+        sys.stdout.write(f"{process.dimmed(text)}\n")
         sys.stdout.flush()
     else:
         print(text, file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ class _Pretty:
     def show(self, span: Span) -> None:
         if span.kind == "reasoning":
             self._thinking = True
-            sys.stdout.write(f"\x1b[2m{process.harmless(span.text)}\x1b[22m")
+            sys.stdout.write(process.dimmed(span.text))
             sys.stdout.flush()
         else:
             self._end_of_thinking()

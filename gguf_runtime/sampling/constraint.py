@@ -17,11 +17,15 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..tokenizer import Tokenizer
-from .candidates import Candidates, keep
+from .candidates import Candidates
 from .params import SamplingParams
 
 # some white space, as models write it, but never without end
 _WHITE_SPACE = r"[ ]|\n[ \t]{0,20}"
+# for each byte of a mask, what to add to eight logits: nothing, or minus infinity
+_BARRIERS = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(0), np.float32("-inf")
+)
 _GBNF_PART = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
 
 
@@ -44,14 +48,15 @@ class Constraint:
         """Those of all tokens that may come next. Raises GrammarError where the grammar became too complex."""
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._check()
-        n_vocab = len(candidates.ids)
-        allowed = np.unpackbits(self._mask.view(np.uint8), count=n_vocab, bitorder="little").view(bool)
+        n_vocab, mask = len(candidates.ids), self._mask.view(np.uint8)
+        allowed = np.unpackbits(mask, count=n_vocab, bitorder="little").view(bool)
         n = int(np.count_nonzero(allowed))
         if not n:
             raise GrammarError("no token can go on with what the grammar wants")
         if n < n_vocab // 8:
-            return keep(candidates, np.flatnonzero(allowed))
-        return Candidates(candidates.ids, np.where(allowed, candidates.logits, np.float32("-inf")))
+            return candidates.keep(np.flatnonzero(allowed))
+        barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
+        return candidates.like(np.add(candidates.logits, barriers, out=barriers))
 
     def accept(self, token: int) -> None:
         """Note that the answer goes on with this token."""

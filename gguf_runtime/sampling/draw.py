@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from .candidates import weights
-
-_BLOCK = 256
+from .candidates import BLOCK, Candidates
 
 
-def draw(logits: np.ndarray, chance: float) -> int:
-    """The index at which the cumulative softmax of the logits passes `chance`, a number in [0, 1)."""
-    probabilities = weights(logits)
-    start = 0
-    if len(probabilities) > 4 * _BLOCK:  # find the block first: summing up each one would take a millisecond
-        starts = np.arange(0, len(probabilities), _BLOCK)
-        reach = np.cumsum(np.add.reduceat(probabilities, starts), dtype=np.float64)
-        block = int(np.searchsorted(reach[:-1], chance * reach[-1], side="right"))
-        before = reach[block - 1] if block else 0.0
-        start = int(starts[block])
-        probabilities = probabilities[start : start + _BLOCK]
-        wanted = chance * reach[-1] - before
-        reach = np.cumsum(probabilities, dtype=np.float64)
-    else:
-        reach = np.cumsum(probabilities, dtype=np.float64)
-        wanted = chance * reach[-1]
-    return start + int(np.searchsorted(reach[:-1], wanted, side="right"))
+def draw(candidates: Candidates, chance: float) -> int:
+    """The index at which the cumulative probability passes `chance`, a number in [0, 1)."""
+    weights = candidates.weights
+    if len(weights) <= 4 * BLOCK:
+        return _passing(weights, chance * float(weights.sum()))[0]
+    # find the block first: adding up each one would take a millisecond
+    sums = candidates.sums
+    block, rest = _passing(sums, chance * float(sums.sum()))
+    return block * BLOCK + _passing(weights[block * BLOCK : (block + 1) * BLOCK], rest)[0]
+
+
+def _passing(weights: np.ndarray, wanted: float) -> tuple[int, float]:
+    """The index at which the cumulative sum passes what is wanted, and what of it is left there.
+
+    Sums that are rounded otherwise may end before; then it is the last that weighs anything.
+    """
+    reach = np.cumsum(weights, dtype=np.float64)
+    last = int(np.flatnonzero(weights)[-1])
+    index = int(np.searchsorted(reach[:last], wanted, side="right"))
+    return index, wanted - float(reach[index - 1] if index else 0)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..tokenizer import Tokenizer
-from .candidates import Candidates, where
+from .candidates import Candidates
 
 _MAX_LOG = 88.0  # of a penalty: what a float32 can be
 _COMPARED = 16  # tokens at a time
@@ -74,10 +74,10 @@ def dry(
     long = (lengths >= allowed) & ~np.isin(tokens, spared)
     if not long.any():
         return candidates
-    logits = candidates.logits.copy()
-    at, known = where(candidates, tokens[long])
+    logits = candidates.copy()
+    at, known = candidates.where(tokens[long])
     logits[at] -= multiplier * base ** (lengths[long][known] - float(allowed))
-    return Candidates(candidates.ids, logits)
+    return candidates.like(logits)
 
 
 def repetitions(history: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .candidates import Candidates, at_least, normalizer
+from .candidates import Candidates
 from .draw import draw
 from .filters import likeliest, top_k
 
@@ -24,10 +24,10 @@ class Mirostat:
 
     def __call__(self, candidates: Candidates) -> Candidates:
         candidates = self._narrow(candidates)
-        chosen = draw(candidates.logits, self._random())
-        surprise = (normalizer(candidates.logits) - float(candidates.logits[chosen])) / math.log(2)
+        chosen = draw(candidates, self._random())
+        surprise = (candidates.normalizer - float(candidates.logits[chosen])) / math.log(2)
         self._mu -= self._eta * (surprise - self._tau)
-        return Candidates(candidates.ids[chosen : chosen + 1], candidates.logits[chosen : chosen + 1])
+        return candidates.keep(np.array([chosen]))
 
     def _by_zipf(self, candidates: Candidates) -> Candidates:
         """Version 1: keep as many as have the surprise mu, if probabilities fall as Zipf's law says."""
@@ -48,5 +48,5 @@ class Mirostat:
 
     def _by_surprise(self, candidates: Candidates) -> Candidates:
         """Version 2: keep those whose surprise is mu at most."""
-        most = normalizer(candidates.logits) - self._mu * math.log(2)
-        return at_least(candidates, most) if most <= candidates.logits.max() else likeliest(candidates)
+        most = candidates.normalizer - self._mu * math.log(2)
+        return candidates.at_least(most) if most <= candidates.best else likeliest(candidates)

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .candidates import Candidates, shifted, spread, where
+from .candidates import Candidates
 from .filters import likeliest
 
 
 def bias(candidates: Candidates, biases: Mapping[int, float]) -> Candidates:
     """Add to the logits of some ids. Raises ValueError where that leaves no token."""
     tokens, amounts = np.array(list(biases)), np.array(list(biases.values()))
-    logits = candidates.logits.copy()
-    at, known = where(candidates, tokens)
+    logits = candidates.copy()
+    at, known = candidates.where(tokens)
     logits[at] += amounts[known]
     if not logits.max() > -math.inf:
         raise ValueError("the logit bias forbids every token that can come next")
-    return Candidates(candidates.ids, logits)
+    return candidates.like(logits)
 
 
 def penalties(
@@ -30,12 +30,14 @@ def penalties(
     `repeat` divides a positive logit and multiplies a negative one (CTRL, arXiv:1909.05858, minding the sign
     as llama.cpp does); `presence` is subtracted once and `frequency` once per occurrence, as in OpenAI's API.
     """
-    seen, times = np.unique(history, return_counts=True)
-    logits = candidates.logits.copy()
-    at, known = where(candidates, seen)
+    logits = candidates.copy()
+    at, _ = candidates.where(history)
     old = logits[at].astype(np.float64)
-    logits[at] = np.where(old > 0, old / repeat, old * repeat) - presence - frequency * times[known]
-    return Candidates(candidates.ids, logits)
+    new = np.where(old > 0, old / repeat, old * repeat) - presence
+    if frequency:
+        new -= frequency * np.bincount(at)[at]
+    logits[at] = new  # the same each time that a token was seen
+    return candidates.like(logits)
 
 
 def temperature(candidates: Candidates, t: float) -> Candidates:
@@ -43,8 +45,11 @@ def temperature(candidates: Candidates, t: float) -> Candidates:
     too small."""
     if t <= 0:
         return likeliest(candidates)
-    logits = shifted(candidates.logits)
-    return Candidates(candidates.ids, logits / logits.dtype.type(max(t, 1e-30)))
+    if candidates.reference != candidates.best:
+        candidates = candidates.like(candidates.logits)
+    hotter = candidates.like(np.divide(candidates.shifted, max(t, 1e-30), out=candidates.array()))
+    hotter.best, hotter.shifted = 0.0, hotter.logits
+    return hotter
 
 
 def dynamic_temperature(candidates: Candidates, t: float, range: float, exponent: float) -> Candidates:
@@ -56,6 +61,5 @@ def dynamic_temperature(candidates: Candidates, t: float, range: float, exponent
     if n < 2:
         return candidates
     lowest, highest = max(0.0, t - range), t + range
-    logarithms = shifted(candidates.logits)
-    evenness = max(0.0, spread(logarithms, np.exp(logarithms)) / math.log(n))
+    evenness = max(0.0, candidates.entropy / math.log(n))
     return temperature(candidates, lowest + (highest - lowest) * evenness**exponent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
-from .candidates import Candidates, Step
+from .candidates import Candidates, Scratch, Step
 from .draw import draw
 from .mirostat import Mirostat
 from .params import SamplingParams
@@ -31,7 +31,7 @@ class Sampler:
         self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
         # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
         self._random = random.Random(self.seed).random
-        self._tokens = np.zeros(256, np.int64)
+        self._tokens = np.zeros(0, np.int64)
         self._n_tokens = 0
         self._unbroken = 0  # tokens since the last sequence breaker
         self._breakers: dry.Breakers | None = None
@@ -43,12 +43,21 @@ class Sampler:
 
             self._constraint = constrain(params, tokenizer)
         self._steps = self._chain(params)
-        self._ids = np.arange(0)
+        self._ids, self._scratch = np.arange(0), Scratch()
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Note that the text begins with these tokens."""
+        self._tokens, self._n_tokens = np.array(prompt, np.int64), len(prompt)
+        self._unbroken = 0
+        while self._unbroken < len(prompt):
+            if self._breakers and self._breakers.end(self._tokens[: len(prompt) - self._unbroken]):
+                break
+            self._unbroken = self._unbroken + 1 if self._breakers else len(prompt)
 
     def accept(self, token: int) -> None:
-        """Note that the text goes on with this token, be it drawn or part of the prompt."""
+        """Note that the text goes on with this token."""
         if self._n_tokens == len(self._tokens):
-            self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+            self._tokens = np.concatenate([self._tokens, np.zeros(self._n_tokens + 256, np.int64)])
         self._tokens[self._n_tokens] = token
         self._n_tokens += 1
         if self._breakers:
@@ -61,17 +70,18 @@ class Sampler:
 
         Raises ValueError for NaN or infinity, or where no token is left.
         """
-        if not math.isfinite(logits.max()):
-            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
         if len(self._ids) != len(logits):
             self._ids = np.arange(len(logits))
-        candidates = Candidates(self._ids, logits)
+        self._scratch.reset()
+        candidates = Candidates(self._ids, logits, self._scratch)
+        if not math.isfinite(candidates.best):
+            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
         if self._constraint:
             candidates = self._constraint(candidates)
         for step in self._steps:
             candidates = step(candidates)
         chance = self._random()
-        token = int(candidates.ids[draw(candidates.logits, chance) if len(candidates.ids) > 1 else 0])
+        token = int(candidates.ids[draw(candidates, chance) if len(candidates.ids) > 1 else 0])
         if self._constraint:
             self._constraint.accept(token)
         return token

@@ -1,7 +1,8 @@
 """Models by name: where they are on this machine, and getting those that are not."""
 
 from .errors import StoreError
-from .names import resolve
-from .store import Model, Store
+from .model import Model
+from .names import all_models, find, resolve
+from .store import Store
 
-__all__ = ["Model", "Store", "StoreError", "resolve"]
+__all__ = ["Model", "Store", "StoreError", "all_models", "find", "resolve"]

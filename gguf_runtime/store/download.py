@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import ssl
 import time
 import urllib.error
@@ -17,14 +16,14 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from .. import __version__
+from .disk import check_space
 from .errors import StoreError
-from .progress import Progress, size
+from .progress import Progress
 from .source import Remote
 
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
 _FIRST_ATTEMPTS, _ATTEMPTS = 4, 10  # in a row that bring nothing, before anything came and after
-_SPARE = 1 << 26  # bytes of a disk to leave free
 _MAX_JSON = 1 << 24
 _BROKEN = (OSError, http.client.HTTPException)  # a connection, that is
 
@@ -38,7 +37,7 @@ def download_all(remotes: Iterable[Remote], folder: Path, progress: Progress) ->
     sizes = [remote.size for remote in remotes]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
     if total is not None:
-        _check_space(folder, total - sum(max(_size(target), _size(_part(target))) for target in targets))
+        check_space(folder, total - sum(max(_size(target), _size(_part(target))) for target in targets))
     before = 0
     for remote, target in pairs:
         if not _is_whole(remote, target):
@@ -131,7 +130,7 @@ def _go_on(remote: Remote, part: Path, have: int, report: Any) -> bool:
             raise StoreError(f"{remote.name} has {total} bytes, where {remote.size} were announced: try again later")
         if have == 0:
             _keep_etag(etag_file, response.headers["ETag"])
-        _check_space(part.parent, (total or 0) - have)
+        check_space(part.parent, (total or 0) - have)
         have = _copy(response, file, have, total, report)
     return total is None or have >= total
 
@@ -174,15 +173,6 @@ def _tls() -> ssl.SSLContext:
     import certifi
 
     return ssl.create_default_context(cafile=certifi.where())
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > 0 and needed + _SPARE > free:
-        raise StoreError(
-            f"{size(needed)} are needed and {size(free)} free on the disk of {folder}: "
-            "make room, or name a folder on another disk with GGRUN_MODELS"
-        )
 
 
 def _refused(url: str, error: urllib.error.HTTPError) -> str:

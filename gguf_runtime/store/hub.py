@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import StoreError
+from .model import Model, kept_by
 from .progress import Progress
 from .source import Remote, file_name
 
@@ -32,6 +33,11 @@ class HubSource:
 
     repo: str
     wanted: str = ""
+    keeper = "Hugging Face's cache"
+
+    @property
+    def removal(self) -> str:
+        return f"hf cache rm model/{self.repo}"
 
     @classmethod
     def parse(cls, text: str) -> HubSource:
@@ -119,17 +125,16 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
     raise StoreError(f"{repo} has {', '.join(quants)}: choose with hf:{repo}:{quants[0]}")
 
 
-def cached() -> list[tuple[str, Path]]:
-    """Name and first file of every model in the cache."""
-    found = []
+def cached() -> Iterator[Model]:
+    """Every model in the cache."""
     for folder in sorted(_cache().glob("models--*--*")):
         repo = "/".join(folder.name.split("--")[1:])
         for snapshot in _snapshots(repo)[:1]:
             for path in sorted(snapshot.rglob("*.gguf")):
                 first = not _SPLIT.search(path.stem) or "-00001-of-" in path.name
                 if first and path.exists() and not re.search("mmproj|imatrix", path.name, re.IGNORECASE):
-                    found.append((f"hf:{repo}/{path.relative_to(snapshot).as_posix()}", path))
-    return found
+                    file = path.relative_to(snapshot).as_posix()
+                    yield kept_by(HubSource(repo, file), f"hf:{repo}/{file}", path)
 
 
 def _snapshots(repo: str) -> list[Path]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from . import catalog
+from . import catalog, hub, ollama
 from .errors import StoreError
 from .hub import HubSource
+from .model import Model, kept_by
 from .ollama import OllamaSource
 from .source import Source
 from .store import Store
@@ -24,17 +26,38 @@ from .wheel import WheelSource
 def resolve(name: str, *, pull: bool = True) -> Path:
     """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError."""
     path = Path(name)
-    if path.exists() or _is_path(name):
+    if path.exists() or is_path(name):
         return path
-    store, full = Store(), full_name(name)
-    if model := store.find(name) or store.find(full):
+    if model := find(name):
         return model.path
+    full = full_name(name)
     source = source_of(full)
-    if found := source.local():
-        return found
     if not pull:
         raise StoreError(f"{name} is not on this machine: get it with `ggrun pull {name}`")
-    return store.pull(full, source).path
+    return Store().pull(full, source).path
+
+
+def find(name: str) -> Model | None:
+    """The model on this machine that a name stands for, be it in the store or kept by others."""
+    store, full = Store(), full_name(name)
+    if model := store.find(name) or store.find(full):
+        return model
+    with contextlib.suppress(StoreError):  # a name that nothing is called by
+        source = source_of(full)
+        if path := source.local():
+            return kept_by(source, full, path)
+    return None
+
+
+def all_models() -> Iterator[Model]:
+    """Every model on this machine: those of the store, and those that others keep and that are used in place."""
+    yield from Store().models()
+    for entry in catalog.entries():
+        source = _parse(entry.source)
+        if isinstance(source, WheelSource) and (path := source.local()):
+            yield kept_by(source, entry.name, path)
+    yield from hub.cached()
+    yield from ollama.cached()
 
 
 def full_name(name: str) -> str:
@@ -49,10 +72,10 @@ def source_of(name: str) -> Source:
     source = _parse(entry.source if entry else name)
     if source is None:
         with contextlib.suppress(StoreError):  # a name that cannot be one of Ollama's
-            if (ollama := OllamaSource.parse(name)).local():
-                return ollama
-        known = [entry.name for entry in catalog.entries()] + [model.name for model in Store().models()]
-        close = difflib.get_close_matches(name, known, n=1)
+            if (known := OllamaSource.parse(name)).local():
+                return known
+        names = [entry.name for entry in catalog.entries()] + [model.name for model in all_models()]
+        close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ggrun list --catalog` shows some; hf:OWNER/REPO takes any"
         raise StoreError(f"no file and no model is called {name}: {hint}")
     return source
@@ -72,7 +95,7 @@ def _parse(name: str) -> Source | None:
     return HubSource.parse(name.removeprefix("hf.co/")) if name.startswith("hf.co/") else None
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether a name that is no file can only be meant as one."""
     if name.partition(":")[0] in ("hf", "ollama", "http", "https", "pypi") or name.startswith("hf.co/"):
         return False

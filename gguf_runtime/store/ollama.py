@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
+from .model import Model, kept_by
 from .progress import Progress
 from .source import Remote
 
@@ -34,6 +35,17 @@ class OllamaSource:
     registry: str  # URL
     repo: str  # USER/NAME
     tag: str
+    keeper = "Ollama's store"
+
+    @property
+    def removal(self) -> str:
+        return f"ollama rm {self.name}"
+
+    @property
+    def name(self) -> str:
+        """As Ollama shows it."""
+        host = self.registry.partition("://")[2]
+        return f"{host}/{self.repo}:{self.tag}".removeprefix(f"{_REGISTRY}/").removeprefix("library/")
 
     @classmethod
     def parse(cls, text: str) -> OllamaSource:
@@ -60,8 +72,7 @@ class OllamaSource:
         try:
             manifest = get_json(f"{base}/manifests/{self.tag}", {"Accept": _MANIFEST})
         except FileNotFoundError as error:
-            name = f"{self.repo.removeprefix('library/')}:{self.tag}"
-            raise StoreError(f"Ollama's registry has no {name}: ollama.com/search shows what there is") from error
+            raise StoreError(f"Ollama's registry has no {self.name}: ollama.com/search shows what there is") from error
         layer = _model_layer(manifest)
         if layer is None:
             raise StoreError(f"{self.repo}:{self.tag} is not kept as a GGUF file, and cannot be used")
@@ -71,16 +82,14 @@ class OllamaSource:
         return download_all([remote], folder, progress)
 
 
-def cached() -> list[tuple[str, Path]]:
-    """Name and file of every model that Ollama keeps."""
-    found = []
+def cached() -> Iterator[Model]:
+    """Every model that Ollama keeps."""
     for folder in _folders():
         for manifest in sorted((folder / "manifests").glob("*/*/*/*")):
             host, user, model, tag = manifest.parts[-4:]
-            name = f"{host}/{user}/{model}:{tag}".removeprefix(f"{_REGISTRY}/").removeprefix("library/")
+            source = OllamaSource(f"https://{host}", f"{user}/{model}", tag)
             if path := _blob(folder, manifest):
-                found.append((f"ollama:{name}", path))
-    return found
+                yield kept_by(source, f"ollama:{source.name}", path)
 
 
 def _folders() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from time import monotonic
@@ -15,7 +16,7 @@ class Progress:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar = sys.stderr is not None and sys.stderr.isatty()
+        self._bar = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._begun = self._shown = False
         self._samples: list[tuple[float, int]] = []
 

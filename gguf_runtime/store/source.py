@@ -29,7 +29,13 @@ def file_name(path: str) -> str:
 
 
 class Source(Protocol):
-    """A place that a model comes from."""
+    """A place that a model comes from. keeper: who keeps the file of `local`; removal: how it is removed there."""
+
+    @property
+    def keeper(self) -> str: ...
+
+    @property
+    def removal(self) -> str: ...
 
     def local(self) -> Path | None:
         """The model where others keep it on this machine, if they do."""

@@ -12,36 +12,17 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import data_folder
+from .disk import link_or_copy
 from .errors import StoreError
+from .model import Model
 from .progress import Progress
-from .source import Source
+from .source import Source, file_name
 
 _RECORD = "model.json"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model on this machine. path: the file to open; files: all of them; name: what `-m` knows it by."""
-
-    name: str
-    files: tuple[Path, ...]
-
-    @property
-    def path(self) -> Path:
-        return self.files[0]
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.files)
-
-    @property
-    def modified(self) -> float:
-        """Seconds since 1970."""
-        return self.path.stat().st_mtime
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # Windows takes these for devices
 
 
 class Store:
@@ -72,37 +53,36 @@ class Store:
             _write_record(folder, name, files)
         return Model(name, tuple(files))
 
-    def remove(self, name: str) -> None:
-        model = self.find(name)
-        if model is None:
-            raise StoreError(f"{name} is not in {self.root}: `ggrun list` shows what is")
-        folder = self._folder(name)
+    def remove(self, model: Model) -> None:
+        """Remove a model, unless others keep it."""
+        if model.keeper:
+            raise StoreError(f"{model.name} is not ggrun's but in {model.place}: {model.keeper.removal}")
         if model.path.parent == self.root:
             model.path.unlink()
             return
-        with self._locked(folder, Progress(name)):
+        folder = self._folder(model.name)
+        with self._locked(folder, Progress(model.name)):
             (folder / _RECORD).unlink(missing_ok=True)  # from here on it is not here
             shutil.rmtree(folder, ignore_errors=True)
 
-    def copy(self, name: str, new_name: str) -> Model:
+    def copy(self, model: Model, new_name: str) -> Model:
         """Another name for the same files, which take no room twice where the file system has hard links."""
-        model = self.find(name)
-        if model is None:
-            raise StoreError(f"{name} is not in {self.root}: `ggrun list` shows what is")
         if self.find(new_name):
             raise StoreError(f"{new_name} is there already: remove it first with `ggrun rm {new_name}`")
-        folder = self._folder(new_name)
-        with self._locked(folder, Progress(new_name)):
+        folder, progress = self._folder(new_name), Progress(new_name)
+        with self._locked(folder, progress):
             folder.mkdir(parents=True, exist_ok=True)
-            files = [folder / file.name for file in model.files]
+            files = [folder / file_name(file.name) for file in model.files]
             for old, new in zip(model.files, files, strict=True):
-                _link(old, new)
+                link_or_copy(old.resolve(), new, progress)  # Hugging Face's are symbolic links
             _write_record(folder, new_name, files)
         return Model(new_name, tuple(files))
 
     def _folder(self, name: str) -> Path:
         """A name that every file system takes, and no two models share."""
         plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
+        if _RESERVED.fullmatch(plain):
+            plain = f"_{plain}"
         return self.root / (plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
 
     def _read(self, folder: Path) -> Model | None:
@@ -138,16 +118,6 @@ def _write_record(folder: Path, name: str, files: list[Path]) -> None:
     part = folder / f"{_RECORD}.part"
     part.write_text(json.dumps({"name": name, "files": [file.name for file in files]}, indent=1), "utf-8")
     os.replace(part, folder / _RECORD)
-
-
-def _link(old: Path, new: Path) -> None:
-    new.unlink(missing_ok=True)
-    try:
-        os.link(old, new)
-    except OSError:
-        part = new.with_name(new.name + ".part")
-        shutil.copyfile(old, part)
-        os.replace(part, new)
 
 
 def _root() -> Path:

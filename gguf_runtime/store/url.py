@@ -16,6 +16,7 @@ class UrlSource:
     """Nothing is known of it before, so nothing but its length is checked."""
 
     url: str
+    keeper = removal = ""  # nobody keeps URLs
 
     def local(self) -> None:
         return None

@@ -20,6 +20,14 @@ from .progress import Progress
 class WheelSource:
     package: str
 
+    @property
+    def keeper(self) -> str:
+        return f"package {self.package}"
+
+    @property
+    def removal(self) -> str:
+        return f"pip uninstall {self.package}"
+
     def local(self) -> Path | None:
         """Where it is installed beside ggrun."""
         spec = find_spec(self.package.replace("-", "_"))
