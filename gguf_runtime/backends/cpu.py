@@ -12,9 +12,11 @@ from ..kernels.code import Library, address
 from ..kernels.layout import PAGE
 from ..kernels.team import Program, Team
 from . import Batch
-from .plan import FEW, ROWWISE, SHORT, Inputs, Plan, Step, size_of
+from .plan import FEW, ROWWISE, Inputs, Plan, Step, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
+#: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
+_SHORT = 16
 _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may be
 
 
@@ -43,7 +45,7 @@ class CpuBackend:
         self.has_cache = bool(graph.kv)
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
-        self._inputs = Inputs(n_ubatch, SHORT, _MOST_SPANS, n_threads, angles)
+        self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, n_threads, angles)
         self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
         library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}
@@ -59,7 +61,7 @@ class CpuBackend:
         if key not in self._programs:
             self._programs[key] = self._program(self._plan.steps(*key))
         with self._cpu.lock:
-            self._cpu.team.run(self._programs[key], here=batch.n_tokens <= SHORT)
+            self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
         return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
 
     def step_cost(self, n_tokens: int) -> float:
@@ -107,8 +109,8 @@ class CpuBackend:
                 task = table, first + start, n, position + start
                 n_pages = (position + start + n - 1) // PAGE + 1
                 span = max(_SPAN, -(-n_pages // _MOST_SPANS))
-                if batch.n_tokens > SHORT or n_pages <= span:
-                    blocks.append((*task, 0, n_pages, -1, len(tokens) > SHORT))
+                if batch.n_tokens > _SHORT or n_pages <= span:
+                    blocks.append((*task, 0, n_pages, -1, len(tokens) > _SHORT))
                     continue
                 spans = range(0, n_pages, span)
                 splits.append((first + start, n, row, len(spans)))

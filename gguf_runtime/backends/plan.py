@@ -25,9 +25,8 @@ from ..loader import Tensor
 from . import fusion
 
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
-#: one by one; up to SHORT, whose attention is exact, and may be cut into spans; up to FEW; and more, with which it pays
-#: to round weights first: to bytes, or to bf16 for tiles.
-ROWWISE, SHORT, FEW, MANY = 4, 16, 47, 1 << 30
+#: one by one; up to FEW; and more, with which it pays to round weights to bytes first, or to multiply tiles.
+ROWWISE, FEW, MANY = 4, 47, 1 << 30
 #: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
 Angles = dict[int, tuple[np.ndarray, np.ndarray]]
 
@@ -46,7 +45,7 @@ class Step(NamedTuple):
 
 def size_of(n_tokens: int) -> int:
     """The size of batch that n_tokens are."""
-    return n_tokens if n_tokens <= ROWWISE else next(size for size in (SHORT, FEW, MANY) if n_tokens <= size)
+    return n_tokens if n_tokens <= ROWWISE else FEW if n_tokens <= FEW else MANY
 
 
 class Inputs:
@@ -85,7 +84,7 @@ class Plan:
     def kernels(self) -> list[str]:
         """Names of all kernels that any batch may need."""
         sizes = range(1, ROWWISE + 1)
-        variants = [*((n, n, True) for n in sizes), (SHORT, SHORT, True), (FEW, FEW, False), (MANY, 1, False)]
+        variants = [*((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False)]
         return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
 
     def steps(self, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
@@ -298,7 +297,7 @@ class _Writer:
         self._step(f"{module}.{name}:{weight.type}{suffix}", [records], [out], **arguments)
 
     def _size(self, value: Value) -> int:
-        """How many tokens a value has in this variant: a number up to ROWWISE, or SHORT, FEW or MANY."""
+        """How many tokens a value has in this variant: a number up to ROWWISE, or FEW or MANY."""
         return self._n_logits if value.picked else self._n_tokens
 
     def _kind(self, value: Value, form: str = "") -> str:
@@ -333,9 +332,8 @@ class _Writer:
         }  # fmt: skip
         self._step(f"kv.save:{types}", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads, **shared)
         partials, kind = p.partials(op.n_heads, v_dim), self._kind(op.out)
-        # bf16 where there are tokens enough to pay for it, and the result is rounded as much anyway
-        pays = p.isa.dots_bfloats and self._n_tokens > SHORT
-        how = ":bfloats" if pays and kind in ("byte_lanes", "bfloat_lanes") else ""
+        # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
+        how = ":bfloats" if p.isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") else ""
         self._step(
             f"attention.attend:{types}:{kind}{how}", [q, pages], [out, partials], q=q, out=out, blocks=self._in.blocks,
             n_heads=op.n_heads, n_kv_heads=op.n_kv_heads, scale=float(op.scale), window=op.window, partials=partials,
