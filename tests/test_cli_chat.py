@@ -30,13 +30,13 @@ def chat(model: Path, text: str, *options: str, data: Path | None = None) -> sub
 class Terminal:
     """A chat on a terminal of its own."""
 
-    def __init__(self, model: Path, data: Path, *options: str) -> None:
+    def __init__(self, model: Path, data: Path, *options: str, columns: int = 80) -> None:
         import pty
 
         line = [*command_line(), str(model), *OPTIONS, *options]
         self.child, self.terminal = pty.fork()
         if self.child == 0:
-            os.environ |= {"XDG_DATA_HOME": str(data), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+            os.environ |= {"XDG_DATA_HOME": str(data), "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "24"}
             os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"
             os.execv(line[0], line)
         self.shown = ""
@@ -165,6 +165,42 @@ def test_a_message_can_be_edited(terminal: Terminal) -> None:
     terminal.until("stopped after 8 tokens")
     terminal.type("/show\r")
     assert "2 messages" in terminal.until("verbose")
+    terminal.type("/bye\r")
+    assert terminal.code() == 0
+
+
+@posix
+def test_help_fits_a_narrow_terminal(chat_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal(chat_model, tmp_path, columns=40)
+    terminal.until("> ")
+    terminal.type("/help\r")
+    shown = terminal.until("Write in your editor")
+    lines = shown[shown.index("  /help\r\n    What can be done here") :].splitlines()
+    assert max(map(len, lines)) < 40 and "    Take back the last message and its" in lines
+    terminal.type("/bye\r")
+    assert terminal.code() == 0
+
+
+@posix
+def test_an_answer_goes_on_after_ctrl_z(chat_model: Path, tmp_path: Path) -> None:
+    import termios
+
+    terminal = Terminal(chat_model, tmp_path, "-n", "-1", "--context-shift")
+    terminal.until("> ")
+    terminal.type("Hello\r")
+    time.sleep(1)
+    os.kill(terminal.child, signal.SIGSTOP)
+    os.waitpid(terminal.child, os.WUNTRACED)
+    echoing = termios.tcgetattr(terminal.terminal)
+    echoing[0] |= termios.ICRNL
+    echoing[3] |= termios.ECHO | termios.ICANON  # as shells leave it
+    termios.tcsetattr(terminal.terminal, termios.TCSANOW, echoing)
+    os.kill(terminal.child, signal.SIGCONT)
+    time.sleep(0.5)
+    assert not termios.tcgetattr(terminal.terminal)[3] & termios.ECHO
+    terminal.type("\x03")
+    terminal.until("stopped; /regen")
+    terminal.until("> ")
     terminal.type("/bye\r")
     assert terminal.code() == 0
 

@@ -62,6 +62,39 @@ def shown(pieces: list[str], columns: int = 40, lines: int = 60) -> list[str]:
     return [line.rstrip() for line in screen.display]
 
 
+def wrapped(lines: list[str], columns: int) -> list[str]:
+    """Lines as a terminal that was made so narrow shows them."""
+    return [line[i : i + columns] for line in lines for i in range(0, max(1, len(line)), columns)]
+
+
+@pytest.mark.parametrize(("narrow", "lines"), [(25, 30), (60, 30), (25, 8), (60, 8)])
+def test_the_terminal_may_be_resized(narrow: int, lines: int) -> None:
+    words = [f"word{i}" for i in range(60)]
+    size = [40, lines]
+    out = io.StringIO()
+    stream = MarkdownStream(out, lambda: (size[0], size[1]))
+    screen, stands = pyte.HistoryScreen(40, lines, history=1000), [""]
+    for i, word in enumerate(words):
+        if i == 40:  # what the terminal does by itself: it breaks its lines anew
+            size[0] = narrow
+            stands = wrapped([line.rstrip() for line in stands], narrow)
+            screen = pyte.HistoryScreen(narrow, lines, history=1000)
+            screen.set_mode(pyte.modes.LNM)
+            pyte.Stream(screen).feed("\n".join(stands))
+        screen.set_mode(pyte.modes.LNM)
+        stream.push(word + " ")
+        pyte.Stream(screen).feed(out.getvalue())
+        out.seek(0)
+        out.truncate()
+        top = ["".join(row[x].data for x in range(screen.columns)).rstrip() for row in screen.history.top]
+        stands = top + [line.rstrip() for line in screen.display[: screen.cursor.y + 1]]
+    text, all_of_it = "".join(stands).replace(" ", ""), "".join(words)
+    # what has left a low screen stays, and the line that goes on from it may begin once more
+    n_again = len(text) - len(all_of_it)
+    assert n_again == 0 if lines == 30 else 0 <= n_again < narrow
+    assert any(all_of_it == text[:n] + text[n + n_again :] for n in range(len(all_of_it) + 1))
+
+
 def test_blocks() -> None:
     text = [line for line in shown([TEXT]) if line]
     assert text[0] == "A title" and "**" not in "".join(text[:4])

@@ -38,6 +38,7 @@ class Editor:
             complete_while_typing=True,
             reserve_space_for_menu=4,
             enable_open_in_editor=True,
+            enable_suspend=True,
             key_bindings=_keys(),
         )
 

@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.markdown import CodeBlock, Heading, Markdown
 from rich.syntax import Syntax
+from rich.text import Text
 from rich.theme import Theme
 
 from .process import harmless
@@ -45,6 +46,8 @@ class MarkdownStream:
         self._out, self._size = out or sys.stdout, size
         self._text = ""  # of the blocks that are not finished
         self._shown: list[str] = []  # their lines, as they stand on the terminal
+        self._width = 0  # of the terminal, when they were written
+        self._lost = False  # where they stand
         self._any = False  # finished blocks stand above
         self._parser = MarkdownIt().enable(["table", "strikethrough"])
         self._due = 0.0
@@ -57,6 +60,10 @@ class MarkdownStream:
             took = perf_counter() - start
             self._due = start + max(_INTERVAL, _SHARE * took)
 
+    def lose_place(self) -> None:
+        """Others have written to the terminal: what is not finished is written anew below."""
+        self._lost = True
+
     def finish(self) -> None:
         """Write what is not written yet, and go to a new line."""
         self._update(last=True)
@@ -65,13 +72,15 @@ class MarkdownStream:
             self._out.flush()
 
     def _update(self, last: bool = False) -> None:
+        if self._lost:
+            self._shown, self._lost = [], False
         width, height = self._size()
         finished, current = (self._text, "") if last else self._split()
         lines = self._lines(finished, width)
         n_finished = len(lines)
         lines += self._lines(_whole(current), width, after=bool(lines))
         if lines or self._shown:
-            self._rewrite(lines or [""], height)
+            self._rewrite(lines or [""], width, height)
         if finished:
             self._text, self._shown = current, lines[n_finished:]
             self._any = self._any or bool(n_finished)
@@ -99,26 +108,45 @@ class MarkdownStream:
             lines.pop(0)
         return ["", *lines] if after or self._any else lines
 
-    def _rewrite(self, lines: list[str], height: int) -> None:
+    def _rewrite(self, lines: list[str], width: int, height: int) -> None:
         """Make the terminal show these lines in place of those shown, touching only what differs."""
-        old = self._shown
+        old, resized = self._shown, bool(self._shown) and width != self._width
         same = 0
         while same < min(len(old), len(lines)) and old[same] == lines[same]:
             same += 1
         if same == len(old) == len(lines):
             return
-        same = max(same, len(old) - height + 1)  # what has left the screen stays as it is
-        same = min(same, len(lines) - 1)
-        if same < len(old):
-            up = len(old) - 1 - same
-            start = f"\x1b[{up}A\r" if up else "\r"
-        else:
-            start = "\n" if old or self._any else ""
-        body = "\n".join(f"{line}\x1b[K" for line in lines[same:])
-        rest = "\x1b[J" if len(old) > len(lines) else ""
-        self._out.write(_SYNC + start + body + rest + _END_SYNC)
+        rows = [_rows(line, width) for line in old]
+        first = len(old)  # of the lines on the screen: what has left it stays as it is
+        while first and sum(rows[first - 1 :]) < height:
+            first -= 1
+        begin = first if resized else min(max(same, first), len(lines) - 1)
+        up = sum(rows[begin:]) - 1
+        start = "\n" * bool(old or self._any) if up < 0 else f"\x1b[{up}A\r" if up else "\r"
+        erase = "\x1b[J" if resized or len(old) > len(lines) else ""
+        if resized:
+            begin, start = _same_place(old, begin, lines), f"{start}{erase}"
+        body = "\n".join(f"{line}\x1b[K" for line in lines[begin:])
+        self._out.write(_SYNC + start + body + erase + _END_SYNC)
         self._out.flush()
-        self._shown = lines
+        self._shown, self._width = lines, width
+
+
+def _rows(line: str, width: int) -> int:
+    """How many rows of the terminal a line takes, of which a terminal made narrower makes several."""
+    return max(1, -(-Text.from_ansi(line).cell_len // max(1, width)))
+
+
+def _same_place(old: list[str], n: int, lines: list[str]) -> int:
+    """Where in lines stands what stood at n in old, where both are the same text, broken at other places."""
+
+    def length(line: str) -> int:
+        return len("".join(Text.from_ansi(line).plain.split()))
+
+    before, place = sum(map(length, old[:n])), 0
+    while 0 < before >= length(lines[place]) and place < len(lines) - 1:
+        before, place = before - length(lines[place]), place + 1
+    return place
 
 
 class _Code(CodeBlock):

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
@@ -150,8 +150,33 @@ def unechoed() -> Iterator[None]:
     settings = [*before]
     settings[0] &= ~termios.ICRNL  # Enter stays what it is
     settings[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
+
+    def apply() -> None:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
+
+    apply()
+    try:
+        with resumed(apply):
+            yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def resumed(action: Callable[[], None]) -> Iterator[None]:
+    """Do this whenever the process goes on after Ctrl-Z."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.getsignal(signal.SIGCONT)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        action()
+
+    signal.signal(signal.SIGCONT, handle)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGCONT, before)

@@ -31,7 +31,7 @@ class Chat:
     def answer(self, ask: Callable[[], Reply]) -> None:
         """Show an answer as it is made. Ctrl-C stops it; what has come stays in the conversation."""
         view = _Pretty() if self.markdown else _Plain()
-        with process.Stop() as stop:
+        with process.Stop() as stop, process.resumed(view.resume):
             try:
                 reply = ask()
             except Exception as error:
@@ -100,6 +100,9 @@ class _Plain:
             sys.stdout.flush()
             self._last = span.text
 
+    def resume(self) -> None:
+        """The process was stopped, and goes on."""
+
     def finish(self) -> None:
         if not self._last.endswith("\n"):
             sys.stdout.write("\n")
@@ -124,6 +127,9 @@ class _Pretty:
         else:
             self._end_of_thinking()
             self._answer.push(span.text)
+
+    def resume(self) -> None:
+        self._answer.lose_place()
 
     def finish(self) -> None:
         self._end_of_thinking()

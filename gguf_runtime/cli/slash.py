@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,11 +67,20 @@ def completions(chat: Chat, command: str) -> Iterable[str]:
 
 
 def _help(chat: Chat, rest: str) -> None:
-    for name, (usage, help) in COMMANDS.items():
-        print(f"  {name + ' ' + usage:22} {help}")
-    print()
-    for key, help in _KEYS.items():
-        print(f"  {key:22} {help}")
+    for rows in ({f"{name} {usage}": help for name, (usage, help) in COMMANDS.items()}, _KEYS):
+        _table(rows)
+
+
+def _table(rows: Mapping[str, object]) -> None:
+    """What is on the left, and what there is to say about it, in as many lines as the terminal needs."""
+    width = max(20, shutil.get_terminal_size().columns - 1)
+    indent = 25 if width >= 60 else 4
+    for left, right in rows.items():
+        start = f"  {left}".ljust(indent)
+        if len(start) > indent:
+            print(start.rstrip())
+            start = " " * indent
+        print(textwrap.fill(str(right), width, initial_indent=start, subsequent_indent=" " * indent))
     print()
 
 
@@ -95,9 +106,7 @@ def _system(chat: Chat, rest: str) -> None:
 def _set(chat: Chat, rest: str) -> None:
     name, _, value = rest.partition(" ")
     if not name:
-        for known, shown in _settings(chat).items():
-            print(f"  {known:20} {shown}")
-        print()
+        _table(_settings(chat))
         return
     value = value.strip()
     if name == "verbose":
@@ -118,14 +127,13 @@ def _set(chat: Chat, rest: str) -> None:
 def _show(chat: Chat, rest: str) -> None:
     llm, conversation = chat.llm, chat.conversation
     n_messages = len(conversation.messages)
-    for name, value in {
+    facts = {
         "model": llm.name,
         "file": llm.file.path,
         "context": f"{conversation.n_tokens:,} of {llm.engine.n_ctx:,} tokens, {n_messages} messages",
         "system": _short(conversation.system) or "none",
-    }.items():
-        print(f"  {name:20} {value}")
-    _set(chat, "")
+    }
+    _table(facts | _settings(chat))
 
 
 def _save(chat: Chat, rest: str) -> None:

@@ -26,6 +26,15 @@ _WHITE_SPACE = r"[ ]|\n[ \t]{0,20}"
 _BARRIERS = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(0), np.float32("-inf")
 )
+# Parts of the vocabulary: where all of one may come next, its tokens are allowed at once and not one by one. Counted
+# letters ([a-z ]{500}) are a new state at each token, so nothing else saves work there; then blanks and JSON's texts.
+_SLICES = [
+    r"[a-z]{1,16}",
+    r"[a-z ]{1,16}",
+    r"[A-Za-z ]{1,16}",
+    r"[ \n\r\t]+",
+    *(rf'[^"\\\x00-\x1F\x7F]{n}' for n in ("{1,30}", "+")),
+]
 _GBNF_PART = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
 
 
@@ -145,4 +154,4 @@ class _Bridge:
 
 @lru_cache(maxsize=2)
 def _vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
-    return LLTokenizer(_Bridge(tokenizer), tokenizer.n_vocab, sorted(tokenizer.eog_ids))  # type: ignore[arg-type]
+    return LLTokenizer(_Bridge(tokenizer), tokenizer.n_vocab, sorted(tokenizer.eog_ids), _SLICES)  # type: ignore[arg-type]
