@@ -166,7 +166,7 @@ def accepts(gbnf, text):
         ('root ::= ("true" | [a-z]+) ("," root)?', ["tree,true,t"], ["true,", ",t"]),
         ('root ::= ("true" | [a-z]+) root?', ["tree", "truetr"], ["", "A"]),
         ('root ::= "a" ws e\nws ::= ([ \\n] ws)?\ne ::= "(" e ")" | ws "b"', ["a (\n b)", "ab"], ["a b "]),
-        ('root ::= "x"  # one\n\n  | y-1 |\n  "z" (\n"w"\n)\ny-1::= "\\x79\\u00e9\\U0001F600" "#"', ["x", "zw", "yé😀#"], []),
+        ('root ::= "x"  # one\n\n  | y-1 |\n  "z" (\n"w"\n)\ny-1::= "\\x79\\u00e9" "#"', ["x", "zw", "yé#"], []),
         (r'root ::= [^\n"\]a-c-] . [a-] [\-\x5b\\]{2}', ["d\n-[\\", "\U0010ffffxa-["], ["axa--", "-xa--", "dxb--"]),
         ('root ::= "a"{0} "b"{2} "c"{1,} "d"{0,2}', ["bbcd", "bbccdd"], ["abbc", "bcd", "bbd", "bbcddd"]),
         ('root ::= root "+" n | n\nn ::= [0-9]+ | "(" root ")"', ["1+(22+3)+4", "(1)"], ["1+", "+1"]),
@@ -199,7 +199,7 @@ def test_the_notation(gbnf, fits, others):
         ("root ::= <think>", "tokens are not supported"),
         ('root := "a"', "column 1: a rule begins with its name"),
         ('root ::= "a" := "a"', "column 14: ':' means nothing here"),
-        ('root ::= "a" x\nx ::= "b" x', "the rule x stands for never ends"),
+        ('root ::= "a" x\nx ::= "b" x', "line 2, column 1: what the rule x stands for never ends"),
         ("root ::= " + "(" * 5000, "nested too deeply"),
     ],
 )

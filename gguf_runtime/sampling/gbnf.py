@@ -75,10 +75,7 @@ Rules = dict[str, Node]
 
 def parse(text: str) -> Rules:
     """The rules of a grammar, root among them; each can come to an end. Raises ValueError, with line and column."""
-    rules = {name: _loop(name, body) for name, body in _Parser(text).rules().items()}
-    for name in rules.keys() - deriving(rules, characters=True):
-        raise ValueError(f"what the rule {name} stands for never ends")
-    return rules
+    return {name: _loop(name, body) for name, body in _Parser(text).rules().items()}
 
 
 def deriving(rules: Mapping[str, Node], characters: bool) -> set[str]:
@@ -112,12 +109,14 @@ class _Parser:
 
     def rules(self) -> Rules:
         rules: Rules = {}
+        begins: dict[str, int] = {}
         while self._token:
             name = self._token["rule"]
             if not name:
                 self._fail("a rule begins with its name and ::=")
             if name in rules:
                 self._fail(f"the rule {name} is there twice")
+            begins[name] = self._at
             self._next()
             rules[name] = self._choice()
             if self._is(")"):
@@ -127,6 +126,9 @@ class _Parser:
                 self._fail(f"there is no rule {name}", at)
         if "root" not in rules:
             self._fail("there is no rule root, with which an answer begins")
+        endless = rules.keys() - deriving(rules, characters=True)
+        for name in (name for name in reversed(rules) if name in endless):
+            self._fail(f"what the rule {name} stands for never ends", begins[name])
         return rules
 
     def _choice(self) -> Node:

@@ -79,9 +79,9 @@ class _Grammar:
                 return self._first[name]
             case Choice(items):
                 return _union(self._begin(item) for item in items)
-            case Sequence(items):
+            case Sequence():
                 found = 0
-                for item in items:
+                for item in self._parts(node):
                     found |= self._begin(item)
                     if not self.can_be_empty(item):
                         break
@@ -126,8 +126,8 @@ class _Grammar:
                     todo.append((item, after if high == 1 else after | self._begin(item)))
                 case Choice(items):
                     todo += [(item, after) for item in items]
-                case Sequence(items):
-                    for item in reversed(items):
+                case Sequence():
+                    for item in reversed(self._parts(node)):
                         todo.append((item, after))
                         after = self._begin(item) | (after if self.can_be_empty(item) else 0)
         return rules, lexemes
@@ -142,9 +142,17 @@ class _Grammar:
                 return f"({self._written(item, names)}){_times(low, high)}"
             case Choice(items):
                 return f"({' | '.join(self._written(item, names) for item in items)})"
-            case Sequence(items):
-                return " ".join(self._written(item, names) for item in items) or '""'
+            case Sequence():
+                return " ".join(self._written(item, names) for item in self._parts(node)) or '""'
         raise AssertionError(node)
+
+    def _parts(self, node: Sequence) -> tuple[Node, ...]:
+        """What a sequence is taken apart into: long lexemes still, where it is regular and more than a text."""
+        items = node.items
+        if len(items) < 3 or self._size(node) > _MAX_SIZE or all(isinstance(item, Chars) for item in items):
+            return items
+        cut = len(items) - 1 if len(items) < 9 else len(items) // 2
+        return tuple(part[0] if len(part) == 1 else Sequence(part) for part in (items[:cut], items[cut:]))
 
     def _size(self, node: Node) -> int:
         """Nodes of the tree with all rules written out; too many where one names itself."""
