@@ -14,15 +14,19 @@ from functools import lru_cache
 
 from .gbnf import Chars, Choice, Node, Ranges, Ref, Repeat, Rules, Sequence, derives, deriving
 
-_MAX_SIZE = 500  # of a lexeme, in nodes
+_MAX_SIZE = 250  # of a lexeme, in nodes
+_MAX_ROUNDS = 12  # of taking apart
 _MAX_UNROLLED = 16  # longer repetitions are taken to go on without end, which errs towards smaller lexemes
 
 
 def lark(rules: Rules) -> str:
     """The grammar in llguidance's notation. Every rule must be able to end."""
     grammar = _Grammar(rules)
+    rounds = 0
     while grammar.take_apart():
-        pass
+        rounds += 1
+        if rounds == _MAX_ROUNDS:
+            grammar.max_size = 0  # all of it in single characters
     return grammar.lark()
 
 
@@ -31,6 +35,7 @@ class _Grammar:
         self._rules = rules
         self._empty = deriving(rules, characters=False)
         self._sizes: dict[str, int] = {}
+        self.max_size = _MAX_SIZE
         self._apart: set[str] = set()  # the regular expressions that are not to be lexemes
         self._number_lexemes()
 
@@ -60,7 +65,7 @@ class _Grammar:
 
     def is_lexeme(self, node: Node) -> bool:
         """Whether a node is one lexeme."""
-        return isinstance(node, Chars) or (self._size(node) <= _MAX_SIZE and self.regex(node) not in self._apart)
+        return isinstance(node, Chars) or (self._size(node) <= self.max_size and self.regex(node) not in self._apart)
 
     def can_be_empty(self, node: Node) -> bool:
         return derives(node, self._empty, characters=False)
@@ -149,7 +154,7 @@ class _Grammar:
     def _parts(self, node: Sequence) -> tuple[Node, ...]:
         """What a sequence is taken apart into: long lexemes still, where it is regular and more than a text."""
         items = node.items
-        if len(items) < 3 or self._size(node) > _MAX_SIZE or all(isinstance(item, Chars) for item in items):
+        if len(items) < 3 or self._size(node) > self.max_size or all(isinstance(item, Chars) for item in items):
             return items
         cut = len(items) - 1 if len(items) < 9 else len(items) // 2
         return tuple(part[0] if len(part) == 1 else Sequence(part) for part in (items[:cut], items[cut:]))
