@@ -34,7 +34,9 @@ class _Grammar:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._empty = deriving(rules, characters=False)
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[Node | str, int] = {}
+        self._regexes: dict[Node, str] = {}
+        self._halves: dict[Node, tuple[Node, ...]] = {}
         self.max_size = _MAX_SIZE
         self._apart: set[str] = set()  # the regular expressions that are not to be lexemes
         self._number_lexemes()
@@ -98,6 +100,11 @@ class _Grammar:
 
     def regex(self, node: Node) -> str:
         """A regular node as a regular expression."""
+        if node not in self._regexes:
+            self._regexes[node] = self._as_regex(node)
+        return self._regexes[node]
+
+    def _as_regex(self, node: Node) -> str:
         match node:
             case Chars(ranges):
                 spans = "".join(f"{_escaped(a)}-{_escaped(b)}" if a < b else _escaped(a) for a, b in ranges)
@@ -156,11 +163,16 @@ class _Grammar:
         items = node.items
         if len(items) < 3 or self._size(node) > self.max_size or all(isinstance(item, Chars) for item in items):
             return items
-        cut = len(items) - 1 if len(items) < 9 else len(items) // 2
-        return tuple(part[0] if len(part) == 1 else Sequence(part) for part in (items[:cut], items[cut:]))
+        if node not in self._halves:
+            cut = len(items) - 1 if len(items) < 9 else len(items) // 2
+            parts = items[:cut], items[cut:]
+            self._halves[node] = tuple(part[0] if len(part) == 1 else Sequence(part) for part in parts)
+        return self._halves[node]
 
     def _size(self, node: Node) -> int:
         """Nodes of the tree with all rules written out; too many where one names itself."""
+        if node in self._sizes:
+            return self._sizes[node]
         match node:
             case Ref(name):
                 if name not in self._sizes:
@@ -173,7 +185,8 @@ class _Grammar:
                 size = sum(self._size(item) for item in items)
             case _:
                 size = 0
-        return min(1 + size, _MAX_SIZE + 1)
+        self._sizes[node] = min(1 + size, _MAX_SIZE + 1)
+        return self._sizes[node]
 
 
 class _Automaton:
