@@ -7,17 +7,17 @@ our vocabulary, and its masks become candidates.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..tokenizer import Tokenizer
+from . import gbnf
 from .candidates import Candidates
+from .lexemes import lark
 from .params import SamplingParams
 
 # some white space, as models write it, but never without end
@@ -35,7 +35,6 @@ _SLICES = [
     r"[ \n\r\t]+",
     *(rf'[^"\\\x00-\x1F\x7F]{n}' for n in ("{1,30}", "+")),
 ]
-_GBNF_PART = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
 
 
 class GrammarError(ValueError):
@@ -106,30 +105,13 @@ def _exact(digits: str) -> None:
 
 
 def gbnf_grammar(text: str) -> str:
-    """The language of a grammar in llama.cpp's notation, GBNF, for llguidance. Raises GrammarError.
-
-    A recursive grammar is read as lexemes, each as long as it can be: of `("true" | [a-z]+) root?`, the text "tree" is
-    left out, since it begins as "true" does. What comes out always fits the grammar.
-    """
-    text = _GBNF_PART.sub(_plain_escapes, text)
-    # what is regular becomes one lexeme, as soon as it is a rule other than root
-    text = "root ::= root-itself\n" + re.sub(r"(?m)^(\s*)root(\s*::=)", r"\1root-itself\2", text)
+    """The language of a grammar in llama.cpp's notation, GBNF, for llguidance. Raises GrammarError."""
     try:
-        return LLMatcher.grammar_from_lark(gbnf_to_lark(text))
-    except Exception as error:  # whatever the converter stumbles on
-        raise GrammarError(f"the grammar is not valid GBNF: {_first_line(str(error))}") from error
-
-
-def _plain_escapes(part: re.Match[str]) -> str:
-    """A text, a character class or a comment, without the escapes that the converter of llguidance does not know."""
-
-    def escape(match: re.Match[str]) -> str:
-        code, other = match[1] or match[2], match[3]
-        if code:
-            return chr(int(code, 16)) if int(code, 16) > 127 else f"\\x{int(code, 16):02x}"
-        return other if other in ("[", "]") and part[0][0] == '"' else f"\\{other}"
-
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", escape, part[0])
+        return LLMatcher.grammar_from_lark(lark(gbnf.parse(text)))
+    except RecursionError as error:
+        raise GrammarError("the grammar is nested too deeply") from error
+    except ValueError as error:
+        raise GrammarError(f"the grammar is not valid GBNF: {error}") from error
 
 
 def _first_line(text: str) -> str:
