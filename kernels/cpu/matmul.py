@@ -176,6 +176,25 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
     return multiply_rounded if rounded else multiply_bytes
 
 
+def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_bytes: int) -> Any:
+    """take(scratch, records, sums, n_taken, n_columns, ahead, wanted): all rows past the tokens of one step of a shape.
+
+    ahead: where the weights lie that come when these are done, those of each half; asked for where `wanted`, a little
+    at each step: a block of a row is too short for the CPU's own prefetching, and much at once waits for memory.
+    """
+    n_rows, multiply = shape[0], _multiplier(fmt, how, *shape)
+
+    @inline
+    def take(scratch, records, sums, n_taken, n_columns, ahead, wanted):
+        for i in range(0, n_taken, n_rows):
+            at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
+            for line in range(0, n_rows * block_bytes if wanted else 0, 64):
+                prefetch_later(at + line)
+            multiply(scratch, i, records, sums + _LINE * i, n_columns)
+
+    return take
+
+
 @cache
 def _products(name: str, how: str) -> Any:
     """products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, …, x, n_tokens, first, end): fill `_SUMS`.
@@ -194,22 +213,12 @@ def _products(name: str, how: str) -> Any:
         form, block = "byte_lanes", COLUMNS
     x_bytes = RECORD_BYTES[form]
     column_bytes = x_bytes // COLUMNS if fmt.is_float else 0  # blocks of bytes begin with a record
-    (rows0, n0, _), (rows1, n1, _), (rows2, _, lanes2), (rows3, _, lanes3) = shapes
+    (rows0, n0, _), (_, n1, _), (_, _, lanes2), (_, _, lanes3) = shapes
     least0, least1 = (LANES * (n - 1) if TARGET.n_registers == 32 else 1 << 30 for n in (n0, n1))
-    multiply0, multiply1, multiply2, multiply3 = (_multiplier(fmt, how, *shape) for shape in shapes)
+    block_bytes = block // fmt.columns * fmt.n_bytes
+    take0, take1, take2, take3 = (_taker(fmt, how, shape, block_bytes) for shape in shapes)
     whole = max(8, rows0)  # rows are taken by so many
     begin, end_them = (begin_tiles, end_tiles) if how == "tiles" else (inline(lambda spare: None), inline(lambda: None))
-    block_bytes = block // fmt.columns * fmt.n_bytes
-
-    @inline
-    def ask(ahead, i, n, wanted):
-        """For the weights that come when these are done, as they lie, a little at each step of the products.
-
-        A block of a row is too short for the CPU's own prefetching; much at once would wait for memory here.
-        """
-        at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
-        for line in range(0, n * block_bytes if wanted else 0, 64):
-            prefetch_later(at + line)
 
     @inline
     def products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
@@ -229,25 +238,17 @@ def _products(name: str, how: str) -> Any:
             records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
             while t < end:
                 if end - t > least0:
-                    for i in range(0, n_taken, rows0):
-                        ask(ahead, i, rows0, t == first)
-                        multiply0(scratch, i, records, sums + _LINE * i, n)
+                    take0(scratch, records, sums, n_taken, n, ahead, t == first)
                     taken = n0 * LANES
                 elif end - t > least1:
-                    for i in range(0, n_taken, rows1):
-                        ask(ahead, i, rows1, t == first)
-                        multiply1(scratch, i, records, sums + _LINE * i, n)
+                    take1(scratch, records, sums, n_taken, n, ahead, t == first)
                     taken = n1 * LANES
                 elif end - t > lanes3 and t % LANES == 0 and lanes2 == LANES:
-                    for i in range(0, n_taken, rows2):
-                        ask(ahead, i, rows2, t == first)
-                        multiply2(scratch, i, records, sums + _LINE * i, n)
+                    take2(scratch, records, sums, n_taken, n, ahead, t == first)
                     taken = LANES
                 else:
                     at = 4 * (t % LANES)
-                    for i in range(0, n_taken, rows3):
-                        ask(ahead, i, rows3, t == first)
-                        multiply3(scratch, i, records + at, sums + at + _LINE * i, n)
+                    take3(scratch, records + at, sums + at, n_taken, n, ahead, t == first)
                     taken = lanes3
                 t += taken
                 crossed = t // LANES - (t - taken) // LANES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -27,16 +28,18 @@ from .vectors import (
 )
 
 
+def _every(lanes: int) -> Callable[[int], ir.Constant]:
+    """every(value): an integer on all lanes."""
+    return lambda value: constant(I32, [value] * lanes)
+
+
 def _half_to_float(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """f16 bits (i16 vector) → f32. Without hardware: shift into place, rescale by 2^112."""
     lanes = bits.type.count
     if TARGET.half:
         return b.fpext(b.bitcast(bits, ir.VectorType(F16, lanes)), ir.VectorType(F32, lanes))
 
-    def every(value: int) -> ir.Constant:
-        return constant(I32, [value] * lanes)
-
-    floats = ir.VectorType(F32, lanes)
+    every, floats = _every(lanes), ir.VectorType(F32, lanes)
     wide = b.zext(bits, ir.VectorType(I32, lanes))
     sign = b.shl(b.and_(wide, every(0x8000)), every(16))
     magnitude = b.and_(wide, every(0x7FFF))
@@ -53,10 +56,7 @@ def _float_to_half(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     if TARGET.half:
         return b.bitcast(b.fptrunc(value, ir.VectorType(F16, lanes)), ir.VectorType(I16, lanes))
 
-    def every(value: int) -> ir.Constant:
-        return constant(I32, [value] * lanes)
-
-    ints, floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
+    every, ints, floats = _every(lanes), ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
     bits = b.bitcast(value, ints)
     sign = b.lshr(b.and_(bits, every(0x80000000)), every(16))
     magnitude = b.and_(bits, every(0x7FFFFFFF))
