@@ -49,7 +49,7 @@ class Terminal:
             if select.select([self.terminal], [], [], 0.1)[0]:
                 with contextlib.suppress(OSError):  # the other end is closed
                     self.shown += os.read(self.terminal, 65536).decode("utf-8", "replace")
-        self.shown = ""
+        self.shown = plain[plain.index(text) + len(text) :]  # the next text may have come at the same time
         return plain
 
     def type(self, keys: str) -> None:
@@ -139,12 +139,18 @@ def test_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     assert "+two\n+lines" in history and "+pasted\n+in one" in history
 
 
-@posix
-def test_ctrl_c_stops_the_answer_and_not_the_chat(chat_model: Path, tmp_path: Path) -> None:
-    terminal = Terminal(chat_model, tmp_path, "-n", "-1", "--context-shift")
+def in_an_answer(model: Path, data: Path) -> Terminal:
+    """A chat while it answers, without end."""
+    terminal = Terminal(model, data, "-n", "-1", "--context-shift")
     terminal.until("> ")
     terminal.type("Hello\r")
     time.sleep(1)
+    return terminal
+
+
+@posix
+def test_ctrl_c_stops_the_answer_and_not_the_chat(chat_model: Path, tmp_path: Path) -> None:
+    terminal = in_an_answer(chat_model, tmp_path)
     terminal.type("\x03")
     terminal.until("stopped; /regen")
     terminal.until("> ")
@@ -185,10 +191,7 @@ def test_help_fits_a_narrow_terminal(chat_model: Path, tmp_path: Path) -> None:
 def test_an_answer_goes_on_after_ctrl_z(chat_model: Path, tmp_path: Path) -> None:
     import termios
 
-    terminal = Terminal(chat_model, tmp_path, "-n", "-1", "--context-shift")
-    terminal.until("> ")
-    terminal.type("Hello\r")
-    time.sleep(1)
+    terminal = in_an_answer(chat_model, tmp_path)
     os.kill(terminal.child, signal.SIGSTOP)
     os.waitpid(terminal.child, os.WUNTRACED)
     echoing = termios.tcgetattr(terminal.terminal)
