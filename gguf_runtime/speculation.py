@@ -123,7 +123,8 @@ class Speculation:
         self._credit, self._won = guesser.credit, 0.0  # in plain steps
         self._odds: dict[int, list[float]] = {}  # by class of support: right guesses, all guesses
         self._plain: list[float] = []  # seconds of the latest steps without guesses
-        self._lost = 0.0  # seconds, by the clock
+        self._slower = [1.0, 1.0]  # how much longer than thought the latest steps with guesses took
+        self._lost = 0.0  # by the clock
 
     def begin(self, prompt: Sequence[int], n_computed: int) -> None:
         """The text so far; n_computed tokens of it cost time."""
@@ -133,7 +134,7 @@ class Speculation:
     def guess(self, most: int) -> list[int]:
         """Tokens to compute after the last one in the hope that they are right: none, or at most `most`."""
         support = self._guesser.support
-        if not support or self._lost > 2 * self._credit * self._plain_seconds():
+        if not support or self._lost > 2 * self._credit:
             return []
         best, n_best, most = self._guesser.advantage, 0, min(most, self._guesser.reach)
         hoped, chance, n = 1.0, 1.0, 0
@@ -167,18 +168,15 @@ class Speculation:
         if n_tokens == 1:
             self._plain = [*self._plain[-8:], seconds]
             self._forget()
-        elif self._plain:
-            self._lost += seconds - n_drawn * self._plain_seconds()
+        elif self._plain:  # medians: a step that had to wait for another process tells nothing
+            self._slower = [*self._slower[-8:], seconds / (cost * _median(self._plain))]
+            self._lost += cost * _median(self._slower) - n_drawn
 
     def _forget(self) -> None:
         """Odds that nothing was seen of return to what was thought at first, for another try one day."""
         support = self._guesser.support
         if support and self._guesser.expected is None and (odds := self._odds.get(_class(support))):
             odds[:] = (0.98 * old + 0.02 * first for old, first in zip(odds, self._prior(support), strict=True))
-
-    def _plain_seconds(self) -> float:
-        """A step without guesses, by the latest of them."""
-        return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
 
     def _chance(self, support: int) -> float:
         right, total = self._odds.get(_class(support)) or self._prior(support)
@@ -187,6 +185,10 @@ class Speculation:
     def _prior(self, support: int) -> list[float]:
         """What to expect at first: the longer the agreement, the better."""
         return [self._guesser.faith * support / (support + 3), self._guesser.faith]
+
+
+def _median(numbers: Sequence[float]) -> float:
+    return sorted(numbers)[len(numbers) // 2]
 
 
 def _class(support: int) -> int:
