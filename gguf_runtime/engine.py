@@ -38,8 +38,9 @@ class Engine:
     """Runs one model.
 
     n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
-    pass; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache keeps keys and values (f16,
-    q8_0, q4_0); offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
+    pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
+    type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); offload: which layers go to a GPU. Raises
+    ModelError, PlanError, SplitError or ValueError.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Engine:
         file: GGUFFile,
         *,
         n_ctx: int = 0,
-        n_ubatch: int = 512,
+        n_ubatch: int = 0,
         n_threads: int = 0,
         type_k: str = "f16",
         type_v: str = "f16",
@@ -55,11 +56,12 @@ class Engine:
     ) -> None:
         self.model = architectures.load(file)
         self.n_ctx = n_ctx or self.model.n_ctx_train
-        self.n_vocab, self.n_ubatch = self.model.n_vocab, n_ubatch
+        self.n_vocab = self.model.n_vocab
         self.n_threads = n_threads or physical_cores()
         settings = stages.Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
         self.placement = stages.Placement(self.model, offload, settings)
         self._pipeline = Pipeline(self.placement.stages)
+        self.n_ubatch = self._pipeline.n_batch
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""

@@ -34,7 +34,8 @@ class LLM:
             print(llm.chat([{"role": "user", "content": "Hi"}], temperature=0))
 
     n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
-    n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass.
+    n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass, 0 for 512
+    on the CPU and 2,048 on a GPU.
     type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. mmap: map the file rather than read it.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
@@ -58,7 +59,7 @@ class LLM:
         tensor_split: Sequence[float] = (),
         override_tensors: Sequence[tuple[str, str]] = (),
         offload_kv: bool = True,
-        n_ubatch: int = 512,
+        n_ubatch: int = 0,
         type_k: str = "f16",
         type_v: str = "f16",
         mmap: bool = True,

@@ -26,13 +26,13 @@ class Pipeline:
     def __init__(self, stages: Sequence[Backend]) -> None:
         self.stages = stages
         self.pools = [stage.pool for stage in stages if stage.has_cache]
-        self._n_batch = max(stage.n_batch for stage in stages)
+        self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
         self._workers: list[ThreadPoolExecutor] = []
 
     def batches(self, parts: Sequence[Part]) -> list[Batch]:
         """Cut what is to be run into batches of as many tokens as a pass can have."""
-        return list(cut(parts, self._n_batch, self._max_logits))
+        return list(cut(parts, self.n_batch, self._max_logits))
 
     def run(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
         """Logits of each batch, f32[n_logits, n_vocab], in order; what a batch puts in the cache, the next may need."""

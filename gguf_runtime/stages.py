@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,15 +17,17 @@ from .backends import Backend
 from .backends.cpu import Cpu, CpuBackend
 from .backends.gpus import GpuError, gpu_present, open_gpus
 from .backends.plan import PlanError
-from .cache import SLAB, PageLayout
+from .cache import SLAB, PageLayout, PagePool
 from .graph import Graph
 from .kernels.layout import PAGE
-from .splitter import CPU, Layer, Offload, Split
+from .splitter import CPU, Layer, Offload, Split, SplitError
 
 if TYPE_CHECKING:
-    from .backends.cuda import CudaDevice
+    from .backends.cuda import CudaDevice, StreamingBackend, Workspace
 
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
+_CPU_TOKENS = 512  # of a pass, if nothing else is asked for
+_GPU_TOKENS = 2048, 512  # the same: many, so that a layer's weights are unpacked, or come over the bus, for more tokens
 
 
 class Settings(NamedTuple):
@@ -36,6 +38,16 @@ class Settings(NamedTuple):
     n_threads: int
     type_k: str
     type_v: str
+
+    @property
+    def cpu_tokens(self) -> int:
+        """Tokens of a pass on the CPU."""
+        return self.n_ubatch or _CPU_TOKENS
+
+    @property
+    def gpu_tokens(self) -> list[int]:
+        """Tokens of a pass on a GPU, the largest number first."""
+        return [self.n_ubatch] if self.n_ubatch else [min(n, self.n_ctx) for n in _GPU_TOKENS]
 
 
 class Placement:
@@ -49,15 +61,15 @@ class Placement:
     def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
         self._model, self._settings, self._offload = model, settings, offload
         self.layers: list[Layer] = []
-        self._streamed: dict[str, int] = {}  # which layers, and from how many tokens on
-        self._split = Split([CPU] * (model.n_layer + 1))
+        self._streamed: dict[str, StreamingBackend] = {}  # by which layers it has
+        self._split, self._gpu_tokens = Split([CPU] * (model.n_layer + 1)), 0
         self._cpu: Cpu | None = None
         gpus = _gpus(offload)
         self.gpus = [gpu.description for gpu in gpus]
         try:
             if gpus:
                 self.layers = [self._layer(i) for i in range(model.n_layer + 1)]
-                self._split = splitter.split(self.layers, self._rooms(gpus), offload)
+                self._split, self._gpu_tokens = self._choose(gpus, offload)
             self.stages = self._build(gpus)
         except (PlanError, GpuError) as error:
             if not gpus or offload.layers != "auto":
@@ -80,9 +92,12 @@ class Placement:
         """Who has what, for people."""
         lines = [splitter.table(self.layers, self.devices)] if self.layers else []
         if gpu := self._split.streams_to:
-            for run, least in self._streamed.items():
-                size = f"{gpu.streaming / 2**20:8.1f} MiB"
-                lines.append(f"{run:>10}  {gpu.name:8} {size} to stream them there, for {least} tokens and more")
+            size = f"{gpu.streaming / 2**20:8.1f} MiB"
+            for run, stage in self._streamed.items():
+                shared = f", and {stage.n_shared} of them for fewer" if stage.n_shared else ""
+                lines.append(
+                    f"{run:>10}  {gpu.name:8} {size} to stream them there for {stage.least} tokens and more{shared}"
+                )
         return "\n".join(lines)
 
     def close(self) -> None:
@@ -102,53 +117,81 @@ class Placement:
                     fewer = self._offload._replace(layers=self.n_on_gpu - 1)
                     message = f"GPU memory ran out: trying {fewer.layers} layers there"
                     warnings.warn(message, RuntimeWarning, stacklevel=2)
-                    self._split = splitter.split(self.layers, self._rooms(gpus), fewer)
+                    self._split, self._gpu_tokens = self._choose(gpus, fewer)
             gc.collect()  # launches that know each other hold a GPU's memory
+
+    def _choose(self, gpus: Sequence[CudaDevice], offload: Offload) -> tuple[Split, int]:
+        """Where layers go, and the tokens of a pass on a GPU: many, unless more layers fit with fewer, or all."""
+        found, failure = [], None
+        for n in self._settings.gpu_tokens:
+            try:
+                found.append((splitter.split(self.layers, self._rooms(gpus, n), offload), n))
+            except SplitError as error:
+                failure = error
+        if not found:
+            assert failure
+            raise failure
+        return max(found, key=lambda it: (CPU not in it[0].devices, bool(it[0].streams_to), it[1]))
 
     def _try_to_build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
         """A stage for each run of layers on one device; layers that are streamed end before the output."""
-        devices, streams = self._split.devices, bool(self._split.streams_to)
+        devices, to = self._split.devices, self._split.streams_to
         output = len(devices) - 1
-        stages: list[Backend] = []
-        trials: list[Callable[[], None]] = []
-        for (name, _), run in groupby(range(len(devices)), key=lambda i: (devices[i], streams and i == output)):
+        runs: list[tuple[str, bool, list[int]]] = []  # device, whether streamed, layers
+        for (name, _), run in groupby(range(len(devices)), key=lambda i: (devices[i], bool(to) and i == output)):
             layers = list(run)
-            if streams and name == CPU and layers != [output]:
-                stages.append(self._streaming(layers, gpus, trials))
+            runs.append((name, bool(to) and name == CPU and layers != [output], layers))
+        spaces = self._spaces(gpus, runs)
+        stages: list[Backend] = []
+        self._streamed.clear()
+        for name, streamed, layers in runs:
+            if to and streamed:
+                stages.append(self._streaming(layers, spaces[to.name]))
             else:
-                stages.append(self._backend(name, self._model.graph(layers[0], layers[-1] + 1), gpus))
-        for trial in trials:  # after all else, as they would run
-            trial()
+                stages.append(self._backend(self._model.graph(layers[0], layers[-1] + 1), spaces.get(name)))
+        for stage in self._streamed.values():  # after all else, as they would run
+            stage.measure()
         return stages
 
-    def _backend(self, device: str, graph: Graph, gpus: Sequence[CudaDevice]) -> Backend:
-        n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
-        if device == CPU:
+    def _spaces(
+        self, gpus: Sequence[CudaDevice], runs: Sequence[tuple[str, bool, Sequence[int]]]
+    ) -> dict[str, Workspace]:
+        """A workspace on each GPU that has work, for all of it."""
+        if not gpus:
+            return {}
+        from .backends.cuda import Workspace
+
+        graphs: dict[str, list[Graph]] = {}
+        for name, streamed, layers in runs:
+            if streamed and self._split.streams_to:
+                graphs.setdefault(self._split.streams_to.name, []).extend(self._model.graph(i, i + 1) for i in layers)
+            elif name != CPU:
+                graphs.setdefault(name, []).append(self._model.graph(layers[0], layers[-1] + 1))
+        by_name = {gpu.name: gpu for gpu in gpus}
+        return {name: Workspace(by_name[name], work, self._gpu_tokens) for name, work in graphs.items()}
+
+    def _backend(self, graph: Graph, space: Workspace | None) -> Backend:
+        n_ctx, _, n_threads, type_k, type_v = self._settings
+        if space is None:
             self._cpu = self._cpu or Cpu(n_threads)
-            return CpuBackend(graph, self._cpu, n_ubatch, type_k, type_v)
+            return CpuBackend(graph, self._cpu, self._settings.cpu_tokens, type_k, type_v)
         from .backends.cuda import CudaBackend
 
-        gpu = next(gpu for gpu in gpus if gpu.name == device)
-        return CudaBackend(graph, gpu, n_ubatch, n_ctx, type_k, type_v, self._offload.cache_in_ram)
+        return CudaBackend(graph, space, n_ctx, type_k, type_v, self._offload.cache_in_ram)
 
-    def _streaming(
-        self, layers: Sequence[int], gpus: Sequence[CudaDevice], trials: list[Callable[[], None]]
-    ) -> Backend:
-        """A backend for layers in RAM that streams them where that is faster; adds what finds out when it is."""
+    def _streaming(self, layers: Sequence[int], space: Workspace) -> Backend:
+        """A backend for layers in RAM that streams them where that is faster."""
         from .backends.cuda import StreamingBackend
 
-        n_ctx, n_ubatch, n_threads, type_k, type_v = self._settings
-        gpu = next(gpu for gpu in gpus if self._split.streams_to and gpu.name == self._split.streams_to.name)
+        n_ctx, _, n_threads, k, v = self._settings
         self._cpu = cpu = self._cpu or Cpu(n_threads)
+
+        def on_cpu(first: int, last: int, n_tokens: int, pool: PagePool) -> CpuBackend:
+            return CpuBackend(self._model.graph(layers[first], layers[last - 1] + 1), cpu, n_tokens, k, v, pool)
+
         graphs = [self._model.graph(i, i + 1) for i in layers]
-        all_layers = CpuBackend(self._model.graph(layers[0], layers[-1] + 1), cpu, n_ubatch, type_k, type_v)
-        stage = StreamingBackend(all_layers, graphs, gpu, n_ubatch, n_ctx)
-
-        def compare() -> None:
-            stage.compare(lambda n: CpuBackend(graphs[0], cpu, n, type_k, type_v))
-            self._streamed[f"{layers[0]}-{layers[-1]}"] = stage.least
-
-        trials.append(compare)
+        stage = StreamingBackend(graphs, on_cpu, self._settings.cpu_tokens, space, n_ctx, k, v)
+        self._streamed[f"{layers[0]}-{layers[-1]}"] = stage
         return stage
 
     def _layer(self, i: int) -> Layer:
@@ -159,13 +202,13 @@ class Placement:
         cache = pages * PageLayout(graph.kv, self._settings.type_k, self._settings.type_v).n_bytes
         return Layer(sum(map(device_bytes, graph.tensors)), cache, tuple(tensor.name for tensor in graph.tensors))
 
-    def _rooms(self, gpus: Sequence[CudaDevice]) -> list[splitter.Gpu]:
+    def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int) -> list[splitter.Gpu]:
         from .backends.cuda import streaming_bytes, workspace_bytes
 
-        n_ctx, n_ubatch, _, type_k, type_v = self._settings
-        work = workspace_bytes([self._model.graph()], n_ubatch)
+        n_ctx, _, _, type_k, type_v = self._settings
+        work = workspace_bytes([self._model.graph()], n_tokens)
         layers = [self._model.graph(i, i + 1) for i in range(self._model.n_layer)]
-        streaming = streaming_bytes(layers, n_ubatch, n_ctx, type_k, type_v)
+        streaming = streaming_bytes(layers, n_ctx, type_k, type_v)
         return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN, streaming) for gpu in gpus]
 
 

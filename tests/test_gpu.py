@@ -200,6 +200,25 @@ def test_streamed_prompts_are_those_of_layers_that_stay(tmp_path: Path, types: A
     some.close()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_few_tokens_on_cpu_and_bus(tmp_path: Path, n: int) -> None:
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=7, n_embd=512, n_ff=768)
+    some = streamed(engine(tmp_path, 1), 40)
+    (stage,) = (stage for stage in some.placement.stages if hasattr(stage, "least"))
+    stage.share(n)
+    assert stage.n_shared == n
+    exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
+    most = 1.2 * error(run(engine(tmp_path, 0), TOKENS), exact)  # all on the CPU
+    for step in (1, 5, 30, 45):  # the last one streams
+        assert error(run(some, TOKENS, step), exact) < most, step
+    texts = [TOKENS[:40], TOKENS[:53], TOKENS[:7]]
+    chunks = [Chunk(some.new_sequence(), text) for text in texts]
+    some.step(chunks)
+    found = some.step([Chunk(chunk.sequence, [TOKENS[chunk.sequence.n_tokens]]) for chunk in chunks])
+    assert error(found, exact[[len(text) for text in texts]]) < 2 * most
+    some.close()
+
+
 @pytest.mark.parametrize("ram", [False, True])
 @pytest.mark.parametrize("least", [2, 1000])
 def test_any_number_of_layers_gives_the_same_text(tmp_path: Path, ram: bool, least: int) -> None:

@@ -36,17 +36,19 @@ class CpuBackend:
 
     max_logits: int | None = None
 
-    def __init__(self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str) -> None:
+    def __init__(
+        self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, pool: PagePool | None = None
+    ) -> None:
+        """pool: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library, n_threads = cpu, cpu.library, cpu.team.n_threads
         self.n_batch = n_ubatch
         self._picked = graph.result.picked
-        layout = PageLayout(graph.kv, k_type, v_type)
-        self.pool = PagePool(layout)
+        self.pool = pool or PagePool(PageLayout(graph.kv, k_type, v_type))
         self.has_cache = bool(graph.kv)
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, n_threads, angles)
-        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
+        self._plan = Plan(graph, self.pool.layout, self._inputs, n_ubatch, library.isa)
         library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)

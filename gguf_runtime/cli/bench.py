@@ -22,7 +22,7 @@ from ..engine import Chunk, Engine
 from ..llm import LLM
 from ..splitter import Layers
 from .inspect import describe, n_bytes, n_params
-from .options import cache_type, integer, model_path, verbose_option
+from .options import cache_type, integer, model_path, pass_size, verbose_option
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
@@ -83,7 +83,7 @@ class _Test(NamedTuple):
 @numbers("-d", "--n-depth", default="0", help="Tokens that are in the context before.")
 @numbers("-t", "--threads", default="0", help="Threads; 0: physical cores.")
 @numbers("-b", "--batch-size", default="2048", help="Tokens per batch.")
-@numbers("-ub", "--ubatch-size", default="512", help="Tokens of a batch to compute at once.")
+@numbers("-ub", "--ubatch-size", default="0", help="Tokens of a batch to compute at once; 0: as the device likes.")
 @click.option(
     "-ngl", "--n-gpu-layers", type=_LayerCounts(), default="auto", metavar="N,...",
     help="Layers to put on GPUs; or all, or auto: as many as fit.",
@@ -130,7 +130,7 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
         n_ctx=test.n_depth + test.n_prompt + test.n_gen,
         n_threads=test.n_threads,
         n_gpu_layers=test.n_gpu_layers,
-        n_ubatch=min(test.n_batch, test.n_ubatch),
+        n_ubatch=pass_size(test.n_batch, test.n_ubatch),
         type_k=test.type_k,
         type_v=test.type_v,
     ) as llm:
@@ -147,6 +147,7 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
             "model_size": n_bytes(llm.file),
             "model_n_params": n_params(llm.file),
             **test._asdict(),
+            "n_ubatch": llm.engine.n_ubatch,
             "n_gpu_layers": llm.engine.placement.n_on_gpu,
             "n_threads": llm.engine.n_threads,
             "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -157,7 +157,10 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
         integer("-c", "--ctx-size", at_least=0, default=ctx_size, help="Tokens of context; 0: as many as trained for."),
         integer("-t", "--threads", default=-1, show_default="physical cores", help="Threads to compute with."),
         integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
-        integer("-ub", "--ubatch-size", at_least=1, default=512, help="Tokens of a batch to compute at once."),
+        integer(
+            "-ub", "--ubatch-size", at_least=1, default=None, help="Tokens of a batch to compute at once.",
+            show_default="512 on the CPU, 2048 on a GPU",
+        ),
         click.option(
             "-ngl", "--gpu-layers", "--n-gpu-layers", type=GpuLayers(), default="auto", metavar="N",
             help="Layers to put on GPUs, the last first: N, all, or auto: as many as fit.",
@@ -175,13 +178,20 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
     )
 
 
+def pass_size(batch_size: int, ubatch_size: int) -> int:
+    """Tokens to compute at once; 0, which leaves it to the device, where neither is smaller than what that takes."""
+    if ubatch_size:
+        return min(batch_size, ubatch_size)
+    return 0 if batch_size >= 2048 else min(batch_size, 512)
+
+
 def load(
     model: str | None,
     *,
     ctx_size: int,
     threads: int,
     batch_size: int,
-    ubatch_size: int,
+    ubatch_size: int | None,
     gpu_layers: Layers,
     tensor_split: tuple[float, ...] | None,
     main_gpu: int | None,
@@ -205,7 +215,7 @@ def load(
         main_gpu=main_gpu,
         override_tensors=override_tensor,
         offload_kv=kv_offload,
-        n_ubatch=min(batch_size, ubatch_size),
+        n_ubatch=pass_size(batch_size, ubatch_size or 0),
         type_k=cache_type_k,
         type_v=cache_type_v,
         mmap=mmap,

@@ -1,13 +1,15 @@
 """The CUDA backend: runs graphs on a GPU.
 
-Its modules, from the bottom up: device, weights, inputs, fuse, launches, products and attention, plan, resident and
-streaming.
+Its modules, from the bottom up: device, weights, inputs, fuse, launches, products and attention, plan, resident; bus,
+mirror, streaming.
 """
 
 from .device import CudaDevice
-from .launches import workspace_bytes
+from .launches import Workspace, workspace_bytes
 from .resident import CudaBackend
 from .streaming import StreamingBackend, streaming_bytes
 from .weights import device_bytes
 
-__all__ = ["CudaBackend", "CudaDevice", "StreamingBackend", "device_bytes", "streaming_bytes", "workspace_bytes"]
+__all__ = [
+    "CudaBackend", "CudaDevice", "StreamingBackend", "Workspace", "device_bytes", "streaming_bytes", "workspace_bytes",
+]  # fmt: skip

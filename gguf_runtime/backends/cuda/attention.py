@@ -91,12 +91,14 @@ class AttentionWriter:
 
     def _turns(self, rope: RopeFrequencies) -> int:
         """Address of the tokens' (cos, sin), which are made once for all layers that rotate alike."""
-        if id(rope) not in self._to.space.angles:
+        angles, space = self._to.inputs.angles, self._to.space
+        if id(rope) not in angles:
             n_pairs, device = len(rope.frequencies), self._device
-            self._to.space.angles[id(rope)] = device.allocate(8 * n_pairs * self._to.space.n_rows)
-            self._to.space.vectors[id(rope)] = upload_vector(device, rope.frequencies.astype(np.float64))
+            angles[id(rope)] = device.allocate(8 * n_pairs * space.n_rows)
+            if id(rope) not in space.vectors:
+                space.vectors[id(rope)] = upload_vector(device, rope.frequencies.astype(np.float64))
             kernel, magnitude = device.kernel("angles"), np.float32(rope.magnitude)
-            frequencies, out = self._to.space.vectors[id(rope)].address, self._to.space.angles[id(rope)].address
+            frequencies, out = space.vectors[id(rope)].address, angles[id(rope)].address
             arguments = frequencies, n_pairs, magnitude, out, self._to.inputs.n_tokens, self._to.inputs.tokens
             self._to.all(lambda n: kernel((n,), 64, arguments))
-        return self._to.space.angles[id(rope)].address
+        return angles[id(rope)].address

@@ -186,8 +186,34 @@ class Rows(NamedTuple):
 _WHOLE = 128  # halves are filled up to a multiple of this: to whole tiles of any type that fits the width
 
 
-def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int, Rows], int]:
-    """Where each value's rows lie, as offsets in one piece of memory, and how large that is.
+class Places:
+    """Where values lie in one piece of memory, which graphs that run one after another share: offsets, by their kind.
+
+    Only values of one kind share a place: what their rows are filled up with stays zero.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind: dict[Kind, list[int]] = {}
+        self.n_bytes = 0
+
+    def more(self, kind: Kind) -> int:
+        """One more place."""
+        offset = self.n_bytes
+        self.by_kind.setdefault(kind, []).append(offset)
+        self.n_bytes += kind.n_bytes
+        return offset
+
+
+class Kind(NamedTuple):
+    """Of values: bytes of all rows, numbers in a row, and whether they are halves."""
+
+    n_bytes: int
+    width: int
+    halves: bool
+
+
+def place(fused: Sequence[Fused], n_rows: int, n_picked: int, places: Places) -> dict[int, Rows]:
+    """Where each value's rows lie, as offsets; adds to `places` what this graph needs more.
 
     n_rows, n_picked: rows at most of values for all tokens, and for those whose logits are wanted. Values that are
     not needed at the same time share memory.
@@ -199,9 +225,8 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
     rows: dict[int, Rows] = {}
     home: dict[int, int] = {}  # value → offset of the memory that it is in
     tenants: dict[int, int] = {}  # offset → how many values are in it
-    kinds: dict[int, tuple[int, int, bool]] = {}
-    free: dict[tuple[int, int, bool], list[int]] = {}
-    end = 0
+    kinds: dict[int, Kind] = {}
+    free = {kind: offsets[::-1] for kind, offsets in places.by_kind.items()}
     for i, item in enumerate(fused):
         made = item.makes
         if isinstance(item, AddedProduct):
@@ -213,12 +238,8 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
             width = sum(value.width for value in made)
             stride = -(-width // _WHOLE) * _WHOLE if halves else width
             n = n_picked if made[0].picked else n_rows
-            size = -(-n * stride * (2 if halves else 4) // 256) * 256
-            kind = size, width, halves  # only the same kind: what rows are filled up with stays zero
-            if free.get(kind):
-                offset = free[kind].pop()
-            else:
-                offset, end = end, end + size
+            kind = Kind(-(-n * stride * (2 if halves else 4) // 256) * 256, width, halves)
+            offset = free[kind].pop() if free.get(kind) else places.more(kind)
             kinds[offset], tenants[offset] = kind, len(made)
             column = 0
             for value in made:
@@ -229,4 +250,4 @@ def place(fused: Sequence[Fused], n_rows: int, n_picked: int) -> tuple[dict[int,
                 tenants[home[value.number]] -= 1
                 if not tenants[home[value.number]]:
                     free.setdefault(kinds[home[value.number]], []).append(home[value.number])
-    return rows, end
+    return rows

@@ -11,7 +11,7 @@ from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
 from .. import Batch
 from ..plan import PlanError
-from .device import CudaDevice
+from .device import CudaDevice, Memory
 from .weights import gather_rows, matrix_type
 
 TASK_ROWS = 64  # of attention, in one block: heads × tokens
@@ -23,12 +23,13 @@ class Inputs:
 
     n_tokens, n_logits: i32; tokens: (position, where its page table begins) of each token; rows: tokens whose logits
     are wanted; tasks: of attention over many tokens, (first token, tokens of its sequence, first row of these);
-    tables: page addresses of all sequences, i64.
+    tables: page addresses of all sequences, i64. angles: what kernels make of the positions, by the rotation.
     """
 
     def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int) -> None:
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
+        self.angles: dict[int, Memory] = {}
         n_tasks = n_ubatch * group // TASK_ROWS + n_ubatch + 1
         self._most_tables = min(_MOST_TABLES, max(4096, 32 * -(-n_ctx // PAGE)))
         sizes = {"n_tokens": 4, "n_logits": 12, "tokens": 8 * n_ubatch, "rows": 4 * n_ubatch, "tasks": 12 * n_tasks}

@@ -11,7 +11,7 @@ from ...kernels.cuda.formats import TILE_ROWS
 from ...loader import Tensor
 from ..plan import PlanError
 from .device import CudaDevice, Launch, Memory
-from .fuse import AddedProduct, Attend, Fused, Gate, Products, Rows, fuse, place
+from .fuse import AddedProduct, Attend, Fused, Gate, Places, Products, Rows, fuse, place
 from .inputs import Inputs
 from .weights import Matrix, floats, matrix_type, n_columns, upload_vector
 
@@ -19,6 +19,11 @@ FEW = 32  # tokens at most for which weights are used as they lie
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
 _UNPACKED = 128 << 20  # bytes of weights as halves at a time
+
+
+def rows_of_few(n_tokens: int) -> int:
+    """For how many tokens is launched what so few need: there is one graph for 1, 2, 4 …"""
+    return 1 << (n_tokens - 1).bit_length()
 
 
 def spans(n_tokens: int) -> int:
@@ -29,34 +34,33 @@ def spans(n_tokens: int) -> int:
 class Workspace:
     """Memory of a GPU that work takes beside weights and cache; graphs that run one after another share it.
 
-    values: where results lie, for n_rows tokens. scratch: what operations use while they run, by its purpose. vectors,
-    angles: what was made for one graph, and serves the others too.
+    values: where results lie, for n_rows tokens. scratch: what operations use while they run, by its purpose. vectors:
+    what was made for one graph, and serves the others too.
     """
 
-    def __init__(self, device: CudaDevice, graphs: Sequence[Graph], n_ubatch: int) -> None:
-        self.device, self.n_rows = device, max(n_ubatch, FEW)
-        n_bytes, scratch = _needs(graphs, self.n_rows)
-        self.values = device.allocate(n_bytes)
+    def __init__(self, device: CudaDevice, graphs: Sequence[Graph], n_tokens: int) -> None:
+        self.device, self.n_tokens, self.n_rows = device, n_tokens, max(n_tokens, FEW)
+        self.places, scratch = _needs(graphs, self.n_rows)
+        self.values = device.allocate(self.places.n_bytes)
         self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
         self.vectors: dict[str | int, Memory] = {}
-        self.angles: dict[int, Memory] = {}
 
 
-def workspace_bytes(graphs: Sequence[Graph], n_ubatch: int) -> int:
+def workspace_bytes(graphs: Sequence[Graph], n_tokens: int) -> int:
     """Bytes of a workspace for these graphs."""
-    n_bytes, scratch = _needs(graphs, max(n_ubatch, FEW))
-    return n_bytes + sum(scratch.values())
+    places, scratch = _needs(graphs, max(n_tokens, FEW))
+    return places.n_bytes + sum(scratch.values())
 
 
-def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[int, dict[str, int]]:
-    """Bytes of all values together, and of scratch memory by its purpose."""
-    n_bytes, most = 0, dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done"), 0)
+def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[Places, dict[str, int]]:
+    """Places of all values, and bytes of scratch memory by its purpose."""
+    places, most = Places(), dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done"), 0)
     for graph in graphs:
         fused = fuse(graph.ops)
-        n_bytes = max(n_bytes, place(fused, n_rows, MAX_LOGITS)[1])
+        place(fused, n_rows, MAX_LOGITS, places)
         for purpose, size in _scratch(fused, n_rows):
             most[purpose] = max(most[purpose], size)
-    return n_bytes, most
+    return places, most
 
 
 def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
@@ -109,7 +113,7 @@ class Launches:
         self, fused: Sequence[Fused], space: Workspace, inputs: Inputs, matrix: Callable[[Sequence[Tensor]], Matrix]
     ) -> None:
         self.device, self.space, self.inputs, self.matrix = space.device, space, inputs, matrix
-        rows = place(fused, space.n_rows, MAX_LOGITS)[0]
+        rows = place(fused, space.n_rows, MAX_LOGITS, space.places)
         self.rows: dict[int, Rows] = {
             number: row._replace(at=row.at + space.values.address) for number, row in rows.items()
         }

@@ -41,9 +41,23 @@ class Plan:
         for item in fused:
             self._write(item)
         self.one, self.few, self.many = to.one, to.few, to.many
+        self._graphs: dict[int, Callable[[], None]] = {}
         first = graph.ops[0]
         self.input = to.rows[first.out.number] if isinstance(first, Input) else None
         self.result = to.rows[graph.result.number]
+
+    def run_few(self, n: int) -> None:
+        """Launch what n tokens need: one by one the first time, which compiles kernels, and from then on as a graph."""
+        if n in self._graphs:
+            self._graphs[n]()
+            return
+
+        def launch_all() -> None:
+            for launch in self.one if n == 1 else self.few:
+                launch(n)
+
+        launch_all()
+        self._graphs[n] = self._device.capture(launch_all)
 
     def run_many(self, n: int, n_logits: int, n_tasks: int) -> None:
         """Launch `many` for n tokens; n_tasks: of attention."""

@@ -1,0 +1,108 @@
+"""The bus as a way for weights to a GPU: a layer arrives while the one before it is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from ...cache import PageLayout
+from ...graph import Graph
+from ...kernels.cuda.formats import FORMATS, tiled_bytes
+from ...loader import Tensor
+from .device import CudaDevice, Memory
+from .fuse import fuse
+from .inputs import Inputs
+from .launches import Workspace, matrices_of, up
+from .plan import Plan
+from .weights import Matrix, matrix_type, n_columns, tilings
+
+_ALIGNED = 256
+
+
+class Room(NamedTuple):
+    """Bytes that the largest of some layers takes: as the file has it, and in tiles."""
+
+    raw: int
+    tiled: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of a Bus."""
+        return 2 * self.raw + self.tiled
+
+
+def room_for(layers: Sequence[Graph]) -> Room:
+    """What the largest of these layers takes."""
+    raw = tiled = 0
+    for graph in layers:
+        matrices = [[op.weight for op in group] for item in fuse(graph.ops) for group in matrices_of(item)]
+        raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for t in tensors))
+        tiled = max(tiled, sum(up(_tiled(tensors), _ALIGNED) for tensors in matrices))
+    return Room(raw, tiled)
+
+
+class Bus:
+    """Two places where layers arrive as they are in the file, in turns, and one for the layer at work, in tiles."""
+
+    def __init__(self, device: CudaDevice, room: Room) -> None:
+        self.device = device
+        self._raw, self._tiles = [device.allocate(room.raw) for _ in range(2)], device.allocate(room.tiled)
+        self._arrived, self._emptied = ([device.event() for _ in range(2)] for _ in range(2))
+        self._holds: list[Cargo | None] = [None, None]  # what has been sent to each place, and not yet taken from it
+
+    def cargo(self, graph: Graph, number: int, space: Workspace, layout: PageLayout, inputs: Inputs) -> Cargo:
+        """A layer that comes by this bus; those whose numbers are even arrive in one place, the others in the other."""
+        return Cargo(graph, number % 2, self._raw[number % 2], self._tiles, space, layout, inputs)
+
+    def send(self, cargo: Cargo) -> None:
+        """Have a layer brought, once its place is empty, unless it is there or on its way."""
+        place, bus = cargo.place, self.device.bus
+        if self._holds[place] is not cargo:
+            bus.wait_event(self._emptied[place])
+            for at, tensor in cargo.sources:
+                self.device.send(at, tensor.data, bus)
+            self._arrived[place].record(bus)
+            self._holds[place] = cargo
+
+    def take(self, cargo: Cargo) -> None:
+        """Have a layer put into tiles once it has arrived: its plan can be run after."""
+        self.send(cargo)
+        self.device.stream.wait_event(self._arrived[cargo.place])
+        for launch in cargo.tilings:
+            launch()
+        self._emptied[cargo.place].record(self.device.stream)
+        self._holds[cargo.place] = None
+
+
+class Cargo:
+    """A layer that comes over the bus. sources: its matrices, and where they arrive; tilings: what unpacks them.
+
+    page: the layer's number, and how many bytes of a page of the cache are its own.
+    """
+
+    def __init__(
+        self, graph: Graph, place: int, raw: Memory, tiles: Memory, space: Workspace, layout: PageLayout, inputs: Inputs
+    ) -> None:
+        self.place, (number,) = place, graph.kv
+        self.page = number, PageLayout(graph.kv, layout.k_type, layout.v_type).n_bytes
+        self.sources: list[tuple[int, Tensor]] = []
+        self.tilings: list[Callable[[], Any]] = []
+        self._device, self._tiles, self._raw_at, self._tiles_at = space.device, tiles, raw.address, tiles.address
+        self.plan = Plan(graph, space, layout, inputs, self._matrix)
+
+    def _matrix(self, tensors: Sequence[Tensor]) -> Matrix:
+        """The next places for these tensors, as they arrive and as one matrix in tiles."""
+        n_rows, n_bytes = [tensor.shape[0] for tensor in tensors], _tiled(tensors)
+        memory = Memory(self._tiles_at, n_bytes, self._tiles.owner)
+        matrix = Matrix(matrix_type(tensors[0]), sum(n_rows), n_columns(tensors[0]), memory)
+        self._tiles_at += up(n_bytes, _ALIGNED)
+        for tensor, end in zip(tensors, accumulate(n_rows), strict=True):
+            self.tilings += tilings(self._device, tensor, self._raw_at, matrix, end - tensor.shape[0])
+            self.sources.append((self._raw_at, tensor))
+            self._raw_at += up(tensor.n_bytes, _ALIGNED)
+        return matrix
+
+
+def _tiled(tensors: Sequence[Tensor]) -> int:
+    return tiled_bytes(FORMATS[matrix_type(tensors[0])], sum(t.shape[0] for t in tensors), tensors[0].shape[1])
