@@ -1,7 +1,7 @@
 """The CUDA backend: runs graphs on a GPU.
 
 Its modules, from the bottom up: device, weights, inputs, fuse, launches, products and attention, plan, resident; bus,
-mirror, streaming.
+mirror, sharing, streaming.
 """
 
 from .device import CudaDevice

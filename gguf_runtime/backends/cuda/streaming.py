@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import ceil
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 
@@ -16,12 +15,12 @@ from ... import cache
 from ...cache import PageLayout, PagePool
 from ...graph import Graph
 from .. import Batch, Part, in_passes
-from ..cpu import CpuBackend
 from ..plan import PlanError
 from .bus import Bus, Cargo, room_for
 from .inputs import Inputs
-from .launches import FEW, Workspace, rows_of_few
+from .launches import FEW, Workspace
 from .mirror import Mirror, n_pages
+from .sharing import OnCpu, Shared
 from .weights import device_bytes
 
 _TRIAL = 32  # tokens with which the two ways of a prompt are compared
@@ -36,12 +35,6 @@ def streaming_bytes(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: st
 def _page(layers: Sequence[Graph], k_type: str, v_type: str) -> int:
     """Bytes of the largest page of one layer."""
     return max(PageLayout(graph.kv, k_type, v_type).n_bytes for graph in layers)
-
-
-class OnCpu(Protocol):
-    """Makes a backend for layers `first` to `last` - 1 of those that may be streamed, whose cache is in a pool."""
-
-    def __call__(self, first: int, last: int, n_tokens: int, pool: PagePool) -> CpuBackend: ...
 
 
 class StreamingBackend:
@@ -64,10 +57,9 @@ class StreamingBackend:
         self._device, self._n_ubatch, self.n_batch, self.least = space.device, n_ubatch, space.n_tokens, 0
         layout = PageLayout({i: shape for graph in layers for i, shape in graph.kv.items()}, *types)
         self.pool = PagePool(layout, self._device.pinned_zeros)
-        self._graphs, self._on_cpu, self._space = layers, on_cpu, space
+        self._graphs, self._on_cpu, self._space, self._n_ctx = layers, on_cpu, space, n_ctx
         self._cpu = on_cpu(0, len(layers), n_ubatch, self.pool)
-        inputs = Inputs(self._device, layers[0], space.n_rows, n_ctx)
-        self._inputs, self._few_inputs = inputs, Inputs(self._device, layers[-1], FEW, n_ctx)
+        self._inputs = inputs = Inputs(self._device, layers[0], space.n_rows, n_ctx)
         self._mirror = Mirror(self._device, self.pool, n_pages(n_ctx), _page(layers, *types))
         self._bus = bus = Bus(self._device, room_for(layers))
         layouts = [PageLayout(graph.kv, *types) for graph in layers]  # of a layer's own pages, in the mirror
@@ -75,21 +67,21 @@ class StreamingBackend:
         for before, after in pairwise(cargo.plan for cargo in self._cargo):
             if before.result != after.input:
                 raise PlanError("layers whose results do not lie where the next one reads: they cannot be streamed yet")
-        self._shares: list[tuple[CpuBackend | None, Cargo]] = []
+        self._shared: Shared | None = None
         self._pinned = self._device.pin([])
         self._width = layers[-1].result.width
 
     @property
     def n_shared(self) -> int:
         """How many layers come over the bus for few tokens."""
-        return len(self._shares)
+        return self._shared.n if self._shared else 0
 
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         if self.least and batch.n_tokens >= self.least and self._mirror.holds(batch):
             return self._stream(batch, x, self._cargo)
-        if self._shares and batch.n_tokens <= FEW:
-            return self._share(batch, x)
+        if self._shared and batch.n_tokens <= FEW:
+            return self._shared.run(batch, x)
         return np.concatenate(in_passes(self._cpu.run, batch, x, self._n_ubatch))
 
     def step_cost(self, n_tokens: int) -> float:
@@ -108,18 +100,14 @@ class StreamingBackend:
         if self._pinned:  # else the bus needs the CPU
             alone = self._seconds(1, lambda batch: self._cpu.run(batch, x[:1]))
             self.share(self._balance(stream, alone, x[:1]))
-            if self._shares and self._seconds(1, lambda batch: self._share(batch, x[:1])) > alone:
+            if (shared := self._shared) and self._seconds(1, lambda batch: shared.run(batch, x[:1])) > alone:
                 self.share(0)
 
     def share(self, n: int) -> None:
-        """Have n of the layers, at equal distances, come over the bus when tokens are few."""
-        first, self._shares = 0, []
-        for i in range(n):
-            last = ceil((i + 1) * len(self._graphs) / n) - 1
-            cpu = self._on_cpu(first, last, FEW, self.pool) if first < last else None
-            cargo = self._bus.cargo(self._graphs[last], i, self._space, self.pool.layout, self._few_inputs)
-            self._shares.append((cpu, cargo))
-            first = last + 1
+        """Have n of the layers come over the bus when tokens are few."""
+        self._shared = None
+        if n:
+            self._shared = Shared(n, self._graphs, self._on_cpu, self.pool, self._bus, self._space, self._n_ctx)
 
     def _balance(self, stream: float, alone: float, x: np.ndarray) -> int:
         """How many layers to share so that the bus is as soon through with its layers as the CPU with the others.
@@ -162,27 +150,6 @@ class StreamingBackend:
                 layer.plan.run_many(n, 0, n_tasks)
                 self._mirror.save(batch, at, n_bytes)
             return device.fetch(last.result.at, n, self._width)
-
-    def _share(self, batch: Batch, x: np.ndarray | None) -> np.ndarray:
-        """Some layers on the CPU, then one on the GPU that has come over the bus meanwhile, and so on."""
-        device, n, n_rows = self._device, batch.n_tokens, rows_of_few(batch.n_tokens)
-        with device.working():
-            tables = [part.sequence.table(self.pool) for part in batch.parts]
-            self._few_inputs.write(batch, tables, n_rows, False)
-        for i, (cpu, cargo) in enumerate(self._shares):
-            with device.working():  # all this waits on the GPU, not here
-                self._bus.take(cargo)
-                following = i + 2 if i + 2 < len(self._shares) else i % 2  # to the same place, maybe for the next step
-                self._bus.send(self._shares[following][1])
-            x = cpu.run(batch, x) if cpu else x
-            with device.working():
-                assert x is not None
-                assert cargo.plan.input
-                device.copy(cargo.plan.input.at, x.ctypes.data, x.nbytes)
-                cargo.plan.run_few(n_rows)
-                x = device.fetch(cargo.plan.result.at, n, self._width)
-        assert x is not None
-        return x
 
     def _seconds(self, n_tokens: int, run: Callable[[Batch], object]) -> float:
         """How long a batch of some tokens takes, once all that it needs is there."""
