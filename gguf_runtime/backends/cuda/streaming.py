@@ -5,6 +5,7 @@ many, some of them, while the CPU is at work on the others, where tokens are few
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from time import perf_counter
@@ -95,12 +96,13 @@ class StreamingBackend:
         self._pinned = self._device.pin([tensor.data for cargo in self._cargo for _, tensor in cargo.sources])
         x = np.random.default_rng(0).standard_normal((_TRIAL, self._width), np.float32)
         some, one = self._cargo[:2], self._on_cpu(0, 1, _TRIAL, self.pool)
-        stream = self._seconds(_TRIAL, lambda batch: self._stream(batch, x, some)) / len(some)
-        self.least = max(2, ceil(_TRIAL * stream / self._seconds(_TRIAL, lambda batch: one.run(batch, x))))
+        stream = self._seconds(_TRIAL, partial(self._stream, x=x, layers=some)) / len(some)
+        self.least = max(2, ceil(_TRIAL * stream / self._seconds(_TRIAL, partial(one.run, x=x))))
         if self._pinned:  # else the bus needs the CPU
-            alone = self._seconds(1, lambda batch: self._cpu.run(batch, x[:1]))
-            self.share(self._balance(stream, alone, x[:1]))
-            if (shared := self._shared) and self._seconds(1, lambda batch: shared.run(batch, x[:1])) > alone:
+            x = x[:1]
+            alone = self._seconds(1, partial(self._cpu.run, x=x))
+            self.share(self._balance(stream, alone, x))
+            if self._shared and self._seconds(1, partial(self._shared.run, x=x)) > alone:
                 self.share(0)
 
     def share(self, n: int) -> None:
