@@ -1,4 +1,4 @@
-"""A model as a list of operations: what an architecture writes, and a backend compiles.
+"""A model as a list of operations: what an architecture writes, and backends compile, whole or in blocks.
 
 Values are rows of f32, one row a token; an operation makes one value. Nothing here knows of devices,
 threads or quantisation.
@@ -6,7 +6,7 @@ threads or quantisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class RopeFrequencies(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What the stage before made, a row for each token."""
+    """What the block before made, a row for each token."""
 
     out: Value
 
@@ -115,13 +115,16 @@ class KvShape(NamedTuple):
     v_dim: int
 
 
+def values_read(op: Op) -> list[Value]:
+    """The values that an operation reads."""
+    return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
+
+
 class Graph:
     """Operations in the order to run them; each method adds one and gives its value. The last value is the result."""
 
-    def __init__(self) -> None:
-        self.ops: list[Op] = []
-        self.kv: dict[int, KvShape] = {}  # by layer
-        self._n_values = 0
+    def __init__(self, ops: Iterable[Op] = ()) -> None:
+        self.ops = list(ops)
 
     @property
     def result(self) -> Value:
@@ -134,8 +137,34 @@ class Graph:
         read = (item for op in self.ops if not isinstance(op, Embed) for item in op)
         return list({item.name: item for item in read if isinstance(item, Tensor)}.values())
 
-    def input(self, width: int) -> Value:
-        return self._add(Input, width)
+    @property
+    def kv(self) -> dict[int, KvShape]:
+        """What the cache keeps, by layer."""
+        found = {}
+        for op in self.ops:
+            if isinstance(op, Attention):
+                n = op.n_kv_heads
+                found[op.layer] = KvShape(n, op.k.width // n, op.v.width // n)
+        return found
+
+    def blocks(self) -> list[Graph]:
+        """The graph in the smallest pieces that can be on different devices; `join` puts them together again.
+
+        A block ends with a sum that is all that is read later, the residual stream: in most models these are each
+        layer's attention and its feed-forward, and last the output. The embedding is part of the first.
+        """
+        last_use = {value.number: i for i, op in enumerate(self.ops) for value in values_read(op)}
+        found, begin, needed_until = [], 0, 0
+        for i, op in enumerate(self.ops):
+            if isinstance(op, Add) and needed_until <= i < len(self.ops) - 1 and not op.out.picked:
+                found.append(self._block(begin, i + 1))
+                begin = i + 1
+            needed_until = max(needed_until, last_use.get(op.out.number, 0))
+        return [*found, self._block(begin, len(self.ops))]
+
+    def _block(self, begin: int, end: int) -> Graph:
+        before = [Input(self.ops[begin - 1].out)] if begin else []
+        return Graph([*before, *self.ops[begin:end]])
 
     def embed(self, table: Tensor) -> Value:
         return self._add(lambda out: Embed(out, table), table.shape[1])
@@ -152,7 +181,6 @@ class Graph:
     def attention(
         self, q: Value, k: Value, v: Value, layer: int, n_heads: int, n_kv_heads: int, scale: float, window: int = 0
     ) -> Value:
-        self.kv[layer] = KvShape(n_kv_heads, k.width // n_kv_heads, v.width // n_kv_heads)
         width = v.width // n_kv_heads * n_heads
         return self._add(lambda out: Attention(out, q, k, v, layer, n_heads, n_kv_heads, scale, window), width)
 
@@ -166,7 +194,11 @@ class Graph:
         return self._add(lambda out: Pick(out, x), x.width, True)
 
     def _add(self, make: Callable[[Value], Op], width: int, picked: bool = False) -> Value:
-        out = Value(self._n_values, width, picked)
-        self._n_values += 1
+        out = Value(len(self.ops), width, picked)
         self.ops.append(make(out))
         return out
+
+
+def join(blocks: Sequence[Graph]) -> Graph:
+    """Blocks that follow each other, as one graph."""
+    return Graph([*blocks[0].ops, *(op for block in blocks[1:] for op in block.ops[1:])])

@@ -42,7 +42,8 @@ class LLM:
 
     n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, or, "auto", as
     many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares. override_tensors:
-    (pattern, device) pairs; a layer with a tensor that matches goes there. offload_kv: keys and values too.
+    (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that matches goes there,
+    as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
 
     Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for.

@@ -1,9 +1,13 @@
-"""The layer splitter: which layers run on which device, computed from their bytes before anything is allocated."""
+"""The layer splitter: what runs on which device, computed from its bytes before anything is allocated.
+
+-ngl counts layers, as llama.cpp does; overrides move blocks, of which a layer has two: attention and feed-forward.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 CPU = "CPU"
@@ -21,8 +25,8 @@ class Offload(NamedTuple):
 
     layers: the last N layers, and with N beyond their number the output too. main_gpu: the only one to use, None for
     all. tensor_split: how much of it each GPU gets, in proportion; by default in proportion to free memory.
-    overrides: (pattern, device): layers one of whose tensors matches go there. cache_in_ram: keys and values stay in
-    the system's memory.
+    overrides: (pattern, device): blocks one of whose tensors matches go there, whatever else is said; of several that
+    match, the last counts. cache_in_ram: keys and values stay in the system's memory.
     """
 
     layers: Layers = 0
@@ -32,20 +36,17 @@ class Offload(NamedTuple):
     cache_in_ram: bool = False
 
 
-class Layer(NamedTuple):
-    """What a layer takes on a GPU, in bytes; the output counts as a layer."""
+class Block(NamedTuple):
+    """A block of a layer (see Graph.blocks), and what it takes on a GPU, in bytes; the output counts as a layer."""
 
+    layer: int
     weights: int
     cache: int
     tensors: tuple[str, ...] = ()
 
-    @property
-    def n_bytes(self) -> int:
-        return self.weights + self.cache
-
 
 class Gpu(NamedTuple):
-    """A GPU, and how many bytes layers may take of it: what is free, less what work there needs.
+    """A GPU, and how many bytes blocks may take of it: what is free, less what work there needs.
 
     streaming: bytes that it takes to stream weights to it, where layers stay in RAM.
     """
@@ -56,72 +57,105 @@ class Gpu(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The device of each layer, the output being the last; and the GPU to which weights are streamed, if any."""
+    """The device of each block; the -ngl that this comes to; and the GPU to which weights are streamed, if any."""
 
     devices: list[str]
+    n_layers: int = 0
     streams_to: Gpu | None = None
 
 
-def split(layers: Sequence[Layer], gpus: Sequence[Gpu], offload: Offload) -> Split:
-    """Where each layer goes; the last of `layers` is the output. Raises SplitError.
+def split(blocks: Sequence[Block], gpus: Sequence[Gpu], offload: Offload) -> Split:
+    """Where each block goes; the last one is the output. Raises SplitError.
 
-    Layers on GPUs are in one run up to the last layer, so that a step changes devices as seldom as can be. Where others
-    stay in RAM, "auto" leaves room to stream them if that takes less than half of what there is; a number of layers
-    that was asked for comes first, and they are streamed if there is room left.
+    Layers on GPUs are in one run up to the last layer, so that a step changes devices as seldom as can be; overrides
+    then move blocks out of it or into it, and what they move away leaves its room to others. Where some stay in RAM,
+    "auto" leaves room to stream them if that takes less than half of what there is; a number of layers that was asked
+    for comes first, and they are streamed if there is room left.
     """
+    sizes = [block.weights if offload.cache_in_ram else block.weights + block.cache for block in blocks]
+    moved = _moved(blocks, gpus, offload.overrides)
+    left = [_without(gpu, sum(sizes[i] for i, device in moved.items() if device == gpu.name)) for gpu in gpus]
+    layers = [0] * (blocks[-1].layer + 1)  # bytes of each, less what is moved
+    for i, block in enumerate(blocks):
+        layers[block.layer] += 0 if i in moved else sizes[i]
+
+    def place(n: int, gpus: Sequence[Gpu]) -> list[str] | None:
+        found = _assign(layers, gpus, _chosen(layers, n), offload.tensor_split)
+        return found and [moved.get(i, found[block.layer]) for i, block in enumerate(blocks)]
+
+    devices: list[str] | None
     if offload.layers == "auto":
-        leaving = [gpu._replace(room=gpu.room - gpu.streaming) if _is_worth(gpu) else gpu for gpu in gpus]
-        devices = next(
-            found
-            for n in range(len(layers), -1, -1)
-            if (found := _assign(layers, gpus if n >= len(layers) - 1 else leaving, _chosen(layers, n), offload))
-        )
+        leaving = [gpu._replace(room=gpu.room - gpu.streaming) if _is_worth(gpu) else gpu for gpu in left]
+        for n in range(len(layers), -1, -1):
+            devices = place(n, left)
+            if devices and CPU in devices[:-1]:
+                devices = place(n, leaving)
+            if devices:
+                break
     else:
         n = len(layers) if offload.layers == "all" else min(offload.layers, len(layers))
-        chosen = _chosen(layers, n)
-        found = _assign(layers, gpus, chosen, offload)
-        if found is None:
-            raise SplitError(_too_much(layers, gpus, n, offload))
-        devices = found
-    devices = _overridden(layers, gpus, devices, offload.overrides)
-    return Split(devices, _stream_to(layers, gpus, devices, offload))
+        devices = place(n, left)
+    if devices is None:
+        raise SplitError(_too_much(layers, left, n, offload.tensor_split))
+    return Split(devices, n, _stream_to(sizes, gpus, devices))
+
+
+def _moved(blocks: Sequence[Block], gpus: Sequence[Gpu], overrides: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """The blocks that are moved by name, and where to."""
+    moved: dict[int, str] = {}
+    known = {name.lower(): name for name in [CPU, *(gpu.name for gpu in gpus)]}
+    for pattern, device in overrides:
+        if device.lower() not in known:
+            raise SplitError(f"there is no device {device!r}; there are {', '.join(known.values())}")
+        try:
+            matches = re.compile(pattern).search
+        except re.error as error:
+            raise SplitError(f"{pattern!r} is no regular expression: {error}") from error
+        moved |= {i: known[device.lower()] for i, block in enumerate(blocks) if any(map(matches, block.tensors))}
+    return moved
+
+
+def _without(gpu: Gpu, n_bytes: int) -> Gpu:
+    """The GPU with so many bytes taken."""
+    if n_bytes and n_bytes > gpu.room:
+        raise SplitError(f"-ot moves {_gib(n_bytes)} to {gpu.name}, and there is room for {_gib(max(0, gpu.room))}")
+    return gpu._replace(room=gpu.room - n_bytes)
 
 
 def _is_worth(gpu: Gpu) -> bool:
     return 0 < gpu.streaming < gpu.room / 2
 
 
-def _stream_to(layers: Sequence[Layer], gpus: Sequence[Gpu], devices: list[str], offload: Offload) -> Gpu | None:
-    """A GPU with room for streaming, where layers other than the output stay in RAM."""
+def _stream_to(sizes: Sequence[int], gpus: Sequence[Gpu], devices: list[str]) -> Gpu | None:
+    """A GPU with room for streaming, where blocks other than the output stay in RAM."""
     for gpu in gpus if CPU in devices[:-1] else ():
-        sizes = (layer.weights if offload.cache_in_ram else layer.n_bytes for layer in layers)
         used = sum(size for size, device in zip(sizes, devices, strict=True) if device == gpu.name)
         if gpu.streaming and used + gpu.streaming <= gpu.room:
             return gpu
     return None
 
 
-def _chosen(layers: Sequence[Layer], n: int) -> range:
+def _chosen(layers: Sequence[int], n: int) -> range:
     """The layers that -ngl n means: the last n, and with more than there are the output too."""
     n_layer = len(layers) - 1
     return range(max(0, n_layer - n), n_layer if n <= n_layer else len(layers))
 
 
 def _assign(
-    layers: Sequence[Layer], gpus: Sequence[Gpu], chosen: range, offload: Offload
+    layers: Sequence[int], gpus: Sequence[Gpu], chosen: range, tensor_split: Sequence[float]
 ) -> list[str] | None:
-    """Share the chosen layers among the GPUs, in order; None where they do not fit."""
+    """Share the chosen layers, given by their bytes, among the GPUs, in order; None where they do not fit."""
     if not chosen:
         return [CPU] * len(layers)
-    shares = offload.tensor_split or tuple(max(gpu.room, 0) for gpu in gpus)
-    if not offload.tensor_split and not sum(shares):
+    shares = tensor_split or tuple(max(gpu.room, 0) for gpu in gpus)
+    if not tensor_split and not sum(shares):
         return None
     if len(shares) != len(gpus) or min(shares, default=0) < 0 or sum(shares) <= 0:
-        raise SplitError(f"{len(offload.tensor_split)} shares of the layers, but there are {len(gpus)} GPUs")
-    sizes = [layers[i].weights if offload.cache_in_ram else layers[i].n_bytes for i in chosen]
+        raise SplitError(f"{len(tensor_split)} shares of the layers, but there are {len(gpus)} GPUs")
+    sizes = [layers[i] for i in chosen]
     by_share = _by_share(sizes, shares)
     found = by_share if _fits(sizes, gpus, by_share) else None
-    if found is None and not offload.tensor_split:
+    if found is None and not tensor_split:
         found = _one_after_another(sizes, gpus)
     if found is None:
         return None
@@ -160,43 +194,44 @@ def _one_after_another(sizes: Sequence[int], gpus: Sequence[Gpu]) -> list[int] |
     return found
 
 
-def _too_much(layers: Sequence[Layer], gpus: Sequence[Gpu], n: int, offload: Offload) -> str:
-    needed = sum(layers[i].n_bytes for i in _chosen(layers, n))
-    most = next(m for m in range(n - 1, -1, -1) if _assign(layers, gpus, _chosen(layers, m), offload))
-    room = sum(max(0, gpu.room) for gpu in gpus)
+def _too_much(layers: Sequence[int], gpus: Sequence[Gpu], n: int, tensor_split: Sequence[float]) -> str:
+    needed, room = sum(layers[i] for i in _chosen(layers, n)), sum(max(0, gpu.room) for gpu in gpus)
+    most = next(m for m in range(n - 1, -1, -1) if _assign(layers, gpus, _chosen(layers, m), tensor_split))
     return (
-        f"{n} layers need {needed / 2**30:.2f} GiB of GPU memory and there is room for {room / 2**30:.2f} GiB: "
-        f"{most} layers fit (-ngl {most}, or -ngl auto), and a shorter context (-c) takes less"
+        f"{n} layers need {_gib(needed)} of GPU memory and there is room for {_gib(room)}: {most} layers fit "
+        f"(-ngl {most}, or -ngl auto), and a shorter context (-c) takes less"
     )
 
 
-def _overridden(
-    layers: Sequence[Layer], gpus: Sequence[Gpu], devices: list[str], overrides: Sequence[tuple[str, str]]
-) -> list[str]:
-    known = {name.lower(): name for name in [CPU, *(gpu.name for gpu in gpus)]}
-    for pattern, device in overrides:
-        if device.lower() not in known:
-            raise SplitError(f"there is no device {device!r}; there are {', '.join(known.values())}")
-        try:
-            matches = re.compile(pattern).search
-        except re.error as error:
-            raise SplitError(f"{pattern!r} is no regular expression: {error}") from error
-        for i, layer in enumerate(layers):
-            if any(map(matches, layer.tensors)):
-                devices[i] = known[device.lower()]
-    return devices
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.2f} GiB"
 
 
-def table(layers: Sequence[Layer], devices: Sequence[str]) -> str:
-    """Who has what, for people: runs of layers, their device, and the bytes of weights and cache."""
-    lines = [f"{'layers':>10}  {'device':8} {'weights':>12} {'cache':>12}"]
-    first = 0
-    for i in range(1, len(layers) + 1):
-        if i < len(layers) and devices[i] == devices[first] and i < len(layers) - 1:
+def table(blocks: Sequence[Block], devices: Sequence[str]) -> str:
+    """Who has what, for people: runs of layers, their device, and the bytes of weights and cache.
+
+    Where layers are divided among devices, a line for each part of all that are divided alike.
+    """
+    lines = [f"{'layers':>20}  {'device':8} {'weights':>12} {'cache':>12}"]
+    placed = zip(blocks, devices, strict=True)
+    layers = [list(layer) for _, layer in groupby(placed, key=lambda item: item[0].layer)]
+
+    def alike(layer: list[tuple[Block, str]]) -> tuple[bool, list[str]]:
+        return layer is layers[-1], [device for _, device in layer]
+
+    for (is_output, where), run in groupby(layers, key=alike):
+        members = list(run)
+        first, last = members[0][0][0].layer, members[-1][0][0].layer
+        name = "output" if is_output else f"{first}-{last}" if last > first else str(first)
+        if len(set(where)) == 1:
+            lines.append(_line(name, where[0], [block for layer in members for block, _ in layer]))
             continue
-        run = layers[first:i]
-        name = "output" if first == len(layers) - 1 else f"{first}-{i - 1}" if i - first > 1 else str(first)
-        weights, cache = (sum(getattr(layer, kind) for layer in run) / 2**20 for kind in ("weights", "cache"))
-        lines.append(f"{name:>10}  {devices[first]:8} {weights:8.1f} MiB {cache:8.1f} MiB")
-        first = i
+        for i, device in enumerate(where):
+            part = [layer[i][0] for layer in members]
+            lines.append(_line(f"{name} {'attention' if part[0].cache else 'feed-forward'}", device, part))
     return "\n".join(lines)
+
+
+def _line(name: str, device: str, blocks: Sequence[Block]) -> str:
+    weights, cache = (sum(getattr(block, kind) for block in blocks) / 2**20 for kind in ("weights", "cache"))
+    return f"{name:>20}  {device:8} {weights:8.1f} MiB {cache:8.1f} MiB"

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gguf_runtime import architectures
 from gguf_runtime.backends import Batch, Part
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.cache import Sequence
-from gguf_runtime.loader import open_gguf
+from gguf_runtime.graph import Graph, join
+from gguf_runtime.loader import Tensor, open_gguf
 from gguf_runtime.pipeline import Pipeline
 from tests.make_model import write_model
 
 N_LAYER = 3
 TOKENS = np.random.default_rng(0).integers(0, 318, 150).astype(np.int32)
+CPUS = Cpu(2), Cpu(1)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory):
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     path: Path = tmp_path_factory.mktemp("pipeline") / "model.gguf"
     write_model(path, types="Q4_0", n_layer=N_LAYER)
-    return architectures.load(open_gguf(path))
+    return architectures.load(open_gguf(path)).graph().blocks()
 
 
-def pipeline(model, *cuts: int, sizes: tuple[int, ...] = ()) -> Pipeline:
-    """Stages that end before these layers; sizes: tokens of each one's passes."""
-    cpu, ends = Cpu(2), [0, *cuts, N_LAYER + 1]
-    graphs = [model.graph(first, last) for first, last in zip(ends, ends[1:], strict=False)]
+@pytest.fixture(scope="module")
+def wanted(blocks: list[Graph]) -> dict[int, np.ndarray]:
+    """What one device gives, in batches of so many tokens."""
+    return {size: run(pipeline(blocks), size) for size in (1, 50, 64)}
+
+
+def pipeline(blocks: list[Graph], *cuts: int, sizes: tuple[int, ...] = ()) -> Pipeline:
+    """Stages that end before these blocks, on two CPUs in turns; sizes: tokens of each one's passes."""
+    ends = [0, *cuts, len(blocks)]
+    graphs = [join(blocks[first:last]) for first, last in pairwise(ends)]
     sizes = sizes or (64,) * len(graphs)
-    return Pipeline([CpuBackend(graph, cpu, n, "f16", "f16") for graph, n in zip(graphs, sizes, strict=True)])
+    stages = zip(graphs, sizes, cycle(CPUS), strict=False)
+    return Pipeline([CpuBackend(graph, cpu, n, "f16", "f16") for graph, n, cpu in stages])
 
 
 def run(pipeline: Pipeline, size: int) -> np.ndarray:
@@ -42,22 +54,70 @@ def run(pipeline: Pipeline, size: int) -> np.ndarray:
     sequence.grow(len(TOKENS))
     starts = range(0, len(TOKENS), size)
     batches = [Batch([Part(sequence, part := TOKENS[i : i + size], i, len(part))]) for i in starts]
-    return np.concatenate(list(pipeline.run(batches)))
+    logits = np.concatenate(list(pipeline.run(batches)))
+    pipeline.close()
+    return logits
 
 
-@pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 3), (1, 2, 3)])
-def test_any_cut_changes_no_bit(model, cuts: tuple[int, ...]) -> None:
-    for size in (1, 50, 64):
-        np.testing.assert_array_equal(run(pipeline(model, *cuts), size), run(pipeline(model), size))
+def test_blocks_are_attention_and_feed_forward(blocks: list[Graph]) -> None:
+    names = [[tensor.name for tensor in block.tensors] for block in blocks]
+    assert len(names) == 2 * N_LAYER + 1
+    for i, (attention, feed_forward) in enumerate(zip(names[:-1:2], names[1::2], strict=True)):
+        assert all(name.startswith(f"blk.{i}.attn_") for name in attention) and len(attention) == 5
+        assert all(name.startswith(f"blk.{i}.ffn_") for name in feed_forward) and len(feed_forward) == 4
+    assert names[-1] == ["output_norm.weight", "output.weight"]
+    assert [list(block.kv) for block in blocks] == [[0], [], [1], [], [2], [], []]
 
 
-def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(model) -> None:
-    stages = pipeline(model, 1, 3, sizes=(160, 75, 50))
+def test_a_block_ends_only_where_one_sum_is_all_that_is_read_later() -> None:
+    def tensor(*shape: int) -> Tensor:
+        return Tensor(f"w{shape}", shape, "F32", np.zeros(0, np.uint8))
+
+    g = Graph()
+    x = g.embed(tensor(9, 8))
+    a, b = g.linear(x, tensor(8, 8)), g.linear(x, tensor(8, 8))  # both read x, and are added one after the other
+    x = g.add(g.add(x, a), b)
+    y = g.add(x, x)  # and this one is read together with x
+    z = g.add(x, y)
+    picked = g.pick(z)
+    g.linear(g.add(picked, picked), tensor(9, 8))
+    assert [block.ops[-1].out for block in g.blocks()] == [x, z, g.result]
+    assert join(g.blocks()).ops == g.ops
+
+
+def test_any_cut_changes_no_bit(blocks: list[Graph], wanted: dict[int, np.ndarray]) -> None:
+    for n in range(1, len(blocks)):
+        np.testing.assert_array_equal(run(pipeline(blocks, n), 50), wanted[50])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    cuts=st.sets(st.integers(1, 2 * N_LAYER)),
+    size=st.sampled_from([1, 50, 64]),
+)
+def test_any_assignment_of_blocks_changes_no_bit(
+    blocks: list[Graph], wanted: dict[int, np.ndarray], cuts: set[int], size: int
+) -> None:
+    stages = pipeline(blocks, *sorted(cuts))
+    np.testing.assert_array_equal(run(stages, size), wanted[size])
+    assert [bool(stage.has_cache) for stage in stages.stages].count(True) == len(stages.pools)
+
+
+def test_a_stage_without_attention_keeps_nothing(blocks: list[Graph]) -> None:
+    stages = pipeline(blocks, 1, 2, 5)  # attention; feed-forward; one of each, and attention; the rest
+    assert [list(stage.pool.layout.k_offset) for stage in stages.stages] == [[0], [], [1, 2], []]
+    sequence = Sequence(stages.pools)
+    sequence.grow(100)
+    assert [pool for pool, _ in sequence.pages()] == [stages.stages[i].pool for i in (0, 0, 2, 2)]
+
+
+def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph], wanted: dict[int, np.ndarray]) -> None:
+    stages = pipeline(blocks, 1, 6, sizes=(160, 75, 50))
     sequence = Sequence(stages.pools)
     sequence.grow(len(TOKENS))
     batches = stages.batches([Part(sequence, TOKENS, 0, len(TOKENS))])
     assert [batch.n_tokens for batch in batches] == [150]
-    np.testing.assert_array_equal(np.concatenate(list(stages.run(batches))), run(pipeline(model), 50))
+    np.testing.assert_array_equal(np.concatenate(list(stages.run(batches))), wanted[50])
     stages.close()
 
 

@@ -23,11 +23,8 @@ class Model(Protocol):
     n_ctx_train: int
     n_vocab: int
 
-    def graph(self, first: int = 0, last: int | None = None) -> Graph:
-        """The graph of layers `first` to `last` - 1, by default of all.
-
-        Layer 0 brings the embedding with it; the output counts as one more layer, number n_layer.
-        """
+    def graph(self) -> Graph:
+        """From token ids to logits, layers in their order."""
         ...
 
 

@@ -1,6 +1,6 @@
 """The Llama family: Llama 1 to 3.3, Mistral, SmolLM, TinyLlama and all that are built alike.
 
-Pre-norm blocks of grouped-query attention with RoPE, and a SwiGLU feed-forward (Touvron et al. 2023).
+Pre-norm layers of grouped-query attention with RoPE, and a SwiGLU feed-forward (Touvron et al. 2023).
 """
 
 from __future__ import annotations
@@ -28,25 +28,22 @@ class Llama:
     rope: RopeFrequencies
     attention_scale: float
 
-    def graph(self, first: int = 0, last: int | None = None) -> Graph:
+    def graph(self) -> Graph:
         g, w = Graph(), self.weights
-        last = self.n_layer + 1 if last is None else last
         table = w.tensor("token_embd.weight", self.n_vocab, self.n_embd)
-        x = g.input(self.n_embd) if first else g.embed(table)
-        for layer in range(first, min(last, self.n_layer)):
-            x = self.block(g, x, layer)
-        if last > self.n_layer:
-            x = g.norm(g.pick(x), w.tensor("output_norm.weight", self.n_embd), self.eps)
-            output = w.optional("output.weight", self.n_vocab, self.n_embd) or table  # tied where there is none
-            g.linear(x, output)
+        x = g.embed(table)
+        for i in range(self.n_layer):
+            x = self.layer(g, x, i)
+        x = g.norm(g.pick(x), w.tensor("output_norm.weight", self.n_embd), self.eps)
+        g.linear(x, w.optional("output.weight", self.n_vocab, self.n_embd) or table)  # tied where there is none
         return g
 
-    def block(self, g: Graph, x: Value, layer: int) -> Value:
-        w, name = self.weights, f"blk.{layer}."
+    def layer(self, g: Graph, x: Value, i: int) -> Value:
+        w, name = self.weights, f"blk.{i}."
         h = g.norm(x, w.tensor(name + "attn_norm.weight", self.n_embd), self.eps)
-        x = g.add(x, self.attention(g, h, layer))
+        x = g.add(x, self.attention(g, h, i))
         h = g.norm(x, w.tensor(name + "ffn_norm.weight", self.n_embd), self.eps)
-        return g.add(x, self.feed_forward(g, h, layer))
+        return g.add(x, self.feed_forward(g, h, i))
 
     def attention(self, g: Graph, h: Value, layer: int) -> Value:
         q = self.linear(g, h, f"blk.{layer}.attn_q", self.n_head * self.head_dim_k)

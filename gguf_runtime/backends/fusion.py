@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value
+from ..graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value, values_read
 from ..kernels.isa import Isa
 from ..kernels.layout import FLOATS
 from ..loader import Tensor
-
-
-def inputs(op: Op) -> list[Value]:
-    """The values that an operation reads."""
-    return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
 
 
 def form_for(weight: Tensor, isa: Isa) -> str:
@@ -26,7 +21,7 @@ def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
     """Results that only products read, all in one form, and that can be made in it: the value's number → that form."""
     readers: dict[int, list[Op]] = {}
     for op in ops:
-        for value in inputs(op):
+        for value in values_read(op):
             readers.setdefault(value.number, []).append(op)
     found = {}
     for op in ops:
@@ -41,7 +36,7 @@ def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
 def gates(ops: list[Op]) -> dict[int, tuple[Linear, Linear]]:
     """SwiGlus whose two products can be computed with them: index → the products, which are the two ops before."""
     found = {}
-    n_reads = Counter(v.number for op in ops for v in inputs(op))
+    n_reads = Counter(v.number for op in ops for v in values_read(op))
     for i, (a, b, op) in enumerate(zip(ops, ops[1:], ops[2:], strict=False), 2):
         if (
             isinstance(a, Linear)
@@ -57,7 +52,7 @@ def gates(ops: list[Op]) -> dict[int, tuple[Linear, Linear]]:
 
 def residuals(ops: list[Op]) -> dict[int, Value]:
     """Products whose result is only added to a value that is needed no longer: index → that value."""
-    last_use = {v.number: i for i, op in enumerate(ops) for v in inputs(op)}
+    last_use = {v.number: i for i, op in enumerate(ops) for v in values_read(op)}
     found = {}
     for i, (op, following) in enumerate(zip(ops, ops[1:], strict=False)):
         if isinstance(op, Linear) and isinstance(following, Add) and op.out in (following.a, following.b):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..cache import PageLayout
-from ..graph import Add, Attention, Embed, Graph, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
+from ..graph import Add, Attention, Embed, Graph, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value, values_read
 from ..kernels.code import aligned
 from ..kernels.isa import Isa
 from ..kernels.layout import (
@@ -98,7 +98,7 @@ class Plan:
         """The values that operation i reads; products that are part of a gate read nothing, as the gate does."""
         if i in self._gates:
             return [self._gates[i][0].x]
-        return [] if self.is_part(i) else fusion.inputs(self._ops[i])
+        return [] if self.is_part(i) else values_read(self._ops[i])
 
     def is_part(self, i: int) -> bool:
         """Whether operation i is a product that a gate computes itself."""

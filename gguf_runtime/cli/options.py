@@ -169,7 +169,7 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
         integer("-mg", "--main-gpu", at_least=0, help="Use this GPU alone.", show_default="all of them"),
         click.option(
             "-ot", "--override-tensor", type=Override(), multiple=True, metavar="REGEX=DEVICE",
-            help="Put layers with a tensor of such a name on a device, CPU or CUDA0 …",
+            help="Put each block with a tensor of such a name, a layer's attention or feed-forward, on CPU or CUDA0 …",
         ),
         click.option("-kvo/-nkvo", "--kv-offload/--no-kv-offload", default=True, help="Layers' cache where they are."),
         cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys."),
