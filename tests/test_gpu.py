@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gguf_runtime import stages
 from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
@@ -46,8 +47,9 @@ def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512
     return engine(path, layers, n_ctx=n_ctx, n_ubatch=n_ubatch, ram=ram), weights
 
 
-def engine(path: Path, layers: Any, *, ram: bool = False, **settings: Any) -> Engine:
-    offload = Offload(layers, cache_in_ram=ram)
+def engine(path: Path, layers: Any, *, ram: bool = False, moved: Any = (), shares: Any = (), **settings: Any) -> Engine:
+    """moved: pattern → device; shares: of several GPUs."""
+    offload = Offload(layers, None, shares, tuple(dict(moved).items()), ram)
     return Engine(open_gguf(path / "model.gguf"), n_threads=2, offload=offload, **settings)
 
 
@@ -280,11 +282,147 @@ def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
     sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
     owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, Memory)}
     taken = sum(owner.size for i, owner in owners.items() if i not in before)
-    placement, here = some.placement, [device == "CUDA0" for device in some.placement.devices]
-    counted = sum(layer.n_bytes for layer, on_gpu in zip(placement.layers, here, strict=True) if on_gpu)
+    placement = some.placement
+    here = [block for block, device in zip(placement.blocks, placement.devices, strict=True) if device == "CUDA0"]
+    counted = sum(block.weights + block.cache for block in here)
     counted += workspace_bytes([some.model.graph()], some.n_ubatch)
     if layers == 3:
         assert placement._split.streams_to
         counted += placement._split.streams_to.streaming
     # not counted: what a step is told, and angles; counted, but not taken here: the output's workspace
     assert 0.75 * counted < taken < counted + (24 << 20), (taken, counted)
+
+
+ROUNDS = [[TOKENS], [TOKENS[:50], TOKENS[7:60], TOKENS[40:]], [[5], [6], [7]], [TOKENS[::-1] * 2, TOKENS[:3], TOKENS]]
+
+
+def several(engine: Engine) -> list[np.ndarray]:
+    """Logits of several sequences that go on together, with prompts longer than a pass among them."""
+    sequences = [engine.new_sequence() for _ in range(3)]
+    chunks = [[Chunk(*pair, min(3, len(pair[1]))) for pair in zip(sequences, texts, strict=False)] for texts in ROUNDS]
+    return list(map(engine.step, chunks))
+
+
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU stands for two: opened twice, each time with streams, kernels and memory of its own."""
+    from gguf_runtime.backends.cuda import CudaDevice
+
+    gpus = [CudaDevice(0), CudaDevice(0)]
+    gpus[1].name = "CUDA1"
+    monkeypatch.setattr(stages, "open_gpus", lambda only: gpus)
+
+
+@pytest.mark.usefixtures("twice")
+@pytest.mark.parametrize(
+    ("settings", "n_stages"),
+    [
+        ({"shares": (1, 1)}, 2),
+        ({"shares": (1, 3), "ram": True}, 2),
+        ({"moved": {"attn": "CUDA1", "ffn": "CUDA0", "output": "CUDA1"}}, 9),
+        ({"moved": {".": "CUDA0", r"\.2\.|[01]\.ffn": "CUDA1"}}, 5),
+    ],
+)
+def test_several_gpus_give_what_one_gives(tmp_path: Path, settings: dict[str, Any], n_stages: int) -> None:
+    write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=4, n_embd=512, n_ff=768)
+    two = engine(tmp_path, "all", n_ubatch=40, **settings)
+    assert set(two.placement.devices) == {"CUDA0", "CUDA1"} and len(two.placement.stages) == n_stages
+    one = engine(tmp_path, "all", n_ubatch=40, shares=(1, 0))
+    assert set(one.placement.devices) == {"CUDA0"}
+    for found, wanted in zip(several(two), several(one), strict=True):
+        assert error(found, wanted) < 2e-3
+    two.close()
+
+
+@pytest.mark.usefixtures("twice")
+def test_two_gpus_and_the_cpu(tmp_path: Path) -> None:
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=4, n_embd=512, n_ff=768)
+    exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
+    moved = {r"blk\.[12].ffn": "CPU", r"blk\.3.attn": "CUDA0"}
+    some = engine(tmp_path, "all", n_ubatch=16, moved=moved, shares=(1, 1))
+    assert set(some.placement.devices) == {"CUDA0", "CUDA1", "CPU"}
+    for step in 0, 1, 30:
+        assert error(run(some, TOKENS, step), exact) < 0.02
+    some.close()
+
+
+@pytest.mark.parametrize("moved", ["ffn", "attn", r"blk\.[13]\.", r"blk\.1\.ffn|blk\.2\.attn"])
+def test_blocks_in_ram(tmp_path: Path, moved: str) -> None:
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=4, n_embd=512, n_ff=768)
+    exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
+    plain, some = engine(tmp_path, "all"), engine(tmp_path, "all", moved={moved: "CPU"})
+    assert set(some.placement.devices) == {"CUDA0", "CPU"}
+    for stage in some.placement.stages:
+        assert stage.has_cache == bool(stage.pool.layout.n_bytes)
+        if hasattr(stage, "least"):
+            assert stage.least > 1  # as measured
+            stage.least = 1 << 30
+    for step in 0, 1, 30:
+        assert error(run(some, TOKENS, step), exact) < 0.02
+    for stage in some.placement.stages:
+        if hasattr(stage, "least"):
+            stage.least = 2
+    found, wanted = several(some), several(plain)
+    assert max(map(error, found, wanted)) < 0.03  # single tokens are computed on the CPU
+    assert error(found[0], wanted[0]) < 2e-3 and error(found[1], wanted[1]) < 2e-3
+    some.close()
+
+
+@pytest.fixture(params=[(75, 64, 64), (80, 163, 164), (89, 99, 100)], ids=["7.5", "8.0", "8.9"])
+def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The GPU with what one of an older compute capability has: kernels compiled for that, which the driver then
+    translates, and as much memory for a block and for a processor (KiB).
+    """
+    import cupy
+    from cupy.cuda import compiler, driver
+
+    from gguf_runtime.backends.cuda import CudaDevice
+
+    capability, most, of_processor = request.param
+    if capability > int(cupy.cuda.Device(0).compute_capability):
+        pytest.skip("the GPU here is older still")
+    if cupy.cuda.runtime.runtimeGetVersion() // 10 > cupy.cuda.runtime.driverGetVersion() // 10:
+        pytest.skip("the driver is older than the compiler: it would not understand it")
+    monkeypatch.setattr(compiler, "_get_arch", lambda: str(capability))
+    monkeypatch.setattr(compiler, "_use_ptx", True)
+    cupy.clear_memo()  # it keeps what it has compiled
+    gpu = CudaDevice(0)
+    gpu.overlaps, gpu.max_shared, gpu.shared_of_processor = False, most << 10, of_processor << 10
+    monkeypatch.setattr(stages, "open_gpus", lambda only: [gpu])
+    yield gpu
+    cupy.clear_memo()
+    attribute, kernels = driver.CU_FUNC_ATTRIBUTE_PTX_VERSION, gpu._kernels.values()
+    assert {driver.funcGetAttribute(attribute, kernel.ptr) for kernel in kernels} == {capability}
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"types": "Q4_K", "n_embd": 512, "n_ff": 768},
+        {"types": {"*attn_v*": "Q6_K", "*ffn_down*": "Q5_0", "*": "Q4_0"}, "n_embd": 512, "n_ff": 768},
+        {"types": "Q8_0", "n_embd": 96, "n_head": 3, "n_head_kv": 1, "n_ff": 160, "n_vocab": 331},
+        {"types": "IQ4_XS", "n_embd": 1024, "n_head": 8, "n_head_kv": 2, "n_ff": 256},  # heads of 128
+        {"types": "F16", "n_embd": 320, "n_head": 4, "n_head_kv": 2, "n_ff": 96},  # heads of 80
+        {"types": "Q3_K", "n_embd": 512, "n_head": 2, "n_head_kv": 1, "n_ff": 256},  # heads of 256
+    ],
+    ids=["Q4_K", "mixed", "odd", "128", "80", "256"],
+)
+def test_older_gpus(tmp_path: Path, shape: dict[str, Any]) -> None:
+    gpu, weights = make(tmp_path, **shape)
+    wanted = llama_logits(weights, TOKENS, n_head=shape.get("n_head", 4), n_head_kv=shape.get("n_head_kv", 2))
+    for step in (0, 1, 7, 13, 30):
+        found = error(run(gpu, TOKENS, step), wanted)
+        assert found < 5e-3, (step, found)
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_older_gpus_with_a_quantised_cache(tmp_path: Path, kind: str) -> None:
+    weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3)
+    exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
+    types = {"type_k": kind, "type_v": kind}
+    most = 1.1 * error(run(engine(tmp_path, 0, **types), TOKENS), exact)
+    gpu = engine(tmp_path, "all", **types)
+    for step in 0, 9, 1:
+        assert error(run(gpu, TOKENS, step), exact) < most, step
