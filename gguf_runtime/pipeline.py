@@ -25,7 +25,7 @@ class Pipeline:
 
     def __init__(self, stages: Sequence[Backend]) -> None:
         self.stages = stages
-        self.pools = [stage.pool for stage in stages if stage.has_cache]
+        self.pools = [stage.pool for stage in stages if stage.pool]
         self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
         self._workers: list[ThreadPoolExecutor] = []

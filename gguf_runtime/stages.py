@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import splitter
@@ -23,7 +23,7 @@ from .kernels.layout import PAGE
 from .splitter import CPU, Block, Offload, Split, SplitError
 
 if TYPE_CHECKING:
-    from .backends.cuda import CudaDevice, StreamingBackend, Workspace
+    from .backends.cuda import Bus, CudaDevice, StreamingBackend, Workspace
 
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
 _CPU_TOKENS = 512  # of a pass, if nothing else is asked for
@@ -152,12 +152,16 @@ class Placement:
         self._streamed.clear()
         runs = self._runs()
         spaces = self._spaces(gpus, runs)
+        layers = [graph for run in runs if run.streamed for graph in run.graphs]
+        bus = self._bus(layers, spaces) if layers else None
         stages = [
-            self._streaming(graphs, spaces[device]) if streamed else self._backend(graphs[0], spaces.get(device))
+            self._streaming(graphs, bus) if bus and streamed else self._backend(graphs[0], spaces.get(device))
             for device, streamed, graphs in runs
         ]
-        for stage in self._streamed:  # after all else, as they would run
-            stage.measure()
+        for i, stage in enumerate(self._streamed):  # after all else, as they would run
+            stage.measure(self._streamed[0] if i else None)
+        for stage, following in pairwise(self._streamed):
+            stage.following = following.first
         return stages
 
     def _runs(self) -> list[_Run]:
@@ -190,17 +194,25 @@ class Placement:
 
         return CudaBackend(graph, space, n_ctx, type_k, type_v, self._offload.cache_in_ram)
 
-    def _streaming(self, layers: Sequence[Graph], space: Workspace) -> Backend:
+    def _bus(self, layers: Sequence[Graph], spaces: dict[str, Workspace]) -> Bus:
+        """What brings these layers to the GPU to which they are streamed."""
+        from .backends.cuda import Bus, room_for
+
+        assert self._split.streams_to
+        n_ctx, _, _, type_k, type_v = self._settings
+        return Bus(spaces[self._split.streams_to.name], room_for(layers, n_ctx, type_k, type_v))
+
+    def _streaming(self, layers: Sequence[Graph], bus: Bus) -> Backend:
         """A backend for what is in RAM that streams it where that is faster."""
         from .backends.cuda import StreamingBackend
 
         n_ctx, _, n_threads, k, v = self._settings
         self._cpu = cpu = self._cpu or Cpu(n_threads)
 
-        def on_cpu(first: int, last: int, n_tokens: int, pool: PagePool) -> CpuBackend:
+        def on_cpu(first: int, last: int, n_tokens: int, pool: PagePool | None) -> CpuBackend:
             return CpuBackend(join(layers[first:last]), cpu, n_tokens, k, v, pool)
 
-        stage = StreamingBackend(layers, on_cpu, self._settings.cpu_tokens, space, n_ctx, k, v)
+        stage = StreamingBackend(layers, on_cpu, self._settings.cpu_tokens, bus, n_ctx, k, v)
         self._streamed.append(stage)
         return stage
 

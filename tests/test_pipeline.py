@@ -100,12 +100,12 @@ def test_any_assignment_of_blocks_changes_no_bit(
 ) -> None:
     stages = pipeline(blocks, *sorted(cuts))
     np.testing.assert_array_equal(run(stages, size), wanted[size])
-    assert [bool(stage.has_cache) for stage in stages.stages].count(True) == len(stages.pools)
 
 
 def test_a_stage_without_attention_keeps_nothing(blocks: list[Graph]) -> None:
     stages = pipeline(blocks, 1, 2, 5)  # attention; feed-forward; one of each, and attention; the rest
-    assert [list(stage.pool.layout.k_offset) for stage in stages.stages] == [[0], [], [1, 2], []]
+    kept = [stage.pool and list(stage.pool.layout.k_offset) for stage in stages.stages]
+    assert kept == [[0], None, [1, 2], None]
     sequence = Sequence(stages.pools)
     sequence.grow(100)
     assert [pool for pool, _ in sequence.pages()] == [stages.stages[i].pool for i in (0, 0, 2, 2)]
@@ -124,7 +124,7 @@ def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph],
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    has_cache, max_logits, n_batch = False, None, 64
+    pool, max_logits, n_batch = None, None, 64
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name

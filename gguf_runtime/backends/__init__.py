@@ -37,8 +37,7 @@ class Batch(NamedTuple):
 class Backend(Protocol):
     """A graph of some layers on some device."""
 
-    pool: PagePool
-    has_cache: bool  # whether any of its layers keeps keys and values, in `pool`
+    pool: PagePool | None  # where its layers keep keys and values; None where none does
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
 

@@ -43,12 +43,12 @@ class CpuBackend:
         self._cpu, library, n_threads = cpu, cpu.library, cpu.team.n_threads
         self.n_batch = n_ubatch
         self._picked = graph.result.picked
-        self.pool = pool or PagePool(PageLayout(graph.kv, k_type, v_type))
-        self.has_cache = bool(graph.kv)
+        layout = pool.layout if pool else PageLayout(graph.kv, k_type, v_type)
+        self.pool = (pool or PagePool(layout)) if graph.kv else None
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, n_threads, angles)
-        self._plan = Plan(graph, self.pool.layout, self._inputs, n_ubatch, library.isa)
+        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
         library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
@@ -86,26 +86,26 @@ class CpuBackend:
             n = len(tokens)
             inputs.ids[first : first + n] = tokens
             at = positions[first : first + n]
-            if self.has_cache:
+            if self.pool:
                 inputs.slots[first : first + n, 0] = sequence.table(self.pool)[at // PAGE]
                 inputs.slots[first : first + n, 1] = at % PAGE
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
-        if self.has_cache:
-            self._fill_blocks(batch)
+        if self.pool:
+            self._fill_blocks(batch, self.pool)
         for rope, cos, sin in self._ropes:
             theta = positions[:, None] * rope.frequencies
             cos[:first], sin[:first] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
 
-    def _fill_blocks(self, batch: Batch) -> None:
+    def _fill_blocks(self, batch: Batch, pool: PagePool) -> None:
         """Cut the batch into tasks for attention; where tokens are few, also along a long context."""
         inputs, first = self._inputs, 0
         blocks: list[tuple[int, ...]] = []
         splits: list[tuple[int, ...]] = []
         row = 0
         for sequence, tokens, position, _ in batch.parts:
-            table = address(sequence.table(self.pool))
+            table = address(sequence.table(pool))
             for start in range(0, len(tokens), self._task_tokens):
                 n = min(self._task_tokens, len(tokens) - start)
                 task = table, first + start, n, position + start

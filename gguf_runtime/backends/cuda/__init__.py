@@ -4,6 +4,7 @@ Its modules, from the bottom up: device, weights, inputs, fuse, launches, produc
 mirror, sharing, streaming.
 """
 
+from .bus import Bus, room_for
 from .device import CudaDevice
 from .launches import Workspace, workspace_bytes
 from .resident import CudaBackend
@@ -11,5 +12,6 @@ from .streaming import StreamingBackend, streaming_bytes
 from .weights import device_bytes
 
 __all__ = [
-    "CudaBackend", "CudaDevice", "StreamingBackend", "Workspace", "device_bytes", "streaming_bytes", "workspace_bytes",
+    "Bus", "CudaBackend", "CudaDevice", "StreamingBackend", "Workspace", "device_bytes", "room_for", "streaming_bytes",
+    "workspace_bytes",
 ]  # fmt: skip

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from typing import Any, NamedTuple
 
 from ...cache import PageLayout
 from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...loader import Tensor
-from .device import CudaDevice, Memory
+from .device import Memory
 from .fuse import fuse
 from .inputs import Inputs
 from .launches import Workspace, matrices_of, up
+from .mirror import n_pages
 from .plan import Plan
 from .weights import Matrix, matrix_type, n_columns, tilings
 
@@ -21,39 +22,50 @@ _ALIGNED = 256
 
 
 class Room(NamedTuple):
-    """Bytes that the largest of some layers takes: as the file has it, and in tiles."""
+    """Bytes that the largest of some layers takes: as the file has it, and in tiles; and its keys and values."""
 
     raw: int
     tiled: int
+    pages: int
 
     @property
     def n_bytes(self) -> int:
         """Of a Bus."""
-        return 2 * self.raw + self.tiled
+        return 2 * self.raw + self.tiled + self.pages
 
 
-def room_for(layers: Sequence[Graph]) -> Room:
+def room_for(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: str) -> Room:
     """What the largest of these layers takes."""
-    raw = tiled = 0
+    raw = tiled = page = 0
     for graph in layers:
         matrices = [[op.weight for op in group] for item in fuse(graph.ops) for group in matrices_of(item)]
         raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for t in tensors))
         tiled = max(tiled, sum(up(_tiled(tensors), _ALIGNED) for tensors in matrices))
-    return Room(raw, tiled)
+        page = max(page, PageLayout(graph.kv, k_type, v_type).n_bytes)
+    return Room(raw, tiled, n_pages(n_ctx) * page)
 
 
 class Bus:
-    """Two places where layers arrive as they are in the file, in turns, and one for the layer at work, in tiles."""
+    """Two places where layers arrive as they are in the file, in turns, one for the layer at work, in tiles, and one
+    for its keys and values. All that is streamed to a GPU shares them.
 
-    def __init__(self, device: CudaDevice, room: Room) -> None:
-        self.device = device
-        self._raw, self._tiles = [device.allocate(room.raw) for _ in range(2)], device.allocate(room.tiled)
-        self._arrived, self._emptied = ([device.event() for _ in range(2)] for _ in range(2))
+    unpacked: what is in tiles.
+    """
+
+    def __init__(self, space: Workspace, room: Room) -> None:
+        """space: made for what is streamed, and for what else is on the GPU."""
+        self.space, self.device = space, space.device
+        self._raw, self._tiles = [self.device.allocate(room.raw) for _ in range(2)], self.device.allocate(room.tiled)
+        self.pages = self.device.allocate(room.pages)
+        self._arrived, self._emptied = ([self.device.event() for _ in range(2)] for _ in range(2))
         self._holds: list[Cargo | None] = [None, None]  # what has been sent to each place, and not yet taken from it
+        self._places = cycle(range(2))
+        self.unpacked: Cargo | None = None
 
-    def cargo(self, graph: Graph, number: int, space: Workspace, layout: PageLayout, inputs: Inputs) -> Cargo:
-        """A layer that comes by this bus; those whose numbers are even arrive in one place, the others in the other."""
-        return Cargo(graph, number % 2, self._raw[number % 2], self._tiles, space, layout, inputs)
+    def cargo(self, graph: Graph, layout: PageLayout, inputs: Inputs) -> Cargo:
+        """A layer that comes by this bus; what is made after it arrives in the other place."""
+        place = next(self._places)
+        return Cargo(graph, place, self._raw[place], self._tiles, self.space, layout, inputs)
 
     def send(self, cargo: Cargo) -> None:
         """Have a layer brought, once its place is empty, unless it is there or on its way."""
@@ -65,6 +77,11 @@ class Bus:
             self._arrived[place].record(bus)
             self._holds[place] = cargo
 
+    def send_ahead(self, cargo: Cargo) -> None:
+        """The same, unless something else that nobody has taken yet is in its place."""
+        if not self._holds[cargo.place]:
+            self.send(cargo)
+
     def take(self, cargo: Cargo) -> None:
         """Have a layer put into tiles once it has arrived: its plan can be run after."""
         self.send(cargo)
@@ -72,20 +89,21 @@ class Bus:
         for launch in cargo.tilings:
             launch()
         self._emptied[cargo.place].record(self.device.stream)
-        self._holds[cargo.place] = None
+        self._holds[cargo.place], self.unpacked = None, cargo
 
 
 class Cargo:
     """A layer that comes over the bus. sources: its matrices, and where they arrive; tilings: what unpacks them.
 
-    page: the layer's number, and how many bytes of a page of the cache are its own.
+    page: the layer's number, and how many bytes of a page of the cache are its own; None of one without attention.
     """
 
     def __init__(
         self, graph: Graph, place: int, raw: Memory, tiles: Memory, space: Workspace, layout: PageLayout, inputs: Inputs
     ) -> None:
-        self.place, (number,) = place, graph.kv
-        self.page = number, PageLayout(graph.kv, layout.k_type, layout.v_type).n_bytes
+        self.place = place
+        page_bytes = PageLayout(graph.kv, layout.k_type, layout.v_type).n_bytes
+        self.page = next(((number, page_bytes) for number in graph.kv), None)
         self.sources: list[tuple[int, Tensor]] = []
         self.tilings: list[Callable[[], Any]] = []
         self._device, self._tiles, self._raw_at, self._tiles_at = space.device, tiles, raw.address, tiles.address

@@ -9,7 +9,7 @@ import numpy as np
 from ...cache import PagePool
 from ...kernels.layout import PAGE
 from .. import Batch, Part
-from .device import CudaDevice
+from .device import CudaDevice, Memory
 
 
 def n_pages(n_ctx: int) -> int:
@@ -18,11 +18,14 @@ def n_pages(n_ctx: int) -> int:
 
 
 class Mirror:
-    """Of each sequence of a batch its pages of one layer, one after another. page_bytes: of the largest layer."""
+    """Of each sequence of a batch its pages of one layer, one after another, in some memory of the GPU.
 
-    def __init__(self, device: CudaDevice, pool: PagePool, n_pages: int, page_bytes: int) -> None:
-        self._device, self._pool, self._n_pages, self._page_bytes = device, pool, n_pages, page_bytes
-        self._memory = device.allocate(n_pages * page_bytes)
+    page_bytes: of the largest layer.
+    """
+
+    def __init__(self, device: CudaDevice, pool: PagePool, memory: Memory, page_bytes: int) -> None:
+        self._device, self._pool, self._memory, self._page_bytes = device, pool, memory, page_bytes
+        self._n_pages = memory.n_bytes // page_bytes
 
     def holds(self, batch: Batch) -> bool:
         """Whether there is room for this batch's sequences."""

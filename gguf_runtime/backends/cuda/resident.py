@@ -26,8 +26,9 @@ class CudaBackend:
         """space: made for this graph and others on the same GPU."""
         self._device, self.n_batch = space.device, space.n_tokens
         layout = PageLayout(graph.kv, k_type, v_type)
-        self.has_cache = bool(graph.kv)
-        self.pool = PagePool(layout, self._device.pinned_zeros if cache_in_ram else self._gpu_memory, self._copy)
+        self.pool: PagePool | None = None
+        if graph.kv:
+            self.pool = PagePool(layout, self._device.pinned_zeros if cache_in_ram else self._gpu_memory, self._copy)
         self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
         with Upload(self._device, graph.tensors) as upload:
             self._plan = Plan(graph, space, layout, self._inputs, upload)
@@ -38,7 +39,7 @@ class CudaBackend:
         n, device = batch.n_tokens, self._device
         few = n <= FEW
         n_rows = rows_of_few(n) if few else n
-        tables = [part.sequence.table(self.pool) for part in batch.parts] if self.has_cache else None
+        tables = [part.sequence.table(self.pool) for part in batch.parts] if self.pool else None
         with device.working():
             n_tasks = self._inputs.write(batch, tables, n_rows, not few)
             if x is not None and self._plan.input:

@@ -8,19 +8,19 @@ from typing import Protocol
 
 import numpy as np
 
-from ...cache import PagePool
+from ...cache import PageLayout, PagePool
 from ...graph import Graph
 from .. import Batch
 from ..cpu import CpuBackend
 from .bus import Bus, Cargo
 from .inputs import Inputs
-from .launches import FEW, Workspace, rows_of_few
+from .launches import FEW, rows_of_few
 
 
 class OnCpu(Protocol):
     """Makes a backend for layers `first` to `last` - 1 of those in RAM, whose cache is in a pool."""
 
-    def __call__(self, first: int, last: int, n_tokens: int, pool: PagePool) -> CpuBackend: ...
+    def __call__(self, first: int, last: int, n_tokens: int, pool: PagePool | None) -> CpuBackend: ...
 
 
 class Shared:
@@ -31,24 +31,26 @@ class Shared:
     """
 
     def __init__(
-        self, n: int, layers: Sequence[Graph], on_cpu: OnCpu, pool: PagePool, bus: Bus, space: Workspace, n_ctx: int
-    ) -> None:
-        self.n, self._pool, self._bus, self._device = n, pool, bus, space.device
-        self._inputs = Inputs(space.device, layers[-1], FEW, n_ctx)
+        self, n: int, layers: Sequence[Graph], on_cpu: OnCpu, pool: PagePool | None, bus: Bus, layout: PageLayout,
+        n_ctx: int,
+    ) -> None:  # fmt: skip
+        self.n, self._pool, self._bus, self._device = n, pool, bus, bus.device
+        self._inputs = Inputs(bus.device, layers[-1], FEW, n_ctx)
         self._turns: list[tuple[CpuBackend | None, Cargo]] = []
         first = 0
         for i in range(n):
             last = ceil((i + 1) * len(layers) / n) - 1
             cpu = on_cpu(first, last, FEW, pool) if first < last else None
-            self._turns.append((cpu, bus.cargo(layers[last], i, space, pool.layout, self._inputs)))
+            self._turns.append((cpu, bus.cargo(layers[last], layout, self._inputs)))
             first = last + 1
         self._width = layers[-1].result.width
 
     def run(self, batch: Batch, x: np.ndarray | None) -> np.ndarray:
         """Run one batch of at most FEW tokens; x: what the stage before gave, f32[n_tokens, width]."""
         device, n, n_rows = self._device, batch.n_tokens, rows_of_few(batch.n_tokens)
+        tables = [part.sequence.table(self._pool) for part in batch.parts] if self._pool else None
         with device.working():
-            self._inputs.write(batch, [part.sequence.table(self._pool) for part in batch.parts], n_rows, False)
+            self._inputs.write(batch, tables, n_rows, False)
         for i, (cpu, cargo) in enumerate(self._turns):
             with device.working():  # all this waits on the GPU, not here
                 self._bus.take(cargo)
@@ -56,6 +58,8 @@ class Shared:
             x = cpu.run(batch, x) if cpu else x
             assert x is not None and cargo.plan.input
             with device.working():
+                if self._bus.unpacked is not cargo:  # another backend has used the bus meanwhile
+                    self._bus.take(cargo)
                 device.copy(cargo.plan.input.at, x.ctypes.data, x.nbytes)
                 cargo.plan.run_few(n_rows)
                 x = device.fetch(cargo.plan.result.at, n, self._width)
