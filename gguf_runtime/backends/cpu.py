@@ -8,8 +8,8 @@ import numpy as np
 
 from ..cache import PageLayout, PagePool
 from ..graph import Attention, Graph, Rope, RopeFrequencies
-from ..kernels.code import Library, address
-from ..kernels.layout import PAGE
+from ..kernels.code import Library, address, aligned
+from ..kernels.layout import PAGE, SCRATCH
 from ..kernels.team import Program, Team
 from . import Batch
 from .plan import FEW, ROWWISE, Inputs, Plan, Step, size_of
@@ -26,6 +26,7 @@ class Cpu:
     def __init__(self, n_threads: int) -> None:
         self.library = Library()
         self.team, self.lock = Team(self.library, n_threads), threading.Lock()
+        self.scratch = aligned(n_threads * SCRATCH)
 
     def close(self) -> None:
         self.team.close()
@@ -40,14 +41,14 @@ class CpuBackend:
         self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, pool: PagePool | None = None
     ) -> None:
         """pool: one that others share whose layers are in its pages too; by default there is one for this graph."""
-        self._cpu, library, n_threads = cpu, cpu.library, cpu.team.n_threads
+        self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
         self._picked = graph.result.picked
         layout = pool.layout if pool else PageLayout(graph.kv, k_type, v_type)
         self.pool = (pool or PagePool(layout)) if graph.kv else None
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
-        self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, n_threads, angles)
+        self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
         library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}

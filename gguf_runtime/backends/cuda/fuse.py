@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ...graph import Add, Attention, Embed, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
+from ...graph import Add, Attention, Embed, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value, values_read
 from ..plan import PlanError
 
 
@@ -82,7 +82,7 @@ class Plain(NamedTuple):
 
     @property
     def reads(self) -> list[Value]:
-        return _reads(self.op)
+        return values_read(self.op)
 
     @property
     def makes(self) -> list[Value]:
@@ -94,17 +94,17 @@ Fused = Products | AddedProduct | Gate | Attend | Plain
 
 def fuse(ops: Sequence[Op]) -> list[Fused]:
     """Raises PlanError where the operations cannot be run on the GPU."""
-    last_use = {value.number: i for i, op in enumerate(ops) for value in _reads(op)}
+    last_use = {value.number: i for i, op in enumerate(ops) for value in values_read(op)}
     n_uses: dict[int, int] = {}
     for op in ops:
-        for value in _reads(op):
+        for value in values_read(op):
             n_uses[value.number] = n_uses.get(value.number, 0) + 1
     ropes: dict[int, Rope] = {}
     found: list[Fused] = []
     i = 0
     while i < len(ops):
         op, rest = ops[i], ops[i + 1 : i + 3]
-        for value in _reads(op):
+        for value in values_read(op):
             if value.number in ropes and not isinstance(op, Attention):
                 raise PlanError("rotated values that are not for attention: the GPU has no kernel for that yet")
         if isinstance(op, Linear) and _is_gate(op, rest, n_uses):
@@ -130,10 +130,6 @@ def fuse(ops: Sequence[Op]) -> list[Fused]:
         else:
             raise PlanError(f"the GPU has no kernel for {type(op).__name__} yet")
     return found
-
-
-def _reads(op: Op) -> list[Value]:
-    return [value for name, value in op._asdict().items() if name != "out" and isinstance(value, Value)]
 
 
 def _is_gate(op: Linear, rest: Sequence[Op], n_uses: dict[int, int]) -> bool:
