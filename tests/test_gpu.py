@@ -401,9 +401,9 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         {"types": "Q8_0", "n_embd": 96, "n_head": 3, "n_head_kv": 1, "n_ff": 160, "n_vocab": 331},
         {"types": "IQ4_XS", "n_embd": 1024, "n_head": 8, "n_head_kv": 2, "n_ff": 256},  # heads of 128
         {"types": "F16", "n_embd": 320, "n_head": 4, "n_head_kv": 2, "n_ff": 96},  # heads of 80
-        {"types": "Q3_K", "n_embd": 512, "n_head": 2, "n_head_kv": 1, "n_ff": 256},  # heads of 256
+        {"types": "Q4_1", "n_embd": 384, "n_head": 4, "n_head_kv": 1, "n_ff": 256},  # heads of 96
     ],
-    ids=["Q4_K", "mixed", "odd", "128", "80", "256"],
+    ids=["Q4_K", "mixed", "odd", "128", "80", "96"],
 )
 def test_older_gpus(tmp_path: Path, shape: dict[str, Any]) -> None:
     gpu, weights = make(tmp_path, **shape)

@@ -40,9 +40,10 @@ class AttentionWriter:
             n_pairs = len(item.rope.frequencies.frequencies)
             neighbours = int(item.rope.frequencies.layout == "pairs")
 
+        own = 2 * 16 * k_width + 1024  # bytes of shared memory that attend_one has besides: queries, states
         stage = 2 * 4 * (k_width * 24 + 16 * (v_width + 8))  # bytes of 16 keys and values for each of four warps
         page = 2 * (k_width * 72 + 64 * (v_width + 8))
-        stages = max((n for n in (1, 2, 3) if n * stage <= min(device.max_shared, 112 << 10)), default=0)
+        stages = max((n for n in (1, 2, 3) if n * stage <= min(device.max_shared - own, 112 << 10)), default=0)
         pages = max((n for n in (1, 2) if n * page <= min(device.max_shared, 112 << 10)), default=0)
         if not stages or not pages:
             raise PlanError(f"attention heads of {k_dim} dimensions: too large for this GPU")
