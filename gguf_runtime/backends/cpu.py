@@ -12,7 +12,8 @@ from ..kernels.code import Library, address, aligned
 from ..kernels.layout import PAGE, SCRATCH
 from ..kernels.team import Program, Team
 from . import Batch
-from .plan import FEW, ROWWISE, Inputs, Plan, Step, size_of
+from .buffers import FEW, ROWWISE, Buffers
+from .plan import Inputs, Plan, Step, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
@@ -21,19 +22,24 @@ _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may b
 
 
 class Cpu:
-    """The CPU as a device: its threads, which all stages on it share, one at a time."""
+    """The CPU as a device: its threads, and memory for their work, which all stages on it share, one at a time."""
 
     def __init__(self, n_threads: int) -> None:
         self.library = Library()
         self.team, self.lock = Team(self.library, n_threads), threading.Lock()
         self.scratch = aligned(n_threads * SCRATCH)
+        self._buffers: dict[int, Buffers] = {}
+
+    def buffers(self, n_ubatch: int) -> Buffers:
+        """Memory for values of so many tokens; to be used only by who has the lock."""
+        return self._buffers.setdefault(n_ubatch, Buffers(n_ubatch, self.library.isa))
 
     def close(self) -> None:
         self.team.close()
 
 
 class CpuBackend:
-    """Runs a graph on the CPU. Compiles the kernels that it needs; holds the buffers and the KV pages."""
+    """Runs a graph on the CPU. Compiles the kernels that it needs; holds the KV pages."""
 
     max_logits: int | None = None
 
@@ -49,7 +55,7 @@ class CpuBackend:
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
-        self._plan = Plan(graph, layout, self._inputs, n_ubatch, library.isa)
+        self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load(self._plan.kernels())
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
@@ -58,14 +64,14 @@ class CpuBackend:
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
-        if x is not None and self._plan.input is not None:
-            self._plan.input[: len(x)] = x
         key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
             self._programs[key] = self._program(self._plan.steps(*key))
         with self._cpu.lock:
+            if x is not None and self._plan.input is not None:
+                self._plan.input[: len(x)] = x
             self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
-        return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
+            return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
 
     def step_cost(self, n_tokens: int) -> float:
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types

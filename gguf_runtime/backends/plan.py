@@ -8,25 +8,12 @@ import numpy as np
 
 from ..cache import PageLayout
 from ..graph import Add, Attention, Embed, Graph, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value, values_read
-from ..kernels.code import aligned
 from ..kernels.isa import Isa
-from ..kernels.layout import (
-    COLUMNS,
-    FORMATS,
-    LANES,
-    MAX_TASK_ROWS,
-    PAGE,
-    RECORD_BYTES,
-    ROUNDED,
-    SCRATCH,
-    head_bytes,
-)
+from ..kernels.layout import FORMATS, MAX_TASK_ROWS, PAGE, ROUNDED, SCRATCH, head_bytes
 from ..loader import Tensor
 from . import fusion
+from .buffers import FEW, MANY, ROWWISE, Buffers
 
-#: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
-#: one by one; up to FEW; and more, with which it pays to round weights to bytes first, or to multiply tiles.
-ROWWISE, FEW, MANY = 4, 47, 1 << 30
 #: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
 Angles = dict[int, tuple[np.ndarray, np.ndarray]]
 
@@ -67,15 +54,12 @@ class Inputs:
 class Plan:
     """Gives every value of a graph its buffer, and every operation its kernels."""
 
-    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, n_ubatch: int, isa: Isa) -> None:
-        self.isa = isa
-        self._ops, self._layout, self._inputs, self._n_ubatch = graph.ops, layout, inputs, n_ubatch
+    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, buffers: Buffers, isa: Isa) -> None:
+        self.isa, self.buffers = isa, buffers
+        self._ops, self._layout, self._inputs = graph.ops, layout, inputs
         self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
         self._forms = fusion.forms(graph.ops, isa)
-        self._row_records: dict[int, np.ndarray] = {}
         self._buffers = self._place()
-        self._records: dict[tuple[int, str], np.ndarray] = {}
-        self._partials: dict[int, np.ndarray] = {}
         self._converted: dict[str, np.ndarray] = {}
         self.result = self._buffers[graph.result.number]
         first = graph.ops[0]
@@ -105,10 +89,10 @@ class Plan:
         return any(self._ops[i] in gate for gate in (self._gates.get(i + 1), self._gates.get(i + 2)) if gate)
 
     def _place(self) -> dict[int, np.ndarray]:
-        """A buffer for each value, for n_ubatch tokens; values that do not live at the same time share one."""
+        """A buffer for each value; values that do not live at the same time share one."""
         last_use = {v.number: i for i in range(len(self._ops)) for v in self.reads(i)}
         placed: dict[int, np.ndarray] = {}
-        free: dict[tuple[int, str], list[np.ndarray]] = {}
+        free = self.buffers.all()
         for i, op in enumerate(self._ops):
             dying = [v for v in dict.fromkeys(self.reads(i)) if last_use[v.number] == i]
             if i in self._residual:  # a product added to the residual: in place
@@ -125,55 +109,23 @@ class Plan:
             elif not self.is_part(i):
                 key = op.out.width, self.form(op.out)
                 spare = free.get(key)
-                placed[op.out.number] = spare.pop() if spare else self._memory(*key)
+                placed[op.out.number] = spare.pop() if spare else self.buffers.more(*key)
             for v in dying:
                 free.setdefault((v.width, self.form(v)), []).append(placed[v.number])
         return placed
-
-    def _memory(self, width: int, form: str) -> np.ndarray:
-        """Memory for n_ubatch rows. Records begin as zeros: kernels may read beyond what is written, not use it."""
-        if form == "plain":
-            return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
-        n_records = -(-width // COLUMNS)
-        lanes = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
-        memory = aligned(n_records * -(-self._n_ubatch // LANES) * lanes)
-        self._row_records[id(memory)] = aligned(n_records * ROWWISE * RECORD_BYTES[form])
-        return memory
 
     # what the writer asks for
 
     def buffer(self, value: Value) -> np.ndarray:
         return self._buffers[value.number]
 
-    def rowwise(self, memory: Any) -> Any:
-        """Where that is kept of few tokens. Records have memory of their own: what stands beyond the end of a row is
-        multiplied by zeros, which must not meet the bytes of records in lanes, as floats perhaps no numbers."""
-        return self._row_records.get(id(memory), memory)
-
     def form(self, value: Value) -> str:
-        """plain, or a form of records, of one token: how a value is made; for those of more, see lanes."""
+        """plain, or a form of records, of one token: how a value is made; for those of more, see Buffers.lanes."""
         return self._forms.get(value.number, "plain")
-
-    def lanes(self, form: str, size: int) -> str:
-        """The form of tokens side by side, in batches of a size, that takes the place of one of single tokens."""
-        return "bfloat_lanes" if form == "bytes" and size == MANY and self.isa.has_tiles else f"{form[:-1]}_lanes"
 
     def gate(self, i: int) -> tuple[Linear, Linear] | None:
         """The two products that operation i computes itself, if it is such a gate."""
         return self._gates.get(i)
-
-    def records(self, width: int, form: str) -> np.ndarray:
-        """Memory for records of a plain value of this width."""
-        if (width, form) not in self._records:
-            self._records[width, form] = self._memory(width, form)
-        return self._records[width, form]
-
-    def partials(self, n_heads: int, v_dim: int) -> np.ndarray:
-        """Memory for the partial results of an attention, which all layers of its size share."""
-        size = 4 * self._inputs.n_partials * n_heads * (-(-v_dim // 16) * 16 + 16)
-        if size not in self._partials:
-            self._partials[size] = aligned(size)
-        return self._partials[size]
 
     def floats(self, tensor: Tensor) -> np.ndarray:
         """A vector of weights as f32."""
@@ -215,7 +167,7 @@ class _Writer:
         self._read |= r
         self._written |= w
         if self._few:
-            arguments = {name: self._plan.rowwise(value) for name, value in arguments.items()}
+            arguments = {name: self._plan.buffers.rowwise(value) for name, value in arguments.items()}
         self._steps.append(Step(kernel, arguments, meet))
 
     def _write_op(self, i: int, op: Op) -> None:
@@ -304,14 +256,14 @@ class _Writer:
         """The kind of rows that a value's form, or another, is in this variant."""
         form = form or self._plan.form(value)
         size = self._size(value)
-        return form if form == "plain" or size <= ROWWISE else self._plan.lanes(form, size)
+        return form if form == "plain" or size <= ROWWISE else self._plan.buffers.lanes(form, size)
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
         p = self._plan
         if p.form(x) == form:
             return p.buffer(x)
-        records, key = p.records(x.width, form), (x.width, form)
+        records, key = p.buffers.packed(x.width, form), (x.width, form)
         if self._packed.get(key) != x.number:
             self._packed[key] = x.number
             a, n = p.buffer(x), self._count(x)
@@ -331,7 +283,7 @@ class _Writer:
             "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": self._in.scratch, "n_tokens": self._in.n_tokens,
         }  # fmt: skip
         self._step(f"kv.save:{types}", [k, v], [pages], k=k, v=v, slots=self._in.slots, n_heads=op.n_kv_heads, **shared)
-        partials, kind = p.partials(op.n_heads, v_dim), self._kind(op.out)
+        partials, kind = p.buffers.partials(self._in.n_partials, op.n_heads, v_dim), self._kind(op.out)
         # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
         how = ":bfloats" if p.isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") else ""
         self._step(
