@@ -1,7 +1,8 @@
 """The pipeline: stages, each some layers on one device, through which batches pass.
 
-While a stage works on one batch, the stages before it work on the next ones: so that CPU and GPU are busy at once. A
-stage that takes fewer tokens at once than those before it gets a batch in parts, and so do all after it.
+While a stage works on one batch, the stages before it work on the next ones, where there are several devices: so that
+CPU and GPU are busy at once. A stage that takes fewer tokens at once than those before it gets a batch in parts, and so
+do all after it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Pipeline:
     def run(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
         """Logits of each batch, f32[n_logits, n_vocab], in order; what a batch puts in the cache, the next may need."""
         at_once = min(stage.n_batch for stage in self.stages)
-        if len(self.stages) > 1 and (len(batches) > 1 or any(batch.n_tokens > at_once for batch in batches)):
+        largest = max((batch.n_tokens for batch in batches), default=0)
+        devices = {stage.device(min(largest, stage.n_batch)) for stage in self.stages}
+        if len(devices) > 1 and (len(batches) > 1 or largest > at_once):
             yield from self._overlapped(batches)
         else:
             for batch in batches:

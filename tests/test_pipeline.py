@@ -129,6 +129,9 @@ class Slow:
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name
 
+    def device(self, n_tokens: int) -> str:
+        return self.name
+
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         n = batch.parts[0].position
         self.log.append((self.name, n, time.perf_counter()))
@@ -152,6 +155,14 @@ def test_stages_work_at_the_same_time() -> None:
     when = {(name, n): t for name, n, t in log}
     assert when["a", 1] < when["b done", 0]  # the first stage went on while the second had the first batch
     assert all(when["b", n] >= when["a done", n] for n in range(3))
+
+
+def test_stages_on_one_device_take_turns() -> None:
+    log: list[tuple[str, int, float]] = []
+    same = Pipeline([Slow(log, "a"), Slow(log, "a")])
+    assert [int(x[0, 0]) for x in same.run(batches(0, 1))] == [0, 1]
+    assert [n for name, n, _ in log if name == "a"] == [0, 0, 1, 1]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ggrun-stage")]
 
 
 def test_an_error_in_a_stage_ends_all_and_leaves_the_pipeline_usable() -> None:

@@ -48,6 +48,10 @@ class Backend(Protocol):
         """
         ...
 
+    def device(self, n_tokens: int) -> object:
+        """What works on a batch of n tokens: nothing else can at the same time."""
+        ...
+
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
         ...

@@ -73,6 +73,9 @@ class CpuBackend:
             self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
             return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
 
+    def device(self, n_tokens: int) -> object:
+        return self._cpu
+
     def step_cost(self, n_tokens: int) -> float:
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
 

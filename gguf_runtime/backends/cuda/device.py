@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ Launch = Callable[[int], Any]
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 _READ_ONLY = 8  # cudaHostRegisterReadOnly
-_SYSTEM_PAGE = 4096
+_SYSTEM_PAGE = mmap.PAGESIZE
 _FAILURES = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas.CUBLASError
 
 
@@ -103,10 +104,13 @@ class CudaDevice:
     def pinned_zeros(self, n_bytes: int) -> tuple[Any, int]:
         """Zeroed memory of the same kind, as who keeps it and its address: for a cache, read where nothing is yet.
 
-        In huge pages, which NumPy asks for, it is there in a third of the time that CUDA's own takes.
+        In huge pages, which NumPy asks for, it is there in a third of the time that CUDA's own takes. It has its pages
+        for itself: what lies in a page that is pinned, and in one that is not, cannot be copied.
         """
-        memory = np.zeros(n_bytes, np.uint8)
         if self._reads_registered:
+            around = np.zeros(n_bytes + 2 * _SYSTEM_PAGE, np.uint8)
+            start = -around.ctypes.data % _SYSTEM_PAGE
+            memory = around[start : start + n_bytes + -n_bytes % _SYSTEM_PAGE]
             with self.working():
                 pinned = Pinned([memory], read_only=False)
             if pinned:

@@ -43,13 +43,16 @@ class CudaBackend:
         with device.working():
             n_tasks = self._inputs.write(batch, tables, n_rows, not few)
             if x is not None and self._plan.input:
-                device.copy(self._plan.input.at, x.ctypes.data, x.nbytes)
+                device.send(self._plan.input.at, x)
             if few:
                 self._plan.run_few(n_rows)
             else:
                 self._plan.run_many(n, batch.n_logits, n_tasks)
             result = device.fetch(self._plan.result.at, batch.n_logits if self._picked else n, self._width)
         return result
+
+    def device(self, n_tokens: int) -> object:
+        return self._device
 
     def step_cost(self, n_tokens: int) -> float:
         return 1 + (n_tokens - 1) / 32

@@ -60,7 +60,7 @@ class Shared:
             with device.working():
                 if self._bus.unpacked is not cargo:  # another backend has used the bus meanwhile
                     self._bus.take(cargo)
-                device.copy(cargo.plan.input.at, x.ctypes.data, x.nbytes)
+                device.send(cargo.plan.input.at, x)
                 cargo.plan.run_few(n_rows)
                 x = device.fetch(cargo.plan.result.at, n, self._width)
         assert x is not None

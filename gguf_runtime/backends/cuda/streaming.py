@@ -84,6 +84,9 @@ class StreamingBackend:
             return self._shared.run(batch, x)
         return np.concatenate(in_passes(self._cpu.run, batch, x, self._n_ubatch))
 
+    def device(self, n_tokens: int) -> object:
+        return self._device if self.least and n_tokens >= self.least else self._cpu.device(n_tokens)
+
     def step_cost(self, n_tokens: int) -> float:
         return self._cpu.step_cost(min(n_tokens, self.least or n_tokens))
 
@@ -146,7 +149,7 @@ class StreamingBackend:
             n_tasks = self._inputs.write(batch, self._mirror.tables(batch) if self._mirror else None, n, True)
             first, last = layers[0].plan, layers[-1].plan
             if x is not None and first.input:
-                device.copy(first.input.at, x.ctypes.data, x.nbytes)
+                device.send(first.input.at, x)
             for i, layer in enumerate(layers):
                 if i + 1 < len(layers):
                     self._bus.send(layers[i + 1])
