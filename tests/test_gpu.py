@@ -14,6 +14,7 @@ import pytest
 
 from gguf_runtime import stages
 from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
+from gguf_runtime.backends.plan import PlanError
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import source
@@ -343,7 +344,7 @@ def test_two_gpus_and_the_cpu(tmp_path: Path) -> None:
     some = engine(tmp_path, "all", n_ubatch=16, moved=moved, shares=(1, 1))
     assert set(some.placement.devices) == {"CUDA0", "CUDA1", "CPU"}
     for step in 0, 1, 30:
-        assert error(run(some, TOKENS, step), exact) < 0.02
+        assert error(run(some, TOKENS, step), exact) < 0.03
     some.close()
 
 
@@ -359,7 +360,7 @@ def test_blocks_in_ram(tmp_path: Path, moved: str) -> None:
         for stage in streaming:
             stage.least = least
         for step in 0, 1, 30:
-            assert error(run(some, TOKENS, step), exact) < 0.02
+            assert error(run(some, TOKENS, step), exact) < 0.03
     found, wanted = several(some), several(plain)
     assert max(map(error, found, wanted)) < 0.03  # single tokens are computed on the CPU
     assert error(found[0], wanted[0]) < 2e-3 and error(found[1], wanted[1]) < 2e-3
@@ -367,7 +368,7 @@ def test_blocks_in_ram(tmp_path: Path, moved: str) -> None:
 
 
 @pytest.fixture(params=[(750, 64, 64), (800, 163, 164), (890, 99, 100)], ids=["7.5", "8.0", "8.9"])
-def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The GPU with what one of an older compute capability has: the kernels' code for that, and as much shared memory
     for a block and for a processor (KiB).
     """
@@ -380,13 +381,12 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     gpu.overlaps, gpu.max_shared, gpu.shared_of_processor = False, most << 10, of_processor << 10
     monkeypatch.setattr(stages, "open_gpus", lambda only: [gpu])
     monkeypatch.setattr(device, "source", lambda name: source(name).replace("__CUDA_ARCH__", str(capability)))
-    yield
+    yield gpu
     own = driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
     for (name, shared), kernel in gpu._kernels.items():
         assert shared + driver.funcGetAttribute(own, kernel.ptr) <= most << 10, name
 
 
-@pytest.mark.usefixtures("older")
 @pytest.mark.parametrize(
     "shape",
     [
@@ -394,12 +394,17 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         {"types": {"*attn_v*": "Q6_K", "*ffn_down*": "Q5_0", "*": "Q4_0"}, "n_embd": 512, "n_ff": 768},
         {"types": "Q8_0", "n_embd": 96, "n_head": 3, "n_head_kv": 1, "n_ff": 160, "n_vocab": 331},
         {"types": "IQ4_XS", "n_embd": 1024, "n_head": 8, "n_head_kv": 2, "n_ff": 256},  # heads of 128
-        {"types": "F16", "n_embd": 320, "n_head": 4, "n_head_kv": 2, "n_ff": 96},  # heads of 80
+        {"types": "Q5_1", "n_embd": 320, "n_head": 4, "n_head_kv": 2, "n_ff": 96},  # heads of 80
+        {"types": "F16", "n_embd": 512, "n_ff": 768},
         {"types": "Q4_1", "n_embd": 384, "n_head": 4, "n_head_kv": 1, "n_ff": 256},  # heads of 96
     ],
-    ids=["Q4_K", "mixed", "odd", "128", "80", "96"],
+    ids=["Q4_K", "mixed", "odd", "128", "80", "F16", "96"],
 )
-def test_older_gpus(tmp_path: Path, shape: dict[str, Any]) -> None:
+def test_older_gpus(tmp_path: Path, older: Any, shape: dict[str, Any]) -> None:
+    if shape["types"] == "F16" and older.max_shared == 64 << 10:
+        with pytest.raises(PlanError, match="shared memory"):
+            make(tmp_path, **shape)
+        return
     gpu, weights = make(tmp_path, **shape)
     wanted = llama_logits(weights, TOKENS, n_head=shape.get("n_head", 4), n_head_kv=shape.get("n_head_kv", 2))
     for step in (0, 1, 7, 13, 30):

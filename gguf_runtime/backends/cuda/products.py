@@ -97,11 +97,16 @@ class ProductWriter:
         self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
     def _matvec(self, name: str, a: Matrix, b: Matrix, stage: int) -> tuple[Callable[..., None], int]:
-        """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place."""
+        """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place.
+
+        Raises PlanError where not even one fits.
+        """
         device, fixed = self._device, _MATVEC_OWN + _token_bytes(a, b)
         # a block's part of a processor's memory; at least two places, if they fit at all
         room = min(max(device.shared_of_processor // _MATVEC_BLOCKS, fixed + 2 * stage), device.max_shared)
         n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
+        if fixed + n_stages * stage > device.max_shared:
+            raise PlanError(f"{a.type} weights of {a.n_columns} columns: too large for this GPU's shared memory")
         shared = _RING_OWN + n_stages * stage + _token_bytes(a, b)
         return device.kernel(f"{name}<{a.type}, {b.type}>", shared, overlaps=True), n_stages
 
