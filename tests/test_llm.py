@@ -7,6 +7,7 @@ import pytest
 
 import gguf_runtime
 from gguf_runtime import LLM
+from gguf_runtime.backends.gpus import gpu_present
 from gguf_runtime.batching import generate_together
 from gguf_runtime.chat.template import ChatError
 from gguf_runtime.engine import ContextFull
@@ -174,3 +175,10 @@ def test_prompts_of_smollm2_as_in_llama_cpp(smollm2):
 def test_smollm2_answers(smollm2):
     with LLM(smollm2, n_ctx=512) as llm:
         assert "Tokyo" in llm.chat([{"role": "user", "content": "What is the capital of Japan?"}], temperature=0)
+
+
+@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
+def test_a_gpu_that_is_named_and_not_there_is_told(model):
+    with pytest.warns(RuntimeWarning, match="all layers run on the CPU"):
+        LLM(model, n_gpu_layers=0, override_tensors=[("ffn_.*", "CUDA0")]).close()
+    LLM(model, override_tensors=[("ffn_.*", "CPU")]).close()  # as it is
