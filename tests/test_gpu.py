@@ -378,7 +378,8 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     capability, most, of_processor = request.param
     gpu = CudaDevice(0)
-    gpu.overlaps, gpu.max_shared, gpu.shared_of_processor = False, most << 10, of_processor << 10
+    gpu.overlaps = gpu.has_wgmma = False
+    gpu.max_shared, gpu.shared_of_processor = most << 10, of_processor << 10
     monkeypatch.setattr(stages, "open_gpus", lambda only: [gpu])
     monkeypatch.setattr(device, "source", lambda name: source(name).replace("__CUDA_ARCH__", str(capability)))
     yield gpu

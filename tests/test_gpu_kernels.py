@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gguf_runtime.kernels.cuda.formats import FORMATS, TILE_ROWS, tile, tiled_bytes
-from gguf_runtime.kernels.cuda.source import FILES, OPTIONS, source
+from gguf_runtime.kernels.cuda.source import FILES, HOPPER, OPTIONS, options, source
 
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "F16"]
 TEMPLATES = {
@@ -19,6 +19,8 @@ TEMPLATES = {
     "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
     "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
     "dequantise": [f"<{t}>" for t in TYPES],
+    "arrange": [f"<{t}>" for t in TYPES],
+    "prompt": [f"<{t}, Q6_K, false>" for t in TYPES if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
     "embed": [f"<{t}>" for t in TYPES],
     "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
     "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
@@ -40,9 +42,11 @@ def test_sources_compile(tmp_path: Path, file: str) -> None:
     pointers = "\n".join(f"    (void*){use}," for use in uses)
     code = tmp_path / file
     code.write_text(f"{source(kernels[0])}\nvoid* kernels[] = {{\n{pointers}\n}};\n")
-    command = ["nvcc", "-ptx", "-arch=compute_75", *OPTIONS, "-Werror", "all-warnings", "-o", code.with_suffix(".ptx")]
-    result = subprocess.run([*command, code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    for arch in ["compute_75"] + ["compute_90a"] * (HOPPER in options(kernels[0])):
+        target = f"-gencode=arch={arch},code={arch}"
+        command = ["nvcc", "-ptx", target, *OPTIONS, "-Werror", "all-warnings", "-o", code.with_suffix(".ptx")]
+        result = subprocess.run([*command, code], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

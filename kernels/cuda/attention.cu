@@ -27,8 +27,9 @@ struct Rows {
         largest[0] = largest[1] = LOWEST, sum[0] = sum[1] = 0;
     }
 
-    // Take KEYS keys and values from shared memory, the first of number `key`; row i sees those from[i] … to[i].
-    template <int KEYS>
+    // Take KEYS keys and values from shared memory, the first of number `key`; row i sees those from[i] … to[i], or,
+    // unless SOME, all.
+    template <int KEYS, bool SOME = true>
     __device__ __forceinline__ void take(const half_t* k, int k_stride, const half_t* v, int v_stride, int key,
                                          const int (&from)[2], const int (&to)[2]) {
         int lane = threadIdx.x % 32, t = lane % 4, tile_row = lane / 8 % 2 * 8 + lane % 8, tile_column = lane / 16 * 8;
@@ -52,7 +53,7 @@ struct Rows {
                 for (int i = 0; i < 2; i++) {
                     int number = key + 8 * n + 2 * t + i;
                     float& score = s[n][2 * row + i];
-                    score = number >= from[row] && number <= to[row] ? score : LOWEST;
+                    if (SOME) score = number >= from[row] && number <= to[row] ? score : LOWEST;
                     best = fmaxf(best, score);
                 }
             }
@@ -65,7 +66,7 @@ struct Rows {
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     float& score = s[n][2 * row + i];
-                    score = score > 0.5f * LOWEST ? exp2f(score - best) : 0.0f;
+                    score = !SOME || score > 0.5f * LOWEST ? exp2f(score - best) : 0.0f;
                     sum[row] += score;
                 }
             }
@@ -293,7 +294,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
     constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
-    Task task = tasks[blockIdx.x];
+    Task task = tasks[gridDim.x - 1 - blockIdx.x];  // those with the most keys first
     int kv_head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int n_rows = task.n_tokens * group, end_row = min(task.first_row + ROWS * WARPS, n_rows);
     int start = tokens[task.first_token].position;
@@ -322,13 +323,20 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
         to[i] = start + row / group, from[i] = window ? to[i] + 1 - window : 0;
     }
     rows.start(own[0], own[1]);
+    int first_row = task.first_row + warp * ROWS, last_row = min(first_row + ROWS, end_row) - 1;
+    int seen_from = window ? start + last_row / group + 1 - window : 0, seen_to = start + first_row / group;  // by all
     for (int i = 0; i < STAGES - 1; i++) load(page + i);
     for (; page < end; page++) {
         load(page + STAGES - 1);
         await_groups<STAGES - 1>();
         __syncthreads();
         const half_t* k = shared + page % STAGES * STAGE;
-        rows.template take<PAGE>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE, from, to);
+        const half_t* v = k + DK * K_STRIDE;
+        if (page * PAGE >= seen_from && page * PAGE + PAGE - 1 <= seen_to) {
+            rows.template take<PAGE, false>(k, K_STRIDE, v, V_STRIDE, page * PAGE, from, to);
+        } else {
+            rows.template take<PAGE>(k, K_STRIDE, v, V_STRIDE, page * PAGE, from, to);
+        }
         __syncthreads();
     }
     rows.finish();

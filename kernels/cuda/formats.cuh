@@ -352,23 +352,23 @@ constexpr int tile_bytes = F::plane(0) + F::plane(1) + F::plane(2) + F::plane(3)
 
 // --- 16 columns of a unit as halves --------------------------------------------------------------------------------
 
-// the weights themselves, w[i] being columns 2i and 2i+1 of the piece
+// the weights themselves, w[i] being columns 2i and 2i+1 of the piece; magic: 0x64646464, the high bytes of 1024 + q
 template <class F>
-__device__ __forceinline__ void halves(const F& f, int piece, half2_t (&w)[8]) {
+__device__ __forceinline__ void halves(const F& f, int piece, half2_t (&w)[8], u32 magic = 0x64646464) {
     int group = piece / (F::STEP / 64 / F::GROUPS);
     half2_t scale = twice(f.scale(group) / F::factor(piece)), least = F::HAS_LEAST ? twice(-f.least(group)) : 0;
     half2_t zero = (0x6400 + F::OFFSET * F::factor(piece)) * 0x10001u;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         u32 q = f.columns(piece, i);
-        half2_t low = sub2(__byte_perm(q, 0x64646464, 0x4140), zero), high = sub2(__byte_perm(q, 0x64646464, 0x4342), zero);
+        half2_t low = sub2(__byte_perm(q, magic, 0x4140), zero), high = sub2(__byte_perm(q, magic, 0x4342), zero);
         w[2 * i] = F::HAS_LEAST ? fma2(low, scale, least) : mul2(low, scale);
         w[2 * i + 1] = F::HAS_LEAST ? fma2(high, scale, least) : mul2(high, scale);
     }
 }
 
 template <>
-__device__ __forceinline__ void halves<F16>(const F16& f, int piece, half2_t (&w)[8]) {
+__device__ __forceinline__ void halves<F16>(const F16& f, int piece, half2_t (&w)[8], u32) {
 #pragma unroll
     for (int i = 0; i < 8; i++) w[i] = word(f.q[2 * piece + i / 4], i % 4);
 }

@@ -28,12 +28,21 @@ class Plane(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A type: a block of `columns` takes n_bytes; a tile has `step` columns."""
+    """A type: a block of `columns` takes n_bytes; a tile has `step` columns.
+
+    in_runs: a lane's unit is no run of columns, but a half of each of four (formats.cuh, Runs256).
+    """
 
     columns: int
     n_bytes: int
     step: int
     planes: tuple[Plane, ...]
+    in_runs: bool = False
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """What the order depends on in which a warp has the columns of a tile."""
+        return self.step, self.in_runs
 
     @property
     def tile_bytes(self) -> int:
@@ -47,11 +56,11 @@ FORMATS = {
     "Q5_0": Format(32, 22, 128, (Plane(6, 16), Plane(2, 4), Plane(0, 2))),
     "Q5_1": Format(32, 24, 128, (Plane(8, 16), Plane(4, 4), Plane(0, 4))),
     "Q8_0": Format(32, 34, 128, (Plane(2, 32, 4, 2), Plane(0, 2))),
-    "Q2_K": Format(256, 84, 256, (Plane(16, 64), Plane(0, 16), Plane(80, 4))),
-    "Q3_K": Format(256, 110, 256, (Plane(32, 64), Plane(0, 32), Plane(96, 12), Plane(108, 2))),
+    "Q2_K": Format(256, 84, 256, (Plane(16, 64), Plane(0, 16), Plane(80, 4)), True),
+    "Q3_K": Format(256, 110, 256, (Plane(32, 64), Plane(0, 32), Plane(96, 12), Plane(108, 2)), True),
     "Q4_K": Format(256, 144, 256, (Plane(16, 128, 4, 2), Plane(0, 16))),
     "Q5_K": Format(256, 176, 256, (Plane(48, 128, 4, 2), Plane(16, 32), Plane(0, 16))),
-    "Q6_K": Format(256, 210, 256, (Plane(0, 128, 2, 2), Plane(128, 64), Plane(192, 16), Plane(208, 2))),
+    "Q6_K": Format(256, 210, 256, (Plane(0, 128, 2, 2), Plane(128, 64), Plane(192, 16), Plane(208, 2)), True),
     "IQ4_NL": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
     "IQ4_XS": Format(256, 136, 256, (Plane(8, 128, 4, 2), Plane(0, 8))),
     "F16": Format(32, 64, 128, (Plane(0, 64, 4, 4),)),  # what all float types become

@@ -7,17 +7,24 @@ from functools import cache
 from pathlib import Path
 
 OPTIONS = ("-std=c++17",)
+HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC compiles for the more special one
 
 #: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
 FILES = {
     "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
+    "arrange": "prompt.cu", "prompt": "prompt.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu", "save": "kv.cu",
     "retile": "tiles.cu", "retile_floats": "tiles.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+def options(kernel: str) -> tuple[str, ...]:
+    """What to compile a kernel with."""
+    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]] == "prompt.cu" else OPTIONS
 
 
 @cache

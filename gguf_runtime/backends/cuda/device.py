@@ -6,13 +6,14 @@ import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 from cupy_backends.cuda.libs import cublas
 
-from ...kernels.cuda.source import OPTIONS, source
+from ...kernels.cuda.source import options, source
 from ..gpus import GpuError, GpuMemoryError
 from .driver import can_overlap, launch_overlapping
 
@@ -59,6 +60,17 @@ class CudaDevice:
         """Bytes of its memory that nobody has."""
         with self.working():
             return self.handle.mem_info[0]
+
+    @cached_property
+    def has_wgmma(self) -> bool:
+        """Whether it, and the compiler, have the tensor cores' instructions of Hopper (prompt.cu)."""
+        if self.handle.compute_capability != "90":
+            return False
+        try:
+            self.kernel("arrange<Q8_0>")
+        except cupy.cuda.compiler.CompileException:
+            return False
+        return True
 
     @property
     def description(self) -> str:
@@ -159,7 +171,8 @@ class CudaDevice:
         if (name, shared) not in self._kernels:
             with self.working():
                 names = [name] if "<" in name else None
-                raw = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=names).get_function(name)
+                module = cupy.RawModule(code=source(name), options=options(name), name_expressions=names)
+                raw = module.get_function(name)
                 if shared > 32 << 10:  # with what a kernel has of its own, it may be beyond the usual 48 KiB
                     raw.max_dynamic_shared_size_bytes = max(shared, raw.max_dynamic_shared_size_bytes)
                 if overlaps:  # kernels that are to be on a processor together must divide its memory alike

@@ -9,10 +9,11 @@ import numpy as np
 from ...graph import Attention, Embed, Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
+from ...loader import Tensor
 from .. import Batch
 from ..plan import PlanError
 from .device import CudaDevice, Memory
-from .weights import gather_rows, matrix_type
+from .weights import Matrix, gather_rows, matrix_type, n_columns, tilings
 
 TASK_ROWS = 64  # of attention, in one block: heads × tokens
 _MOST_TABLES = 1 << 20  # entries
@@ -56,8 +57,10 @@ class Inputs:
         self.rows_of_embedding = 0
         if self._embed:
             table = self._embed.table
-            n_bytes = tiled_bytes(FORMATS[matrix_type(table)], n_ubatch, table.shape[1])
-            self._host_embedding, self._embedding = device.pinned(n_bytes), device.allocate(n_bytes)
+            in_tiles = tiled_bytes(FORMATS[matrix_type(table)], n_ubatch, table.shape[1])
+            in_rows = n_ubatch * table.n_bytes // table.shape[0]
+            self._host_embedding = device.pinned(max(in_tiles, in_rows))
+            self._embedding, self._gathered = device.allocate(in_tiles), device.allocate(in_rows)
             self.rows_of_embedding = self._embedding.address
 
     def write(self, batch: Batch, tables: Sequence[np.ndarray] | None, n_rows: int, with_tasks: bool) -> int:
@@ -89,6 +92,20 @@ class Inputs:
         if self._embed:
             ids = np.zeros(n_rows, np.int32)
             ids[:first] = np.concatenate([part.tokens for part in batch.parts])
-            n_bytes = gather_rows(self._embed.table, ids, self._host_embedding)
-            self._device.copy(self.rows_of_embedding, self._host_embedding.ctypes.data, n_bytes)
+            if with_tasks:
+                self._tile_embedding(self._embed.table, ids)
+            else:  # as they lie in tiles, in one copy
+                n_bytes = gather_rows(self._embed.table, ids, self._host_embedding)
+                self._device.copy(self.rows_of_embedding, self._host_embedding.ctypes.data, n_bytes)
         return n_tasks
+
+    def _tile_embedding(self, table: Tensor, ids: np.ndarray) -> None:
+        """Send rows of the embedding as the file has them, and have the GPU put them into tiles: they are many."""
+        rows = table.data.reshape(table.shape[0], -1)[ids]
+        host = self._host_embedding[: rows.nbytes]
+        host[:] = rows.reshape(-1)
+        self._device.copy(self._gathered.address, host.ctypes.data, rows.nbytes)
+        matrix = Matrix(matrix_type(table), len(ids), n_columns(table), self._embedding)
+        part = table._replace(shape=(len(ids), table.shape[1]), data=host)
+        for launch in tilings(self._device, part, self._gathered.address, matrix, 0):
+            launch()

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ...graph import Graph, Linear
-from ...kernels.cuda.formats import TILE_ROWS
+from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
 from ..plan import PlanError
 from .device import CudaDevice, Launch, Memory
@@ -17,6 +17,7 @@ from .weights import Matrix, floats, matrix_type, n_columns, upload_vector
 
 FEW = 32  # tokens at most for which weights are used as they lie
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
+PANEL_TOKENS = 256  # of which panels of prompt.cu are whole
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
 _UNPACKED = 128 << 20  # bytes of weights as halves at a time
 
@@ -54,7 +55,7 @@ def workspace_bytes(graphs: Sequence[Graph], n_tokens: int) -> int:
 
 def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[Places, dict[str, int]]:
     """Places of all values, and bytes of scratch memory by its purpose."""
-    places, most = Places(), dict.fromkeys(("halves", "gate", "queries", "sums", "states", "done"), 0)
+    places, most = Places(), dict.fromkeys(("halves", "panels", "gate", "queries", "sums", "states", "done"), 0)
     for graph in graphs:
         fused = fuse(graph.ops)
         place(fused, n_rows, MAX_LOGITS, places)
@@ -67,10 +68,14 @@ def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
     """Bytes of memory that operations use while they run, each with its purpose."""
     most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
     for item in fused:
-        for linears in matrices_of(item):
+        groups = matrices_of(item)
+        for linears in groups:
             columns = n_columns(linears[0].weight)
             rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
             yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
+        if groups:  # all of the same width
+            orders = {FORMATS[matrix_type(linears[0].weight)].order for linears in groups}
+            yield "panels", len(orders) * 2 * n_columns(groups[0][0].weight) * up(n_rows, PANEL_TOKENS)
         if isinstance(item, Gate):
             yield "gate", n_rows * 8 * item.out.width
         if isinstance(item, Attend):

@@ -1,8 +1,9 @@
 """From a graph to the GPU's launches: three lists of them, for batches of one token, of few and of many.
 
 One token: products straight from quantised weights, with norms, activations and sums fused in. Few: the same, but
-norms for themselves. These lists are captured as CUDA graphs. Many: weights are unpacked to halves, a part at a time,
-and multiplied by cuBLAS.
+norms for themselves. These lists are captured as CUDA graphs. Many: a kernel that unpacks weights in registers, where
+the GPU has Hopper's tensor cores (prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied
+by cuBLAS.
 """
 
 from __future__ import annotations

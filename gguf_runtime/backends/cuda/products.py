@@ -1,4 +1,4 @@
-"""Products of weights: for one token and for few straight from quantised weights, for many through halves."""
+"""Products of weights: for one token and for few straight from quantised weights, for many through halves as a rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ...kernels.cuda.formats import TILE_ROWS
 from ..plan import PlanError
 from .device import Launch
 from .fuse import Fused, Gate, Rows
-from .launches import Launches, Token, matrices_of, tiles_of, up
+from .launches import FEW, Launches, Token, matrices_of, tiles_of, up
+from .prompts import PromptWriter
 from .weights import Matrix, floats, n_columns, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
@@ -26,6 +27,7 @@ class ProductWriter:
 
     def __init__(self, to: Launches) -> None:
         self._to, self._device = to, to.device
+        self._prompts = PromptWriter(to)
 
     def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
         x, picked, count = self._halves(linears[0]), linears[0].x.picked, self._to.count(linears[0].x.picked)
@@ -33,6 +35,7 @@ class ProductWriter:
         self._to.weights += matrices
         bias = self._bias(linears)
         column = 0
+        few: list[Launch] = []
         for i in range(0, len(matrices), 2):  # a kernel takes two types at once
             a, b = matrices[i], (matrices[i + 1] if i + 1 < len(matrices) else None)
             to, offset = out.at + 4 * column, bias and bias + 4 * column
@@ -46,17 +49,26 @@ class ProductWriter:
             # few tiles: more threads to each, where there is shared memory for them
             splits = 4 if tiles <= self._device.n_processors and self._device.max_shared >= 128 << 10 else 2
             name = f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>"
-            self._to.few.append(self._few_products(name, tiles, splits, arguments))
+            few.append(self._few_products(name, tiles, splits, arguments))
             column += a.n_rows + b_rows
-        self._to.many.append(self._many_products(matrices, x, out, add, picked))
+        many = [self._many_products(matrices, x, out, add)]
         if bias:
             kernel, width = self._device.kernel("add"), column
+            many.append(lambda n: kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width)))
+        self._to.few += few
+        if picked:
+            many = [self._picked_products(few, many)]
+        self._to.many += many
 
-            def add_bias(n: int) -> None:
-                if n := self._to.n_logits if picked else n:
-                    kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width))
+    def _picked_products(self, few: list[Launch], many: list[Launch]) -> Launch:
+        """Of a batch of many tokens, the logits of few are wanted as a rule, or none."""
 
-            self._to.many.append(add_bias)
+        def launch(n: int) -> None:
+            n = self._to.n_logits
+            for product in (few if n <= FEW else many) if n else ():
+                product(n)
+
+        return launch
 
     def gate(self, item: Gate) -> None:
         x, out, width = self._halves(item.gate), self._to.rows[item.out.number], item.out.width
@@ -70,8 +82,11 @@ class ProductWriter:
         name, tiles = f"matmul_gate<{gate.type}, {up.type}, {{}}>", tiles_of(gate.n_rows, _MATMUL_ROWS)
         self._to.few.append(self._few_products(name, tiles, 2, arguments))
 
+        if self._prompts.takes([gate, up]) and gate.format.order == up.format.order:
+            self._to.many.append(self._prompts.gate(gate, up, x, out))
+            return
         both = Rows(self._to.space.scratch["gate"].address, 2 * width, False)
-        self._to.many.append(self._many_products([gate, up], x, both, add=False, picked=False))
+        self._to.many.append(self._many_products([gate, up], x, both, add=False))
         self._to.many.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
 
     def _one_product(self, a: Matrix, b: Matrix | None, token: Token, out: int, bias: int, add: bool) -> None:
@@ -122,8 +137,10 @@ class ProductWriter:
 
         return launch
 
-    def _many_products(self, matrices: list[Matrix], x: Rows, out: Rows, add: bool, picked: bool) -> Launch:
-        """Unpack as many rows as there is room for, multiply, and so on."""
+    def _many_products(self, matrices: Sequence[Matrix], x: Rows, out: Rows, add: bool) -> Launch:
+        """Multiply with quantised weights; or unpack as many rows as there is room for, multiply, and so on."""
+        if self._prompts.takes(matrices):
+            return self._prompts.products(matrices, x, out, add)
         columns, scratch = matrices[0].n_columns, self._to.space.scratch["halves"]
         room = up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
         unpack = {matrix.type: self._device.kernel(f"dequantise<{matrix.type}>") for matrix in matrices}
@@ -149,8 +166,7 @@ class ProductWriter:
             parts.append((unpackings, first, filled))
 
         def launch(n: int) -> None:
-            n = self._to.n_logits if picked else n
-            for unpackings, column, n_rows in parts if n else ():
+            for unpackings, column, n_rows in parts:
                 for kernel, grid, arguments in unpackings:
                     kernel(grid, 128, arguments)
                 self._device.multiply(scratch.address, n_rows, x.at, columns, n, out.at + 4 * column, out.stride, add)
