@@ -1,6 +1,6 @@
 """The thread team: runs programs, arrays of kernels bound to their arguments, on all of its threads.
 
-Threads sleep between programs; within one, Python does nothing.
+Within a program, Python does nothing. Between them, threads look out for the next one for a while, and then sleep.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 
@@ -42,12 +43,19 @@ class Team:
     def __init__(self, library: Library, n_threads: int) -> None:
         self.n_threads = n_threads
         self._walk = library.get("program.run")
-        self._flags, self._stop = aligned(n_threads * LINE), aligned(LINE).view(np.int64)
-        self._moment = np.ones(1, np.int64)
-        self._inboxes: list[SimpleQueue[int | SimpleQueue[None] | None]] = [SimpleQueue() for _ in range(n_threads)]
+        self._flags, self._stop, self._mailbox, finished = (aligned(n * LINE) for n in (n_threads, 1, 1, n_threads))
+        self._stop, self._mailbox = self._stop.view(np.int64), self._mailbox.view(np.int64)
+        self._finished = finished.view(np.int64)[:: LINE // 8]
+        self._moment, self._record = np.ones(1, np.int64), np.zeros(1, np.int64)
+        self._post = library.get("program.post").bind(mailbox=self._mailbox, moment=self._moment, record=self._record)
+        places = {"mailbox": self._mailbox, "finished": finished, "walk": self._walk.address, "give_way": _give_way()}
+        self._lead, self._follow = (library.get(f"program.{name}").bind(**places) for name in ("lead", "follow"))
+        self._asleep = [False] * n_threads
+        self._inboxes: list[SimpleQueue[SimpleQueue[None] | None]] = [SimpleQueue() for _ in range(n_threads)]
         self._done: SimpleQueue[None] = SimpleQueue()
         for i in range(n_threads):
-            threading.Thread(target=self._work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
+            work = self._follower if i else self._leader
+            threading.Thread(target=work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
 
     def program(
         self, calls: Sequence[Call], meet: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
@@ -70,13 +78,14 @@ class Team:
         only waits, so that a KeyboardInterrupt reaches it at once and stops the team between two kernels.
         """
         assert program.walk is not None
-        record = address(program.walk.record)
+        self._record[0] = address(program.walk.record)
         try:
-            for inbox in self._inboxes[here:]:
-                inbox.put(record)
+            self._run(self._post, 0)
+            self._wake()
             if here:
-                self._walk.run(record, 0, self.n_threads, 0)
-            for _ in range(here, self.n_threads):
+                self._run(self._lead, 0)
+            else:
+                self._inboxes[0].put(self._done)
                 self._done.get()
         except BaseException:
             self._stop[0] = 1
@@ -94,27 +103,45 @@ class Team:
         for inbox in self._inboxes:
             inbox.put(None)
 
+    def _run(self, call: Call, thread: int) -> None:
+        call.kernel.run(address(call.record), thread, self.n_threads, 0)
+
+    def _wake(self) -> None:
+        for i, asleep in enumerate(self._asleep):
+            if asleep:
+                self._asleep[i] = False
+                self._inboxes[i].put(self._done)
+
     def _settled(self) -> bool:
         """Wait until every thread has done all it was given, wherever an interrupt came; False if one comes again."""
         try:
             answers: SimpleQueue[None] = SimpleQueue()
-            for inbox in self._inboxes:
-                inbox.put(answers)
-            for _ in self._inboxes:
-                answers.get()
+            self._inboxes[0].put(answers)
+            answers.get()
+            while (self._finished[1:] != self._mailbox[0]).any():
+                self._wake()
+                time.sleep(1e-4)
             while not self._done.empty():
                 self._done.get()
         except KeyboardInterrupt:
             return False
         return True
 
-    def _work(self, thread: int) -> None:
-        while (task := self._inboxes[thread].get()) is not None:
-            if isinstance(task, SimpleQueue):
-                task.put(None)
-            else:
-                self._walk.run(task, thread, self.n_threads, 0)
-                self._done.put(None)
+    def _leader(self, thread: int) -> None:
+        """Thread 0, where the caller of `run` does not do its work; says in the queue that it gets when it is done."""
+        while (done := self._inboxes[thread].get()) is not None:
+            if done is self._done:
+                self._run(self._lead, thread)
+            done.put(None)
+
+    def _follower(self, thread: int) -> None:
+        while True:
+            self._run(self._follow, thread)
+            # under Python's lock, as `run` asks after it has posted: whoever comes second sees what the first has done
+            self._asleep[thread] = True
+            if self._finished[thread] == self._mailbox[0] and self._inboxes[thread].get() is None:
+                return
+            self._asleep[thread] = False
 
 
 def _give_way() -> int:

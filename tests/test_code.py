@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +85,8 @@ def test_program_order(tmp_path: Path) -> None:
         team = Team(library, n_threads)
         double = library.get("rows.add").bind(a=a, b=a, out=a, n_columns=1000, n_tokens=n)
         program = team.program([double] * 100, [True] * 100)
-        for here in (True, False):
+        for here, pause in itertools.product((True, False), (0, 0, 0.01)):  # threads look out for it, or sleep
+            time.sleep(pause)
             a[:] = 1e-10
             team.run(program, here=here)
             np.testing.assert_allclose(a, 1e-10 * 2.0**100, rtol=1e-6)

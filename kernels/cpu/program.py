@@ -4,6 +4,9 @@ Before an operation that needs what others made, the threads meet: each announce
 until all have. They wait by spinning, because that is usually shorter than a system call, and offer the processor
 to others after a while, because the thread waited for may need it. Who waits asks meanwhile for the weights that it
 will read next, so that memory does not idle while one thread does what cannot be shared.
+
+Programs are posted for all threads at once. Those that have finished one look out for the next for a while before they
+sleep, because to wake many takes longer than a short program.
 """
 
 from __future__ import annotations
@@ -14,8 +17,18 @@ from ..code import Ref
 from ..layout import LINE, OP_BYTES
 from ..simd import announce, get_i64, inline, invoke, invoke0, pause, prefetch_later, watch
 
-_SPINS = 20000
+_SPINS = 20000  # before the processor is offered
+_LOOKS = 40000  # for the next program, about 0.2 ms
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
+
+
+@inline
+def _spin(spins, give_way):
+    """After so many looks in vain."""
+    if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
+        pause()
+        if spins > _SPINS:
+            invoke0(give_way)
 
 
 @inline
@@ -29,10 +42,7 @@ def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
             if ahead < end:
                 prefetch_later(ahead)
                 ahead += LINE
-            if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
-                pause()
-                if spins > _SPINS:
-                    invoke0(give_way)
+            _spin(spins, give_way)
     return ahead
 
 
@@ -64,5 +74,55 @@ def run() -> Any:
             if watch(stop):
                 break
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)
+
+    return body
+
+
+def post() -> Any:
+    """Post a program: mailbox: two ints, the moment that its walk begins with, and the address of the walk's record."""
+
+    def body(thread: int, n_threads: int, counter: int, mailbox: int, moment: Ref, record: Ref) -> None:
+        announce(mailbox + 8, record)
+        announce(mailbox, moment)
+
+    return body
+
+
+def lead() -> Any:
+    """Thread 0's part of the program that is posted: its walk, and to wait until all others are through.
+
+    finished: a line for each thread, with the moment of the program that it has finished last; walk: `run`.
+    """
+
+    def body(
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+    ) -> None:  # fmt: skip
+        moment, spins = watch(mailbox), 0
+        invoke(walk, watch(mailbox + 8), 0, n_threads, 0)
+        for other in range(1, n_threads):
+            while watch(finished + LINE * other) != moment:
+                spins += 1
+                _spin(spins, give_way)
+
+    return body
+
+
+def follow() -> Any:
+    """What other threads do: walk through each program that is posted; return when there was none for a while."""
+
+    def body(
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+    ) -> None:  # fmt: skip
+        mine, looks = finished + LINE * thread, 0
+        last = watch(mine)
+        while looks < _LOOKS:
+            moment = watch(mailbox)
+            if moment != last:
+                invoke(walk, watch(mailbox + 8), thread, n_threads, 0)
+                announce(mine, moment)
+                last, looks = moment, 0
+            else:
+                looks += 1
+                _spin(looks, give_way)
 
     return body
