@@ -15,8 +15,8 @@ from . import splitter
 from .architectures import Model
 from .backends import Backend
 from .backends.cpu import Cpu, CpuBackend
-from .backends.gpus import GpuError, gpu_present, open_gpus
-from .backends.plan import PlanError
+from .backends.errors import GpuError, PlanError
+from .backends.gpus import gpu_present, open_gpus
 from .cache import SLAB, PageLayout, PagePool
 from .graph import Graph, join
 from .kernels.layout import PAGE

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gguf_runtime.architectures import ModelError
-from gguf_runtime.backends.plan import PlanError
+from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.engine import Chunk, ContextFull, Engine, EngineError
 from gguf_runtime.kernels.layout import FORMATS, PAGE, ROUNDED
 from gguf_runtime.loader import open_gguf

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gguf_runtime import stages
-from gguf_runtime.backends.gpus import GpuError, gpu_present, open_gpus
-from gguf_runtime.backends.plan import PlanError
+from gguf_runtime.backends.errors import GpuError, PlanError
+from gguf_runtime.backends.gpus import gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import source

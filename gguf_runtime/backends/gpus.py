@@ -8,18 +8,12 @@ import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from .errors import GpuError
+
 if TYPE_CHECKING:
     from .cuda import CudaDevice
 
 _LEAST = 70  # compute capability 7.0
-
-
-class GpuError(Exception):
-    """There is no GPU that can be used, or one failed; the message says why."""
-
-
-class GpuMemoryError(GpuError, MemoryError):
-    """A GPU's memory is too small."""
 
 
 def gpu_present() -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..backends.gpus import GpuError, open_gpus
+from ..backends.errors import GpuError
+from ..backends.gpus import open_gpus
 from ..kernels.isa import detect
 from ..kernels.team import physical_cores
 from .options import model_path, verbose_option

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...cache import PageLayout
 from ...graph import RopeFrequencies
-from ..plan import PlanError
+from ..errors import PlanError
 from .fuse import Attend
 from .launches import Launches, spans, tiles_of, up
 from .weights import upload_vector

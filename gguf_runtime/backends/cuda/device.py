@@ -14,7 +14,7 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import options, source
-from ..gpus import GpuError, GpuMemoryError
+from ..errors import GpuError, GpuMemoryError
 from .driver import can_overlap, launch_overlapping
 
 #: Launches a kernel, or a product of cuBLAS, for a number of tokens.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..gpus import GpuError
+from ..errors import GpuError
 
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6  # CUlaunchAttributeID
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ...graph import Add, Attention, Embed, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value, values_read
-from ..plan import PlanError
+from ..errors import PlanError
 
 
 class Products(NamedTuple):

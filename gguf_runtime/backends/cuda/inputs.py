@@ -11,7 +11,7 @@ from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
 from ...loader import Tensor
 from .. import Batch
-from ..plan import PlanError
+from ..errors import PlanError
 from .device import CudaDevice, Memory
 from .weights import Matrix, gather_rows, matrix_type, n_columns, tilings
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from ...graph import Graph, Linear
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
-from ..plan import PlanError
+from ..errors import PlanError
+from ..floats import floats
 from .device import CudaDevice, Launch, Memory
 from .fuse import AddedProduct, Attend, Fused, Gate, Places, Products, Rows, fuse, place
 from .inputs import Inputs
-from .weights import Matrix, floats, matrix_type, n_columns, upload_vector
+from .weights import Matrix, matrix_type, n_columns, upload_vector
 
 FEW = 32  # tokens at most for which weights are used as they lie
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values

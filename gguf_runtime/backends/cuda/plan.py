@@ -17,7 +17,7 @@ from ...cache import PageLayout
 from ...graph import Add, Embed, Graph, Input, Norm, Pick, SwiGlu
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
-from ..plan import PlanError
+from ..errors import PlanError
 from .attention import AttentionWriter
 from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
 from .inputs import Inputs

@@ -9,12 +9,13 @@ import numpy as np
 
 from ...graph import Linear
 from ...kernels.cuda.formats import TILE_ROWS
-from ..plan import PlanError
+from ..errors import PlanError
+from ..floats import floats
 from .device import Launch
 from .fuse import Fused, Gate, Rows
 from .launches import FEW, Launches, Token, matrices_of, tiles_of, up
 from .prompts import PromptWriter
-from .weights import Matrix, floats, n_columns, upload_vector
+from .weights import Matrix, n_columns, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time

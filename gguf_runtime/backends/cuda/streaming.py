@@ -16,7 +16,7 @@ from ... import cache
 from ...cache import PageLayout, PagePool
 from ...graph import Graph, join
 from .. import Batch, Part, in_passes
-from ..plan import PlanError
+from ..errors import PlanError
 from .bus import Bus, Cargo, room_for
 from .inputs import Inputs
 from .launches import FEW

@@ -12,7 +12,8 @@ import numpy as np
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS, Format, plane_bytes, tile, tiled_bytes
 from ...kernels.layout import FLOATS
 from ...loader import Tensor
-from ..plan import PlanError
+from ..errors import PlanError
+from ..floats import floats
 from .device import CudaDevice, Memory
 
 _STEP = 2 << 20
@@ -165,14 +166,3 @@ def _blocks(tensor: Tensor) -> np.ndarray:
     largest = np.finfo(np.float16).max
     np.clip(floats(tensor).reshape(tensor.shape), -largest, largest, out=out[:, :width], casting="same_kind")
     return out.view(np.uint8).reshape(n_rows, -1, form.n_bytes)
-
-
-def floats(tensor: Tensor) -> np.ndarray:
-    """A tensor of a float type as f32. Raises PlanError for other types."""
-    if tensor.type == "F32":
-        return tensor.data.view(np.float32)
-    if tensor.type == "F16":
-        return tensor.data.view(np.float16).astype(np.float32)
-    if tensor.type == "BF16":
-        return (tensor.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    raise PlanError(f"tensor {tensor.name} has type {tensor.type}; it must be F32, F16 or BF16")

@@ -1,4 +1,4 @@
-"""From a graph to the CPU's kernels: which run, in which order, on which buffers, and where threads must meet."""
+"""From a plan to the CPU's kernels: which run, in which order, on which memory, and where threads must meet."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..cache import PageLayout
-from ..graph import Add, Attention, Embed, Graph, Input, Linear, Norm, Op, Pick, Rope, SwiGlu, Value, values_read
-from ..kernels.isa import Isa
-from ..kernels.layout import FORMATS, MAX_TASK_ROWS, PAGE, ROUNDED, SCRATCH, head_bytes
-from ..loader import Tensor
+from ...graph import Add, Attention, Embed, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
+from ...kernels.layout import FORMATS, MAX_TASK_ROWS, PAGE, ROUNDED, SCRATCH, head_bytes
+from ...loader import Tensor
+from ..errors import PlanError
 from . import fusion
-from .buffers import FEW, MANY, ROWWISE, Buffers
-
-#: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
-Angles = dict[int, tuple[np.ndarray, np.ndarray]]
-
-
-class PlanError(Exception):
-    """The model is sound, but needs something that the CPU kernels do not have."""
+from .buffers import FEW, MANY, ROWWISE
+from .plan import Plan
 
 
 class Step(NamedTuple):
@@ -35,118 +28,26 @@ def size_of(n_tokens: int) -> int:
     return n_tokens if n_tokens <= ROWWISE else FEW if n_tokens <= FEW else MANY
 
 
-class Inputs:
-    """What a batch tells the kernels, in arrays that stay where they are; kernels/cpu/attention.py explains some."""
-
-    def __init__(self, n_tokens: int, n_split: int, n_spans: int, angles: Angles, scratch: np.ndarray) -> None:
-        """n_split: the most tokens whose attention is cut, into at most n_spans spans each. scratch: of the threads."""
-        self.ids = np.zeros(n_tokens, np.int32)
-        self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
-        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 8), np.int64)  # attention's tasks
-        self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
-        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
-        self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
-        self.angles = angles
-        self.scratch = scratch
-        self.n_partials = n_split * n_spans  # for each head
+def kernels(plan: Plan) -> list[str]:
+    """Names of all kernels that any batch may need."""
+    sizes = range(1, ROWWISE + 1)
+    variants = [*((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False)]
+    return list(dict.fromkeys(step.kernel for variant in variants for step in write(plan, *variant)))
 
 
-class Plan:
-    """Gives every value of a graph its buffer, and every operation its kernels."""
+def write(plan: Plan, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
+    """The steps for batches of a size (see FEW), and of tokens with logits, which may be none. Raises PlanError.
 
-    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, buffers: Buffers, isa: Isa) -> None:
-        self.isa, self.buffers = isa, buffers
-        self._ops, self._layout, self._inputs = graph.ops, layout, inputs
-        self._residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
-        self._forms = fusion.forms(graph.ops, isa)
-        self._buffers = self._place()
-        self._converted: dict[str, np.ndarray] = {}
-        self.result = self._buffers[graph.result.number]
-        first = graph.ops[0]
-        self.input = self._buffers[first.out.number] if isinstance(first, Input) else None
-
-    def kernels(self) -> list[str]:
-        """Names of all kernels that any batch may need."""
-        sizes = range(1, ROWWISE + 1)
-        variants = [*((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False)]
-        return list(dict.fromkeys(step.kernel for variant in variants for step in self.steps(*variant)))
-
-    def steps(self, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
-        """The steps for batches of a size (see FEW), and of tokens with logits, which may be none.
-
-        split: whether the attention of some tokens is cut into spans.
-        """
-        return _Writer(self, n_tokens, n_logits, split).write()
-
-    def reads(self, i: int) -> list[Value]:
-        """The values that operation i reads; products that are part of a gate read nothing, as the gate does."""
-        if i in self._gates:
-            return [self._gates[i][0].x]
-        return [] if self.is_part(i) else values_read(self._ops[i])
-
-    def is_part(self, i: int) -> bool:
-        """Whether operation i is a product that a gate computes itself."""
-        return any(self._ops[i] in gate for gate in (self._gates.get(i + 1), self._gates.get(i + 2)) if gate)
-
-    def _place(self) -> dict[int, np.ndarray]:
-        """A buffer for each value; values that do not live at the same time share one."""
-        last_use = {v.number: i for i in range(len(self._ops)) for v in self.reads(i)}
-        placed: dict[int, np.ndarray] = {}
-        free = self.buffers.all()
-        for i, op in enumerate(self._ops):
-            dying = [v for v in dict.fromkeys(self.reads(i)) if last_use[v.number] == i]
-            if i in self._residual:  # a product added to the residual: in place
-                placed[op.out.number] = placed[self._residual[i].number]
-            elif isinstance(op, Add) and i - 1 in self._residual:
-                residual = self._residual[i - 1]
-                placed[op.out.number] = placed[residual.number]
-                dying = [v for v in dying if v != residual and v != self._ops[i - 1].out]
-            elif isinstance(op, Rope):
-                if op.x not in dying:
-                    raise PlanError("a value is used again after its rotation")
-                placed[op.out.number] = placed[op.x.number]
-                dying = []
-            elif not self.is_part(i):
-                key = op.out.width, self.form(op.out)
-                spare = free.get(key)
-                placed[op.out.number] = spare.pop() if spare else self.buffers.more(*key)
-            for v in dying:
-                free.setdefault((v.width, self.form(v)), []).append(placed[v.number])
-        return placed
-
-    # what the writer asks for
-
-    def buffer(self, value: Value) -> np.ndarray:
-        return self._buffers[value.number]
-
-    def form(self, value: Value) -> str:
-        """plain, or a form of records, of one token: how a value is made; for those of more, see Buffers.lanes."""
-        return self._forms.get(value.number, "plain")
-
-    def gate(self, i: int) -> tuple[Linear, Linear] | None:
-        """The two products that operation i computes itself, if it is such a gate."""
-        return self._gates.get(i)
-
-    def floats(self, tensor: Tensor) -> np.ndarray:
-        """A vector of weights as f32."""
-        if tensor.type == "F32":
-            return tensor.data.view(np.float32)
-        if tensor.name not in self._converted:
-            if tensor.type == "F16":
-                values = tensor.data.view(np.float16).astype(np.float32)
-            elif tensor.type == "BF16":
-                values = (tensor.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-            else:
-                raise PlanError(f"tensor {tensor.name} has type {tensor.type}; it must be F32, F16 or BF16")
-            self._converted[tensor.name] = values
-        return self._converted[tensor.name]
+    split: whether the attention of some tokens is cut into spans.
+    """
+    return _Writer(plan, n_tokens, n_logits, split).write()
 
 
 class _Writer:
     """Writes the steps of one variant, keeping account of who reads and writes which memory."""
 
     def __init__(self, plan: Plan, n_tokens: int, n_logits: int, split: bool) -> None:
-        self._plan, self._in = plan, plan._inputs
+        self._plan, self._in = plan, plan.inputs
         self._n_tokens, self._n_logits, self._split = n_tokens, n_logits, split
         self._steps: list[Step] = []
         self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
@@ -154,7 +55,7 @@ class _Writer:
         self._written: set[int] = set()
 
     def write(self) -> list[Step]:
-        for i, op in enumerate(self._plan._ops):
+        for i, op in enumerate(self._plan.ops):
             if not (op.out.picked and self._n_logits == 0 or self._plan.is_part(i)):
                 self._write_op(i, op)
         return self._steps
@@ -187,7 +88,7 @@ class _Writer:
                 eps=op.eps, n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Linear):
-            self._linear(op, i in p._residual)
+            self._linear(op, i in p.residual)
         elif isinstance(op, Rope):
             cos, sin = self._in.angles[id(op.frequencies)]
             self._step(
@@ -203,7 +104,7 @@ class _Writer:
             kind = self._kind(op.out)
             self._step(f"rows.swiglu:{kind}", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
         elif isinstance(op, Add):
-            if i - 1 not in p._residual:
+            if i - 1 not in p.residual:
                 a, b = p.buffer(op.a), p.buffer(op.b)
                 self._step("rows.add", [a, b], [out], a=a, b=b, out=out, n_columns=width, n_tokens=n)
         elif isinstance(op, Pick):
@@ -272,7 +173,7 @@ class _Writer:
         return records
 
     def _attention(self, op: Attention) -> None:
-        p, layout = self._plan, self._plan._layout
+        p, layout = self._plan, self._plan.layout
         q, k, v, out = (p.buffer(value) for value in (op.q, op.k, op.v, op.out))
         head_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
         _check_heads(op, head_dim, v_dim)

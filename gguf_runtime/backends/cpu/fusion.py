@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value, values_read
-from ..kernels.isa import Isa
-from ..kernels.layout import FLOATS
-from ..loader import Tensor
+from ...graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value, values_read
+from ...kernels.isa import Isa
+from ...kernels.layout import FLOATS
+from ...loader import Tensor
 
 
 def form_for(weight: Tensor, isa: Isa) -> str:

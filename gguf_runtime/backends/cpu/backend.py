@@ -6,14 +6,17 @@ import threading
 
 import numpy as np
 
-from ..cache import PageLayout, PagePool
-from ..graph import Attention, Graph, Rope, RopeFrequencies
-from ..kernels.code import Library, address, aligned
-from ..kernels.layout import PAGE, SCRATCH
-from ..kernels.team import Program, Team
-from . import Batch
+from ...cache import PageLayout, PagePool
+from ...graph import Attention, Graph, Rope, RopeFrequencies
+from ...kernels.code import Library, address, aligned
+from ...kernels.layout import PAGE, SCRATCH
+from ...kernels.team import Program, Team
+from .. import Batch
+from . import steps
 from .buffers import FEW, ROWWISE, Buffers
-from .plan import Inputs, Plan, Step, size_of
+from .inputs import Inputs
+from .plan import Plan
+from .steps import Step
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
@@ -56,7 +59,7 @@ class CpuBackend:
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load(self._plan.kernels())
+        library.load(steps.kernels(self._plan))
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
@@ -64,9 +67,9 @@ class CpuBackend:
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
-        key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
+        key = steps.size_of(batch.n_tokens), min(steps.size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
-            self._programs[key] = self._program(self._plan.steps(*key))
+            self._programs[key] = self._program(steps.write(self._plan, *key))
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x

@@ -1,0 +1,13 @@
+"""What may be wrong with a model or a GPU, as those who place layers must know."""
+
+
+class PlanError(Exception):
+    """The model is sound, but needs something that a backend does not have."""
+
+
+class GpuError(Exception):
+    """There is no GPU that can be used, or one failed; the message says why."""
+
+
+class GpuMemoryError(GpuError, MemoryError):
+    """A GPU's memory is too small."""
