@@ -234,9 +234,10 @@ class Placement:
         from .backends.cuda import streaming_bytes, workspace_bytes
 
         n_ctx, _, _, type_k, type_v = self._settings
-        work = workspace_bytes([join(self._graphs)], n_tokens)
+        whole = [join(self._graphs)]
         streaming = streaming_bytes(self._by_layer(range(len(self._graphs) - 1)), n_ctx, type_k, type_v)
-        return [splitter.Gpu(gpu.name, gpu.free - work - _MARGIN, streaming) for gpu in gpus]
+        rooms = [gpu.free - workspace_bytes(gpu, whole, n_tokens) - _MARGIN for gpu in gpus]
+        return [splitter.Gpu(gpu.name, room, streaming) for gpu, room in zip(gpus, rooms, strict=True)]
 
 
 def _gpus(offload: Offload) -> list[CudaDevice]:

@@ -42,42 +42,50 @@ class Workspace:
 
     def __init__(self, device: CudaDevice, graphs: Sequence[Graph], n_tokens: int) -> None:
         self.device, self.n_tokens, self.n_rows = device, n_tokens, max(n_tokens, FEW)
-        self.places, scratch = _needs(graphs, self.n_rows)
+        self.places, scratch = _needs(graphs, self.n_rows, device.has_wgmma)
         self.values = device.allocate(self.places.n_bytes)
         self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
         self.vectors: dict[str | int, Memory] = {}
 
 
-def workspace_bytes(graphs: Sequence[Graph], n_tokens: int) -> int:
+def workspace_bytes(device: CudaDevice, graphs: Sequence[Graph], n_tokens: int) -> int:
     """Bytes of a workspace for these graphs."""
-    places, scratch = _needs(graphs, max(n_tokens, FEW))
+    places, scratch = _needs(graphs, max(n_tokens, FEW), device.has_wgmma)
     return places.n_bytes + sum(scratch.values())
 
 
-def _needs(graphs: Sequence[Graph], n_rows: int) -> tuple[Places, dict[str, int]]:
+def by_panels(has_wgmma: bool, kinds: Iterable[str]) -> bool:
+    """Whether prompts meet matrices of these types as they are, in panels (prompt.cu), or must have them unpacked."""
+    return has_wgmma and "F16" not in kinds
+
+
+def _needs(graphs: Sequence[Graph], n_rows: int, has_wgmma: bool) -> tuple[Places, dict[str, int]]:
     """Places of all values, and bytes of scratch memory by its purpose."""
-    places, most = Places(), dict.fromkeys(("halves", "panels", "gate", "queries", "sums", "states", "done"), 0)
+    places, most = Places(), dict[str, int]()
     for graph in graphs:
         fused = fuse(graph.ops)
         place(fused, n_rows, MAX_LOGITS, places)
-        for purpose, size in _scratch(fused, n_rows):
-            most[purpose] = max(most[purpose], size)
+        for purpose, size in _scratch(fused, n_rows, has_wgmma):
+            most[purpose] = max(most.get(purpose, 0), size)
     return places, most
 
 
-def _scratch(fused: Sequence[Fused], n_rows: int) -> Iterator[tuple[str, int]]:
+def _scratch(fused: Sequence[Fused], n_rows: int, has_wgmma: bool) -> Iterator[tuple[str, int]]:
     """Bytes of memory that operations use while they run, each with its purpose."""
     most = max(FEW * _FEWEST_SPANS, _SPANS)  # tokens × spans
     for item in fused:
-        groups = matrices_of(item)
+        groups = matrices_of(item)  # all of the same width
+        kinds = {matrix_type(linears[0].weight) for linears in groups}
+        orders = {FORMATS[kind].order for kind in kinds}
+        panels = by_panels(has_wgmma, kinds)
         for linears in groups:
             columns = n_columns(linears[0].weight)
             rows = sum(up(op.weight.shape[0], TILE_ROWS) for op in linears)
-            yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
-        if groups:  # all of the same width
-            orders = {FORMATS[matrix_type(linears[0].weight)].order for linears in groups}
-            yield "panels", len(orders) * 2 * n_columns(groups[0][0].weight) * up(n_rows, PANEL_TOKENS)
-        if isinstance(item, Gate):
+            if panels:
+                yield "panels", len(orders) * 2 * columns * up(n_rows, PANEL_TOKENS)
+            else:
+                yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
+        if isinstance(item, Gate) and not (panels and len(orders) == 1):
             yield "gate", n_rows * 8 * item.out.width
         if isinstance(item, Attend):
             op = item.op

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .device import Launch
 from .fuse import Rows
-from .launches import PANEL_TOKENS, Launches, tiles_of, up
+from .launches import PANEL_TOKENS, Launches, by_panels, tiles_of, up
 from .weights import Matrix
 
 _ROWS, _THREADS, _WEIGHT_PLACES = 128, 384, 2  # as in prompt.cu
@@ -22,8 +22,8 @@ class PromptWriter:
         self._to, self._device = to, to.device
 
     def takes(self, matrices: Sequence[Matrix]) -> bool:
-        """Whether it is for these matrices: on a GPU that can, for weights that are quantised."""
-        return self._device.has_wgmma and all(matrix.type != "F16" for matrix in matrices)
+        """Whether it is for these matrices."""
+        return by_panels(self._device.has_wgmma, [matrix.type for matrix in matrices])
 
     def products(self, matrices: Sequence[Matrix], x: Rows, out: Rows, add: bool) -> Launch:
         """Launch x times each of the matrices, whose results lie side by side in `out`, f32."""
