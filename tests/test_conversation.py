@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.chat.conversation import Conversation, ConversationError, Reply
 from gguf_runtime.chat.reasoning import ReasoningSplitter, Span
+from gguf_runtime.conversation import Conversation, ConversationError, Reply
 from gguf_runtime.engine import ContextFull
 from tests.make_model import write_model
 

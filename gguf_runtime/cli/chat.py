@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..chat.conversation import Conversation
+from ..conversation import Conversation
 from . import process
 from .answers import chosen_model, sampling_options, sort_options, system_option
 from .options import (

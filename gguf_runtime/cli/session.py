@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..chat.conversation import Conversation, Reply
 from ..chat.reasoning import Span
+from ..conversation import Conversation, Reply
 from ..generation import Generation
 from ..llm import LLM
 from . import process

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..chat.conversation import ConversationError
+from ..conversation import ConversationError
 from ..files import data_folder, replacing
 from ..sampling import SamplingParams
 from . import process

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import perf_counter
 
 from gguf_runtime import LLM
-from gguf_runtime.chat.conversation import Conversation
+from gguf_runtime.conversation import Conversation
 
 QUESTION = "Which of these is the best, and why do you think so? Answer in one sentence."
 N_HISTORY, N_REPEATS = 4000, 9

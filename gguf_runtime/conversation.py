@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from ..generation import Generation
-from ..llm import LLM
-from .reasoning import ReasoningSplitter, Span
+from .chat.reasoning import ReasoningSplitter, Span
+from .generation import Generation
+from .llm import LLM
 
 
 class ConversationError(Exception):
