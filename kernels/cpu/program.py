@@ -18,7 +18,7 @@ from ..layout import LINE, OP_BYTES
 from ..simd import announce, get_i64, inline, invoke, invoke0, pause, prefetch_later, watch
 
 _SPINS = 20000  # before the processor is offered
-_LOOKS = 40000  # for the next program, about 0.2 ms
+_LOOKS = 100000  # for the next program: about 0.6 ms, somewhat more than lies between two tokens
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
 
