@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
 
 from ..layout import COLUMNS, LANES, LANES_APART, LANES_MASKS, RECORD_BYTES
 from ..simd import (
+    ADDRESS,
     F32,
+    I1,
     I32,
     I64,
     constant,
@@ -28,6 +31,7 @@ from ..simd import (
     load_f32,
     loaded,
     multiply_add,
+    operation,
     put_f32,
     put_i64,
     reduce_add,
@@ -40,8 +44,8 @@ from ..simd import (
 _MOST = COLUMNS // 32  # groups of a record, each of which has one such column for each 16 tokens
 _LINE, _RECORD = 4 * LANES, RECORD_BYTES["byte_lanes"]
 _ROWS = 64  # of weights that a thread has unpacked
-_SCALES, _LEAST, _COLUMNS, _WEIGHTS = 64, 128, 192, 192 + 8 * COLUMNS
-#: What a thread needs: how many columns; spare; which; the weights of each, f32[column][row].
+_SCALES, _LEAST, _COLUMNS, _PICKED, _WEIGHTS = 64, 128, 192, 192 + 8 * COLUMNS, 192 + 16 * COLUMNS
+#: What a thread needs: how many columns are listed, and picked; spare; which; the weights of each, f32[column][row].
 APART_BYTES = _WEIGHTS + 4 * _ROWS * COLUMNS
 
 
@@ -94,12 +98,35 @@ def keep_weights(apart, row, q, scales, least):
         put_f32(apart + _WEIGHTS + 4 * (_ROWS * k + row), scale * get_u8(q + column) - low)
 
 
+def pick_columns(n_vectors: int) -> Any:
+    """pick(apart, records): note which of the listed columns n_vectors of tokens, whose records these are, have."""
+
+    def emit_wanted(b: ir.IRBuilder, records: ir.Value, column: ir.Value) -> ir.Value:
+        mask_at, mask = b.add(records, b.mul(b.lshr(column, I64(5)), I64(4))), I32(0)
+        for v in range(n_vectors):
+            mask = b.or_(mask, loaded(b, mask_at, I32, LANES_MASKS + _RECORD * v))
+        return b.trunc(b.lshr(mask, b.trunc(b.and_(column, I64(31)), I32)), I1)
+
+    wanted = operation(types.boolean, [ADDRESS, types.int64], emit_wanted)
+
+    @inline
+    def pick(apart, records):
+        n = 0
+        for k in range(get_i64(apart)):
+            if wanted(records, get_i64(apart + _COLUMNS + 8 * k)):
+                put_i64(apart + _PICKED + 8 * n, k)
+                n += 1
+        put_i64(apart + 8, n)
+
+    return pick
+
+
 def add_apart(n_rows: int, n_vectors: int, lanes: int) -> Any:
-    """add(acc, apart, row, records) → acc: the products of the listed columns, of n_rows from a row on.
+    """add(acc, apart, row, records) → acc: the products of the columns that were picked, of n_rows from a row on.
 
     acc, records: as byte_group in inner.py has them.
     """
-    floats, size = ir.VectorType(F32, lanes), _RECORD
+    floats = ir.VectorType(F32, lanes)
 
     @intrinsic
     def step(context, acc, weights, records, column):
@@ -109,9 +136,10 @@ def add_apart(n_rows: int, n_vectors: int, lanes: int) -> Any:
             line, mask_at = b.add(records, b.mul(g, I64(_LINE))), b.add(records, b.mul(g, I64(4)))
             x = []
             for v in range(n_vectors):
-                mask = splat(b, loaded(b, mask_at, I32, LANES_MASKS + size * v), lanes)
+                mask = splat(b, loaded(b, mask_at, I32, LANES_MASKS + _RECORD * v), lanes)
                 own = b.icmp_unsigned("==", mask, splat(b, bit, lanes))
-                x.append(b.select(own, loaded(b, line, floats, LANES_APART + size * v), constant(F32, [0.0] * lanes)))
+                value = loaded(b, line, floats, LANES_APART + _RECORD * v)
+                x.append(b.select(own, value, constant(F32, [0.0] * lanes)))
             for r in range(n_rows):
                 one = splat(b, loaded(b, weights, F32, 4 * r), lanes)
                 for v in range(n_vectors):
@@ -123,9 +151,9 @@ def add_apart(n_rows: int, n_vectors: int, lanes: int) -> Any:
 
     @inline
     def add(acc, apart, row, records):
-        for k in range(get_i64(apart)):
-            weights = apart + _WEIGHTS + 4 * (_ROWS * k + row)
-            acc = step(acc, weights, records, get_i64(apart + _COLUMNS + 8 * k))
+        for i in range(get_i64(apart + 8)):
+            k = get_i64(apart + _PICKED + 8 * i)
+            acc = step(acc, apart + _WEIGHTS + 4 * (_ROWS * k + row), records, get_i64(apart + _COLUMNS + 8 * k))
         return acc
 
     return add

@@ -33,7 +33,7 @@ from ..simd import (
 )
 from . import tiles
 from .activations import silu
-from .apart import APART_BYTES, add_apart, keep_weights, list_columns
+from .apart import APART_BYTES, add_apart, keep_weights, list_columns, pick_columns
 from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column
 from .records import lanes_writer
 from .registers import load_tuple, store_tuple, zeros
@@ -186,10 +186,13 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
     ahead: where the weights lie that come when these are done, those of each half; asked for where `wanted`, a little
     at each step: a block of a row is too short for the CPU's own prefetching, and much at once waits for memory.
     """
-    n_rows, multiply = shape[0], _multiplier(fmt, how, *shape)
+    n_rows, multiply, pick = shape[0], _multiplier(fmt, how, *shape), pick_columns(shape[1])
+    of_bytes = not fmt.is_float and how != "tiles"
 
     @inline
     def take(scratch, records, sums, n_taken, n_columns, ahead, wanted):
+        if of_bytes:
+            pick(scratch + _APART, records)
         for i in range(0, n_taken, n_rows):
             at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
             for line in range(0, n_rows * block_bytes if wanted else 0, 64):
