@@ -11,6 +11,8 @@ For many, "byte_lanes": 16 tokens side by side, records as [columns / 256][token
     q        64 × [16 tokens][4] × i8   four columns in each line
     d         8 × [16 tokens] × f32     of each 32 columns
     sums     16 × [16 tokens] × i32     Σq over each 16 columns
+    apart     8 × [16 tokens] × f32     of each 32 columns the one, if any, kept apart (cpu/apart.py): its q is 0
+    masks     2 × 8 × i32               the bit of that column, or 0; twice, so that half the lanes find it as well
 Activations that meet float weights are f32 in the same order: "floats", 256 × f32; "float_lanes", 256 × [16 tokens].
 For BF16, where the CPU multiplies such: "bfloats", the same as "floats"; "bfloat_lanes", 128 × [16 tokens][2] × bf16.
 
@@ -23,10 +25,10 @@ COLUMNS = 256  # columns of one record
 WOVEN = tuple(4 * (i % 4) + i // 4 for i in range(16))  # place → group; and group → place
 LANES = 16  # tokens side by side
 D, SUMS = 256, 320  # offsets in a record of bytes
-LANES_D, LANES_SUMS = 4096, 4608  # and in one of byte_lanes
+LANES_D, LANES_SUMS, LANES_APART, LANES_MASKS = 4096, 4608, 5632, 6144  # and in one of byte_lanes
 #: Bytes of a record in each form; those of lanes for 16 tokens.
 RECORD_BYTES = {
-    "bytes": 384, "floats": 1024, "bfloats": 1024, "byte_lanes": 5632, "float_lanes": 16384, "bfloat_lanes": 8192,
+    "bytes": 384, "floats": 1024, "bfloats": 1024, "byte_lanes": 6208, "float_lanes": 16384, "bfloat_lanes": 8192,
 }  # fmt: skip
 
 #: Tensor types with float weights; the others in FORMATS are dotted as integers.

@@ -16,7 +16,9 @@ from gguf_runtime.kernels.layout import (
     FLOATS,
     FORMATS,
     LANES,
+    LANES_APART,
     LANES_D,
+    LANES_MASKS,
     LANES_SUMS,
     PAGE,
     RECORD_BYTES,
@@ -99,6 +101,15 @@ def pack(library: Library, form: str, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def apart(records: np.ndarray) -> np.ndarray:
+    """Of records of byte_lanes, the columns that are kept apart: f32[record][16 tokens][256], zeros for the others."""
+    lines = records[:, LANES_APART:LANES_MASKS].copy().view(np.float32).reshape(-1, COLUMNS // 32, LANES, 1)
+    masks = records[:, LANES_MASKS:].copy().view(np.uint32).reshape(-1, 2, COLUMNS // 32)
+    np.testing.assert_array_equal(masks[:, 0], masks[:, 1])
+    kept = np.where(masks[:, 0, :, None, None] >> np.arange(32, dtype=np.uint32) & 1, lines, 0)
+    return kept.transpose(0, 2, 1, 3).reshape(-1, LANES, COLUMNS)
+
+
 def packed_values(form: str, records: np.ndarray, n_tokens: int, n_columns: int) -> np.ndarray:
     """What records stand for, in float64[n_tokens][n_columns]."""
     if form == "floats":
@@ -113,7 +124,7 @@ def packed_values(form: str, records: np.ndarray, n_tokens: int, n_columns: int)
     else:
         q = records[:, :LANES_D].copy().view(np.int8).reshape(-1, COLUMNS // 4, LANES, 4).transpose(0, 2, 1, 3)
         d = records[:, LANES_D:LANES_SUMS].copy().view(np.float32).reshape(-1, COLUMNS // 32, LANES).transpose(0, 2, 1)
-        values = q.reshape(len(q), LANES, COLUMNS) * d.astype(np.float64).repeat(32, axis=2)
+        values = q.reshape(len(q), LANES, COLUMNS) * d.astype(np.float64).repeat(32, axis=2) + apart(records)
         values = values.reshape(-1, -(-n_tokens // LANES) * LANES, COLUMNS)
     return values[:, :n_tokens].transpose(1, 0, 2).reshape(n_tokens, -1)[:, :n_columns].astype(np.float64)
 
@@ -175,6 +186,48 @@ def test_products(library: Library, fmt: str) -> None:
                 step = np.repeat(bytes_of.max(axis=2), COLUMNS, axis=1)[:, :columns] * 2 / 127
                 error = np.sqrt(seen**2 @ (step.T.astype(np.float64) ** 2) / 12)  # of steps that are independent
                 assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5
+
+
+@pytest.mark.parametrize(("fmt", "columns"), [("Q4_K", 512), ("Q4_1", 608), ("Q6_K", 512), ("Q8_0", 96)])
+def test_large_columns_are_kept_apart(library: Library, fmt: str, columns: int) -> None:
+    rng = np.random.default_rng(10)
+    raw, values = matrix(fmt, 53, columns)
+    n_large = 3
+    for n_tokens in (5, 16, 25, 61, 150):
+        x, scratch = rng.normal(size=(n_tokens, columns)), np.full(SCRATCH, 0xFF, np.uint8)
+        large = np.zeros((n_tokens, columns), bool)
+        for t in range(0, n_tokens, LANES):  # those of 16 tokens are alike, and each in a group of 32 of its own
+            groups = rng.choice(columns // 32, n_large, replace=False)
+            large[t : t + LANES, 32 * groups + rng.integers(0, 32, n_large)] = True
+        x = np.where(large, 60 * np.sign(x) + x, x).astype(np.float32)
+        weight = rng.uniform(1, 2, columns).astype(np.float32)
+        records, count_of = no_records("byte_lanes", n_tokens, columns), count(n_tokens)
+        if n_tokens % LANES:  # what stands beside the last tokens is of no account
+            records.reshape(-(-columns // COLUMNS), -1, records.shape[1])[:, -1, : 4 * COLUMNS * LANES] = 0x55
+        library.get("rows.rms_norm:byte_lanes")(
+            x=x, weight=weight, out=records, n_columns=columns, eps=1e-5, scratch=scratch, n_tokens=count_of
+        )
+        kept = apart(records).reshape(-(-columns // COLUMNS), -1, COLUMNS)
+        kept = kept.transpose(1, 0, 2).reshape(kept.shape[1], -1)[:n_tokens, :columns]
+        np.testing.assert_array_equal(kept != 0, large)
+        exact = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-5) * weight
+        np.testing.assert_allclose(kept[large], exact[large], rtol=1e-6)
+        seen, rest = packed_values("byte_lanes", records, n_tokens, columns), np.where(large, 0, exact)
+        step = np.abs(rest).reshape(n_tokens, -1, 32).max(axis=2).repeat(32, axis=1) / 127
+        assert np.all(np.abs(seen - exact) <= 0.5001 * step + 1e-6 * np.abs(exact))
+        arguments = {
+            "weights": raw, "row_bytes": raw.shape[1], "n_rows": 53, "n_columns": columns, "x": records, "bias": 0,
+            "add": 0, "scratch": scratch, "n_tokens": count_of,
+        }  # fmt: skip
+        out = np.full((n_tokens, 53), np.nan, np.float32)
+        library.get(f"matmul.linear:{fmt}")(out=out, **arguments)
+        wanted, size = seen @ values.T.astype(np.float64), np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1
+        assert np.max(np.abs(out - wanted) / size) < 2e-6
+        if fmt in ROUNDED and library.isa.dots_bytes:
+            library.get(f"matmul.linear:{fmt}:rounded")(out=out, **arguments)
+            # what weights lose by rounding is not multiplied by the large numbers
+            lost = np.sqrt(((seen - kept) ** 2).sum(axis=1))[:, None] * np.abs(values).max() * 2 / 127 / np.sqrt(12)
+            assert np.max(np.abs(out - wanted) / (lost + 2e-6 * size)) < 5
 
 
 @pytest.mark.parametrize(("fmt", "kind"), GATES)
@@ -264,7 +317,8 @@ def test_packing_is_the_nearest_byte(library: Library, form: str) -> None:
         np.testing.assert_allclose(sums, q * d, rtol=1e-6, atol=1e-6)
     else:
         q = records[:, :LANES_D].copy().view(np.int8).reshape(-1, 16, 4, LANES, 4).sum(axis=(2, 4), dtype=np.int32)
-        np.testing.assert_array_equal(records[:, LANES_SUMS:].copy().view(np.int32).reshape(-1, 16, LANES), q)
+        sums = records[:, LANES_SUMS:LANES_APART].copy().view(np.int32).reshape(-1, 16, LANES)
+        np.testing.assert_array_equal(sums, q)
 
 
 def test_extreme_bytes_do_not_overflow(library: Library) -> None:
@@ -288,7 +342,9 @@ def test_rms_norm(library: Library, n: int) -> None:
     rng = np.random.default_rng(4)
     x, weight = rng.normal(size=(7, n)).astype(np.float32) * 30, rng.normal(size=n).astype(np.float32)
     out = np.zeros_like(x)
-    library.get("rows.rms_norm:plain")(x=x, weight=weight, out=out, n_columns=n, eps=1e-5, n_tokens=count(7))
+    library.get("rows.rms_norm:plain")(
+        x=x, weight=weight, out=out, n_columns=n, eps=1e-5, scratch=np.zeros(SCRATCH, np.uint8), n_tokens=count(7)
+    )
     exact = x.astype(np.float64)
     exact = exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)

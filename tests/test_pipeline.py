@@ -111,13 +111,15 @@ def test_a_stage_without_attention_keeps_nothing(blocks: list[Graph]) -> None:
     assert [pool for pool, _ in sequence.pages()] == [stages.stages[i].pool for i in (0, 0, 2, 2)]
 
 
-def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph], wanted: dict[int, np.ndarray]) -> None:
-    stages = pipeline(blocks, 1, 6, sizes=(160, 75, 50))
+def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph]) -> None:
+    # cut where 16 tokens end, which share the choice of columns that are kept apart (kernels/cpu/apart.py)
+    stages = pipeline(blocks, 1, 6, sizes=(160, 80, 96))
     sequence = Sequence(stages.pools)
     sequence.grow(len(TOKENS))
     batches = stages.batches([Part(sequence, TOKENS, 0, len(TOKENS))])
     assert [batch.n_tokens for batch in batches] == [150]
-    np.testing.assert_array_equal(np.concatenate(list(stages.run(batches))), wanted[50])
+    found = np.concatenate(list(stages.run(batches)))
+    np.testing.assert_array_equal(found, run(pipeline(blocks, sizes=(80,)), 80))
     stages.close()
 
 

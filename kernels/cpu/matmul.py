@@ -33,6 +33,7 @@ from ..simd import (
 )
 from . import tiles
 from .activations import silu
+from .apart import APART_BYTES, add_apart, keep_weights, list_columns, pick_columns
 from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column
 from .records import lanes_writer
 from .registers import load_tuple, store_tuple, zeros
@@ -49,14 +50,15 @@ if TARGET.llvm_cpu == "x86-64-v3":
     _SHAPES = (*_SHAPES[:2], (4, 1, 16), (4, 1, 8))  # sums that do not fit wait in memory, which costs less than loads
 _MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where there are so many
 
-# Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; and results,
-# f32[vector of tokens][row][16 tokens].
+# Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; columns that are kept apart; and
+# results, f32[vector of tokens][row][16 tokens].
 _SCALES = _ROWS * max(ROW, tiles.ROW)
 _MINS = _SCALES + _ROWS * ROW_SCALES + 64
 _UNIT = _MINS + _ROWS * ROW_SCALES + 64
 _BOUNDS = _UNIT + 512  # of 16 rows, what rounding.py needs
 _INVERSES = _BOUNDS + 16 * 64
-_SUMS = _INVERSES + 128
+_APART = _INVERSES + 128
+_SUMS = _APART + APART_BYTES
 _VECTOR_SUMS = _ROWS * _LINE
 
 
@@ -87,6 +89,7 @@ def _unpacker(fmt: formats.Format, how: str) -> Any:
         q, scales, mins = unpack_unit(at)
         for j in range(4):
             store(scratch + ROW * i + 64 * j, q[j])
+        keep_weights(scratch + _APART, i, scratch + ROW * i, scales, least_of(scales, mins))
         if rounded:  # the scales come and go in woven order
             store(scratch + _SCALES + ROW_SCALES * i, scales)
             store(scratch + _MINS + ROW_SCALES * i, least_of(scales, mins))
@@ -157,6 +160,7 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
     group = 32 if rounded else fmt.group
     step = byte_group(group, bits, offset, has_mins, rounded, n_rows, n_vectors, lanes)
     none, add = zeros(n_rows * n_vectors, lanes), add_scaled(n_rows, n_vectors)
+    add_columns = add_apart(n_rows, n_vectors, lanes)
 
     @inline
     def multiply_bytes(scratch, i, x, sums, n_columns):
@@ -164,14 +168,14 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
         acc = load(sums, _LINE)
         for g in range((n_columns + 31) // 32):
             acc = step(acc, q, scales, mins, x, g)
-        save(sums, _LINE, acc)
+        save(sums, _LINE, add_columns(acc, scratch + _APART, i, x))
 
     @inline
     def multiply_rounded(scratch, i, x, sums, n_columns):
         q, scales, acc = scratch + ROW * i, scratch + _SCALES + ROW_SCALES * i, none()
         for g in range((n_columns + 31) // 32):
             acc = step(acc, q, scales, scales, x, g)
-        save(sums, _LINE, add(load(sums, _LINE), acc, scales))
+        save(sums, _LINE, add_columns(add(load(sums, _LINE), acc, scales), scratch + _APART, i, x))
 
     return multiply_rounded if rounded else multiply_bytes
 
@@ -182,10 +186,13 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
     ahead: where the weights lie that come when these are done, those of each half; asked for where `wanted`, a little
     at each step: a block of a row is too short for the CPU's own prefetching, and much at once waits for memory.
     """
-    n_rows, multiply = shape[0], _multiplier(fmt, how, *shape)
+    n_rows, multiply, pick = shape[0], _multiplier(fmt, how, *shape), pick_columns(shape[1])
+    of_bytes = not fmt.is_float and how != "tiles"
 
     @inline
     def take(scratch, records, sums, n_taken, n_columns, ahead, wanted):
+        if of_bytes:
+            pick(scratch + _APART, records)
         for i in range(0, n_taken, n_rows):
             at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
             for line in range(0, n_rows * block_bytes if wanted else 0, 64):
@@ -229,13 +236,15 @@ def _products(name: str, how: str) -> Any:
         for i in range(n_own * _ROWS):
             store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
         for column in range(0, n_columns, block):
+            records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
+            if form == "byte_lanes":
+                list_columns(scratch + _APART, records, n_own)
             for half in range(2):
                 rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes
                 fill(scratch, _HALF * half, n_here[half], rows, row_bytes, column, n_columns)
             past = n_next * row_bytes + column // block * _HALF * block_bytes
             ahead = a + a_row * row_bytes + past, b + b_row * row_bytes + past
             n, t, sums = min(block, n_columns - column), first, scratch + _SUMS
-            records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
             while t < end:
                 if end - t > least0:
                     take0(scratch, records, sums, n_taken, n, ahead, t == first)

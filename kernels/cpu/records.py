@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..layout import COLUMNS, LANES, LANES_D, LANES_SUMS, RECORD_BYTES, SUMS, D
+from ..layout import COLUMNS, LANES, LANES_APART, LANES_D, LANES_MASKS, LANES_SUMS, RECORD_BYTES, SUMS, D
 from ..simd import (
     absolute,
     divide,
     first_lanes,
+    fma,
     inline,
     interleave,
     load_f32,
@@ -19,6 +20,7 @@ from ..simd import (
     narrow_i8,
     nearest,
     put_f32,
+    put_i32,
     put_sum,
     reduce_add,
     reduce_max,
@@ -32,6 +34,7 @@ from ..simd import (
     to_i32,
     transpose,
 )
+from .apart import column_apart
 
 _BYTES, _FLOATS = RECORD_BYTES["bytes"], RECORD_BYTES["floats"]
 _BYTE_LANES, _FLOAT_LANES = RECORD_BYTES["byte_lanes"], RECORD_BYTES["float_lanes"]
@@ -99,6 +102,12 @@ def _put_bfloat_lane(out, t, column, low, high, n_columns, n_tokens):
 
 
 @inline
+def _put_mask(record, g, mask):
+    put_i32(record + LANES_MASKS + 4 * g, mask)
+    put_i32(record + LANES_MASKS + 4 * (g + 8), mask)
+
+
+@inline
 def _put_byte_lane(out, t, column, low, high, n_columns, n_tokens):
     at, g = _lane(out, t, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
     d, low, high = _quantise(low, high, n_columns - column)
@@ -107,6 +116,7 @@ def _put_byte_lane(out, t, column, low, high, n_columns, n_tokens):
     put_f32(at + LANES_D + 4 * LANES * g, d)
     put_sum(at + LANES_SUMS + 8 * LANES * g, low)
     put_sum(at + LANES_SUMS + 8 * LANES * g + 4 * LANES, high)
+    _put_mask(at - t % LANES * 4, g, 0)
 
 
 def writer(kind: str) -> Any:
@@ -155,11 +165,26 @@ def _put_all_bfloat_lanes(out, first, column, values, n_columns, n_tokens):
 
 
 @inline
+def _sizes(values):
+    """Of each token: its largest number, by size, and the sum of their squares."""
+    least, zero = splat_f32(1e-30), splat_f32(0.0)
+    m0, m1, s0, s1 = least, least, zero, zero
+    for i in range(0, 32, 2):
+        a, b = load_f32(values + 4 * LANES * i), load_f32(values + 4 * LANES * (i + 1))
+        m0, m1, s0, s1 = maximum(m0, absolute(a)), maximum(m1, absolute(b)), fma(a, a, s0), fma(b, b, s1)
+    return maximum(m0, m1), s0 + s1
+
+
+@inline
 def _put_all_byte_lanes(out, first, column, values, n_columns, n_tokens):
     at, g = _lane(out, first, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
-    largest = splat_f32(1e-30)
-    for i in range(32):
-        largest = maximum(largest, absolute(load_f32(values + 4 * LANES * i)))
+    largest, squares = _sizes(values)
+    apart = column_apart(values, largest, squares, n_tokens - first)
+    _put_mask(at, g, 1 << apart if apart >= 0 else 0)
+    if apart >= 0:
+        store(at + LANES_APART + 4 * LANES * g, load_f32(values + 4 * LANES * apart))
+        store(values + 4 * LANES * apart, splat_f32(0.0))
+        largest, squares = _sizes(values)
     scale, lowest = divide(splat_f32(127.0), largest), splat_i32(255)
     sums = splat_i32(0)
     for i in range(0, 32, 4):

@@ -10,15 +10,28 @@ from typing import Any
 
 from .. import formats
 from ..code import Ref
-from ..layout import SCRATCH
-from ..simd import fma, get_i32, inline, load_first, reduce_add, splat_f32, store, store_first
+from ..layout import LANES, SCRATCH
+from ..simd import (
+    fma,
+    get_f32,
+    get_i32,
+    inline,
+    load_first,
+    put_f32,
+    reduce_add,
+    splat_f32,
+    store,
+    store_first,
+    transpose,
+)
 from .activations import silu
 from .inner import dequantise
-from .records import writer
+from .records import lanes_writer, writer
 from .share import claim
 from .units import unit_at
 
 _PART = 1024  # columns of a row that a thread takes at a time
+_SQUARE = 4 * LANES * LANES
 _TOGETHER = 8  # tokens that a thread takes at a time: those side by side in lanes share cache lines
 
 
@@ -59,13 +72,32 @@ def embed(name: str) -> Any:
     return body
 
 
+@inline
+def _norm_scale(row, n_columns, eps):
+    squares, others = splat_f32(0.0), splat_f32(0.0)
+    for i in range(0, n_columns, 32):
+        low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
+        squares, others = fma(low, low, squares), fma(high, high, others)
+    return 1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5
+
+
+@inline
+def _normed(row, weight, column, n_columns, scale):
+    at, n = 4 * column, n_columns - column
+    return load_first(row + at, n) * splat_f32(scale) * load_first(weight + at, n)
+
+
 def rms_norm(kind: str) -> Any:
     """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself, as rows of a kind."""
+    return _norm_lanes(kind) if kind.endswith("lanes") else _norm_rows(kind)
+
+
+def _norm_rows(kind: str) -> Any:
     put = writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, weight: int, out: int, n_columns: int, eps: float, n_tokens: Ref,
+        x: int, weight: int, out: int, n_columns: int, eps: float, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         n_items = (n_tokens + _TOGETHER - 1) // _TOGETHER
         while True:
@@ -74,16 +106,42 @@ def rms_norm(kind: str) -> Any:
                 break
             for t in range(item * _TOGETHER, min((item + 1) * _TOGETHER, n_tokens)):
                 row = x + 4 * t * n_columns
-                squares, others = splat_f32(0.0), splat_f32(0.0)
-                for i in range(0, n_columns, 32):
-                    low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
-                    squares, others = fma(low, low, squares), fma(high, high, others)
-                scale = splat_f32(1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5)
+                scale = _norm_scale(row, n_columns, eps)
                 for c in range(0, n_columns, 32):
-                    n = n_columns - c
-                    low = load_first(row + 4 * c, n) * scale * load_first(weight + 4 * c, n)
-                    high = load_first(row + 4 * c + 64, n - 16) * scale * load_first(weight + 4 * c + 64, n - 16)
+                    low, high = (
+                        _normed(row, weight, c, n_columns, scale), _normed(row, weight, c + 16, n_columns, scale)
+                    )  # fmt: skip
                     put(out, t, c, low, high, n_columns, n_tokens)
+
+    return body
+
+
+def _norm_lanes(kind: str) -> Any:
+    put = lanes_writer(kind)
+
+    def body(
+        thread: int, n_threads: int, counter: int,
+        x: int, weight: int, out: int, n_columns: int, eps: float, scratch: int, n_tokens: Ref,
+    ) -> None:  # fmt: skip
+        values = scratch + thread * SCRATCH  # f32[32 columns][16 tokens], as two squares
+        scales, n_items = values + 2 * _SQUARE, (n_tokens + LANES - 1) // LANES
+        while True:
+            item = claim(counter, thread, n_threads, n_items)
+            if item >= n_items:
+                break
+            first, n_own = item * LANES, min(LANES, n_tokens - item * LANES)
+            for t in range(n_own):
+                put_f32(scales + 4 * t, _norm_scale(x + 4 * (first + t) * n_columns, n_columns, eps))
+            for c in range(0, n_columns, 32):
+                for half in range(2):
+                    square = values + _SQUARE * half
+                    for t in range(LANES):
+                        own, value = x + 4 * (first + t) * n_columns, splat_f32(0.0)
+                        if t < n_own:
+                            value = _normed(own, weight, c + 16 * half, n_columns, get_f32(scales + 4 * t))
+                        store(square + 64 * t, value)
+                    transpose(square, 64, square)
+                put(out, first, c, values, n_columns, n_tokens)
 
     return body
 

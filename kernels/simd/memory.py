@@ -55,6 +55,8 @@ get_u16 = _scalar_load(types.int64, I16, "zext")
 get_u8 = _scalar_load(types.int64, I8, "zext")
 get_f32 = _scalar_load(types.float32, F32)
 put_f32 = operation(types.void, [ADDRESS, types.float32], stored)
+put_i32 = operation(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I32)))
+put_i64 = operation(types.void, [ADDRESS, types.int64], stored)
 put_i8 = operation(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I8)))
 
 

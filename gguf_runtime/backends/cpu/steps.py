@@ -85,7 +85,7 @@ class _Writer:
             x, weight = p.buffer(op.x), p.floats(op.weight)
             self._step(
                 f"rows.rms_norm:{self._kind(op.out)}", [x], [out], x=x, weight=weight, out=out, n_columns=width,
-                eps=op.eps, n_tokens=n,
+                eps=op.eps, scratch=self._in.scratch, n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Linear):
             self._linear(op, i in p.residual)
