@@ -204,7 +204,7 @@ def test_large_columns_are_kept_apart(library: Library, fmt: str, columns: int) 
         records, count_of = no_records("byte_lanes", n_tokens, columns), count(n_tokens)
         if n_tokens % LANES:  # what stands beside the last tokens is of no account
             records.reshape(-(-columns // COLUMNS), -1, records.shape[1])[:, -1, : 4 * COLUMNS * LANES] = 0x55
-        library.get("rows.rms_norm:byte_lanes")(
+        library.get("rows.rms_norm:apart_lanes")(
             x=x, weight=weight, out=records, n_columns=columns, eps=1e-5, scratch=scratch, n_tokens=count_of
         )
         kept = apart(records).reshape(-(-columns // COLUMNS), -1, COLUMNS)

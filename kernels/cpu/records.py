@@ -176,15 +176,7 @@ def _sizes(values):
 
 
 @inline
-def _put_all_byte_lanes(out, first, column, values, n_columns, n_tokens):
-    at, g = _lane(out, first, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
-    largest, squares = _sizes(values)
-    apart = column_apart(values, largest, squares, n_tokens - first)
-    _put_mask(at, g, 1 << apart if apart >= 0 else 0)
-    if apart >= 0:
-        store(at + LANES_APART + 4 * LANES * g, load_f32(values + 4 * LANES * apart))
-        store(values + 4 * LANES * apart, splat_f32(0.0))
-        largest, squares = _sizes(values)
+def _put_all_bytes(at, g, values, largest):
     scale, lowest = divide(splat_f32(127.0), largest), splat_i32(255)
     sums = splat_i32(0)
     for i in range(0, 32, 4):
@@ -200,15 +192,36 @@ def _put_all_byte_lanes(out, first, column, values, n_columns, n_tokens):
     store(at + LANES_D + 4 * LANES * g, largest * splat_f32(1.0 / 127.0))
 
 
+@inline
+def _put_all_byte_lanes(out, first, column, values, n_columns, n_tokens):
+    at, g = _lane(out, first, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
+    _put_mask(at, g, 0)
+    _put_all_bytes(at, g, values, _sizes(values)[0])
+
+
+@inline
+def _put_all_apart_lanes(out, first, column, values, n_columns, n_tokens):
+    at, g = _lane(out, first, column, n_tokens, _BYTE_LANES), column % COLUMNS // 32
+    largest, squares = _sizes(values)
+    apart = column_apart(values, largest, squares, n_tokens - first)
+    _put_mask(at, g, 1 << apart if apart >= 0 else 0)
+    if apart >= 0:
+        store(at + LANES_APART + 4 * LANES * g, load_f32(values + 4 * LANES * apart))
+        store(values + 4 * LANES * apart, splat_f32(0.0))
+        largest, squares = _sizes(values)
+    _put_all_bytes(at, g, values, largest)
+
+
 def lanes_writer(kind: str) -> Any:
     """put(out, first, column, values, n_columns, n_tokens): the same for 16 tokens; first: a multiple of 16.
 
-    values: f32[32 columns][16 tokens], which may be overwritten; zeros for columns beyond n_columns. kind: "plain" or
-    a form of lanes.
+    values: f32[32 columns][16 tokens], which may be overwritten; zeros for columns beyond n_columns. kind: "plain", a
+    form of lanes, or "apart_lanes" for byte_lanes with large columns kept apart (apart.py).
     """
     return {
         "plain": _put_rows,
         "byte_lanes": _put_all_byte_lanes,
+        "apart_lanes": _put_all_apart_lanes,
         "float_lanes": _put_all_float_lanes,
         "bfloat_lanes": _put_all_bfloat_lanes,
     }[kind]

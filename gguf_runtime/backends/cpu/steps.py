@@ -82,10 +82,10 @@ class _Writer:
                 n_columns=width, ids=self._in.ids, out=out, scratch=self._in.scratch, n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Norm):
-            x, weight = p.buffer(op.x), p.floats(op.weight)
+            x, weight, kind = p.buffer(op.x), p.floats(op.weight), self._kind_of_lanes(op.out)
             self._step(
-                f"rows.rms_norm:{self._kind(op.out)}", [x], [out], x=x, weight=weight, out=out, n_columns=width,
-                eps=op.eps, scratch=self._in.scratch, n_tokens=n,
+                f"rows.rms_norm:{kind}", [x], [out], x=x, weight=weight, out=out, n_columns=width, eps=op.eps,
+                scratch=self._in.scratch, n_tokens=n,
             )  # fmt: skip
         elif isinstance(op, Linear):
             self._linear(op, i in p.residual)
@@ -123,7 +123,7 @@ class _Writer:
 
     def _gate(self, op: SwiGlu, gate: Linear, up: Linear) -> None:
         x, out = self._records_of(gate.x, fusion.form_for(gate.weight, self._plan.isa)), self._plan.buffer(op.out)
-        kind = f":{self._kind(op.out)}"
+        kind = f":{self._kind_of_lanes(op.out)}"
         self._product("swiglu", gate.weight, gate.x, out, x, kind, gate=gate.weight.data, up=up.weight.data)
 
     def _product(
@@ -158,6 +158,11 @@ class _Writer:
         form = form or self._plan.form(value)
         size = self._size(value)
         return form if form == "plain" or size <= ROWWISE else self._plan.buffers.lanes(form, size)
+
+    def _kind_of_lanes(self, value: Value) -> str:
+        """The same, where 16 tokens are written at a time: of many tokens, large columns are kept apart from bytes."""
+        kind = self._kind(value)
+        return "apart_lanes" if kind == "byte_lanes" and self._size(value) == MANY else kind
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
