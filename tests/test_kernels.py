@@ -188,7 +188,7 @@ def test_products(library: Library, fmt: str) -> None:
                 assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5
 
 
-@pytest.mark.parametrize(("fmt", "columns"), [("Q4_K", 512), ("Q4_1", 608), ("Q6_K", 512), ("Q8_0", 96)])
+@pytest.mark.parametrize(("fmt", "columns"), [("Q4_K", 512), ("Q4_1", 608), ("Q6_K", 512), ("Q5_0", 96)])
 def test_large_columns_are_kept_apart(library: Library, fmt: str, columns: int) -> None:
     rng = np.random.default_rng(10)
     raw, values = matrix(fmt, 53, columns)
@@ -220,10 +220,8 @@ def test_large_columns_are_kept_apart(library: Library, fmt: str, columns: int) 
             "add": 0, "scratch": scratch, "n_tokens": count_of,
         }  # fmt: skip
         out = np.full((n_tokens, 53), np.nan, np.float32)
-        library.get(f"matmul.linear:{fmt}")(out=out, **arguments)
         wanted, size = seen @ values.T.astype(np.float64), np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1
-        assert np.max(np.abs(out - wanted) / size) < 2e-6
-        if fmt in ROUNDED and library.isa.dots_bytes:
+        if library.isa.dots_bytes:
             library.get(f"matmul.linear:{fmt}:rounded")(out=out, **arguments)
             # what weights lose by rounding is not multiplied by the large numbers
             lost = np.sqrt(((seen - kept) ** 2).sum(axis=1))[:, None] * np.abs(values).max() * 2 / 127 / np.sqrt(12)

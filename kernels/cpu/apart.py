@@ -3,8 +3,8 @@
 A few columns of most models' activations are ten to a hundred times as large as others (Dettmers et al. 2022). As bytes
 they would leave their neighbours few steps, and what rounding weights (rounding.py) loses would be multiplied by them:
 together more than half of all that bytes lose. So of 32 columns, for 16 tokens, the one with more than half of all
-energy stays f32 in its record (layout.py), and meets weights as exact as their type has them. Writers keep columns
-apart only where tokens are many, which alone share weights that are rounded.
+energy stays f32 in its record (layout.py), and meets weights as exact as their type has them. All this only where
+weights are rounded, in batches of many tokens.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def _unpacker(fmt: formats.Format, how: str) -> Any:
         q, scales, mins = unpack_unit(at)
         for j in range(4):
             store(scratch + ROW * i + 64 * j, q[j])
-        keep_weights(scratch + _APART, i, scratch + ROW * i, scales, least_of(scales, mins))
         if rounded:  # the scales come and go in woven order
+            keep_weights(scratch + _APART, i, scratch + ROW * i, scales, least_of(scales, mins))
             store(scratch + _SCALES + ROW_SCALES * i, scales)
             store(scratch + _MINS + ROW_SCALES * i, least_of(scales, mins))
             return
@@ -168,7 +168,7 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
         acc = load(sums, _LINE)
         for g in range((n_columns + 31) // 32):
             acc = step(acc, q, scales, mins, x, g)
-        save(sums, _LINE, add_columns(acc, scratch + _APART, i, x))
+        save(sums, _LINE, acc)
 
     @inline
     def multiply_rounded(scratch, i, x, sums, n_columns):
@@ -187,11 +187,11 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
     at each step: a block of a row is too short for the CPU's own prefetching, and much at once waits for memory.
     """
     n_rows, multiply, pick = shape[0], _multiplier(fmt, how, *shape), pick_columns(shape[1])
-    of_bytes = not fmt.is_float and how != "tiles"
+    rounded = how == "rounded"
 
     @inline
     def take(scratch, records, sums, n_taken, n_columns, ahead, wanted):
-        if of_bytes:
+        if rounded:
             pick(scratch + _APART, records)
         for i in range(0, n_taken, n_rows):
             at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
@@ -237,7 +237,7 @@ def _products(name: str, how: str) -> Any:
             store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
         for column in range(0, n_columns, block):
             records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
-            if form == "byte_lanes":
+            if how == "rounded":
                 list_columns(scratch + _APART, records, n_own)
             for half in range(2):
                 rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes

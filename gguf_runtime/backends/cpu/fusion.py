@@ -6,7 +6,7 @@ from collections import Counter
 
 from ...graph import Add, Attention, Linear, Norm, Op, SwiGlu, Value, values_read
 from ...kernels.isa import Isa
-from ...kernels.layout import FLOATS
+from ...kernels.layout import FLOATS, ROUNDED
 from ...loader import Tensor
 
 
@@ -19,17 +19,31 @@ def form_for(weight: Tensor, isa: Isa) -> str:
 
 def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
     """Results that only products read, all in one form, and that can be made in it: the value's number → that form."""
-    readers: dict[int, list[Op]] = {}
-    for op in ops:
-        for value in values_read(op):
-            readers.setdefault(value.number, []).append(op)
-    found = {}
+    readers, found = _readers(ops), {}
     for op in ops:
         if isinstance(op, Norm | SwiGlu) or (isinstance(op, Attention) and op.out.width // op.n_heads % 32 == 0):
             reading = readers.get(op.out.number, [])
             wanted = {form_for(r.weight, isa) if isinstance(r, Linear) else "plain" for r in reading}
             if len(wanted) == 1:
                 found[op.out.number] = wanted.pop()
+    return found
+
+
+def to_rounded(ops: list[Op], isa: Isa) -> set[int]:
+    """Values that, of many tokens, only products read whose weights are rounded to bytes."""
+    return {
+        number
+        for number, reading in _readers(ops).items()
+        if isa.dots_bytes and all(isinstance(op, Linear) and op.weight.type in ROUNDED for op in reading)
+    }
+
+
+def _readers(ops: list[Op]) -> dict[int, list[Op]]:
+    """Who reads each value, by its number."""
+    found: dict[int, list[Op]] = {}
+    for op in ops:
+        for value in values_read(op):
+            found.setdefault(value.number, []).append(op)
     return found
 
 

@@ -18,14 +18,14 @@ from .inputs import Inputs
 class Plan:
     """Gives every value of a graph its buffer; steps.py, every operation its kernels.
 
-    residual: products that are added to a value in place, by their index, and that value.
+    residual: products that are added to a value in place, by their index, and that value. to_rounded: see fusion.
     """
 
     def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, buffers: Buffers, isa: Isa) -> None:
         self.isa, self.buffers = isa, buffers
         self.ops, self.layout, self.inputs = graph.ops, layout, inputs
         self.residual, self._gates = fusion.residuals(graph.ops), fusion.gates(graph.ops)
-        self._forms = fusion.forms(graph.ops, isa)
+        self._forms, self.to_rounded = fusion.forms(graph.ops, isa), fusion.to_rounded(graph.ops, isa)
         self._buffers = self._place()
         self._converted: dict[str, np.ndarray] = {}
         self.result = self._buffers[graph.result.number]

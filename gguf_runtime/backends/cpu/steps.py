@@ -160,9 +160,9 @@ class _Writer:
         return form if form == "plain" or size <= ROWWISE else self._plan.buffers.lanes(form, size)
 
     def _kind_of_lanes(self, value: Value) -> str:
-        """The same, where 16 tokens are written at a time: of many tokens, large columns are kept apart from bytes."""
-        kind = self._kind(value)
-        return "apart_lanes" if kind == "byte_lanes" and self._size(value) == MANY else kind
+        """The same, where 16 tokens are written at a time: before rounded weights, large columns are kept apart."""
+        kind, many = self._kind(value), self._size(value) == MANY
+        return "apart_lanes" if many and kind == "byte_lanes" and value.number in self._plan.to_rounded else kind
 
     def _records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
