@@ -47,7 +47,8 @@ class Settings(NamedTuple):
     @property
     def gpu_tokens(self) -> list[int]:
         """Tokens of a pass on a GPU, the largest number first."""
-        return [self.n_ubatch] if self.n_ubatch else [min(n, self.n_ctx) for n in _GPU_TOKENS]
+        sizes = [self.n_ubatch] if self.n_ubatch else [min(n, self.n_ctx) for n in _GPU_TOKENS]
+        return list(dict.fromkeys(sizes))
 
 
 class _Run(NamedTuple):
@@ -136,10 +137,14 @@ class Placement:
 
     def _choose(self, gpus: Sequence[CudaDevice], offload: Offload) -> tuple[Split, int]:
         """Where layers go, and the tokens of a pass on a GPU: many, unless more layers fit with fewer, or all."""
+        from .backends.cuda import streaming_bytes
+
+        n_ctx, _, _, type_k, type_v = self._settings
+        streaming = streaming_bytes(self._by_layer(range(len(self._graphs) - 1)), n_ctx, type_k, type_v)
         found, failure = [], None
         for n in self._settings.gpu_tokens:
             try:
-                found.append((splitter.split(self.blocks, self._rooms(gpus, n), offload), n))
+                found.append((splitter.split(self.blocks, self._rooms(gpus, n, streaming), offload), n))
             except SplitError as error:
                 failure = error
         if not found:
@@ -230,12 +235,10 @@ class Placement:
     def _all_on_cpu(self) -> Split:
         return Split([CPU] * len(self._graphs))
 
-    def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int) -> list[splitter.Gpu]:
-        from .backends.cuda import streaming_bytes, workspace_bytes
+    def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int, streaming: int) -> list[splitter.Gpu]:
+        from .backends.cuda import workspace_bytes
 
-        n_ctx, _, _, type_k, type_v = self._settings
         whole = [join(self._graphs)]
-        streaming = streaming_bytes(self._by_layer(range(len(self._graphs) - 1)), n_ctx, type_k, type_v)
         rooms = [gpu.free - workspace_bytes(gpu, whole, n_tokens) - _MARGIN for gpu in gpus]
         return [splitter.Gpu(gpu.name, room, streaming) for gpu, room in zip(gpus, rooms, strict=True)]
 

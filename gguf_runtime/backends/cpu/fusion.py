@@ -29,12 +29,17 @@ def forms(ops: list[Op], isa: Isa) -> dict[int, str]:
     return found
 
 
+def is_rounded(weight: Tensor, isa: Isa) -> bool:
+    """Whether weights are rounded to bytes where tokens are many (kernels/cpu/rounding.py)."""
+    return isa.dots_bytes and weight.type in ROUNDED
+
+
 def to_rounded(ops: list[Op], isa: Isa) -> set[int]:
     """Values that, of many tokens, only products read whose weights are rounded to bytes."""
     return {
         number
         for number, reading in _readers(ops).items()
-        if isa.dots_bytes and all(isinstance(op, Linear) and op.weight.type in ROUNDED for op in reading)
+        if all(isinstance(op, Linear) and is_rounded(op.weight, isa) for op in reading)
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...graph import Add, Attention, Embed, Linear, Norm, Op, Pick, Rope, SwiGlu, Value
-from ...kernels.layout import FORMATS, MAX_TASK_ROWS, PAGE, ROUNDED, SCRATCH, head_bytes
+from ...kernels.layout import FORMATS, MAX_TASK_ROWS, PAGE, SCRATCH, head_bytes
 from ...loader import Tensor
 from ..errors import PlanError
 from . import fusion
@@ -144,7 +144,7 @@ class _Writer:
                 how = ":tiles"
             elif isa.dots_bfloats and weight.type == "BF16":
                 how = ":bfloats"
-            elif n == MANY and isa.dots_bytes and weight.type in ROUNDED:
+            elif n == MANY and fusion.is_rounded(weight, isa):
                 how = ":rounded"
         suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
         self._step(f"{module}.{name}:{weight.type}{suffix}", [records], [out], **arguments)
