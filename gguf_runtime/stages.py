@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
 _CPU_TOKENS = 512  # of a pass, if nothing else is asked for
 _GPU_TOKENS = 2048, 512  # the same: many, so that a layer's weights are unpacked, or come over the bus, for more tokens
+_IN_TURNS = 512  # the same where one GPU hands over to another: fewer, so that a prompt keeps all of them busy
 
 
 class Settings(NamedTuple):
@@ -159,8 +160,9 @@ class Placement:
         spaces = self._spaces(gpus, runs)
         layers = [graph for run in runs if run.streamed for graph in run.graphs]
         bus = self._bus(layers, spaces) if layers else None
+        n_gpu = self._gpu_tokens if self._settings.n_ubatch or len(spaces) < 2 else min(self._gpu_tokens, _IN_TURNS)
         stages = [
-            self._streaming(graphs, bus) if bus and streamed else self._backend(graphs[0], spaces.get(device))
+            self._streaming(graphs, bus) if bus and streamed else self._backend(graphs[0], spaces.get(device), n_gpu)
             for device, streamed, graphs in runs
         ]
         for i, stage in enumerate(self._streamed):  # after all else, as they would run
@@ -190,14 +192,15 @@ class Placement:
         work = {gpu: [graph for run in runs if run.device == gpu.name for graph in run.graphs] for gpu in gpus}
         return {gpu.name: Workspace(gpu, graphs, self._gpu_tokens) for gpu, graphs in work.items() if graphs}
 
-    def _backend(self, graph: Graph, space: Workspace | None) -> Backend:
+    def _backend(self, graph: Graph, space: Workspace | None, n_gpu: int) -> Backend:
+        """n_gpu: tokens of a pass on a GPU."""
         n_ctx, _, n_threads, type_k, type_v = self._settings
         if space is None:
             self._cpu = self._cpu or Cpu(n_threads)
             return CpuBackend(graph, self._cpu, self._settings.cpu_tokens, type_k, type_v)
         from .backends.cuda import CudaBackend
 
-        return CudaBackend(graph, space, n_ctx, type_k, type_v, self._offload.cache_in_ram)
+        return CudaBackend(graph, space, n_gpu, n_ctx, type_k, type_v, cache_in_ram=self._offload.cache_in_ram)
 
     def _bus(self, layers: Sequence[Graph], spaces: dict[str, Workspace]) -> Bus:
         """What brings these layers to the GPU to which they are streamed."""

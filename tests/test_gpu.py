@@ -51,7 +51,7 @@ def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512
 
 def engine(path: Path, layers: Any, *, ram: bool = False, moved: Any = (), shares: Any = (), **settings: Any) -> Engine:
     """moved: pattern → device; shares: of several GPUs."""
-    offload = Offload(layers, None, shares, tuple(dict(moved).items()), ram)
+    offload = Offload(layers, 0, shares, tuple(dict(moved).items()), ram)
     return Engine(open_gguf(path / "model.gguf"), n_threads=2, offload=offload, **settings)
 
 
@@ -305,17 +305,21 @@ def several(engine: Engine) -> list[np.ndarray]:
     return list(map(engine.step, chunks))
 
 
-@pytest.fixture
-def twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU stands for two: opened twice, each time with streams, kernels and memory of its own."""
+@pytest.fixture(params=[0, 1], ids=["twice", "two"])
+def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, or one that stands for two: opened twice, each time with streams, kernels and memory of its own."""
+    import cupy
+
     from gguf_runtime.backends.cuda import CudaDevice
 
-    gpus = [CudaDevice(0), CudaDevice(0)]
+    if request.param >= cupy.cuda.runtime.getDeviceCount():
+        pytest.skip("there is one GPU")
+    gpus = [CudaDevice(0), CudaDevice(request.param)]
     gpus[1].name = "CUDA1"
     monkeypatch.setattr(stages, "open_gpus", lambda only: gpus)
 
 
-@pytest.mark.usefixtures("twice")
+@pytest.mark.usefixtures("two")
 @pytest.mark.parametrize(
     ("settings", "n_stages"),
     [
@@ -336,7 +340,18 @@ def test_several_gpus_give_what_one_gives(tmp_path: Path, settings: dict[str, An
     two.close()
 
 
-@pytest.mark.usefixtures("twice")
+@pytest.mark.usefixtures("two")
+def test_gpus_in_turns_take_fewer_tokens_at_once(tmp_path: Path) -> None:
+    write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=4)
+    sizes = {}
+    for shares, moved in ((1, 0), {}), ((1, 1), {}), ((1, 1), {r"blk\.0\.": "CPU"}):
+        some = engine(tmp_path, "all", n_ctx=4096, shares=shares, moved=moved)
+        sizes[shares, len(moved)] = [stage.n_batch for stage in some.placement.stages]
+        some.close()
+    assert sizes == {((1, 0), 0): [2048], ((1, 1), 0): [512, 512], ((1, 1), 1): [2048, 512, 512]}
+
+
+@pytest.mark.usefixtures("two")
 def test_two_gpus_and_the_cpu(tmp_path: Path) -> None:
     weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_layer=4, n_embd=512, n_ff=768)
     exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)

@@ -76,7 +76,7 @@ __device__ __forceinline__ int2 pair_of(int i, int n_pairs, int neighbours) {
     return i < n_pairs && !neighbours ? make_int2(i, i + n_pairs) : make_int2(2 * i, 2 * i + 1);
 }
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 // c[16][8] += a[16][16] · b[16][8] on the tensor cores. Lane 4g + t holds (PTX ISA, mma.m16n8k16):
 // a: row g columns 2t, 2t+1; row g+8 the same; row g columns 2t+8, 2t+9; row g+8 these. b: column g, rows 2t, 2t+1;

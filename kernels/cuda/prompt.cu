@@ -73,16 +73,6 @@ __device__ __forceinline__ void await_cluster() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// a number of places that are filled and read in turn
-struct Turn {
-    int n, place = 0;
-    u32 phase = 0;
-    __device__ __forceinline__ Turn(int n) : n(n) {}
-    __device__ __forceinline__ void advance() {
-        if (++place == n) place = 0, phase ^= 1;
-    }
-};
-
 struct Barriers {
     u64 panel_full[MOST_PANELS], panel_empty[MOST_PANELS], weights_full[WEIGHT_PLACES], weights_empty[WEIGHT_PLACES];
     u64 open;  // its first phase is over from the beginning
@@ -272,7 +262,7 @@ __device__ __forceinline__ void put_gated(
             float own = is_up ? sums[later / 64][later % 64] : sums[i / 64][i % 64 + k];
             float got = exchange[(i + k) * 128 + thread], gate = is_up ? got : own;
             bool exists = i * 2 + k % 2 < n_tokens && (k / 2 ? lower : upper);
-            half_t value = to_half(__fdividef(gate, 1.0f + __expf(-gate)) * (is_up ? own : got));
+            half_t value = to_half(silu(gate) * (is_up ? own : got));
             if (exists) at[k % 2 * stride + k / 2 * 8] = value;
         }
     }

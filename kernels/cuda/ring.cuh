@@ -30,16 +30,25 @@ __device__ __forceinline__ void arrive(const u64* barrier) {
 #endif
 }
 
-struct Ring {
+// a number of places that are filled and read in turn
+struct Turn {
+    int n, place = 0;
+    u32 phase = 0;  // how often they have been gone round, odd or even
+    __device__ __forceinline__ Turn(int n) : n(n) {}
+    __device__ __forceinline__ void advance() {
+        if (++place == n) place = 0, phase ^= 1;
+    }
+};
+
+struct Ring : Turn {
     u8* places;
     u64 *full, *empty;  // a barrier for each place
-    int size, n_stages, place = 0;
-    u32 phase = 0;  // how often the ring has been gone round, odd or even
+    int size;
 
     // by all threads of a block; n_readers: warps that read
     __device__ __forceinline__ Ring(u8* memory, int size, int n_stages, int n_readers)
-        : places(memory + 2 * MOST_STAGES * sizeof(u64)), full((u64*)memory), empty(full + MOST_STAGES), size(size),
-          n_stages(n_stages) {
+        : Turn(n_stages), places(memory + 2 * MOST_STAGES * sizeof(u64)), full((u64*)memory), empty(full + MOST_STAGES),
+          size(size) {
 #if HAS_SUPPLIER
         if (threadIdx.x < 2 * n_stages) {
             bool is_full = threadIdx.x < n_stages;
@@ -54,12 +63,8 @@ struct Ring {
 
     __device__ __forceinline__ u8* here() const { return places + place * size; }
 
-    __device__ __forceinline__ void advance() {
-        if (++place == n_stages) place = 0, phase ^= 1;
-    }
-
     // the first byte after the ring
-    __device__ __forceinline__ u8* end() const { return places + n_stages * size; }
+    __device__ __forceinline__ u8* end() const { return places + n * size; }
 
     // before `ask`, where there is a supplier: wait until all readers have read what was in the present place
     __device__ __forceinline__ void await_free() const { await_phase(empty + place, phase ^ 1); }
@@ -78,9 +83,9 @@ struct Ring {
 #if HAS_SUPPLIER
         await_phase(full + place, phase);
 #else
-        if (n_stages > 2) {
+        if (n > 2) {
             await_groups<2>();
-        } else if (n_stages > 1) {
+        } else if (n > 1) {
             await_groups<1>();
         } else {
             await_groups<0>();

@@ -21,11 +21,11 @@ class CudaBackend:
     max_logits: int | None = MAX_LOGITS
 
     def __init__(
-        self, graph: Graph, space: Workspace, n_ctx: int, k_type: str, v_type: str, cache_in_ram: bool = False
+        self, graph: Graph, space: Workspace, n_batch: int, n_ctx: int, *types: str, cache_in_ram: bool = False
     ) -> None:
-        """space: made for this graph and others on the same GPU."""
-        self._device, self.n_batch = space.device, space.n_tokens
-        layout = PageLayout(graph.kv, k_type, v_type)
+        """space: of this graph and others on the same GPU, for n_batch tokens or more; types: of keys and values."""
+        self._device, self.n_batch = space.device, n_batch
+        layout = PageLayout(graph.kv, *types)
         self.pool: PagePool | None = None
         if graph.kv:
             self.pool = PagePool(layout, self._device.pinned_zeros if cache_in_ram else self._gpu_memory, self._copy)
