@@ -8,17 +8,15 @@ do all after it.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backends import Backend, Batch, Part, cut
+from .backends import Backend, Batch, Part, Result, cut
 
 if TYPE_CHECKING:  # loaded once there are several stages
     from concurrent.futures import Future, ThreadPoolExecutor
-
-#: Gives a stage's result, now or once it is there.
-Result = Callable[[], np.ndarray]
 
 
 class Pipeline:
@@ -44,7 +42,7 @@ class Pipeline:
             yield from self._overlapped(batches)
         else:
             for batch in batches:
-                yield _joined(self._through(0, batch, None, lambda i, batch, x: _given(self._run(i, batch, x))))
+                yield _joined(self._through(0, batch, None, self._start))
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
@@ -56,11 +54,11 @@ class Pipeline:
         for stage in self.stages:
             stage.close()
 
-    def _run(self, i: int, batch: Batch, before: Result | None) -> np.ndarray:
-        return self.stages[i].run(batch, before() if before else None)
+    def _start(self, i: int, batch: Batch, before: Result | None) -> Result:
+        return self.stages[i].start(batch, before() if before else None)
 
     def _through(
-        self, i: int, batch: Batch, before: Result | None, run: Callable[[int, Batch, Result | None], Result]
+        self, i: int, batch: Batch, before: Result | None, start: Callable[[int, Batch, Result | None], Result]
     ) -> list[Result]:
         """What the stages from number i on make of a batch, in parts where one takes fewer tokens."""
         if i == len(self.stages):
@@ -68,37 +66,36 @@ class Pipeline:
         results, first = [], 0
         for part in cut(batch.parts, self.stages[i].n_batch):
             rows = before and _rows(before, first, first + part.n_tokens)
-            results += self._through(i + 1, part, run(i, part, rows), run)
+            results += self._through(i + 1, part, start(i, part, rows), start)
             first += part.n_tokens
         return results
 
     def _overlapped(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
-        """Each stage has a thread, which runs the batches in order, each as soon as the stage before is through."""
+        """Each stage has a thread, which starts on the batches in order, on each once the stage before is through."""
         from concurrent.futures import ThreadPoolExecutor, wait
 
         if not self._workers:
             self._workers = [ThreadPoolExecutor(1, f"ggrun-stage-{i}") for i in range(len(self.stages))]
-        jobs: list[list[Future[np.ndarray]]] = []
+        jobs: list[list[Future[Result]]] = []
 
-        def run(i: int, batch: Batch, before: Result | None) -> Result:
-            jobs[-1].append(self._workers[i].submit(self._run, i, batch, before))
-            return jobs[-1][-1].result
+        def start(i: int, batch: Batch, before: Result | None) -> Result:
+            jobs[-1].append(job := self._workers[i].submit(self._start, i, batch, before))
+            return lambda: job.result()()
 
         try:
             results = []
             for batch in batches:
                 jobs.append([])
-                results.append(self._through(0, batch, None, run))
+                results.append(self._through(0, batch, None, start))
             for parts, chain in zip(results, jobs, strict=True):
                 yield _joined(parts)
                 parts.clear()
                 chain.clear()
         finally:  # after an error or an interrupt: leave nothing behind that still runs
-            wait([job for chain in jobs for job in chain if not job.cancel()])
-
-
-def _given(x: np.ndarray) -> Result:
-    return lambda: x
+            started, _ = wait([job for chain in jobs for job in chain if not job.cancel()])
+            for job in started:
+                with suppress(Exception):
+                    job.result()()
 
 
 def _rows(result: Result, first: int, last: int) -> Result:

@@ -155,6 +155,20 @@ def test_batches_of_several_sequences(tmp_path: Path) -> None:
     assert gpu.step([Chunk(gpu.new_sequence(), TOKENS, 0)]).shape == (0, gpu.n_vocab)
 
 
+@pytest.mark.parametrize("types", ["Q4_K", "F16"])
+def test_any_number_of_tokens(tmp_path: Path, types: str) -> None:
+    gpu, weights = make(tmp_path, types=types, n_embd=512, n_ubatch=300)
+    tokens = TOKENS * 4
+    exact = llama_logits(weights, tokens, n_head=4, n_head_kv=2)
+    sequences = [gpu.new_sequence() for _ in range(3)]
+    for n in 33, 128, 100, 129, 300, 360, 90, 257, 33:  # what is launched is rounded up, and launched again as a graph
+        assert error(run(gpu, tokens[:n]), exact[:n]) < 5e-3, n
+        few = gpu.step([Chunk(sequence, tokens[: n // k], 1) for k, sequence in enumerate(sequences, 1)])
+        assert error(few, exact[[n // k - 1 for k in (1, 2, 3)]]) < 5e-3, n
+        for sequence in sequences:
+            sequence.truncate(0)
+
+
 def streamed(engine: Engine, least: int = 2) -> Engine:
     """The engine, made to stream from `least` tokens on; it must have a stage that can."""
     (stage,) = (stage for stage in engine.placement.stages if hasattr(stage, "least"))

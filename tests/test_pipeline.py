@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import architectures
-from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends import Batch, Part, Result
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.cache import Sequence
 from gguf_runtime.graph import Graph, join
@@ -134,14 +134,14 @@ class Slow:
     def device(self, n_tokens: int) -> str:
         return self.name
 
-    def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
         n = batch.parts[0].position
         self.log.append((self.name, n, time.perf_counter()))
         time.sleep(0.02)
         if n < 0:
             raise ValueError("a stage failed")
         self.log.append((self.name + " done", n, time.perf_counter()))
-        return np.full((1, 1), n if x is None else x[0, 0])
+        return lambda: np.full((1, 1), n if x is None else x[0, 0])
 
     def close(self) -> None: ...
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from ..cache import PagePool, Sequence
 
+#: Gives what a backend made of a batch, once it is there.
+Result = Callable[[], np.ndarray]
+
 
 class Part(NamedTuple):
     """Some tokens of one sequence, which begin at `position` of it; logits are wanted for the last `n_logits`."""
@@ -41,10 +44,11 @@ class Backend(Protocol):
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
 
-    def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
-        """Run one batch of at most n_batch tokens; x: f32[n_tokens, width], what the stage before gave.
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+        """Start on a batch of at most n_batch tokens; x: f32[n_tokens, width], what the stage before gave.
 
-        Gives logits f32[n_logits, n_vocab] if the graph ends with the output, else f32[n_tokens, width].
+        The result: logits f32[n_logits, n_vocab] if the graph ends with the output, else f32[n_tokens, width]. The
+        next batch may be started before it is there, and needs what this one puts in the cache.
         """
         ...
 

@@ -281,7 +281,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     }
 }
 
-// some rows of a sequence's queries; row i is head i % group of token first_token + i / group
+// some rows of a sequence's queries; row i is head i % group of token first_token + i / group; no tokens: nothing to do
 struct Task {
     int first_token, n_tokens, first_row;
 };
@@ -295,6 +295,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     Task task = tasks[gridDim.x - 1 - blockIdx.x];  // those with the most keys first
+    if (!task.n_tokens) return;
     int kv_head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int n_rows = task.n_tokens * group, end_row = min(task.first_row + ROWS * WARPS, n_rows);
     int start = tokens[task.first_token].position;

@@ -11,7 +11,7 @@ from ...graph import Attention, Graph, Rope, RopeFrequencies
 from ...kernels.code import Library, address, aligned
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.team import Program, Team
-from .. import Batch
+from .. import Batch, Result
 from . import steps
 from .buffers import FEW, ROWWISE, Buffers
 from .inputs import Inputs
@@ -63,6 +63,11 @@ class CpuBackend:
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
+
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+        """The same as run: the result is there."""
+        result = self.run(batch, x)
+        return lambda: result
 
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""

@@ -14,6 +14,7 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import options, source
+from .. import Result
 from ..errors import GpuError, GpuMemoryError
 from .driver import can_overlap, launch_overlapping
 
@@ -44,6 +45,7 @@ class CudaDevice:
         self.name = f"CUDA{number}"
         self._kernels: dict[tuple[str, int], Any] = {}
         self._lock = threading.RLock()
+        self._fetched: list[tuple[Any, np.ndarray]] = []  # it stays until it is there, also if nobody waits for it
         with self.handle:
             self.stream, self.bus = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
             self._blas = cublas.create()
@@ -85,15 +87,20 @@ class CudaDevice:
 
         Raises GpuMemoryError where its memory ran out, GpuError where it failed in another way.
         """
-        with self._lock, self.handle, self.stream:  # CuPy has cuBLAS work in the stream that is current
-            try:
-                yield
-            except _FAILURES as error:
-                if getattr(error, "status", 0) == _OUT_OF_MEMORY and not isinstance(error, cublas.CUBLASError):
-                    raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
-                raise GpuError(f"{self.name} failed or is not to be had: {error}") from error
-            except cupy.cuda.memory.OutOfMemoryError as error:
+        with self._lock, self.handle, self.stream, self._telling():  # the current stream is the one of cuBLAS too
+            yield
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Failures of CUDA as errors of ours."""
+        try:
+            yield
+        except _FAILURES as error:
+            if getattr(error, "status", 0) == _OUT_OF_MEMORY and not isinstance(error, cublas.CUBLASError):
                 raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
+            raise GpuError(f"{self.name} failed or is not to be had: {error}") from error
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
 
     def allocate(self, n_bytes: int) -> Memory:
         """Zeroed memory. Raises GpuMemoryError where the GPU has too little."""
@@ -147,12 +154,20 @@ class CudaDevice:
         except cupy.cuda.runtime.CUDARuntimeError:  # pinned in part, as another engine's weights may be: that cannot be
             self.copy(to, data.copy().ctypes.data, data.nbytes, stream)
 
-    def fetch(self, source: int, n_rows: int, width: int) -> np.ndarray:
-        """f32[n_rows, width] at this address, once all that was launched before is done."""
-        result = self.pinned(4 * n_rows * width).view(np.float32).reshape(n_rows, width)
+    def fetch(self, source: int, n_rows: int, width: int) -> Result:
+        """What waits for f32[n_rows, width] at this address, and for all that was launched before."""
+        result, done = self.pinned(4 * n_rows * width).view(np.float32).reshape(n_rows, width), self.event()
         self.copy(result.ctypes.data, source, result.nbytes)
-        self.synchronize()
-        return result
+        done.record(self.stream)
+        self._fetched = [fetched for fetched in self._fetched if not fetched[0].done]
+        self._fetched.append((done, result))
+
+        def wait() -> np.ndarray:
+            with self._telling():
+                done.synchronize()
+            return result
+
+        return wait
 
     def event(self) -> Any:
         """Something to record in one stream, and to wait for in another."""

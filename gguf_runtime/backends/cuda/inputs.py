@@ -16,6 +16,7 @@ from .device import CudaDevice, Memory
 from .weights import Matrix, gather_rows, matrix_type, n_columns, tilings
 
 TASK_ROWS = 64  # of attention, in one block: heads × tokens
+_TASKS = 16  # of which a multiple is launched: empty ones are at the end
 _MOST_TABLES = 1 << 20  # entries
 
 
@@ -31,7 +32,7 @@ class Inputs:
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
         self.angles: dict[int, Memory] = {}
-        n_tasks = n_ubatch * group // TASK_ROWS + n_ubatch + 1
+        n_tasks = _whole(n_ubatch * group // TASK_ROWS + n_ubatch + 1)
         self._most_tables = min(_MOST_TABLES, max(4096, 32 * -(-n_ctx // PAGE)))
         sizes = {"n_tokens": 4, "n_logits": 12, "tokens": 8 * n_ubatch, "rows": 4 * n_ubatch, "tasks": 12 * n_tasks}
         offsets, end = {}, 0
@@ -41,7 +42,7 @@ class Inputs:
         self._tables_at = -(-end // 16) * 16
         self._embed = next((op for op in graph.ops if isinstance(op, Embed)), None)
         total = self._tables_at + 8 * self._most_tables
-        self._host = device.pinned(total)
+        self._host, self._sent = device.pinned(total), device.event()
         self._memory = device.allocate(total)
         at = self._memory.address
         self.n_tokens, self.n_logits, self.tokens = at, at + offsets["n_logits"], at + offsets["tokens"]
@@ -64,11 +65,12 @@ class Inputs:
             self.rows_of_embedding = self._embedding.address
 
     def write(self, batch: Batch, tables: Sequence[np.ndarray] | None, n_rows: int, with_tasks: bool) -> int:
-        """Send a batch to the GPU; gives the number of attention's tasks, if they are wanted.
+        """Send a batch to the GPU; gives how many tasks of attention there are to launch, if they are wanted.
 
         tables: of each part, the addresses of its sequence's pages, i64; None where there is no cache. n_rows: for how
-        many tokens the embedding is made, at least those of the batch.
+        many tokens the embedding is made, at least those of the batch. Waits until what was sent before has left.
         """
+        self._sent.synchronize()
         first = n_logits = n_tables = n_tasks = 0
         for i, (_, tokens, position, wanted) in enumerate(batch.parts):
             n = len(tokens)
@@ -87,6 +89,7 @@ class Inputs:
                 self._host_tasks[n_tasks : n_tasks + len(starts)] = [(first, n, start) for start in starts]
                 n_tasks += len(starts)
             first, n_logits = first + n, n_logits + wanted
+        self._host_tasks[n_tasks : _whole(n_tasks)] = 0
         self._counts[0], self._counts[1] = first, n_logits
         self._device.copy(self._memory.address, self._host.ctypes.data, self._tables_at + 8 * n_tables)
         if self._embed:
@@ -97,7 +100,8 @@ class Inputs:
             else:  # as they lie in tiles, in one copy
                 n_bytes = gather_rows(self._embed.table, ids, self._host_embedding)
                 self._device.copy(self.rows_of_embedding, self._host_embedding.ctypes.data, n_bytes)
-        return n_tasks
+        self._sent.record(self._device.stream)
+        return _whole(n_tasks)
 
     def _tile_embedding(self, table: Tensor, ids: np.ndarray) -> None:
         """Send rows of the embedding as the file has them, and have the GPU put them into tiles: they are many."""
@@ -109,3 +113,7 @@ class Inputs:
         part = table._replace(shape=(len(ids), table.shape[1]), data=host)
         for launch in tilings(self._device, part, self._gathered.address, matrix, 0):
             launch()
+
+
+def _whole(n_tasks: int) -> int:
+    return -(-n_tasks // _TASKS) * _TASKS

@@ -17,6 +17,7 @@ from .inputs import Inputs
 from .weights import Matrix, matrix_type, n_columns, upload_vector
 
 FEW = 32  # tokens at most for which weights are used as they lie
+_MANY = 128  # tokens of which a multiple is launched if they are not few: the tile of all products
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
 PANEL_TOKENS = 256  # of which panels of prompt.cu are whole
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
@@ -25,7 +26,7 @@ _UNPACKED = 128 << 20  # bytes of weights as halves at a time
 
 def rows_of_few(n_tokens: int) -> int:
     """For how many tokens is launched what so few need: there is one graph for 1, 2, 4 …"""
-    return 1 << (n_tokens - 1).bit_length()
+    return 1 << (n_tokens - 1).bit_length() if n_tokens else 0
 
 
 def spans(n_tokens: int) -> int:
@@ -46,6 +47,10 @@ class Workspace:
         self.values = device.allocate(self.places.n_bytes)
         self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
         self.vectors: dict[str | int, Memory] = {}
+
+    def rows_of_many(self, n_tokens: int) -> int:
+        """For how many tokens is launched what so many need: there is one graph for 128, 256, 384 …"""
+        return min(up(n_tokens, _MANY), self.n_rows)
 
 
 def workspace_bytes(device: CudaDevice, graphs: Sequence[Graph], n_tokens: int) -> int:

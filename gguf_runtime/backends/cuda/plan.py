@@ -1,9 +1,9 @@
 """From a graph to the GPU's launches: three lists of them, for batches of one token, of few and of many.
 
 One token: products straight from quantised weights, with norms, activations and sums fused in. Few: the same, but
-norms for themselves. These lists are captured as CUDA graphs. Many: a kernel that unpacks weights in registers, where
-the GPU has Hopper's tensor cores (prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied
-by cuBLAS.
+norms for themselves. Many: a kernel that unpacks weights in registers, where the GPU has Hopper's tensor cores
+(prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied by cuBLAS. Each list is captured
+as a CUDA graph for each number of tokens that it is launched for.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
 from ..errors import PlanError
 from .attention import AttentionWriter
+from .device import Launch
 from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
 from .inputs import Inputs
-from .launches import Launches, Token, Workspace, tiles_of
+from .launches import FEW, MAX_LOGITS, Launches, Token, Workspace, rows_of_few, tiles_of
 from .products import ProductWriter
 from .weights import Matrix, matrix_type, n_columns
+
+_MOST_GRAPHS = 64  # of a plan
 
 
 class Plan:
@@ -42,29 +45,37 @@ class Plan:
         for item in fused:
             self._write(item)
         self.one, self.few, self.many = to.one, to.few, to.many
-        self._graphs: dict[int, Callable[[], None]] = {}
+        self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
         first = graph.ops[0]
         self.input = to.rows[first.out.number] if isinstance(first, Input) else None
         self.result = to.rows[graph.result.number]
 
-    def run_few(self, n: int) -> None:
-        """Launch what n tokens need: one by one the first time, which compiles kernels, and from then on as a graph."""
-        if n in self._graphs:
-            self._graphs[n]()
+    def run_few(self, n_rows: int) -> None:
+        """Launch what few tokens need; n_rows: rows_of_few of them."""
+        self._run((n_rows,), self.one if n_rows == 1 else self.few)
+
+    def run_many(self, n_rows: int, n_logits: int, n_tasks: int) -> None:
+        """Launch what many tokens need; n_rows: rows_of_many of them; n_tasks: of attention."""
+        n_logits = rows_of_few(n_logits) if n_logits <= FEW else MAX_LOGITS
+        self._to.n_logits, self._to.n_tasks = n_logits, n_tasks
+        self._run((n_rows, n_logits, n_tasks), self.many)
+
+    def _run(self, shape: tuple[int, ...], launches: Sequence[Launch]) -> None:
+        """Launch for the first of these numbers: one by one the first time, which compiles kernels, and from then on as
+        a graph, which takes a tenth of the time.
+        """
+        if shape in self._graphs:
+            self._graphs[shape]()
             return
 
         def launch_all() -> None:
-            for launch in self.one if n == 1 else self.few:
-                launch(n)
+            for launch in launches:
+                launch(shape[0])
 
         launch_all()
-        self._graphs[n] = self._device.capture(launch_all)
-
-    def run_many(self, n: int, n_logits: int, n_tasks: int) -> None:
-        """Launch `many` for n tokens; n_tasks: of attention."""
-        self._to.n_logits, self._to.n_tasks = n_logits, n_tasks
-        for launch in self.many:
-            launch(n)
+        if len(self._graphs) == _MOST_GRAPHS:
+            self._graphs.pop(next(iter(self._graphs)))
+        self._graphs[shape] = self._device.capture(launch_all)
 
     def _write(self, item: Fused) -> None:
         if isinstance(item, Products):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...cache import PageLayout, PagePool
 from ...graph import Graph
-from .. import Batch
+from .. import Batch, Result
 from .inputs import Inputs
 from .launches import FEW, MAX_LOGITS, Workspace, rows_of_few
 from .plan import Plan
@@ -24,7 +24,7 @@ class CudaBackend:
         self, graph: Graph, space: Workspace, n_batch: int, n_ctx: int, *types: str, cache_in_ram: bool = False
     ) -> None:
         """space: of this graph and others on the same GPU, for n_batch tokens or more; types: of keys and values."""
-        self._device, self.n_batch = space.device, n_batch
+        self._space, self._device, self.n_batch = space, space.device, n_batch
         layout = PageLayout(graph.kv, *types)
         self.pool: PagePool | None = None
         if graph.kv:
@@ -33,23 +33,24 @@ class CudaBackend:
         with Upload(self._device, graph.tensors) as upload:
             self._plan = Plan(graph, space, layout, self._inputs, upload)
         self._picked, self._width = graph.result.picked, graph.result.width
+        self._x: np.ndarray | None = None
 
-    def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
-        """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+        """Start on a batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         n, device = batch.n_tokens, self._device
         few = n <= FEW
-        n_rows = rows_of_few(n) if few else n
+        n_rows = rows_of_few(n) if few else self._space.rows_of_many(n)
         tables = [part.sequence.table(self.pool) for part in batch.parts] if self.pool else None
         with device.working():
-            n_tasks = self._inputs.write(batch, tables, n_rows, not few)
             if x is not None and self._plan.input:
                 device.send(self._plan.input.at, x)
+            n_tasks = self._inputs.write(batch, tables, n_rows, not few)
+            self._x = x  # it must stay until inputs are written again, which waits for what was sent
             if few:
                 self._plan.run_few(n_rows)
             else:
-                self._plan.run_many(n, batch.n_logits, n_tasks)
-            result = device.fetch(self._plan.result.at, batch.n_logits if self._picked else n, self._width)
-        return result
+                self._plan.run_many(n_rows, batch.n_logits, n_tasks)
+            return device.fetch(self._plan.result.at, batch.n_logits if self._picked else n, self._width)
 
     def device(self, n_tokens: int) -> object:
         return self._device

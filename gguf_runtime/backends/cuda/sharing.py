@@ -62,7 +62,7 @@ class Shared:
                     self._bus.take(cargo)
                 device.send(cargo.plan.input.at, x)
                 cargo.plan.run_few(n_rows)
-                x = device.fetch(cargo.plan.result.at, n, self._width)
+                x = device.fetch(cargo.plan.result.at, n, self._width)()
         assert x is not None
         return x
 

@@ -15,7 +15,7 @@ import numpy as np
 from ... import cache
 from ...cache import PageLayout, PagePool
 from ...graph import Graph, join
-from .. import Batch, Part, in_passes
+from .. import Batch, Part, Result, in_passes
 from ..errors import PlanError
 from .bus import Bus, Cargo, room_for
 from .inputs import Inputs
@@ -76,8 +76,12 @@ class StreamingBackend:
         """How many layers come over the bus for few tokens."""
         return self._shared.n if self._shared else 0
 
-    def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
+        result = self._run(batch, x)
+        return lambda: result
+
+    def _run(self, batch: Batch, x: np.ndarray | None) -> np.ndarray:
         if self.least and batch.n_tokens >= self.least and (not self._mirror or self._mirror.holds(batch)):
             return self._stream(batch, x, self._cargo)
         if self._shared and batch.n_tokens <= FEW:
@@ -144,9 +148,10 @@ class StreamingBackend:
     def _stream(self, batch: Batch, x: np.ndarray | None, layers: Sequence[Cargo]) -> np.ndarray:
         """All layers on the GPU, each of which comes over the bus while the one before it is at work."""
         device, n = self._device, batch.n_tokens
+        n_rows = self._bus.space.rows_of_many(n)
         with device.working():
             self._bus.send(layers[0])
-            n_tasks = self._inputs.write(batch, self._mirror.tables(batch) if self._mirror else None, n, True)
+            n_tasks = self._inputs.write(batch, self._mirror.tables(batch) if self._mirror else None, n_rows, True)
             first, last = layers[0].plan, layers[-1].plan
             if x is not None and first.input:
                 device.send(first.input.at, x)
@@ -160,11 +165,11 @@ class StreamingBackend:
                     number, n_bytes = layer.page
                     at = self._layout.k_offset[number]
                     self._mirror.load(batch, at, n_bytes)
-                    layer.plan.run_many(n, 0, n_tasks)
+                    layer.plan.run_many(n_rows, 0, n_tasks)
                     self._mirror.save(batch, at, n_bytes)
                 else:
-                    layer.plan.run_many(n, 0, n_tasks)
-            return device.fetch(last.result.at, n, self._width)
+                    layer.plan.run_many(n_rows, 0, n_tasks)
+            return device.fetch(last.result.at, n, self._width)()
 
     def _seconds(self, n_tokens: int, run: Callable[[Batch], object]) -> float:
         """How long a batch of some tokens takes, once all that it needs is there."""
