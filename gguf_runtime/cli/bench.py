@@ -22,7 +22,7 @@ from ..engine import Chunk, Engine
 from ..llm import LLM
 from ..splitter import Layers
 from .inspect import describe, n_bytes, n_params
-from .options import cache_type, integer, model_path, pass_size, verbose_option
+from .options import cache_type, integer, model_path, pass_size, placement_options, verbose_option
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
@@ -88,6 +88,7 @@ class _Test(NamedTuple):
     "-ngl", "--n-gpu-layers", type=_LayerCounts(), default="auto", metavar="N,...",
     help="Layers to put on GPUs; or all, or auto: as many as fit.",
 )
+@placement_options
 @cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys.")
 @cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values.")
 @integer("-r", "--repetitions", at_least=1, default=5, help="How often to measure.")
@@ -107,6 +108,7 @@ def command(
     repetitions: int,
     output: str,
     verbose: bool,
+    **placement: Any,
 ) -> None:
     sizes = [(n, 0) for n in n_prompt if n] + [(0, n) for n in n_gen if n]
     models = model or (str(model_path(None)),)
@@ -114,16 +116,16 @@ def command(
     settings = itertools.product(models, threads, batch_size, ubatch_size, n_gpu_layers, *cache, n_depth)
     tests = [_Test(*setting, *size) for setting in settings for size in sizes]
     if output == "json":
-        click.echo(json.dumps([_measure(test, repetitions) for test in tests], indent=2))
+        click.echo(json.dumps([_measure(test, repetitions, placement) for test in tests], indent=2))
         return
     click.echo(_row("model", "size", "params", "backend", "ngl", "threads", "test", "t/s"))
     dashes = "-" * 30, "-" * 9 + ":", "-" * 9 + ":", "-" * 10, "--:", "-" * 6 + ":", "-" * 14 + ":", "-" * 19 + ":"
     click.echo(f"| {' | '.join(dashes)} |")
     for test in tests:
-        click.echo(_table_row(_measure(test, repetitions)))
+        click.echo(_table_row(_measure(test, repetitions, placement)))
 
 
-def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
+def _measure(test: _Test, repetitions: int, placement: dict[str, Any]) -> dict[str, Any]:
     """Run a test once to warm up and then as often as asked; llama-bench's fields."""
     with LLM(
         test.model_filename,
@@ -133,6 +135,7 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
         n_ubatch=pass_size(test.n_batch, test.n_ubatch),
         type_k=test.type_k,
         type_v=test.type_v,
+        **placement,
     ) as llm:
         start = datetime.now(UTC)
         nanoseconds = list(_run(llm.engine, test, repetitions))
@@ -149,6 +152,7 @@ def _measure(test: _Test, repetitions: int) -> dict[str, Any]:
             **test._asdict(),
             "n_ubatch": llm.engine.n_ubatch,
             "n_gpu_layers": llm.engine.placement.n_on_gpu,
+            "devices": "/".join(dict.fromkeys(llm.engine.placement.devices)),
             "n_threads": llm.engine.n_threads,
             "test_time": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "avg_ns": round(statistics.mean(nanoseconds)),

@@ -123,6 +123,8 @@ class Shares(click.ParamType):
     name = "shares"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
         try:
             return tuple(float(part) for part in re.split("[,/]", str(value)))
         except ValueError:
@@ -150,6 +152,22 @@ prompt_options = group(
     click.option("-e/ ", "--escape/--no-escape", default=True, help="Whether \\n, \\t, \\x41 in -p are escapes."),
 )
 
+#: Where on GPUs layers go, named as LLM has it.
+placement_options = group(
+    click.option(
+        "-ts", "--tensor-split", type=Shares(), default=(), metavar="X,...", show_default=False,
+        help="Shares of the GPUs, such as 3,1.",
+    ),
+    integer("-mg", "--main-gpu", at_least=0, help="Use this GPU alone.", show_default="all of them"),
+    click.option(
+        "-ot", "--override-tensor", "override_tensors", type=Override(), multiple=True, metavar="REGEX=DEVICE",
+        help="Put each block with a tensor of such a name, a layer's attention or feed-forward, on CPU or CUDA0 …",
+    ),
+    click.option(
+        "-kvo/-nkvo", "--kv-offload/--no-kv-offload", "offload_kv", default=True, help="Layers' cache where they are.",
+    ),
+)  # fmt: skip
+
 
 def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
     """What `load` takes; by default a context of this size."""
@@ -165,13 +183,7 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
             "-ngl", "--gpu-layers", "--n-gpu-layers", type=GpuLayers(), default="auto", metavar="N",
             help="Layers to put on GPUs, the last first: N, all, or auto: as many as fit.",
         ),
-        click.option("-ts", "--tensor-split", type=Shares(), metavar="X,...", help="Shares of the GPUs, such as 3,1."),
-        integer("-mg", "--main-gpu", at_least=0, help="Use this GPU alone.", show_default="all of them"),
-        click.option(
-            "-ot", "--override-tensor", type=Override(), multiple=True, metavar="REGEX=DEVICE",
-            help="Put each block with a tensor of such a name, a layer's attention or feed-forward, on CPU or CUDA0 …",
-        ),
-        click.option("-kvo/-nkvo", "--kv-offload/--no-kv-offload", default=True, help="Layers' cache where they are."),
+        placement_options,
         cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys."),
         cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values."),
         click.option("--mmap/--no-mmap", default=True, help="Map the file, or read all of it at first."),
@@ -193,17 +205,14 @@ def load(
     batch_size: int,
     ubatch_size: int | None,
     gpu_layers: Layers,
-    tensor_split: tuple[float, ...] | None,
-    main_gpu: int | None,
-    override_tensor: tuple[tuple[str, str], ...],
-    kv_offload: bool,
     cache_type_k: str,
     cache_type_v: str,
     mmap: bool,
     chat_template: str | None = None,
     draft: str | None = None,
+    **placement: Any,
 ) -> LLM:
-    """The model that the options name."""
+    """The model that the options name; placement: what placement_options give."""
     from ..llm import LLM
 
     return LLM(
@@ -211,16 +220,13 @@ def load(
         n_ctx=ctx_size,
         n_threads=max(0, threads),
         n_gpu_layers=gpu_layers,
-        tensor_split=tensor_split or (),
-        main_gpu=main_gpu,
-        override_tensors=override_tensor,
-        offload_kv=kv_offload,
         n_ubatch=pass_size(batch_size, ubatch_size or 0),
         type_k=cache_type_k,
         type_v=cache_type_v,
         mmap=mmap,
         chat_template=chat_template,
         draft=model_path(draft) if draft else None,
+        **placement,
     )
 
 

@@ -126,6 +126,7 @@ class Launches:
 
     rows: where each value lies, by its number. norms: results of norms that the products which read them make
     themselves, if there is one token. matrix: gives tensors of one type and width as one matrix on the GPU.
+    many_as_graph: whether `many` can be captured: CuPy does not let cuBLAS be.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Launches:
         self.one: list[Launch] = []
         self.few: list[Launch] = []
         self.many: list[Launch] = []
+        self.many_as_graph = True
 
     def all(self, launch: Launch, picked: bool = False) -> None:
         """Launch this in any batch; picked: for the tokens whose logits are wanted."""

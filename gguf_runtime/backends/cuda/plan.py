@@ -2,8 +2,8 @@
 
 One token: products straight from quantised weights, with norms, activations and sums fused in. Few: the same, but
 norms for themselves. Many: a kernel that unpacks weights in registers, where the GPU has Hopper's tensor cores
-(prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied by cuBLAS. Each list is captured
-as a CUDA graph for each number of tokens that it is launched for.
+(prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied by cuBLAS. Each list
+is captured as a CUDA graph for each number of tokens that it is launched for, unless cuBLAS is in it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ class Plan:
         self._run((n_rows, n_logits, n_tasks), self.many)
 
     def _run(self, shape: tuple[int, ...], launches: Sequence[Launch]) -> None:
-        """Launch for the first of these numbers: one by one the first time, which compiles kernels, and from then on as
-        a graph, which takes a tenth of the time.
-        """
+        """Launch for the first of these numbers: one by one the first time, which compiles kernels, then as a graph."""
         if shape in self._graphs:
             self._graphs[shape]()
             return
@@ -73,6 +71,8 @@ class Plan:
                 launch(shape[0])
 
         launch_all()
+        if launches is self.many and not self._to.many_as_graph:
+            return
         if len(self._graphs) == _MOST_GRAPHS:
             self._graphs.pop(next(iter(self._graphs)))
         self._graphs[shape] = self._device.capture(launch_all)

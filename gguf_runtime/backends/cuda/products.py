@@ -142,6 +142,7 @@ class ProductWriter:
         """Multiply with quantised weights; or unpack as many rows as there is room for, multiply, and so on."""
         if self._prompts.takes(matrices):
             return self._prompts.products(matrices, x, out, add)
+        self._to.many_as_graph = False
         columns, scratch = matrices[0].n_columns, self._to.space.scratch["halves"]
         room = up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
         unpack = {matrix.type: self._device.kernel(f"dequantise<{matrix.type}>") for matrix in matrices}
