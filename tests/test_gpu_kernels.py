@@ -24,6 +24,7 @@ TEMPLATES = {
     "embed": [f"<{t}>" for t in TYPES],
     "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
     "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
+    "attend_prompt": ["<64>", "<128>"],
     "save": ["<f16, q8_0>", "<q4_0, f16>", "<q8_0, q4_0>"],
     "retile": ["<u16>", "<u32>", "<uint2>", "<uint4>"],
     "retile_floats": ["<half_t>", "<float>", "<bfloat>"],

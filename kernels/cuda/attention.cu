@@ -1,99 +1,8 @@
-// Flash attention (Dao et al. 2022) over the pages of the KV cache, on tensor cores.
+// Flash attention over the pages of the KV cache, on tensor cores.
 //
 // K, V: how a page keeps keys and values (kv.cuh); DK, DV: dims of a head, rounded up to 16.
-// A tile of queries has 16 rows: heads that share a key head, of one token or of several. Scores come as powers of
-// two: queries were scaled by log2(e) too.
-#include "kv.cuh"
-
-[[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
-
-// What a warp knows of its 16 rows: lane 4g + t has rows g and g + 8.
-template <int DK, int DV>
-struct Rows {
-    half2_t q[DK / 16][4];
-    float o[DV / 8][4], largest[2], sum[2];  // sum: over this lane's keys only
-
-    __device__ __forceinline__ void start(const half_t* upper, const half_t* lower) {
-        int t = threadIdx.x % 4;
-#pragma unroll
-        for (int i = 0; i < DK / 16; i++) {
-            q[i][0] = upper ? *(const half2_t*)(upper + 16 * i + 2 * t) : 0;
-            q[i][1] = lower ? *(const half2_t*)(lower + 16 * i + 2 * t) : 0;
-            q[i][2] = upper ? *(const half2_t*)(upper + 16 * i + 2 * t + 8) : 0;
-            q[i][3] = lower ? *(const half2_t*)(lower + 16 * i + 2 * t + 8) : 0;
-        }
-#pragma unroll
-        for (int i = 0; i < DV / 8; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0;
-        largest[0] = largest[1] = LOWEST, sum[0] = sum[1] = 0;
-    }
-
-    // Take KEYS keys and values from shared memory, the first of number `key`; row i sees those from[i] … to[i], or,
-    // unless SOME, all.
-    template <int KEYS, bool SOME = true>
-    __device__ __forceinline__ void take(const half_t* k, int k_stride, const half_t* v, int v_stride, int key,
-                                         const int (&from)[2], const int (&to)[2]) {
-        int lane = threadIdx.x % 32, t = lane % 4, tile_row = lane / 8 % 2 * 8 + lane % 8, tile_column = lane / 16 * 8;
-        float s[KEYS / 8][4] = {};
-#pragma unroll
-        for (int i = 0; i < DK / 16; i++) {
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
-                u32 b[4];
-                load_transposed(b, k + (16 * i + tile_row) * k_stride + 16 * n + tile_column);
-                mma(s[2 * n], q[i][0], q[i][1], q[i][2], q[i][3], b[0], b[1]);
-                mma(s[2 * n + 1], q[i][0], q[i][1], q[i][2], q[i][3], b[2], b[3]);
-            }
-        }
-#pragma unroll
-        for (int row = 0; row < 2; row++) {
-            float best = largest[row];
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int number = key + 8 * n + 2 * t + i;
-                    float& score = s[n][2 * row + i];
-                    if (SOME) score = number >= from[row] && number <= to[row] ? score : LOWEST;
-                    best = fmaxf(best, score);
-                }
-            }
-            best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
-            best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
-            float shrink = exp2f(largest[row] - best);
-            largest[row] = best, sum[row] *= shrink;
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float& score = s[n][2 * row + i];
-                    score = !SOME || score > 0.5f * LOWEST ? exp2f(score - best) : 0.0f;
-                    sum[row] += score;
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < DV / 8; i++) o[i][2 * row] *= shrink, o[i][2 * row + 1] *= shrink;
-        }
-#pragma unroll
-        for (int n = 0; n < KEYS / 16; n++) {
-            half2_t p0 = pack(s[2 * n][0], s[2 * n][1]), p1 = pack(s[2 * n][2], s[2 * n][3]);
-            half2_t p2 = pack(s[2 * n + 1][0], s[2 * n + 1][1]), p3 = pack(s[2 * n + 1][2], s[2 * n + 1][3]);
-#pragma unroll
-            for (int i = 0; i < DV / 16; i++) {
-                u32 b[4];
-                load_transposed(b, v + (16 * n + tile_row) * v_stride + 16 * i + tile_column);
-                mma(o[2 * i], p0, p1, p2, p3, b[0], b[1]);
-                mma(o[2 * i + 1], p0, p1, p2, p3, b[2], b[3]);
-            }
-        }
-    }
-
-    __device__ __forceinline__ void finish() {
-        for (int row = 0; row < 2; row++) {
-            sum[row] += __shfl_xor_sync(~0u, sum[row], 1);
-            sum[row] += __shfl_xor_sync(~0u, sum[row], 2);
-        }
-    }
-};
+// A tile of queries has 16 rows: heads that share a key head, of one token or of several.
+#include "attention.cuh"
 
 // How the pages that a token sees are cut into spans, at most 32, one for a block of `attend_one` each.
 struct Spans {
@@ -281,74 +190,48 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
     }
 }
 
-// some rows of a sequence's queries; row i is head i % group of token first_token + i / group; no tokens: nothing to do
-struct Task {
-    int first_token, n_tokens, first_row;
-};
-
-// Attention of many tokens of a sequence: a block takes 64 rows, each of its warps 16. grid: (tasks, key heads).
-// q: halves[token][head][DK]; out[token][head·v_dim + column]: halves, rows at out_stride.
+// Attention of many tokens of a sequence: a block takes half of a task's rows, each of its warps 16. grid: (halves of
+// tasks, key heads). q, out: as Seen has them.
 template <int DK, int DV, int STAGES, class K, class V>
 __global__ void __launch_bounds__(32 * WARPS) attend_many(
     const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
     u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
+    static_assert(2 * ROWS * WARPS == TASK_ROWS);
     constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
-    Task task = tasks[gridDim.x - 1 - blockIdx.x];  // those with the most keys first
-    if (!task.n_tokens) return;
-    int kv_head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int n_rows = task.n_tokens * group, end_row = min(task.first_row + ROWS * WARPS, n_rows);
-    int start = tokens[task.first_token].position;
-    int highest = start + (end_row - 1) / group, lowest = start + task.first_row / group;
-    int page = window ? max(0, lowest + 1 - window) / PAGE : 0, end = highest / PAGE + 1;
-    const u64* table = tables + tokens[task.first_token].table;
+    int part = gridDim.x - 1 - blockIdx.x;  // those with the most keys first
+    Task task = tasks[part / 2];
+    int first_row = task.first_row + part % 2 * ROWS * WARPS, kv_head = blockIdx.y;
+    if (first_row >= task.n_tokens * group) return;
+    Pages pages(task, first_row, ROWS * WARPS, group, window, tokens, tables);
+    Seen seen(task, pages, first_row + threadIdx.x / 32 * ROWS, kv_head, group, window);
 
     auto load = [&](int number) {
-        if (number < end) {
+        if (number < pages.end) {
             half_t* to = shared + number % STAGES * STAGE;
-            const u8* k = (const u8*)table[number] + k_offset + kv_head * K::head_bytes(DK);
-            const u8* v = (const u8*)table[number] + v_offset + kv_head * V::head_bytes(DV);
-            K::template keys<DK, PAGE>(to, K_STRIDE, k, 0, threadIdx.x, 32 * WARPS);
-            V::template values<DV, PAGE>(to + DK * K_STRIDE, V_STRIDE, v, 0, threadIdx.x, 32 * WARPS);
+            const u8* page = (const u8*)pages.table[number];
+            K::template keys<DK, PAGE>(to, K_STRIDE, page + k_offset + kv_head * K::head_bytes(DK), 0, threadIdx.x, 32 * WARPS);
+            V::template values<DV, PAGE>(
+                to + DK * K_STRIDE, V_STRIDE, page + v_offset + kv_head * V::head_bytes(DV), 0, threadIdx.x, 32 * WARPS);
         }
         close_group();
     };
 
     Rows<DK, DV> rows;
-    const half_t* own[2];
-    int token[2], head[2], from[2], to[2];
-    for (int i = 0; i < 2; i++) {
-        int row = task.first_row + warp * ROWS + g + 8 * i;
-        token[i] = task.first_token + row / group, head[i] = kv_head * group + row % group;
-        own[i] = row < end_row ? q + ((u64)token[i] * n_heads + head[i]) * DK : nullptr;
-        to[i] = start + row / group, from[i] = window ? to[i] + 1 - window : 0;
-    }
-    rows.start(own[0], own[1]);
-    int first_row = task.first_row + warp * ROWS, last_row = min(first_row + ROWS, end_row) - 1;
-    int seen_from = window ? start + last_row / group + 1 - window : 0, seen_to = start + first_row / group;  // by all
-    for (int i = 0; i < STAGES - 1; i++) load(page + i);
-    for (; page < end; page++) {
+    seen.start(rows, q, n_heads);
+    for (int i = 0; i < STAGES - 1; i++) load(pages.page + i);
+    for (int page = pages.page; page < pages.end; page++) {
         load(page + STAGES - 1);
         await_groups<STAGES - 1>();
         __syncthreads();
         const half_t* k = shared + page % STAGES * STAGE;
         const half_t* v = k + DK * K_STRIDE;
-        if (page * PAGE >= seen_from && page * PAGE + PAGE - 1 <= seen_to) {
-            rows.template take<PAGE, false>(k, K_STRIDE, v, V_STRIDE, page * PAGE, from, to);
+        if (seen.all_of(page)) {
+            rows.template take<PAGE, false>(k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
         } else {
-            rows.template take<PAGE>(k, K_STRIDE, v, V_STRIDE, page * PAGE, from, to);
+            rows.template take<PAGE>(k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
         }
         __syncthreads();
     }
-    rows.finish();
-    for (int i = 0; i < 2; i++) {
-        if (!own[i]) continue;
-        half_t* to = out + (u64)token[i] * out_stride + head[i] * v_dim;
-        float scale = 1.0f / rows.sum[i];
-        for (int n = 0; n < DV / 8; n++) {
-            int column = 8 * n + 2 * t;
-            if (column < v_dim) to[column] = to_half(rows.o[n][2 * i] * scale);
-            if (column + 1 < v_dim) to[column + 1] = to_half(rows.o[n][2 * i + 1] * scale);
-        }
-    }
+    seen.finish(rows, out, out_stride, v_dim);
 }

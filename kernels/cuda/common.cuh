@@ -36,6 +36,23 @@ __device__ __forceinline__ half2_t pack(half_t low, half_t high) { return low | 
 __device__ __forceinline__ half2_t pack(float low, float high) { return pack(to_half(low), to_half(high)); }
 __device__ __forceinline__ half2_t twice(float x) { return pack(x, x); }
 
+// the same of numbers that are not too large
+__device__ __forceinline__ half2_t pack_small(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+    half2_t h;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(high), "f"(low));
+    return h;
+#else
+    return pack(low, high);
+#endif
+}
+
+// 2 to the power of x; what is too small for a normal number becomes zero
+__device__ __forceinline__ float power_of_two(float x) {
+    asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
+    return x;
+}
+
 __device__ __forceinline__ half2_t fma2(half2_t a, half2_t b, half2_t c) {
     half2_t d;
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
@@ -125,11 +142,13 @@ __device__ __forceinline__ int dot4(u32 a, u32 b, int c) {
     return c;
 }
 
+__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
 // four 8×8 tiles of halves in shared memory, transposed: lane 8i + r gives the address of row r of tile i, and gets
 // of each tile rows 2t, 2t+1 of column g
 __device__ __forceinline__ void load_transposed(u32 (&r)[4], const half_t* row) {
 #if __CUDA_ARCH__ >= 750
-    u32 at = (u32)__cvta_generic_to_shared(row);
+    u32 at = shared_address(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 #else
@@ -164,7 +183,7 @@ constexpr bool same<A, A> = true;
 // 16 bytes from global to shared memory, in the background where the GPU can
 __device__ __forceinline__ void copy_ahead(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
-    u32 at = (u32)__cvta_generic_to_shared(to);
+    u32 at = shared_address(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
 #else
     *(uint4*)to = *(const uint4*)from;

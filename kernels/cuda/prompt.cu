@@ -5,6 +5,7 @@
 // weights in tiles as they lie, and tokens in *panels*, of 64 columns of N tokens, as `arrange` has put them. Two blocks
 // with the same tokens form a cluster: each asks for half of every panel, for both.
 #include "ring.cuh"
+#include "wgmma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define PAIRS __cluster_dims__(2, 1, 1)
@@ -19,8 +20,8 @@ constexpr int PANEL = 128;  // tokens of a panel as it lies in memory; a row of 
 [[maybe_unused]] constexpr int ROWS = 128, WEIGHT_PLACES = 2, MOST_PANELS = 14;
 
 // Tokens in panels [tokens / PANEL][n_columns / 64][PANEL][64], for weights of type F: in the order in which a warp that
-// unpacks a piece of a tile has its columns, and swizzled as wgmma reads shared memory: 16 bytes number c of row r lie
-// at c ^ r % 8. grid: (parts of a token's columns, tokens).
+// unpacks a piece of a tile has its columns, and swizzled as wgmma reads shared memory (wgmma.cuh). grid: (parts of a
+// token's columns, tokens).
 template <class F>
 __global__ void __launch_bounds__(256) arrange(const half_t* x, int stride, int n_columns, half_t* out) {
     constexpr int PIECES = F::STEP / 64;
@@ -35,25 +36,6 @@ __global__ void __launch_bounds__(256) arrange(const half_t* x, int stride, int 
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-// c[64][128] += a[64][16] · b[128][16]ᵀ, by a group of four warps, in the background. Of a, each warp has 16 rows, and
-// its lanes what they have for `mma`; b is in shared memory (PTX ISA, wgmma).
-#define FOUR(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
-#define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
-__device__ __forceinline__ void wgmma(float (&c)[64], u32 a0, u32 a1, u32 a2, u32 a3, u64 b) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,"
-        "%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, {%64,%65,%66,%67}, %68, "
-        "p, 1, 1, 0;\n}"
-        : SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-}
-
-// how wgmma finds 128 rows of a panel at an address: swizzled, eight rows in 1024 bytes
-__device__ __forceinline__ u64 described(u32 address) {
-    return (u64)1 << 62 | (u64)(1024 >> 4) << 32 | (u64)1 << 16 | (address & 0x3FFFF) >> 4;
-}
-
 __device__ __forceinline__ void expect(u64* barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                  : "memory");
@@ -171,16 +153,16 @@ __device__ __forceinline__ void multiply(
         for (int piece = 0; piece < PIECES; piece++) {
             const half2_t(&own)[16] = w[piece % 2];
             u64 description = described(shared_address(panels) + panel.place * N * 128);
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            products_begin();
 #pragma unroll
             for (int i = 0; i < 4; i++) {
 #pragma unroll
                 for (int part = 0; part < N / 128; part++) {
-                    wgmma(sums[part], own[4 * i], own[4 * i + 1], own[4 * i + 2], own[4 * i + 3],
-                          description + part * (128 * 128 >> 4) + i * (32 >> 4));
+                    wgmma<false>(sums[part], own[4 * i], own[4 * i + 1], own[4 * i + 2], own[4 * i + 3],
+                                 description + part * (128 * 128 >> 4) + i * (32 >> 4));
                 }
             }
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            products_end();
             if (piece + 1 < PIECES) {
                 unpack(piece + 1);
             } else if (step + 1 < n_steps) {
@@ -192,7 +174,7 @@ __device__ __forceinline__ void multiply(
             int read = panel.place;
             panel.advance();
             if (piece + 1 < PIECES || step + 1 < n_steps) await_phase(barriers.panel_full + panel.place, panel.phase);
-            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+            await_products<0>();
             if (lane < 2) {  // the panel is read: in both blocks
                 asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
                              "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(

@@ -12,8 +12,6 @@
 
 constexpr int MOST_STAGES = 8;
 
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
 __device__ __forceinline__ void await_phase(const u64* barrier, u32 phase) {
 #if HAS_SUPPLIER
     asm volatile("{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"

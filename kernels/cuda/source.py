@@ -15,8 +15,8 @@ FILES = {
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
     "arrange": "prompt.cu", "prompt": "prompt.cu",
-    "attend_one": "attention.cu", "attend_many": "attention.cu", "save": "kv.cu",
-    "retile": "tiles.cu", "retile_floats": "tiles.cu",
+    "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prompt_attention.cu",
+    "save": "kv.cu", "retile": "tiles.cu", "retile_floats": "tiles.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
@@ -24,7 +24,7 @@ _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 def options(kernel: str) -> tuple[str, ...]:
     """What to compile a kernel with."""
-    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]] == "prompt.cu" else OPTIONS
+    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]].startswith("prompt") else OPTIONS
 
 
 @cache

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ...cache import PageLayout
-from ...graph import RopeFrequencies
+from ...graph import Attention, RopeFrequencies
+from ...kernels.layout import PAGE
 from ..errors import PlanError
-from .fuse import Attend
+from .device import Launch
+from .fuse import Attend, Rows
 from .launches import Launches, spans, tiles_of, up
 from .weights import upload_vector
 
 _HEAD_ROWS, _ATTENTION_THREADS = 16, 128  # as in attention.cu
+_PROMPT_DIMS, _PROMPT_THREADS, _PROMPT_PLACES = (64, 128), 256, 4  # as in prompt_attention.cu
+_MOST_SHARED = 112 << 10  # bytes of shared memory for a block: two fit a processor
 _LOG2_E = 1.4426950408889634
+
+
+class _Heads(NamedTuple):
+    """What all kernels of an attention are told. at: addresses of queries, keys and values, rows at `stride`."""
+
+    op: Attention
+    at: tuple[int, int, int]
+    stride: int
+    out: Rows
+    k_dim: int
+    v_dim: int
+    cache: tuple[int, int]  # offsets of keys and values in a page
+    rotation: tuple[int, int, int]  # address of the turns, or 0; pairs that turn; whether these are neighbours
+    scale: np.float32
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of a head's keys and values in the cache."""
+        return up(self.k_dim, 16), up(self.v_dim, 16)
+
+    @property
+    def group(self) -> int:
+        """Heads that share one of keys."""
+        return self.op.n_heads // self.op.n_kv_heads
 
 
 class AttentionWriter:
@@ -20,75 +50,100 @@ class AttentionWriter:
 
     def __init__(self, to: Launches, layout: PageLayout) -> None:
         self._to, self._device, self._layout = to, to.device, layout
+        self._types = f"{layout.k_type}, {layout.v_type}"
+        self._plain = self._types == "f16, f16"
+        inputs = to.inputs
+        self._batch = inputs.n_tokens, inputs.tokens, inputs.tables
 
     def attend(self, item: Attend) -> None:
-        op, layout, inputs, device = item.op, self._layout, self._to.inputs, self._device
-        types = f"{layout.k_type}, {layout.v_type}"
-        plain = types == "f16, f16"
+        op, layout = item.op, self._layout
         q, k, v, out = (self._to.rows[value.number] for value in (item.q, item.k, op.v, op.out))
         if not q.stride == k.stride == v.stride:
             raise PlanError("queries, keys and values that are not products of one value: not on the GPU yet")
-        k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
-        k_width, v_width, group = up(k_dim, 16), up(v_dim, 16), op.n_heads // op.n_kv_heads
-        cache = layout.k_offset[op.layer], layout.v_offset[op.layer]
-        scratch = self._to.space.scratch
-        queries, sums, states, done = (scratch[name].address for name in ("queries", "sums", "states", "done"))
-        scale, batch = np.float32(op.scale * _LOG2_E), (inputs.n_tokens, inputs.tokens, inputs.tables)
-        turns = self._turns(item.rope.frequencies) if item.rope else 0
-        n_pairs, neighbours = 0, 0
+        rotation = 0, 0, 0
         if item.rope:
-            n_pairs = len(item.rope.frequencies.frequencies)
-            neighbours = int(item.rope.frequencies.layout == "pairs")
+            rope = item.rope.frequencies
+            rotation = self._turns(rope), len(rope.frequencies), int(rope.layout == "pairs")
+        heads = _Heads(
+            op, (q.at, k.at, v.at), q.stride, out, op.q.width // op.n_heads, op.v.width // op.n_kv_heads,
+            (layout.k_offset[op.layer], layout.v_offset[op.layer]), rotation, np.float32(op.scale * _LOG2_E),
+        )  # fmt: skip
+        save = self._save(heads)
+        self._few(heads, save)
+        self._to.many += [save, self._many(heads)]
 
-        own = 2 * 16 * k_width + 1024  # bytes of shared memory that attend_one has besides: queries, states
-        stage = 2 * 4 * (k_width * 24 + 16 * (v_width + 8))  # bytes of 16 keys and values for each of four warps
-        page = 2 * (k_width * 72 + 64 * (v_width + 8))
-        stages = max((n for n in (1, 2, 3) if n * stage <= min(device.max_shared - own, 112 << 10)), default=0)
-        pages = max((n for n in (1, 2) if n * page <= min(device.max_shared, 112 << 10)), default=0)
-        if not stages or not pages:
-            raise PlanError(f"attention heads of {k_dim} dimensions: too large for this GPU")
-        attend_one = device.kernel(
-            f"attend_one<{k_width}, {v_width}, {stages}, {types}>", stages * stage, overlaps=True
-        )
-        attend_many = device.kernel(f"attend_many<{k_width}, {v_width}, {pages}, {types}>", pages * page)
-        rotate = device.kernel("rotate_and_save")
-
+    def _save(self, heads: _Heads) -> Launch:
+        """Launch the rotation of queries and keys, and the saving of keys and values."""
+        op, (k_width, v_width), device = heads.op, heads.widths, self._device
         # a cache that is not plain has a kernel of its own for what goes into it
-        n_saved = op.n_kv_heads if plain else 0
+        n_saved = op.n_kv_heads if self._plain else 0
         rotated = (
-            q.at, k.at, v.at, q.stride, turns, n_pairs, neighbours, scale, queries, op.n_heads, n_saved, k_dim,
-            k_width, v_dim, v_width, *cache, *batch,
+            *heads.at, heads.stride, *heads.rotation, heads.scale, self._to.space.scratch["queries"].address,
+            op.n_heads, n_saved, heads.k_dim, k_width, heads.v_dim, v_width, *heads.cache, *self._batch,
         )  # fmt: skip
-        parts = tiles_of((op.n_heads + n_saved) * (k_dim // 2) + n_saved * v_dim, 256)
+        parts = tiles_of((op.n_heads + n_saved) * (heads.k_dim // 2) + n_saved * heads.v_dim, 256)
+        rotate = device.kernel("rotate_and_save")
+        if self._plain:
+            return lambda n: rotate((parts, n), 256, rotated)
         saved = (
-            k.at, v.at, q.stride, turns, n_pairs, neighbours, op.n_kv_heads, k_dim, v_dim, *cache, *batch,
+            *heads.at[1:], heads.stride, *heads.rotation, op.n_kv_heads, heads.k_dim, heads.v_dim, *heads.cache,
+            *self._batch,
         )  # fmt: skip
-        groups = tiles_of(op.n_kv_heads * (tiles_of(k_dim, 32) + tiles_of(v_dim, 32)), 4)
-        save_any = None if plain else device.kernel(f"save<{types}>")
-        tiles = op.n_kv_heads * tiles_of(group, _HEAD_ROWS)
-        rest = out.at, out.stride, v_dim, sums, states, done, op.n_heads, group, op.window, *cache, *batch
-        alone = (q.at, k.at, v.at, turns, n_pairs, neighbours, scale, k_dim, *rest)
-        together = (queries, 0, 0, 0, 0, 0, scale, k_dim, *rest)
-        many = (
-            queries, out.at, out.stride, v_dim, op.n_heads, group, op.window, *cache, inputs.tasks, inputs.tokens,
-            inputs.tables,
-        )  # fmt: skip
+        groups = tiles_of(op.n_kv_heads * (tiles_of(heads.k_dim, 32) + tiles_of(heads.v_dim, 32)), 4)
+        save = device.kernel(f"save<{self._types}>")
 
-        def save(n: int) -> None:
+        def launch(n: int) -> None:
             rotate((parts, n), 256, rotated)
-            if save_any:
-                save_any((groups, n), 128, saved)
+            save((groups, n), 128, saved)
+
+        return launch
+
+    def _few(self, heads: _Heads, save: Launch) -> None:
+        """Attention of single tokens, of which one may have its queries and keys rotated and saved there."""
+        op, (k_width, v_width), device = heads.op, heads.widths, self._device
+        scratch = {name: memory.address for name, memory in self._to.space.scratch.items()}
+        own = 2 * 16 * k_width + 1024  # bytes of shared memory that a block has besides: queries, states
+        stage = 2 * 4 * (k_width * 24 + 16 * (v_width + 8))  # bytes of 16 keys and values for each of four warps
+        n = self._places(heads, stage, 3, device.max_shared - own)
+        attend = device.kernel(f"attend_one<{k_width}, {v_width}, {n}, {self._types}>", n * stage, overlaps=True)
+        tiles = op.n_kv_heads * tiles_of(heads.group, _HEAD_ROWS)
+        rest = (
+            heads.out.at, heads.out.stride, heads.v_dim, scratch["sums"], scratch["states"], scratch["done"],
+            op.n_heads, heads.group, op.window, *heads.cache, *self._batch,
+        )  # fmt: skip
+        alone = (*heads.at, *heads.rotation, heads.scale, heads.k_dim, *rest)
+        together = (scratch["queries"], 0, 0, 0, 0, 0, heads.scale, heads.k_dim, *rest)
 
         def few(n: int) -> None:
-            attend_one((tiles, spans(n), n), _ATTENTION_THREADS, together)
+            attend((tiles, spans(n), n), _ATTENTION_THREADS, together)
 
-        if turns and plain:
-            self._to.one.append(lambda n: attend_one((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
+        if heads.rotation[0] and self._plain:
+            self._to.one.append(lambda n: attend((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
         else:
             self._to.one += [save, few]
-        self._to.batches(save)
-        self._to.few.append(few)
-        self._to.many.append(lambda n: attend_many((self._to.n_tasks, op.n_kv_heads), _ATTENTION_THREADS, many))
+        self._to.few += [save, few]
+
+    def _many(self, heads: _Heads) -> Launch:
+        """Launch the attention of many tokens of a sequence, or of several, by their tasks."""
+        op, (k_width, v_width), device, inputs = heads.op, heads.widths, self._device, self._to.inputs
+        tasks = op.n_heads, heads.group, op.window, *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
+        first = self._to.space.scratch["queries"].address, heads.out.at, heads.out.stride
+        if device.has_wgmma and self._plain and heads.k_dim == heads.v_dim and heads.k_dim in _PROMPT_DIMS:
+            size = _PROMPT_PLACES * 2 * 2 * PAGE * heads.k_dim + 1024
+            prompt, arguments = device.kernel(f"attend_prompt<{heads.k_dim}>", size), (*first, *tasks)
+            return lambda n: prompt((self._to.n_tasks, op.n_kv_heads), _PROMPT_THREADS, arguments)
+        page = 2 * (k_width * 72 + 64 * (v_width + 8))
+        n = self._places(heads, page, 2, device.max_shared)
+        attend = device.kernel(f"attend_many<{k_width}, {v_width}, {n}, {self._types}>", n * page)
+        halves = (*first, heads.v_dim, *tasks)
+        return lambda n: attend((2 * self._to.n_tasks, op.n_kv_heads), _ATTENTION_THREADS, halves)
+
+    def _places(self, heads: _Heads, size: int, most: int, room: int) -> int:
+        """How many places of a size there are for what comes out of the cache, in so many bytes of shared memory."""
+        n = min(most, min(room, _MOST_SHARED) // size)
+        if not n:
+            raise PlanError(f"attention heads of {heads.k_dim} dimensions: too large for this GPU")
+        return n
 
     def _turns(self, rope: RopeFrequencies) -> int:
         """Address of the tokens' (cos, sin), which are made once for all layers that rotate alike."""

@@ -15,7 +15,7 @@ from ..errors import PlanError
 from .device import CudaDevice, Memory
 from .weights import Matrix, gather_rows, matrix_type, n_columns, tilings
 
-TASK_ROWS = 64  # of attention, in one block: heads × tokens
+TASK_ROWS = 128  # of attention, in one task (attention.cuh): heads × tokens
 _TASKS = 16  # of which a multiple is launched: empty ones are at the end
 _MOST_TABLES = 1 << 20  # entries
 

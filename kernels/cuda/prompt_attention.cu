@@ -1,0 +1,97 @@
+// Attention of many tokens on Hopper's tensor cores, over a cache of f16: flash attention, as attention.cu's, but both
+// products are wgmma's, and 128 rows share what comes of the cache.
+#include "attention.cuh"
+#include "wgmma.cuh"
+
+[[maybe_unused]] constexpr int THREADS = 2 * TASK_ROWS;  // two groups of four warps, each with 64 rows
+[[maybe_unused]] constexpr int PLACES = 4;  // of pages in shared memory: two are on their way, two are read
+
+// A block takes a task's rows. grid: (tasks, key heads). D: dims of a head; the rest as attend_many has it.
+template <int D>
+__global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
+    const half_t* q, half_t* out, int out_stride, int n_heads, int group, int window, u64 k_offset, u64 v_offset,
+    const Task* tasks, const Token* tokens, const u64* tables) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    static_assert(D == 64 || D == 128);
+    constexpr int BYTES = D * PAGE * 2;  // of a page's keys, and of its values
+    extern __shared__ u8 memory[];
+    u8* places = memory + (-shared_address(memory) & 1023);  // as the swizzle wants it
+    Task task = tasks[gridDim.x - 1 - blockIdx.x];  // those with the most keys first
+    if (!task.n_tokens) return;
+    int kv_head = blockIdx.y, warp = threadIdx.x / 32;
+    Pages pages(task, task.first_row, TASK_ROWS, group, window, tokens, tables);
+    Seen seen(task, pages, task.first_row + warp * ROWS, kv_head, group, window);
+
+    auto load = [&](int number) {
+        if (number < pages.end) {
+            u8* to = places + number % PLACES * (2 * BYTES);
+            const u8* page = (const u8*)pages.table[number];
+            const u8 *k = page + k_offset + kv_head * BYTES, *v = page + v_offset + kv_head * BYTES;
+#pragma unroll
+            for (int i = threadIdx.x; i < BYTES / 16; i += THREADS) {
+                int dim = i / 8, key = i / (D / 8), c = i % (D / 8);  // values have D / 64 planes of 64 columns
+                copy_ahead(to + dim * 128 + 16 * (i % 8 ^ dim % 8), k + 16 * i);
+                copy_ahead(to + BYTES + (c / 8 * PAGE + key) * 128 + 16 * (c % 8 ^ key % 8), v + 16 * i);
+            }
+        }
+        close_group();
+    };
+
+    auto place_of = [&](int page) { return shared_address(places + page % PLACES * (2 * BYTES)); };
+
+    Rows<D, D> rows;
+    seen.start(rows, q, n_heads);
+    float s[PAGE / 8][4], less[2];
+    half2_t p[PAGE / 16][4];
+    auto begin_scores = [&](int page) {
+        await_groups<1>();
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma is to see what copies have written
+        __syncthreads();
+        load(page + 2);  // to the place of page - 2, which all have read
+        u32 k = place_of(page);
+        products_begin();
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            wgmma<true>(reinterpret_cast<float(&)[PAGE / 2]>(s), rows.q[i][0], rows.q[i][1], rows.q[i][2], rows.q[i][3],
+                        described(k + i * (16 * 128)), i > 0);
+        }
+        products_end();
+    };
+    auto begin_sums = [&](int page) {
+        u32 v = place_of(page) + BYTES;
+        products_begin();
+#pragma unroll
+        for (int i = 0; i < PAGE / 16; i++) {
+            wgmma<true>(reinterpret_cast<float(&)[D / 2]>(rows.o), p[i][0], p[i][1], p[i][2], p[i][3],
+                        described(v + i * (16 * 128), PAGE * 128));
+        }
+        products_end();
+    };
+    auto weigh = [&](int page) {
+        if (seen.all_of(page)) {
+            rows.template weigh<PAGE, false>(s, less, page * PAGE, seen.from, seen.to);
+        } else {
+            rows.template weigh<PAGE, true>(s, less, page * PAGE, seen.from, seen.to);
+        }
+    };
+
+    int page = pages.page;
+    load(page), load(page + 1);
+    begin_scores(page);
+    await_products<0>();
+    weigh(page);
+    rows.template pack_all<PAGE>(s, p);
+    while (++page < pages.end) {
+        begin_scores(page);
+        begin_sums(page - 1);
+        await_products<1>();
+        weigh(page);  // while values are multiplied
+        await_products<0>();
+        rows.shrink(less);
+        rows.template pack_all<PAGE>(s, p);
+    }
+    begin_sums(page - 1);
+    await_products<0>();
+    seen.finish(rows, out, out_stride, D);
+#endif
+}
