@@ -65,31 +65,36 @@ struct Rows {
     __device__ __forceinline__ void weigh(float (&s)[KEYS / 8][4], float (&less)[2], int key, const int (&from)[2],
                                           const int (&to)[2]) {
         int t = threadIdx.x % 4;
+        float best[2] = {largest[0], largest[1]};
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int number = key + 8 * n + 2 * t + i % 2;
+                if (SOME) s[n][i] = number >= from[i / 2] && number <= to[i / 2] ? s[n][i] : LOWEST;
+                best[i / 2] = fmaxf(best[i / 2], s[n][i]);
+            }
+        }
+#pragma unroll
+        for (int lanes = 1; lanes < 4; lanes *= 2) {
+            float others[2];
+#pragma unroll
+            for (int row = 0; row < 2; row++) others[row] = __shfl_xor_sync(~0u, best[row], lanes);
+#pragma unroll
+            for (int row = 0; row < 2; row++) best[row] = fmaxf(best[row], others[row]);
+        }
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            float best = largest[row];
+            less[row] = power_of_two(largest[row] - best[row]);
+            largest[row] = best[row], sum[row] *= less[row];
+        }
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
+        for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int number = key + 8 * n + 2 * t + i;
-                    float& score = s[n][2 * row + i];
-                    if (SOME) score = number >= from[row] && number <= to[row] ? score : LOWEST;
-                    best = fmaxf(best, score);
-                }
-            }
-            best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
-            best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
-            less[row] = power_of_two(largest[row] - best);
-            largest[row] = best, sum[row] *= less[row];
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float& score = s[n][2 * row + i];
-                    score = !SOME || score > 0.5f * LOWEST ? power_of_two(score - best) : 0.0f;
-                    sum[row] += score;
-                }
+            for (int i = 0; i < 4; i++) {
+                float weight = power_of_two(s[n][i] - best[i / 2]);
+                s[n][i] = !SOME || s[n][i] > 0.5f * LOWEST ? weight : 0.0f;
+                sum[i / 2] += s[n][i];
             }
         }
     }
@@ -105,6 +110,7 @@ struct Rows {
     }
 
     __device__ __forceinline__ void shrink(const float (&less)[2]) {
+        if (!__any_sync(~0u, less[0] < 1 || less[1] < 1)) return;
 #pragma unroll
         for (int i = 0; i < DV / 8; i++) {
 #pragma unroll

@@ -180,11 +180,17 @@ constexpr bool same = false;
 template <class A>
 constexpr bool same<A, A> = true;
 
-// 16 bytes from global to shared memory, in the background where the GPU can
+#if __CUDA_ARCH__ >= 800
+// 16 bytes from global to shared memory, in the background
+__device__ __forceinline__ void copy_ahead(u32 to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+#endif
+
+// the same, where the GPU can
 __device__ __forceinline__ void copy_ahead(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
-    u32 at = shared_address(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    copy_ahead(shared_address(to), from);
 #else
     *(uint4*)to = *(const uint4*)from;
 #endif

@@ -22,16 +22,22 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
     Pages pages(task, task.first_row, TASK_ROWS, group, window, tokens, tables);
     Seen seen(task, pages, task.first_row + warp * ROWS, kv_head, group, window);
 
+    // Each thread copies 16 bytes, and again 16 that are as many rows further as threads copy at once. Values have D / 64
+    // planes, of 64 columns each.
+    int i = threadIdx.x, dim = i / 8, key = i / (D / 8), c = i % (D / 8);
+    u32 k_to = shared_address(places) + dim * 128 + 16 * (i % 8 ^ dim % 8);
+    u32 v_to = shared_address(places) + BYTES + (c / 8 * PAGE + key) * 128 + 16 * (c % 8 ^ key % 8);
+    k_offset += kv_head * BYTES + 16 * i, v_offset += kv_head * BYTES + 16 * i;
+    const u8* next = (const u8*)pages.table[pages.page];  // to be asked for: its address is here when it is needed
     auto load = [&](int number) {
         if (number < pages.end) {
-            u8* to = places + number % PLACES * (2 * BYTES);
-            const u8* page = (const u8*)pages.table[number];
-            const u8 *k = page + k_offset + kv_head * BYTES, *v = page + v_offset + kv_head * BYTES;
+            const u8 *k = next + k_offset, *v = next + v_offset;
+            u32 place = number % PLACES * (2 * BYTES);
+            if (number + 1 < pages.end) next = (const u8*)pages.table[number + 1];
 #pragma unroll
-            for (int i = threadIdx.x; i < BYTES / 16; i += THREADS) {
-                int dim = i / 8, key = i / (D / 8), c = i % (D / 8);  // values have D / 64 planes of 64 columns
-                copy_ahead(to + dim * 128 + 16 * (i % 8 ^ dim % 8), k + 16 * i);
-                copy_ahead(to + BYTES + (c / 8 * PAGE + key) * 128 + 16 * (c % 8 ^ key % 8), v + 16 * i);
+            for (int n = 0; n < BYTES / 16 / THREADS; n++) {
+                copy_ahead(k_to + place + n * (THREADS / 8 * 128), k + n * (16 * THREADS));
+                copy_ahead(v_to + place + n * (THREADS / (D / 8) * 128), v + n * (16 * THREADS));
             }
         }
         close_group();
@@ -47,7 +53,6 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
         await_groups<1>();
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma is to see what copies have written
         __syncthreads();
-        load(page + 2);  // to the place of page - 2, which all have read
         u32 k = place_of(page);
         products_begin();
 #pragma unroll
@@ -78,12 +83,14 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
     int page = pages.page;
     load(page), load(page + 1);
     begin_scores(page);
+    load(page + 2);
     await_products<0>();
     weigh(page);
     rows.template pack_all<PAGE>(s, p);
     while (++page < pages.end) {
         begin_scores(page);
         begin_sums(page - 1);
+        load(page + 2);  // to the place of page - 2, which all have read
         await_products<1>();
         weigh(page);  // while values are multiplied
         await_products<0>();
