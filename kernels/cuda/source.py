@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 OPTIONS = ("-std=c++17",)
-HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC compiles for the more special one
+HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC from 12.9 on takes the more special one
 
 #: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
 FILES = {
