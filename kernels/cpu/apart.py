@@ -41,13 +41,13 @@ from ..simd import (
     store,
     weave,
 )
+from .inner import ROWS
 
 _MOST = COLUMNS // 32  # groups of a record, each of which has one such column for each 16 tokens
 _LINE, _RECORD = 4 * LANES, RECORD_BYTES["byte_lanes"]
-_ROWS = 64  # of weights that a thread has unpacked
 _SCALES, _LEAST, _COLUMNS, _PICKED, _WEIGHTS = 64, 128, 192, 192 + 8 * COLUMNS, 192 + 16 * COLUMNS
 #: What a thread needs: how many columns are listed, and picked; spare; which; the weights of each, f32[column][row].
-APART_BYTES = _WEIGHTS + 4 * _ROWS * COLUMNS
+APART_BYTES = _WEIGHTS + 4 * ROWS * COLUMNS
 
 
 @inline
@@ -96,7 +96,7 @@ def keep_weights(apart, row, q, scales, least):
     for k in range(n):
         column = get_i64(apart + _COLUMNS + 8 * k)
         scale, low = get_f32(apart + _SCALES + column // 16 * 4), get_f32(apart + _LEAST + column // 16 * 4)
-        put_f32(apart + _WEIGHTS + 4 * (_ROWS * k + row), scale * get_u8(q + column) - low)
+        put_f32(apart + _WEIGHTS + 4 * (ROWS * k + row), scale * get_u8(q + column) - low)
 
 
 def pick_columns(n_vectors: int) -> Any:
@@ -154,7 +154,7 @@ def add_apart(n_rows: int, n_vectors: int, lanes: int) -> Any:
     def add(acc, apart, row, records):
         for i in range(get_i64(apart + 8)):
             k = get_i64(apart + _PICKED + 8 * i)
-            acc = step(acc, apart + _WEIGHTS + 4 * (_ROWS * k + row), records, get_i64(apart + _COLUMNS + 8 * k))
+            acc = step(acc, apart + _WEIGHTS + 4 * (ROWS * k + row), records, get_i64(apart + _COLUMNS + 8 * k))
         return acc
 
     return add

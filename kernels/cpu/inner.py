@@ -168,7 +168,8 @@ def dequantise(offset: int) -> Any:
 
 # --- many tokens: each of a few rows with tokens side by side --------------------------------------
 
-ROW = 256  # bytes from one row of weights, unpacked, to the next
+ROWS = 64  # of weights that a thread has unpacked at a time
+ROW = 256  # bytes from one of them to the next
 ROW_SCALES = 64  # and of its scales, and mins
 
 

@@ -34,15 +34,14 @@ from ..simd import (
 from . import tiles
 from .activations import silu
 from .apart import APART_BYTES, add_apart, keep_weights, list_columns, pick_columns
-from .inner import ROW, ROW_SCALES, add_scaled, byte_group, float_column
+from .inner import ROW, ROW_SCALES, ROWS, add_scaled, byte_group, float_column
 from .records import lanes_writer
 from .registers import load_tuple, store_tuple, zeros
 from .rounding import OFFSET, bound, common_scales, round_unit
 from .share import claim
 from .units import least, unit_at
 
-_ROWS = 64  # that a thread takes at a time; half of them from each matrix of a gate
-_HALF = _ROWS // 2
+_HALF = ROWS // 2  # of the rows that a thread takes at a time: so many are from each matrix of a gate
 _LINE = 4 * LANES
 #: (rows, vectors of tokens, lanes of each) that the inner steps take together, the most tokens first.
 _SHAPES = ((4, 3, 16), (4, 2, 16), (8, 1, 16), (8, 1, 8)) if TARGET.n_registers == 32 else ((4, 1, 8),) * 4
@@ -52,14 +51,14 @@ _MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where th
 
 # Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; columns that are kept apart; and
 # results, f32[vector of tokens][row][16 tokens].
-_SCALES = _ROWS * max(ROW, tiles.ROW)
-_MINS = _SCALES + _ROWS * ROW_SCALES + 64
-_UNIT = _MINS + _ROWS * ROW_SCALES + 64
+_SCALES = ROWS * max(ROW, tiles.ROW)
+_MINS = _SCALES + ROWS * ROW_SCALES + 64
+_UNIT = _MINS + ROWS * ROW_SCALES + 64
 _BOUNDS = _UNIT + 512  # of 16 rows, what rounding.py needs
 _INVERSES = _BOUNDS + 16 * 64
 _APART = _INVERSES + 128
 _SUMS = _APART + APART_BYTES
-_VECTOR_SUMS = _ROWS * _LINE
+_VECTOR_SUMS = ROWS * _LINE
 
 
 def _unpacker(fmt: formats.Format, how: str) -> Any:
@@ -231,9 +230,9 @@ def _products(name: str, how: str) -> Any:
     def products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
         n_vectors, n_own = (n_tokens + LANES - 1) // LANES, (end - first + LANES - 1) // LANES
         n_here = min(_HALF, n_rows - a_row), min(_HALF, n_rows - b_row)
-        n_taken = _ROWS if n_here[1] > 0 else (n_here[0] + whole - 1) // whole * whole
+        n_taken = ROWS if n_here[1] > 0 else (n_here[0] + whole - 1) // whole * whole
         begin(scratch + _UNIT)
-        for i in range(n_own * _ROWS):
+        for i in range(n_own * ROWS):
             store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
         for column in range(0, n_columns, block):
             records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
@@ -303,20 +302,20 @@ def linear(name: str, how: str = "exact") -> Any:
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks = (n_rows + _ROWS - 1) // _ROWS
+        n_chunks = (n_rows + ROWS - 1) // ROWS
         n_parts = _token_parts(n_tokens, n_chunks, n_threads)
         while True:
             item = claim(counter, thread, n_threads, n_chunks * n_parts)
             if item >= n_chunks * n_parts:
                 break
-            row, part = item // n_parts * _ROWS, item % n_parts
+            row, part = item // n_parts * ROWS, item % n_parts
             first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
             products(
-                scratch, weights, row, weights, row + _HALF, _ROWS, row_bytes, n_rows, n_columns, x, n_tokens, first,
+                scratch, weights, row, weights, row + _HALF, ROWS, row_bytes, n_rows, n_columns, x, n_tokens, first,
                 end,
             )  # fmt: skip
             for t in range(first, end, LANES):
-                for i in range(0, min(_ROWS, n_rows - row), 16):
+                for i in range(0, min(ROWS, n_rows - row), 16):
                     sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS + _LINE * i
                     transpose(sums, _LINE, sums)
                     for lane in range(min(LANES, end - t)):

@@ -41,10 +41,6 @@ __device__ __forceinline__ void expect(u64* barrier, int bytes) {
                  : "memory");
 }
 
-__device__ __forceinline__ void init(u64* barrier, int n) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(n) : "memory");
-}
-
 __device__ __forceinline__ void arrive_at_cluster() {
     __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");

@@ -12,6 +12,13 @@
 
 constexpr int MOST_STAGES = 8;
 
+// n: arrivals that end a phase
+__device__ __forceinline__ void init(u64* barrier, int n) {
+#if HAS_SUPPLIER
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(n) : "memory");
+#endif
+}
+
 __device__ __forceinline__ void await_phase(const u64* barrier, u32 phase) {
 #if HAS_SUPPLIER
     asm volatile("{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
@@ -50,9 +57,7 @@ struct Ring : Turn {
 #if HAS_SUPPLIER
         if (threadIdx.x < 2 * n_stages) {
             bool is_full = threadIdx.x < n_stages;
-            u64* barrier = is_full ? full + threadIdx.x : empty + threadIdx.x - n_stages;
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-                         "r"(is_full ? 1 : n_readers) : "memory");
+            init(is_full ? full + threadIdx.x : empty + threadIdx.x - n_stages, is_full ? 1 : n_readers);
             asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         }
         __syncthreads();

@@ -12,7 +12,8 @@ from ...kernels.layout import PAGE
 from ..errors import PlanError
 from .device import Launch
 from .fuse import Attend, Rows
-from .launches import Launches, spans, tiles_of, up
+from .launches import Launches, spans
+from .sizes import tiles_of, up
 from .weights import upload_vector
 
 _HEAD_ROWS, _ATTENTION_THREADS = 16, 128  # as in attention.cu

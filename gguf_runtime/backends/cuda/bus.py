@@ -13,9 +13,10 @@ from ...loader import Tensor
 from .device import Memory
 from .fuse import fuse
 from .inputs import Inputs
-from .launches import Workspace, matrices_of, up
+from .launches import Workspace, matrices_of
 from .mirror import n_pages
 from .plan import Plan
+from .sizes import up
 from .weights import Matrix, matrix_type, n_columns, tilings
 
 _ALIGNED = 256

@@ -13,6 +13,7 @@ from ...loader import Tensor
 from .. import Batch
 from ..errors import PlanError
 from .device import CudaDevice, Memory
+from .sizes import tiles_of, up
 from .weights import Matrix, gather_rows, matrix_type, n_columns, tilings
 
 TASK_ROWS = 128  # of attention, in one task (attention.cuh): heads × tokens
@@ -32,14 +33,14 @@ class Inputs:
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
         self.angles: dict[int, Memory] = {}
-        n_tasks = _whole(n_ubatch * group // TASK_ROWS + n_ubatch + 1)
-        self._most_tables = min(_MOST_TABLES, max(4096, 32 * -(-n_ctx // PAGE)))
+        n_tasks = up(n_ubatch * group // TASK_ROWS + n_ubatch + 1, _TASKS)
+        self._most_tables = min(_MOST_TABLES, max(4096, 32 * tiles_of(n_ctx, PAGE)))
         sizes = {"n_tokens": 4, "n_logits": 12, "tokens": 8 * n_ubatch, "rows": 4 * n_ubatch, "tasks": 12 * n_tasks}
         offsets, end = {}, 0
         for name, size in sizes.items():
             offsets[name] = end
-            end += -(-size // 4) * 4
-        self._tables_at = -(-end // 16) * 16
+            end += up(size, 4)
+        self._tables_at = up(end, 16)
         self._embed = next((op for op in graph.ops if isinstance(op, Embed)), None)
         total = self._tables_at + 8 * self._most_tables
         self._host, self._sent = device.pinned(total), device.event()
@@ -89,7 +90,7 @@ class Inputs:
                 self._host_tasks[n_tasks : n_tasks + len(starts)] = [(first, n, start) for start in starts]
                 n_tasks += len(starts)
             first, n_logits = first + n, n_logits + wanted
-        self._host_tasks[n_tasks : _whole(n_tasks)] = 0
+        self._host_tasks[n_tasks : up(n_tasks, _TASKS)] = 0
         self._counts[0], self._counts[1] = first, n_logits
         self._device.copy(self._memory.address, self._host.ctypes.data, self._tables_at + 8 * n_tables)
         if self._embed:
@@ -101,7 +102,7 @@ class Inputs:
                 n_bytes = gather_rows(self._embed.table, ids, self._host_embedding)
                 self._device.copy(self.rows_of_embedding, self._host_embedding.ctypes.data, n_bytes)
         self._sent.record(self._device.stream)
-        return _whole(n_tasks)
+        return up(n_tasks, _TASKS)
 
     def _tile_embedding(self, table: Tensor, ids: np.ndarray) -> None:
         """Send rows of the embedding as the file has them, and have the GPU put them into tiles: they are many."""
@@ -113,7 +114,3 @@ class Inputs:
         part = table._replace(shape=(len(ids), table.shape[1]), data=host)
         for launch in tilings(self._device, part, self._gathered.address, matrix, 0):
             launch()
-
-
-def _whole(n_tasks: int) -> int:
-    return -(-n_tasks // _TASKS) * _TASKS

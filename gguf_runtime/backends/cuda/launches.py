@@ -14,6 +14,7 @@ from ..floats import floats
 from .device import CudaDevice, Launch, Memory
 from .fuse import AddedProduct, Attend, Fused, Gate, Places, Products, Rows, fuse, place
 from .inputs import Inputs
+from .sizes import tiles_of, up
 from .weights import Matrix, matrix_type, n_columns, upload_vector
 
 FEW = 32  # tokens at most for which weights are used as they lie
@@ -172,13 +173,3 @@ class Launches:
         if width % 4:
             raise PlanError(f"an activation of {width} columns: not on the GPU yet")
         return lambda n: kernel((tiles_of(width, 1024), n), 256, rest)
-
-
-def up(n: int, to: int) -> int:
-    """n, rounded up to a multiple."""
-    return -(-n // to) * to
-
-
-def tiles_of(n: int, size: int) -> int:
-    """How many tiles of a size it takes."""
-    return -(-n // size)

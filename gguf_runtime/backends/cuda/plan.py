@@ -22,8 +22,9 @@ from .attention import AttentionWriter
 from .device import Launch
 from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
 from .inputs import Inputs
-from .launches import FEW, MAX_LOGITS, Launches, Token, Workspace, rows_of_few, tiles_of
+from .launches import FEW, MAX_LOGITS, Launches, Token, Workspace, rows_of_few
 from .products import ProductWriter
+from .sizes import tiles_of
 from .weights import Matrix, matrix_type, n_columns
 
 _MOST_GRAPHS = 64  # of a plan

@@ -13,9 +13,10 @@ from ..errors import PlanError
 from ..floats import floats
 from .device import Launch
 from .fuse import Fused, Gate, Rows
-from .launches import FEW, Launches, Token, matrices_of, tiles_of, up
+from .launches import FEW, Launches, Token, matrices_of
 from .prompts import PromptWriter
-from .weights import Matrix, n_columns, upload_vector
+from .sizes import tiles_of, up
+from .weights import Matrix, in_pairs, n_columns, upload_vector
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time
@@ -35,10 +36,8 @@ class ProductWriter:
         matrices = [self._to.matrix([op.weight for op in group]) for group in matrices_of(item)]
         self._to.weights += matrices
         bias = self._bias(linears)
-        column = 0
         few: list[Launch] = []
-        for i in range(0, len(matrices), 2):  # a kernel takes two types at once
-            a, b = matrices[i], (matrices[i + 1] if i + 1 < len(matrices) else None)
+        for a, b, column in in_pairs(matrices):
             to, offset = out.at + 4 * column, bias and bias + 4 * column
             self._one_product(a, b, self._token(linears[0]), to, offset, add)
             b_rows = b.n_rows if b else 0
@@ -51,10 +50,9 @@ class ProductWriter:
             splits = 4 if tiles <= self._device.n_processors and self._device.max_shared >= 128 << 10 else 2
             name = f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>"
             few.append(self._few_products(name, tiles, splits, arguments))
-            column += a.n_rows + b_rows
         many = [self._many_products(matrices, x, out, add)]
         if bias:
-            kernel, width = self._device.kernel("add"), column
+            kernel, width = self._device.kernel("add"), sum(matrix.n_rows for matrix in matrices)
             many.append(lambda n: kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width)))
         self._to.few += few
         if picked:

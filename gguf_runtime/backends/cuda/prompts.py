@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from .device import Launch
 from .fuse import Rows
-from .launches import PANEL_TOKENS, Launches, by_panels, tiles_of, up
-from .weights import Matrix
+from .launches import PANEL_TOKENS, Launches, by_panels
+from .sizes import tiles_of, up
+from .weights import Matrix, in_pairs
 
 _ROWS, _THREADS, _WEIGHT_PLACES = 128, 384, 2  # as in prompt.cu
 _PANEL, _MOST_PANELS = 256 * 128, 7  # bytes of a panel of 256 tokens; places of them
@@ -27,29 +28,16 @@ class PromptWriter:
 
     def products(self, matrices: Sequence[Matrix], x: Rows, out: Rows, add: bool) -> Launch:
         """Launch x times each of the matrices, whose results lie side by side in `out`, f32."""
-        panels, column, launches = _Panels(self._to, x, matrices[0].n_columns), 0, []
-        for i in range(0, len(matrices), 2):  # a kernel takes two types at once
-            a, b = matrices[i], (matrices[i + 1] if i + 1 < len(matrices) else None)
-            launches.append(self._pair(a, b, panels, out._replace(at=out.at + 4 * column), add=add))
-            column += a.n_rows + (b.n_rows if b else 0)
-
-        def launch(n: int) -> None:
-            panels.arrange(n)
-            for product in launches:
-                product(n)
-
-        return launch
+        panels = _Panels(self._to, x, matrices[0].n_columns)
+        return panels.before([
+            self._pair(a, b, panels, out._replace(at=out.at + 4 * column), add=add)
+            for a, b, column in in_pairs(matrices)
+        ])  # fmt: skip
 
     def gate(self, gate: Matrix, up: Matrix, x: Rows, out: Rows) -> Launch:
         """Launch silu(x·gate)·(x·up), as halves; both matrices want the same panels."""
         panels = _Panels(self._to, x, gate.n_columns)
-        product = self._pair(gate, up, panels, out, gate=True)
-
-        def launch(n: int) -> None:
-            panels.arrange(n)
-            product(n)
-
-        return launch
+        return panels.before([self._pair(gate, up, panels, out, gate=True)])
 
     def _pair(
         self, a: Matrix, b: Matrix | None, panels: _Panels, out: Rows, *, add: bool = False, gate: bool = False
@@ -99,8 +87,15 @@ class _Panels:
         self._orders.setdefault(matrix.format.order, matrix)
         return self._at + self._size * list(self._orders).index(matrix.format.order)
 
-    def arrange(self, n: int) -> None:
-        x, grid = self._x, (tiles_of(self._n_columns // 8, 256), n)
-        for matrix in self._orders.values() if n else ():
-            kernel = self._device.kernel(f"arrange<{matrix.type}>")
-            kernel(grid, 256, (x.at, x.stride, self._n_columns, self.of(matrix)))
+    def before(self, products: Sequence[Launch]) -> Launch:
+        """Launch what fills the panels, and then these products."""
+
+        def launch(n: int) -> None:
+            x, grid = self._x, (tiles_of(self._n_columns // 8, 256), n)
+            for matrix in self._orders.values():
+                kernel = self._device.kernel(f"arrange<{matrix.type}>")
+                kernel(grid, 256, (x.at, x.stride, self._n_columns, self.of(matrix)))
+            for product in products:
+                product(n)
+
+        return launch

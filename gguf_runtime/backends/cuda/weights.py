@@ -137,6 +137,15 @@ def tilings(
     return found
 
 
+def in_pairs(matrices: Sequence[Matrix]) -> Iterator[tuple[Matrix, Matrix | None, int]]:
+    """Two at a time, as kernels take them, and in which column the results of each pair begin."""
+    column = 0
+    for i in range(0, len(matrices), 2):
+        a, b = matrices[i], (matrices[i + 1] if i + 1 < len(matrices) else None)
+        yield a, b, column
+        column += a.n_rows + (b.n_rows if b else 0)
+
+
 def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
     """Numbers as they are, such as f32 of a norm."""
     memory = device.allocate(values.nbytes)
