@@ -1,4 +1,4 @@
-"""Model architectures, one file a family: hyperparameters from the metadata, and the graph.
+"""Model architectures, one file a family: each reads hyperparameters and writes the graph.
 
 `load(file)` finds the architecture that a file names and reads it.
 """
@@ -6,35 +6,47 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from ..graph import Graph
 from ..loader import GGUFFile
-from .weights import ModelError, Weights
+from .hparams import HParams, ModelError
+from .layers import Layers
 
-#: `general.architecture` → the module that builds it.
-FAMILIES = {"llama": "llama"}
-
-
-class Model(Protocol):
-    """What every architecture gives: facts that the engine needs, and the graph."""
-
-    n_layer: int
-    n_ctx_train: int
-    n_vocab: int
-
-    def graph(self) -> Graph:
-        """From token ids to logits, layers in their order."""
-        ...
+#: `general.architecture` → the module with a function of that name (dashes as underscores) that writes the graph.
+FAMILIES = {
+    "llama": "llama",
+    "qwen2": "qwen",
+    "qwen2moe": "qwen",
+    "qwen3": "qwen",
+    "qwen3moe": "qwen",
+}
 
 
-def load(file: GGUFFile) -> Model:
+class Model:
+    """A file's model, for texts of up to n_ctx tokens (0 for what it was trained for).
+
+    graph: from token ids to logits, layers in their order. Raises ModelError where something in the file is not
+    supported: nothing is left out.
+    """
+
+    def __init__(self, file: GGUFFile, write: Callable[[Layers], None], n_ctx: int) -> None:
+        w = HParams(file)
+        self.n_ctx_train = w.count("context_length")
+        layers = Layers(w, n_ctx or self.n_ctx_train)
+        write(layers)
+        w.check_all_used()
+        self.n_layer, self.n_vocab = layers.n_layer, layers.n_vocab
+        self.graph: Graph = layers.graph
+
+
+def load(file: GGUFFile, n_ctx: int = 0) -> Model:
     """Read the model in a file. Raises ModelError where its architecture, or something in it, is not supported."""
     name = file.metadata.get("general.architecture")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ModelError(f"{file.path}: architecture {name!r} is not supported; ggrun runs {', '.join(FAMILIES)}")
-    module: Any = importlib.import_module(f".{FAMILIES[name]}", __name__)
-    return module.read(Weights(file))
+    module = importlib.import_module(f".{FAMILIES[name]}", __name__)
+    return Model(file, getattr(module, name.replace("-", "_")), n_ctx)
 
 
 __all__ = ["FAMILIES", "Model", "ModelError", "load"]

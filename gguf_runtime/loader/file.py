@@ -39,6 +39,17 @@ class Tensor(NamedTuple):
     def n_bytes(self) -> int:
         return self.data.nbytes
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows start … stop − 1 of a matrix, or of each of several; of a vector its numbers. Shares the bytes."""
+        n_rows = self.shape[-2] if len(self.shape) > 1 else self.shape[0]
+        if not 0 <= start < stop <= n_rows:
+            raise ValueError(f"tensor {self.name} has {n_rows} rows, not {start} to {stop}")
+        n_matrices = math.prod(self.shape[:-2])
+        row_bytes = self.n_bytes // (n_matrices * n_rows)
+        data = self.data.reshape(n_matrices, -1)[:, start * row_bytes : stop * row_bytes]
+        shape = (*self.shape[:-2], stop - start, *self.shape[-1:]) if len(self.shape) > 1 else (stop - start,)
+        return Tensor(f"{self.name}[{start}:{stop}]", shape, self.type, data[0] if n_matrices == 1 else data)
+
 
 class GGUFFile:
     """An open file, or all parts of a split one; `metadata` and `tensors` are in the file's order."""

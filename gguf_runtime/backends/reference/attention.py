@@ -1,0 +1,73 @@
+"""The meaning of attention (Vaswani et al. 2017), with the forms of masks and biases that models have."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...operations import Attention
+from .operations import Run, softmax
+
+
+def attention(run: Run, op: Attention) -> np.ndarray:
+    """f64[tokens, heads, v_width]; keeps the keys and values of the batch's tokens first."""
+    made = np.empty((len(run.ids), op.out.heads, op.v_width))
+    for part, rows in run.sequences():
+        if op.k:
+            v = run[op.v][rows] if op.v else None
+            run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
+        k, v = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+        v = v if v.shape[2] else k[..., : op.v_width]
+        made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows])
+    return made
+
+
+def _attend(
+    run: Run, op: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+    """One sequence: q f64[tokens, heads, width] at these positions, k and v f64[all tokens, kv_heads, width]."""
+    n_heads = q.shape[1]
+    k, v = (np.repeat(x, n_heads // op.kv_heads, axis=1) for x in (k, v))
+    logits = np.einsum("thd,shd->ths", q, k) * op.scale
+    if op.softcap:
+        logits = op.softcap * np.tanh(logits / op.softcap)
+    behind = positions[:, None] - np.arange(len(k))  # how far each key lies before each query
+    if op.alibi:
+        logits -= alibi_slopes(n_heads, op.alibi)[None, :, None] * np.abs(behind)[:, None]
+    if op.bias:
+        logits += run.weights(op.bias)[_buckets(behind, len(run.weights(op.bias)), op.causal)].transpose(0, 2, 1)
+    logits = np.where(_sees(op, positions, behind)[:, None], logits, -np.inf)
+    if op.sinks:
+        sinks = np.broadcast_to(run.weights(op.sinks).reshape(1, n_heads, 1), (len(q), n_heads, 1))
+        shares = softmax(np.concatenate([logits, sinks], axis=2))[..., :-1]
+    else:
+        shares = softmax(logits)
+    return np.einsum("ths,shd->thd", shares, v)
+
+
+def _sees(op: Attention, positions: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """Which keys each token sees: bool[tokens, all tokens]."""
+    sees = behind >= 0 if op.causal else np.ones(behind.shape, bool)
+    if op.window:
+        sees = sees & ((behind < op.window) if op.causal else (np.abs(behind) <= op.window // 2))
+    if op.chunk:
+        sees = sees & (positions[:, None] - behind >= (positions // op.chunk * op.chunk)[:, None])
+    return sees
+
+
+def alibi_slopes(n_heads: int, greatest: float) -> np.ndarray:
+    """Of each head (Press et al. 2022)."""
+    n = 1 << (n_heads.bit_length() - 1)
+    h = np.arange(n_heads)
+    return np.where(h < n, 2.0 ** (-greatest * (h + 1) / n), 2.0 ** (-greatest / 2 * (2 * (h - n) + 1) / n))
+
+
+def _buckets(behind: np.ndarray, n: int, causal: bool, greatest: int = 128) -> np.ndarray:
+    """T5's bucket of each distance (Raffel et al. 2020): exact for near ones, logarithmic beyond."""
+    if causal:
+        first, distance = np.zeros_like(behind), np.maximum(behind, 0)
+    else:
+        n //= 2
+        first, distance = n * (behind < 0), np.abs(behind)
+    exact = n // 2
+    far = exact + np.log(np.maximum(distance, 1) / exact) / np.log(greatest / exact) * (n - exact)
+    return first + np.where(distance < exact, distance, np.minimum(far.astype(np.int64), n - 1))

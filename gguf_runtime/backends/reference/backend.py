@@ -1,0 +1,59 @@
+"""Runs a graph operation by operation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...graph import Graph
+from ...operations import Input, Value, describe
+from .. import Batch, Result
+from ..errors import PlanError
+from .memory import Memory
+from .operations import MEANING, Run
+from .weights import Weights
+
+
+class ReferenceBackend:
+    """Any graph, on any machine. Raises PlanError for an operation without a meaning."""
+
+    max_logits: int | None = None
+
+    def __init__(self, graph: Graph, n_batch: int) -> None:
+        for op in graph.ops:
+            if type(op) not in MEANING:
+                raise PlanError(f"{describe(op)}: nothing says what that means")
+        self._graph, self.n_batch = graph, n_batch
+        self._memory, self._weights = Memory(graph), Weights()
+        self.pool = self._memory.pool
+
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+        """The result is there when this returns."""
+        values = self.values(batch, x)
+        result = self._graph.result
+        out = values[result.number].reshape(-1, result.size).astype(np.float32)
+        return lambda: out
+
+    def values(self, batch: Batch, x: np.ndarray | None = None) -> dict[int, np.ndarray]:
+        """What every operation makes of a batch: f64[rows, heads, width], by the value's number."""
+        run = Run(batch, self._memory, self._weights)
+        for op in self._graph.ops:
+            if isinstance(op, Input):
+                assert x is not None
+                made = x.astype(np.float64)
+            else:
+                made = MEANING[type(op)](run, op)
+            run.values[op.out.number] = _shaped(made, op.out)
+        return run.values
+
+    def device(self, n_tokens: int) -> object:
+        return self
+
+    def step_cost(self, n_tokens: int) -> float:
+        return n_tokens
+
+    def close(self) -> None:
+        """Nothing: memory goes with the last who holds it."""
+
+
+def _shaped(made: np.ndarray, value: Value) -> np.ndarray:
+    return made.reshape(-1, value.heads, value.width)

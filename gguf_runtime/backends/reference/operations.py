@@ -1,0 +1,264 @@
+"""The meaning of each operation but those that look at other tokens: a function of the run, in a table.
+
+Values are f64[rows, heads, width].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ...operations import (
+    Activate,
+    Add,
+    Attention,
+    Combine,
+    Concat,
+    Conv,
+    Embed,
+    ExpertLinear,
+    Gate,
+    HeadLinear,
+    Input,
+    Linear,
+    Mul,
+    Norm,
+    Pool,
+    Recurrence,
+    Repeat,
+    Rope,
+    Route,
+    Scale,
+    ScaleByPosition,
+    SelectRows,
+    Shift,
+    Slice,
+    Value,
+    View,
+)
+from .. import Batch, Part
+from .memory import Memory
+from .weights import Weights
+
+
+class Run:
+    """One batch: its parts, and what was made of it so far."""
+
+    def __init__(self, batch: Batch, memory: Memory, weights: Weights) -> None:
+        self.parts, self.memory, self.weights = batch.parts, memory, weights
+        self.ids = np.concatenate([part.tokens for part in self.parts])
+        self.positions = np.concatenate([np.arange(p.position, p.position + len(p.tokens)) for p in self.parts])
+        self.values: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, value: Value) -> np.ndarray:
+        return self.values[value.number]
+
+    def sequences(self) -> Iterator[tuple[Part, slice]]:
+        """Each part with the rows that are its tokens."""
+        first = 0
+        for part in self.parts:
+            yield part, slice(first, first := first + len(part.tokens))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(x, 0)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    grown = np.exp(x - x.max(axis=-1, keepdims=True))
+    return grown / grown.sum(axis=-1, keepdims=True)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    """The form with tanh (Hendrycks & Gimpel 2016)."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _xielu(x: np.ndarray, alpha_n: float, alpha_p: float, beta: float, eps: float) -> np.ndarray:
+    """Huang & Schlag 2024."""
+    return np.where(x > 0, alpha_p * x * x + beta * x, alpha_n * (np.expm1(np.minimum(x, eps)) - x) + beta * x)
+
+
+def _sparse(x: np.ndarray, deviations: float) -> np.ndarray:
+    """What exceeds mean + deviations·standard deviation of its row (with n − 1), else 0."""
+    floor = x.mean(axis=-1, keepdims=True) + deviations * x.std(axis=-1, keepdims=True, ddof=1)
+    return np.maximum(x - floor, 0)
+
+
+#: Activate's kinds, and their parameters.
+ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": _gelu,
+    "relu": lambda x: np.maximum(x, 0),
+    "squared_relu": lambda x: np.maximum(x, 0) ** 2,
+    "sigmoid": sigmoid,
+    "softplus": softplus,
+    "tanh": np.tanh,
+    "exp": np.exp,
+    "softcap": lambda x, c: c * np.tanh(x / c),
+    "clamp": lambda x, low, high: np.clip(x, low, high),
+    "xielu": _xielu,
+    "sparse": _sparse,
+}
+
+
+def _embed(run: Run, op: Embed) -> np.ndarray:
+    return run.weights.rows(op.table, run.ids if op.by == "token" else run.positions) * op.scale
+
+
+def _select(run: Run, op: SelectRows) -> np.ndarray:
+    x = run[op.x]
+    return np.concatenate([x[rows][len(part.tokens) - part.n_logits :] for part, rows in run.sequences()])
+
+
+def _pool(run: Run, op: Pool) -> np.ndarray:
+    how = {"mean": lambda x: x.mean(axis=0), "first": lambda x: x[0], "last": lambda x: x[-1]}[op.kind]
+    return np.stack([how(run[op.x][rows]) for _, rows in run.sequences()])
+
+
+def _concat(run: Run, op: Concat) -> np.ndarray:
+    a, b = run[op.a], run[op.b]
+    return np.concatenate([a, np.broadcast_to(b, (*a.shape[:2], b.shape[2]))], axis=2)
+
+
+def _repeat(run: Run, op: Repeat) -> np.ndarray:
+    return np.tile(run[op.x], (1, op.times, 1)) if op.tiled else np.repeat(run[op.x], op.times, axis=1)
+
+
+def _of_heads(vector: np.ndarray, value: Value) -> np.ndarray:
+    """A vector of weights for the columns of a head, of all heads, or one for all."""
+    return vector.reshape(value.heads, value.width) if vector.size == value.size else vector.reshape(-1)
+
+
+def _norm(run: Run, op: Norm) -> np.ndarray:
+    x = run[op.x]
+    if op.kind == "l2":
+        y = x / np.maximum(np.sqrt((x * x).sum(axis=-1, keepdims=True)), op.eps)
+    else:
+        centred = x - x.mean(axis=-1, keepdims=True) if op.kind == "layer" else x
+        y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + op.eps)
+    if op.weight:
+        y = y * _of_heads(run.weights(op.weight), op.out)
+    return y + _of_heads(run.weights(op.bias), op.out) if op.bias else y
+
+
+def _linear(run: Run, op: Linear) -> np.ndarray:
+    x = run[op.x]
+    y = x.reshape(len(x), -1) @ run.weights(op.weight).T
+    return y + run.weights(op.bias).reshape(-1) if op.bias else y
+
+
+def _head_linear(run: Run, op: HeadLinear) -> np.ndarray:
+    return np.einsum("thc,hrc->thr", run[op.x], run.weights(op.weight))
+
+
+def _gate(run: Run, op: Gate) -> np.ndarray:
+    gate, up = run[op.gate], run[op.up]
+    if op.kind == "clamped_silu":  # gpt-oss
+        gate, up = np.minimum(gate, op.limit), np.clip(up, -op.limit, op.limit)
+        return gate * sigmoid(1.702 * gate) * (up + 1)
+    return ACTIVATIONS[op.kind](gate) * up
+
+
+def _scale(run: Run, op: Scale) -> np.ndarray:
+    y = run[op.x] * op.factor
+    if op.weight:
+        y = y * _of_heads(run.weights(op.weight), op.out)
+    return y + _of_heads(run.weights(op.bias), op.out) if op.bias else y
+
+
+def _scale_by_position(run: Run, op: ScaleByPosition) -> np.ndarray:
+    return run[op.x] * (1 + op.rate * np.log1p((run.positions + op.offset) // op.length))[:, None, None]
+
+
+def _rope(run: Run, op: Rope) -> np.ndarray:
+    frequencies, half = op.frequencies, len(op.frequencies.frequencies)
+    x = run[op.x].copy()
+    turn = frequencies.magnitude * np.exp(1j * run.positions[:, None, None] * frequencies.frequencies)
+    part = x[..., op.offset : op.offset + 2 * half]
+    if frequencies.layout == "pairs":
+        turned = (part[..., 0::2] + 1j * part[..., 1::2]) * turn
+        part[..., 0::2], part[..., 1::2] = turned.real, turned.imag
+    else:
+        turned = (part[..., :half] + 1j * part[..., half:]) * turn
+        part[..., :half], part[..., half:] = turned.real, turned.imag
+    return x
+
+
+def _route(run: Run, op: Route) -> np.ndarray:
+    logits = run[op.logits].reshape(len(run[op.logits]), -1)
+    gates = {
+        "softmax": softmax,
+        "sigmoid": sigmoid,
+        "sqrt_softplus": lambda x: np.sqrt(softplus(x)),
+        "softmax_used": lambda x: x,
+        "none": lambda x: x,
+    }
+    weights = gates[op.gating](logits)
+    score = logits if op.by_logits else weights
+    if op.selection:
+        score = score + run.weights(op.selection).reshape(-1)
+    if op.groups > 1:
+        grouped = score.reshape(len(score), op.groups, -1)
+        best = np.argsort(-np.sort(grouped, axis=2)[..., -2:].sum(axis=2), axis=1, kind="stable")
+        allowed = np.zeros(grouped.shape, bool)
+        np.put_along_axis(allowed, best[:, : op.groups_used, None], True, axis=1)
+        score = np.where(allowed.reshape(score.shape), score, -np.inf)
+    used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used]
+    weights = np.take_along_axis(weights, used, axis=1)
+    if op.gating == "softmax_used":
+        weights = softmax(weights)
+    if op.normalise:
+        weights = weights / weights.sum(axis=1, keepdims=True)
+    weights = weights * op.scale
+    if op.expert_scale:
+        weights = weights * run.weights(op.expert_scale).reshape(-1)[used]
+    return np.stack([used, weights], axis=-1)
+
+
+def _expert_linear(run: Run, op: ExpertLinear) -> np.ndarray:
+    x, used = run[op.x], run[op.route][..., 0].astype(np.int64)
+    x = np.broadcast_to(x, (len(x), op.out.heads, x.shape[2]))
+    weight = run.weights(op.weight)
+    y = np.einsum("thc,thrc->thr", x, weight[used])
+    return y + run.weights(op.bias)[used] if op.bias else y
+
+
+def _combine(run: Run, op: Combine) -> np.ndarray:
+    x, weights = run[op.x], run[op.weights]
+    if op.out.heads == 1 and op.weights.heads == op.x.heads:
+        return np.einsum("th,thw->tw", weights[..., -1], x)
+    return np.einsum("tih,thw->tiw", weights, x)
+
+
+#: What each operation means; `attention` and `recurrence` add theirs. Input is the backend's.
+MEANING: dict[type[Any], Callable[[Run, Any], np.ndarray]] = {
+    Input: lambda run, op: run[op.x],
+    Embed: _embed,
+    SelectRows: _select,
+    Pool: _pool,
+    View: lambda run, op: run[op.x],
+    Slice: lambda run, op: run[op.x][..., op.start : op.stop],
+    Concat: _concat,
+    Repeat: _repeat,
+    Norm: _norm,
+    Linear: _linear,
+    HeadLinear: _head_linear,
+    Activate: lambda run, op: ACTIVATIONS[op.kind](run[op.x], *op.parameters),
+    Gate: _gate,
+    Add: lambda run, op: run[op.a] + op.scale * run[op.b],
+    Mul: lambda run, op: run[op.a] * run[op.b],
+    Scale: _scale,
+    ScaleByPosition: _scale_by_position,
+    Rope: _rope,
+    Route: _route,
+    ExpertLinear: _expert_linear,
+    Combine: _combine,
+}
