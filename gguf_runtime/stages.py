@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import splitter
@@ -72,10 +72,8 @@ class Placement:
     """
 
     def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
-        self._graphs, self._settings, self._offload = model.graph().blocks(), settings, offload
-        # a layer begins with the block that has its attention; the last block is the output
-        starts = [max(graph.kv, default=0) for graph in self._graphs[:-1]]
-        self._layers = [*accumulate(starts, max), model.n_layer]
+        self._graphs, self._settings, self._offload = model.graph.blocks(), settings, offload
+        self._layers = [graph.result.layer for graph in self._graphs]  # of each block; the last one is the output
         self.blocks: list[Block] = []
         self._streamed: list[StreamingBackend] = []
         self._split, self._gpu_tokens = self._all_on_cpu(), 0

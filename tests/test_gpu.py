@@ -301,7 +301,7 @@ def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
     placement = some.placement
     here = [block for block, device in zip(placement.blocks, placement.devices, strict=True) if device == "CUDA0"]
     counted = sum(block.weights + block.cache for block in here)
-    counted += workspace_bytes(open_gpus(0)[0], [some.model.graph()], some.n_ubatch)
+    counted += workspace_bytes(open_gpus(0)[0], [some.model.graph], some.n_ubatch)
     if layers == 3:
         assert placement._split.streams_to
         counted += placement._split.streams_to.streaming

@@ -30,7 +30,7 @@ CPUS = Cpu(2), Cpu(1)
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
     path: Path = tmp_path_factory.mktemp("pipeline") / "model.gguf"
     write_model(path, types="Q4_0", n_layer=N_LAYER)
-    return architectures.load(open_gguf(path)).graph().blocks()
+    return architectures.load(open_gguf(path)).graph.blocks()
 
 
 @pytest.fixture(scope="module")

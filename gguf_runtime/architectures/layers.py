@@ -164,8 +164,9 @@ class Layers:
             return q, k
         return self.graph(Rope(q, frequencies)), self.graph(Rope(k, frequencies))
 
-    def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
-               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None, causal: bool = True) -> Value:  # fmt: skip
+    def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, chunk: int = 0,
+               softcap: float = 0.0, alibi: float = 0.0, sinks: Tensor | None = None,
+               causal: bool = True) -> Value:  # fmt: skip
         """Attention with a cache slot of the layer's number; scale: by default width^-½ of a head."""
         scale = scale or k.width**-0.5
         return self.graph(

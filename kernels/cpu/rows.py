@@ -88,7 +88,10 @@ def _normed(row, weight, column, n_columns, scale):
 
 
 def rms_norm(kind: str) -> Any:
-    """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself, as rows of a kind."""
+    """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself, as rows of a kind.
+
+    n_columns: of one of n_heads heads, which are normalised each for itself; several are "plain" only.
+    """
     return _norm_lanes(kind) if kind.endswith("lanes") else _norm_rows(kind)
 
 
@@ -97,14 +100,15 @@ def _norm_rows(kind: str) -> Any:
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, weight: int, out: int, n_columns: int, eps: float, scratch: int, n_tokens: Ref,
+        x: int, weight: int, out: int, n_columns: int, n_heads: int, eps: float, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
-        n_items = (n_tokens + _TOGETHER - 1) // _TOGETHER
+        n_rows = n_tokens * n_heads
+        n_items = (n_rows + _TOGETHER - 1) // _TOGETHER
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:
                 break
-            for t in range(item * _TOGETHER, min((item + 1) * _TOGETHER, n_tokens)):
+            for t in range(item * _TOGETHER, min((item + 1) * _TOGETHER, n_rows)):
                 row = x + 4 * t * n_columns
                 scale = _norm_scale(row, n_columns, eps)
                 for c in range(0, n_columns, 32):
@@ -121,7 +125,7 @@ def _norm_lanes(kind: str) -> Any:
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, weight: int, out: int, n_columns: int, eps: float, scratch: int, n_tokens: Ref,
+        x: int, weight: int, out: int, n_columns: int, n_heads: int, eps: float, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         values = scratch + thread * SCRATCH  # f32[32 columns][16 tokens], as two squares
         scales, n_items = values + 2 * _SQUARE, (n_tokens + LANES - 1) // LANES

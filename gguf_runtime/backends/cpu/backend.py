@@ -7,16 +7,17 @@ import threading
 import numpy as np
 
 from ...cache import PageLayout, PagePool
-from ...graph import Attention, Graph, Rope, RopeFrequencies
+from ...graph import Graph
 from ...kernels.code import Library, address, aligned
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.team import Program, Team
+from ...operations import Attention, Rope, RopeFrequencies
 from .. import Batch, Result
-from . import steps
+from . import operations
 from .buffers import FEW, ROWWISE, Buffers
 from .inputs import Inputs
 from .plan import Plan
-from .steps import Step
+from .writer import Step, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
@@ -52,16 +53,16 @@ class CpuBackend:
         """pool: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
-        self._picked = graph.result.picked
+        self._selected = graph.result.rows == "selected"
         layout = pool.layout if pool else PageLayout(graph.kv, k_type, v_type)
         self.pool = (pool or PagePool(layout)) if graph.kv else None
         self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load(steps.kernels(self._plan))
+        library.load(operations.kernels(self._plan))
         self._programs: dict[tuple[int, int, bool], Program] = {}
-        group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
+        group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
@@ -72,14 +73,14 @@ class CpuBackend:
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
-        key = steps.size_of(batch.n_tokens), min(steps.size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
+        key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
-            self._programs[key] = self._program(steps.write(self._plan, *key))
+            self._programs[key] = self._program(operations.write(self._plan, *key))
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x
             self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
-            return self._plan.result[: batch.n_logits if self._picked else batch.n_tokens].copy()
+            return self._plan.result[: batch.n_logits if self._selected else batch.n_tokens].copy()
 
     def device(self, n_tokens: int) -> object:
         return self._cpu

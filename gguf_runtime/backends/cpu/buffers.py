@@ -9,6 +9,7 @@ import numpy as np
 from ...kernels.code import aligned
 from ...kernels.isa import Isa
 from ...kernels.layout import COLUMNS, LANES, RECORD_BYTES
+from ...memory_plan import Pool
 
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
 #: one by one; up to FEW; and more, with which it pays to round weights to bytes first, or to multiply tiles.
@@ -20,20 +21,10 @@ class Buffers:
 
     def __init__(self, n_ubatch: int, isa: Isa) -> None:
         self._n_ubatch, self._isa = n_ubatch, isa
-        self._by_kind: dict[tuple[int, str], list[np.ndarray]] = {}
+        self.pool: Pool[tuple[int, str], np.ndarray] = Pool(lambda kind: self._memory(*kind))  # by width and form
         self._row_records: dict[int, np.ndarray] = {}
         self._packed: dict[tuple[int, str], np.ndarray] = {}
         self._partials: dict[int, np.ndarray] = {}
-
-    def all(self) -> dict[tuple[int, str], list[np.ndarray]]:
-        """What there is, by width and form: a plan may take any of it, and then needs `more`."""
-        return {kind: list(memories) for kind, memories in self._by_kind.items()}
-
-    def more(self, width: int, form: str) -> np.ndarray:
-        """One more."""
-        memory = self._memory(width, form)
-        self._by_kind.setdefault((width, form), []).append(memory)
-        return memory
 
     def rowwise(self, memory: Any) -> Any:
         """Where that is kept of few tokens. Records have memory of their own: what stands beyond the end of a row is

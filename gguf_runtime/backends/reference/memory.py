@@ -77,4 +77,4 @@ def _numbers(address: int, *shape: int) -> np.ndarray:
     size = int(np.prod(shape))
     if not size:
         return np.zeros(shape)
-    return np.frombuffer((ctypes.c_double * size).from_address(address), np.float64).reshape(shape)
+    return np.ctypeslib.as_array((ctypes.c_double * size).from_address(address)).reshape(shape)

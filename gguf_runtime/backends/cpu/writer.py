@@ -1,0 +1,121 @@
+"""Steps of the CPU: kernels, their arguments, and where threads must meet; operations.py says which."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...kernels.layout import FORMATS
+from ...loader import Tensor
+from ...operations import Value
+from ..errors import PlanError
+from . import forms
+from .buffers import FEW, MANY, ROWWISE
+from .plan import Plan
+
+
+class Step(NamedTuple):
+    """A kernel to run; `meet` where all threads must have finished what came before."""
+
+    kernel: str
+    arguments: dict[str, Any]
+    meet: bool
+
+
+def size_of(n_tokens: int) -> int:
+    """The size of batch that n_tokens are."""
+    return n_tokens if n_tokens <= ROWWISE else FEW if n_tokens <= FEW else MANY
+
+
+class Writer:
+    """Writes the steps of one variant, keeping account of who reads and writes which memory.
+
+    n_tokens, n_logits: sizes of batch (see FEW); split: whether the attention of some tokens is cut into spans.
+    """
+
+    def __init__(self, plan: Plan, n_tokens: int, n_logits: int, split: bool) -> None:
+        self.plan, self.inputs, self.split = plan, plan.inputs, split
+        self._n_tokens, self._n_logits = n_tokens, n_logits
+        self.steps: list[Step] = []
+        self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
+        self._read: set[int] = set()  # memory touched since the threads last met
+        self._written: set[int] = set()
+
+    def step(self, kernel: str, of: Value, reads: list[Any], writes: list[Any], **arguments: Any) -> None:
+        """Add a step for as many tokens as `of` has; reads, writes: the memory that it touches."""
+        r, w = {id(x) for x in reads}, {id(x) for x in writes}
+        meet = bool(r & self._written or w & (self._read | self._written))
+        if meet:
+            self._read, self._written = set(), set()
+        self._read |= r
+        self._written |= w
+        if self.size(of) <= ROWWISE:
+            arguments = {name: self.plan.buffers.rowwise(value) for name, value in arguments.items()}
+        self.steps.append(Step(kernel, arguments, meet))
+
+    def count(self, value: Value) -> np.ndarray:
+        """Where a batch tells how many rows a value has."""
+        return self.inputs.n_tokens if value.rows == "token" else self.inputs.n_logits
+
+    def size(self, value: Value) -> int:
+        """How many rows a value has in this variant: a number up to ROWWISE, or FEW or MANY."""
+        return self._n_tokens if value.rows == "token" else self._n_logits
+
+    def kind(self, value: Value, form: str = "") -> str:
+        """The kind of rows that a value's form, or another, is in this variant."""
+        form = form or self.plan.form(value)
+        size = self.size(value)
+        return form if form == "plain" or size <= ROWWISE else self.plan.buffers.lanes(form, size)
+
+    def kind_of_lanes(self, value: Value) -> str:
+        """The same, where 16 tokens are written at a time: before rounded weights, large columns are kept apart."""
+        kind, many = self.kind(value), self.size(value) == MANY
+        return "apart_lanes" if many and kind == "byte_lanes" and value.number in self.plan.to_rounded else kind
+
+    def records_of(self, x: Value, form: str) -> np.ndarray:
+        """A value as records; packs it if it was not made as such and is not packed already."""
+        plan = self.plan
+        if plan.form(x) == form:
+            return plan.buffer(x)
+        records, key = plan.buffers.packed(x.size, form), (x.size, form)
+        if self._packed.get(key) != x.number:
+            self._packed[key] = x.number
+            a, kind = plan.buffer(x), self.kind(x, form)
+            self.step(
+                f"rows.pack:{kind}", x, [a], [records],
+                a=a, b=a, out=records, n_columns=x.size, n_tokens=self.count(x),
+            )  # fmt: skip
+        return records
+
+    def product(self, name: str, weight: Tensor, x: Value, out: Value, kind: str = "", **own: Any) -> None:
+        """A step of the kernel `name` for one token, or for more; weight: tells the type and shape of all weights."""
+        check_format(weight)
+        plan, n = self.plan, self.size(x)
+        records, to = self.records_of(x, forms.form_for(weight, plan.isa)), plan.buffer(out)
+        arguments = {
+            "row_bytes": row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
+            "out": to, "scratch": self.inputs.scratch, **own,
+        }  # fmt: skip
+        module, how = "matvec", f":{n}"
+        if n > ROWWISE:
+            module, how, arguments["n_tokens"] = "matmul", "", self.count(x)
+            if n == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+                how = ":tiles"
+            elif plan.isa.dots_bfloats and weight.type == "BF16":
+                how = ":bfloats"
+            elif n == MANY and forms.is_rounded(weight, plan.isa):
+                how = ":rounded"
+        suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
+        self.step(f"{module}.{name}:{weight.type}{suffix}", x, [records], [to], **arguments)
+
+
+def check_format(tensor: Tensor) -> None:
+    """Raises PlanError where there are no kernels for a matrix of this type."""
+    if tensor.type not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise PlanError(f"tensor {tensor.name} has type {tensor.type}, which has no kernels yet; ggrun runs {known}")
+
+
+def row_bytes(tensor: Tensor) -> int:
+    return tensor.n_bytes // tensor.shape[0]
