@@ -80,6 +80,27 @@ extern "C" __global__ void __launch_bounds__(512) rms_norm(
     }
 }
 
+// The same of each head for itself, as f32, in place if asked so: a warp for each head; weight: for the columns of one.
+// grid: (four heads, tokens); n_columns a multiple of 4
+extern "C" __global__ void __launch_bounds__(128) head_norm(
+    const float* x, int stride, const float* weight, float* out, int out_stride, int n_heads, int n_columns, float eps,
+    const int* n_tokens) {
+    int head = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (blockIdx.y >= *n_tokens || head >= n_heads) return;
+    const float4* row = (const float4*)(x + blockIdx.y * (u64)stride + head * n_columns);
+    float4* to = (float4*)(out + blockIdx.y * (u64)out_stride + head * n_columns);
+    float squares = 0;
+    for (int i = lane; i < n_columns / 4; i += 32) {
+        float4 v = row[i];
+        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    }
+    float scale = rsqrtf(sum_of_warp(squares) / n_columns + eps);
+    for (int i = lane; i < n_columns / 4; i += 32) {
+        float4 v = row[i], w = ((const float4*)weight)[i];
+        to[i] = make_float4(v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w);
+    }
+}
+
 // out = silu(a)·b, as halves; a and b: f32, rows at in_stride; n_columns a multiple of 4. A row for each blockIdx.y.
 extern "C" __global__ void __launch_bounds__(256) activate(
     const float* a, const float* b, int in_stride, half_t* out, int n_columns, int out_stride) {

@@ -12,7 +12,8 @@ HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC
 #: Where each kernel is; templates are named with their arguments, as in "linear<Q4_K, Q6_K, 1>".
 FILES = {
     "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
-    "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "activate": "rows.cu", "add": "rows.cu",
+    "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "head_norm": "rows.cu",
+    "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
     "arrange": "prompt.cu", "prompt": "prompt.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prompt_attention.cu",

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cache import PageLayout
-from ...graph import Attention, RopeFrequencies
+from ...fusion import RotatedAttention
 from ...kernels.layout import PAGE
+from ...operations import Attention, RopeFrequencies, describe
 from ..errors import PlanError
 from .device import Launch
-from .fuse import Attend, Rows
 from .launches import Launches, spans
+from .places import Rows
 from .sizes import tiles_of, up
 from .weights import upload_vector
 
@@ -43,7 +44,7 @@ class _Heads(NamedTuple):
     @property
     def group(self) -> int:
         """Heads that share one of keys."""
-        return self.op.n_heads // self.op.n_kv_heads
+        return self.op.q.heads // self.op.kv_heads
 
 
 class AttentionWriter:
@@ -56,18 +57,20 @@ class AttentionWriter:
         inputs = to.inputs
         self._batch = inputs.n_tokens, inputs.tokens, inputs.tables
 
-    def attend(self, item: Attend) -> None:
+    def attend(self, item: RotatedAttention) -> None:
         op, layout = item.op, self._layout
-        q, k, v, out = (self._to.rows[value.number] for value in (item.q, item.k, op.v, op.out))
-        if not q.stride == k.stride == v.stride:
+        q, k, v, out = (self._to.rows[value.number] for value in (item.q, item.k, item.v, op.out))
+        if not op.causal or op.chunk or op.sinks or op.softcap or op.alibi or op.bias:
+            raise PlanError(f"{describe(op)}: more than a causal mask and a window is not on the GPU yet")
+        if not q.stride == k.stride == v.stride or q.halves or k.halves or v.halves:
             raise PlanError("queries, keys and values that are not products of one value: not on the GPU yet")
         rotation = 0, 0, 0
         if item.rope:
             rope = item.rope.frequencies
             rotation = self._turns(rope), len(rope.frequencies), int(rope.layout == "pairs")
         heads = _Heads(
-            op, (q.at, k.at, v.at), q.stride, out, op.q.width // op.n_heads, op.v.width // op.n_kv_heads,
-            (layout.k_offset[op.layer], layout.v_offset[op.layer]), rotation, np.float32(op.scale * _LOG2_E),
+            op, (q.at, k.at, v.at), q.stride, out, item.q.width, item.v.width,
+            (layout.k_offset[op.slot], layout.v_offset[op.slot]), rotation, np.float32(op.scale * _LOG2_E),
         )  # fmt: skip
         save = self._save(heads)
         self._few(heads, save)
@@ -77,20 +80,20 @@ class AttentionWriter:
         """Launch the rotation of queries and keys, and the saving of keys and values."""
         op, (k_width, v_width), device = heads.op, heads.widths, self._device
         # a cache that is not plain has a kernel of its own for what goes into it
-        n_saved = op.n_kv_heads if self._plain else 0
+        n_saved = op.kv_heads if self._plain else 0
         rotated = (
             *heads.at, heads.stride, *heads.rotation, heads.scale, self._to.space.scratch["queries"].address,
-            op.n_heads, n_saved, heads.k_dim, k_width, heads.v_dim, v_width, *heads.cache, *self._batch,
+            op.q.heads, n_saved, heads.k_dim, k_width, heads.v_dim, v_width, *heads.cache, *self._batch,
         )  # fmt: skip
-        parts = tiles_of((op.n_heads + n_saved) * (heads.k_dim // 2) + n_saved * heads.v_dim, 256)
+        parts = tiles_of((op.q.heads + n_saved) * (heads.k_dim // 2) + n_saved * heads.v_dim, 256)
         rotate = device.kernel("rotate_and_save")
         if self._plain:
             return lambda n: rotate((parts, n), 256, rotated)
         saved = (
-            *heads.at[1:], heads.stride, *heads.rotation, op.n_kv_heads, heads.k_dim, heads.v_dim, *heads.cache,
+            *heads.at[1:], heads.stride, *heads.rotation, op.kv_heads, heads.k_dim, heads.v_dim, *heads.cache,
             *self._batch,
         )  # fmt: skip
-        groups = tiles_of(op.n_kv_heads * (tiles_of(heads.k_dim, 32) + tiles_of(heads.v_dim, 32)), 4)
+        groups = tiles_of(op.kv_heads * (tiles_of(heads.k_dim, 32) + tiles_of(heads.v_dim, 32)), 4)
         save = device.kernel(f"save<{self._types}>")
 
         def launch(n: int) -> None:
@@ -107,10 +110,10 @@ class AttentionWriter:
         stage = 2 * 4 * (k_width * 24 + 16 * (v_width + 8))  # bytes of 16 keys and values for each of four warps
         n = self._places(heads, stage, 3, device.max_shared - own)
         attend = device.kernel(f"attend_one<{k_width}, {v_width}, {n}, {self._types}>", n * stage, overlaps=True)
-        tiles = op.n_kv_heads * tiles_of(heads.group, _HEAD_ROWS)
+        tiles = op.kv_heads * tiles_of(heads.group, _HEAD_ROWS)
         rest = (
             heads.out.at, heads.out.stride, heads.v_dim, scratch["sums"], scratch["states"], scratch["done"],
-            op.n_heads, heads.group, op.window, *heads.cache, *self._batch,
+            op.q.heads, heads.group, op.window, *heads.cache, *self._batch,
         )  # fmt: skip
         alone = (*heads.at, *heads.rotation, heads.scale, heads.k_dim, *rest)
         together = (scratch["queries"], 0, 0, 0, 0, 0, heads.scale, heads.k_dim, *rest)
@@ -127,17 +130,17 @@ class AttentionWriter:
     def _many(self, heads: _Heads) -> Launch:
         """Launch the attention of many tokens of a sequence, or of several, by their tasks."""
         op, (k_width, v_width), device, inputs = heads.op, heads.widths, self._device, self._to.inputs
-        tasks = op.n_heads, heads.group, op.window, *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
+        tasks = op.q.heads, heads.group, op.window, *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
         first = self._to.space.scratch["queries"].address, heads.out.at, heads.out.stride
         if device.has_wgmma and self._plain and heads.k_dim == heads.v_dim and heads.k_dim in _PROMPT_DIMS:
             size = _PROMPT_PLACES * 2 * 2 * PAGE * heads.k_dim + 1024
             prompt, arguments = device.kernel(f"attend_prompt<{heads.k_dim}>", size), (*first, *tasks)
-            return lambda n: prompt((self._to.n_tasks, op.n_kv_heads), _PROMPT_THREADS, arguments)
+            return lambda n: prompt((self._to.n_tasks, op.kv_heads), _PROMPT_THREADS, arguments)
         page = 2 * (k_width * 72 + 64 * (v_width + 8))
         n = self._places(heads, page, 2, device.max_shared)
         attend = device.kernel(f"attend_many<{k_width}, {v_width}, {n}, {self._types}>", n * page)
         halves = (*first, heads.v_dim, *tasks)
-        return lambda n: attend((2 * self._to.n_tasks, op.n_kv_heads), _ATTENTION_THREADS, halves)
+        return lambda n: attend((2 * self._to.n_tasks, op.kv_heads), _ATTENTION_THREADS, halves)
 
     def _places(self, heads: _Heads, size: int, most: int, room: int) -> int:
         """How many places of a size there are for what comes out of the cache, in so many bytes of shared memory."""

@@ -11,10 +11,10 @@ from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...loader import Tensor
 from .device import Memory
-from .fuse import fuse
 from .inputs import Inputs
 from .launches import Workspace, matrices_of
 from .mirror import n_pages
+from .places import fused_for_gpu
 from .plan import Plan
 from .sizes import up
 from .weights import Matrix, matrix_type, n_columns, tilings
@@ -39,7 +39,7 @@ def room_for(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: str) -> R
     """What the largest of these layers takes."""
     raw = tiled = page = 0
     for graph in layers:
-        matrices = [[op.weight for op in group] for item in fuse(graph.ops) for group in matrices_of(item)]
+        matrices = [[op.weight for op in group] for item in fused_for_gpu(graph.ops) for group in matrices_of(item)]
         raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for t in tensors))
         tiled = max(tiled, sum(up(_tiled(tensors), _ALIGNED) for tensors in matrices))
         page = max(page, PageLayout(graph.kv, k_type, v_type).n_bytes)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...graph import Attention, Embed, Graph
+from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...kernels.layout import PAGE
 from ...loader import Tensor
+from ...operations import Attention, Embed
 from .. import Batch
 from ..errors import PlanError
 from .device import CudaDevice, Memory
@@ -30,7 +31,7 @@ class Inputs:
     """
 
     def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int) -> None:
-        group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
+        group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
         self.angles: dict[int, Memory] = {}
         n_tasks = up(n_ubatch * group // TASK_ROWS + n_ubatch + 1, _TASKS)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ...graph import Graph, Linear
+from ...fusion import AddedProduct, Fused, GatedProduct, Products, RotatedAttention, Single
+from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
+from ...operations import Linear, Value
 from ..errors import PlanError
 from ..floats import floats
 from .device import CudaDevice, Launch, Memory
-from .fuse import AddedProduct, Attend, Fused, Gate, Places, Products, Rows, fuse, place
 from .inputs import Inputs
+from .places import Places, Rows, fused_for_gpu, place
 from .sizes import tiles_of, up
 from .weights import Matrix, matrix_type, n_columns, upload_vector
 
@@ -69,7 +71,7 @@ def _needs(graphs: Sequence[Graph], n_rows: int, has_wgmma: bool) -> tuple[Place
     """Places of all values, and bytes of scratch memory by its purpose."""
     places, most = Places(), dict[str, int]()
     for graph in graphs:
-        fused = fuse(graph.ops)
+        fused = fused_for_gpu(graph.ops)
         place(fused, n_rows, MAX_LOGITS, places)
         for purpose, size in _scratch(fused, n_rows, has_wgmma):
             most[purpose] = max(most.get(purpose, 0), size)
@@ -91,15 +93,15 @@ def _scratch(fused: Sequence[Fused], n_rows: int, has_wgmma: bool) -> Iterator[t
                 yield "panels", len(orders) * 2 * columns * up(n_rows, PANEL_TOKENS)
             else:
                 yield "halves", 2 * columns * min(rows, max(_UNPACKED // (2 * columns), TILE_ROWS))
-        if isinstance(item, Gate) and not (panels and len(orders) == 1):
-            yield "gate", n_rows * 8 * item.out.width
-        if isinstance(item, Attend):
-            op = item.op
-            k_dim, v_dim = op.q.width // op.n_heads, op.v.width // op.n_kv_heads
-            yield "queries", n_rows * op.n_heads * 2 * up(k_dim, 16)
-            yield "sums", most * op.n_heads * 4 * up(v_dim, 16)
-            yield "states", most * op.n_heads * 8
-            yield "done", FEW * op.n_heads * 4
+        if isinstance(item, GatedProduct) and not (panels and len(orders) == 1):
+            yield "gate", n_rows * 8 * item.op.out.size
+        if isinstance(item, RotatedAttention):
+            n_heads = item.q.heads
+            k_dim, v_dim = item.q.width, item.v.width
+            yield "queries", n_rows * n_heads * 2 * up(k_dim, 16)
+            yield "sums", most * n_heads * 4 * up(v_dim, 16)
+            yield "states", most * n_heads * 8
+            yield "done", FEW * n_heads * 4
 
 
 def matrices_of(item: Fused) -> list[list[Linear]]:
@@ -109,7 +111,9 @@ def matrices_of(item: Fused) -> list[list[Linear]]:
         linears = item.linears
     elif isinstance(item, AddedProduct):
         linears = (item.linear,)
-    elif isinstance(item, Gate):
+    elif isinstance(item, Single) and isinstance(item.op, Linear):
+        linears = (item.op,)
+    elif isinstance(item, GatedProduct):
         return [[item.gate], [item.up]]
     return [list(run) for _, run in groupby(linears, lambda op: matrix_type(op.weight))]
 
@@ -146,19 +150,19 @@ class Launches:
         self.many: list[Launch] = []
         self.many_as_graph = True
 
-    def all(self, launch: Launch, picked: bool = False) -> None:
-        """Launch this in any batch; picked: for the tokens whose logits are wanted."""
+    def all(self, launch: Launch, selected: bool = False) -> None:
+        """Launch this in any batch; selected: for the tokens whose logits are wanted."""
         self.one.append(launch)
-        self.batches(launch, picked)
+        self.batches(launch, selected)
 
-    def batches(self, launch: Launch, picked: bool = False) -> None:
+    def batches(self, launch: Launch, selected: bool = False) -> None:
         """Launch this in batches of few and of many tokens."""
         self.few.append(launch)
-        self.many.append((lambda n: self.n_logits and launch(self.n_logits)) if picked else launch)
+        self.many.append((lambda n: self.n_logits and launch(self.n_logits)) if selected else launch)
 
-    def count(self, picked: bool) -> int:
+    def count(self, value: Value) -> int:
         """Address of the number of tokens, or of those whose logits are wanted."""
-        return self.inputs.n_logits if picked else self.inputs.n_tokens
+        return self.inputs.n_tokens if value.rows == "token" else self.inputs.n_logits
 
     def vector(self, tensor: Tensor) -> int:
         """Address of a vector of weights, f32."""

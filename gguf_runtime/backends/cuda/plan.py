@@ -9,23 +9,17 @@ is captured as a CUDA graph for each number of tokens that it is launched for, u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
 
 from ...cache import PageLayout
-from ...graph import Add, Embed, Graph, Input, Norm, Pick, SwiGlu
-from ...kernels.cuda.formats import FORMATS, TILE_ROWS
+from ...graph import Graph
 from ...loader import Tensor
-from ..errors import PlanError
-from .attention import AttentionWriter
+from ...operations import Input
 from .device import Launch
-from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
 from .inputs import Inputs
-from .launches import FEW, MAX_LOGITS, Launches, Token, Workspace, rows_of_few
-from .products import ProductWriter
-from .sizes import tiles_of
-from .weights import Matrix, matrix_type, n_columns
+from .launches import FEW, MAX_LOGITS, Launches, Workspace, rows_of_few
+from .operations import Writer
+from .places import fused_for_gpu
+from .weights import Matrix
 
 _MOST_GRAPHS = 64  # of a plan
 
@@ -38,13 +32,12 @@ class Plan:
         matrix: Callable[[Sequence[Tensor]], Matrix],
     ) -> None:  # fmt: skip
         """matrix: as Launches has it."""
-        fused = fuse(graph.ops)
+        fused = fused_for_gpu(graph.ops)
         self._device = space.device
         self._to = to = Launches(fused, space, inputs, matrix)
-        self._products, self._attention = ProductWriter(to), AttentionWriter(to, layout)
-        self._made_by_reader = _norms_made_by_readers(fused)
+        writer = Writer(fused, to, layout)
         for item in fused:
-            self._write(item)
+            writer.write(item)
         self.one, self.few, self.many = to.one, to.few, to.many
         self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
         first = graph.ops[0]
@@ -77,77 +70,3 @@ class Plan:
         if len(self._graphs) == _MOST_GRAPHS:
             self._graphs.pop(next(iter(self._graphs)))
         self._graphs[shape] = self._device.capture(launch_all)
-
-    def _write(self, item: Fused) -> None:
-        if isinstance(item, Products):
-            self._products.products(item, item.linears, self._to.rows[item.makes[0].number], add=False)
-        elif isinstance(item, AddedProduct):
-            self._products.products(item, (item.linear,), self._to.rows[item.out.number], add=True)
-        elif isinstance(item, Gate):
-            self._products.gate(item)
-        elif isinstance(item, Attend):
-            self._attention.attend(item)
-        elif isinstance(item, Plain):
-            self._plain(item)
-
-    def _plain(self, item: Plain) -> None:
-        op, device = item.op, self._device
-        out, width = self._to.rows[op.out.number], op.out.width
-        arguments: tuple[Any, ...]
-        if isinstance(op, Embed):
-            self._embed(op, out)
-        elif isinstance(op, Norm):
-            self._norm(op, out)
-        elif isinstance(op, SwiGlu):
-            a, b = self._to.rows[op.gate.number], self._to.rows[op.up.number]
-            if a.stride != b.stride or a.halves or b.halves:
-                raise PlanError("an activation of values that do not lie side by side: not on the GPU yet")
-            self._to.all(self._to.activation(a.at, b.at, a.stride, out, width), op.out.picked)
-        elif isinstance(op, Add):
-            a, b, add = self._to.rows[op.a.number], self._to.rows[op.b.number], device.kernel("add")
-            if a.halves or b.halves or a.stride != width:
-                raise PlanError("a sum of values other than results of products: not on the GPU yet")
-            arguments = a.at, b.at, b.stride, out.at, width
-            self._to.all(lambda n: add((tiles_of(width, 256), n), 256, arguments), op.out.picked)
-        elif isinstance(op, Pick):
-            x, gather = self._to.rows[op.x.number], device.kernel("gather")
-            arguments = x.at, self._to.inputs.rows, out.at, width, self._to.inputs.n_logits
-            self._to.all(lambda n: gather((n,), 1024, arguments), picked=True)
-
-    def _norm(self, op: Norm, out: Rows) -> None:
-        x, weight, kernel = self._to.rows[op.x.number], self._to.vector(op.weight), self._device.kernel("rms_norm")
-        if x.halves or op.out.width % 4:
-            raise PlanError(f"a norm over {op.out.width} columns: not on the GPU yet")
-        rest = x.at, weight, out.at, op.out.width, out.stride, np.float32(op.eps), self._to.count(op.x.picked)
-
-        def launch(n: int) -> None:
-            kernel((n,), 512, rest)
-
-        if op.out.number in self._made_by_reader:
-            self._to.norms[op.out.number] = Token(x.at, weight, op.eps)
-        else:
-            self._to.one.append(launch)
-        self._to.batches(launch, op.x.picked)
-
-    def _embed(self, op: Embed, out: Rows) -> None:
-        kind, width = matrix_type(op.table), op.out.width
-        kernel, n_steps = self._device.kernel(f"embed<{kind}>"), n_columns(op.table) // FORMATS[kind].step
-        if width % 8:
-            raise PlanError(f"an embedding of {width} columns: not on the GPU yet")
-
-        def launch(n: int) -> None:
-            n_tiles = tiles_of(n, TILE_ROWS) * n_steps
-            arguments = self._to.inputs.rows_of_embedding, n_tiles, 0, n_steps, n, out.at, width, width
-            kernel((tiles_of(n_tiles, 4),), 128, arguments)
-
-        self._to.all(launch)
-
-
-def _norms_made_by_readers(fused: Sequence[Fused]) -> set[int]:
-    """Results of norms that only products read: for one token, each of them makes the norm itself."""
-    made = {item.op.out.number for item in fused if isinstance(item, Plain) and isinstance(item.op, Norm)}
-    for item in fused:
-        for value in item.reads:
-            if not isinstance(item, Products | Gate) or value.width % 128:
-                made.discard(value.number)
-    return made

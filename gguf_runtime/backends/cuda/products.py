@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...graph import Linear
+from ...fusion import Fused, GatedProduct
 from ...kernels.cuda.formats import TILE_ROWS
+from ...operations import Linear, describe
 from ..errors import PlanError
 from ..floats import floats
 from .device import Launch
-from .fuse import Fused, Gate, Rows
 from .launches import FEW, Launches, Token, matrices_of
+from .places import Rows
 from .prompts import PromptWriter
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs, n_columns, upload_vector
@@ -32,7 +33,7 @@ class ProductWriter:
         self._prompts = PromptWriter(to)
 
     def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
-        x, picked, count = self._halves(linears[0]), linears[0].x.picked, self._to.count(linears[0].x.picked)
+        x, count = self._halves(linears[0]), self._to.count(linears[0].x)
         matrices = [self._to.matrix([op.weight for op in group]) for group in matrices_of(item)]
         self._to.weights += matrices
         bias = self._bias(linears)
@@ -55,11 +56,11 @@ class ProductWriter:
             kernel, width = self._device.kernel("add"), sum(matrix.n_rows for matrix in matrices)
             many.append(lambda n: kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width)))
         self._to.few += few
-        if picked:
-            many = [self._picked_products(few, many)]
+        if linears[0].x.rows == "selected":
+            many = [self._selected_products(few, many)]
         self._to.many += many
 
-    def _picked_products(self, few: list[Launch], many: list[Launch]) -> Launch:
+    def _selected_products(self, few: list[Launch], many: list[Launch]) -> Launch:
         """Of a batch of many tokens, the logits of few are wanted as a rule, or none."""
 
         def launch(n: int) -> None:
@@ -69,8 +70,8 @@ class ProductWriter:
 
         return launch
 
-    def gate(self, item: Gate) -> None:
-        x, out, width = self._halves(item.gate), self._to.rows[item.out.number], item.out.width
+    def gate(self, item: GatedProduct) -> None:
+        x, out, width = self._halves(item.gate), self._to.rows[item.op.out.number], item.op.out.size
         gate, up = (self._to.matrix([op.weight]) for op in (item.gate, item.up))
         self._to.weights += gate, up
         self._one_gate(gate, up, self._token(item.gate), out.at)
@@ -179,7 +180,7 @@ class ProductWriter:
     def _halves(self, op: Linear) -> Rows:
         x = self._to.rows[op.x.number]
         if not x.halves:
-            raise PlanError(f"the input of {op.weight.name} is no norm, attention or activation: not on the GPU yet")
+            raise PlanError(f"{describe(op)}: its input is no norm, attention or gate; not on the GPU yet")
         if n_columns(op.weight) != x.stride:
             raise PlanError(f"tensor {op.weight.name} of {op.weight.shape[1]} columns: not on the GPU yet")
         return x
@@ -187,7 +188,7 @@ class ProductWriter:
     def _bias(self, linears: Sequence[Linear]) -> int:
         if not any(op.bias for op in linears):
             return 0
-        parts = [floats(op.bias) if op.bias else np.zeros(op.out.width, np.float32) for op in linears]
+        parts = [floats(op.bias) if op.bias else np.zeros(op.out.size, np.float32) for op in linears]
         name = linears[0].weight.name + ".bias"
         self._to.space.vectors[name] = upload_vector(self._device, np.concatenate(parts))
         return self._to.space.vectors[name].address

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .device import Launch
-from .fuse import Rows
 from .launches import PANEL_TOKENS, Launches, by_panels
+from .places import Rows
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs
 

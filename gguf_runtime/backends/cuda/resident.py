@@ -32,7 +32,7 @@ class CudaBackend:
         self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
         with Upload(self._device, graph.tensors) as upload:
             self._plan = Plan(graph, space, layout, self._inputs, upload)
-        self._picked, self._width = graph.result.picked, graph.result.width
+        self._selected, self._width = graph.result.rows == "selected", graph.result.size
         self._x: np.ndarray | None = None
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
@@ -50,7 +50,7 @@ class CudaBackend:
                 self._plan.run_few(n_rows)
             else:
                 self._plan.run_many(n_rows, batch.n_logits, n_tasks)
-            return device.fetch(self._plan.result.at, batch.n_logits if self._picked else n, self._width)
+            return device.fetch(self._plan.result.at, batch.n_logits if self._selected else n, self._width)
 
     def device(self, n_tokens: int) -> object:
         return self._device

@@ -43,7 +43,7 @@ class Shared:
             cpu = on_cpu(first, last, FEW, pool) if first < last else None
             self._turns.append((cpu, bus.cargo(layers[last], layout, self._inputs)))
             first = last + 1
-        self._width = layers[-1].result.width
+        self._width = layers[-1].result.size
 
     def run(self, batch: Batch, x: np.ndarray | None) -> np.ndarray:
         """Run one batch of at most FEW tokens; x: what the stage before gave, f32[n_tokens, width]."""

@@ -64,7 +64,7 @@ class StreamingBackend:
                 raise PlanError("layers whose results do not lie where the next one reads: they cannot be streamed yet")
         self._shared: Shared | None = None
         self._pinned = self._device.pin([])
-        self._width = layers[-1].result.width
+        self._width = layers[-1].result.size
 
     @property
     def first(self) -> Cargo:
