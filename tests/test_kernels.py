@@ -59,8 +59,8 @@ def library(request: pytest.FixtureRequest) -> Library:
         products += [f"matmul.linear:{fmt}:{how}" for fmt in BFLOATS[how]]
         products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how]]
     products += ["rows.pack:bfloat_lanes"] if library.isa.dots_bfloats else []
-    others = [f"rows.{name}:{kind}" for name in ("pack", "rms_norm", "swiglu") for kind in FORMS]
-    others += ["rows.rms_norm:plain", "rows.swiglu:plain", "rows.add", "rows.gather"]
+    others = [f"rows.{name}:{kind}" for name in ("pack", "norm:rms:weight", "gate:silu") for kind in FORMS]
+    others += ["rows.norm:rms:weight:plain", "rows.gate:silu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
     for types in CACHES:
         attention += [f"kv.save:{types[0]}:{types[1]}", f"attention.attend:{types[0]}:{types[1]}:plain"]
@@ -204,8 +204,9 @@ def test_large_columns_are_kept_apart(library: Library, fmt: str, columns: int) 
         records, count_of = no_records("byte_lanes", n_tokens, columns), count(n_tokens)
         if n_tokens % LANES:  # what stands beside the last tokens is of no account
             records.reshape(-(-columns // COLUMNS), -1, records.shape[1])[:, -1, : 4 * COLUMNS * LANES] = 0x55
-        library.get("rows.rms_norm:apart_lanes")(
-            x=x, weight=weight, out=records, n_columns=columns, eps=1e-5, scratch=scratch, n_tokens=count_of
+        library.get("rows.norm:rms:weight:apart_lanes")(
+            x=x, weight=weight, bias=0, out=records, n_columns=columns, n_heads=1, own_weights=0, eps=1e-5,
+            scratch=scratch, n_tokens=count_of,
         )
         kept = apart(records).reshape(-(-columns // COLUMNS), -1, COLUMNS)
         kept = kept.transpose(1, 0, 2).reshape(kept.shape[1], -1)[:n_tokens, :columns]
@@ -340,8 +341,9 @@ def test_rms_norm(library: Library, n: int) -> None:
     rng = np.random.default_rng(4)
     x, weight = rng.normal(size=(7, n)).astype(np.float32) * 30, rng.normal(size=n).astype(np.float32)
     out = np.zeros_like(x)
-    library.get("rows.rms_norm:plain")(
-        x=x, weight=weight, out=out, n_columns=n, eps=1e-5, scratch=np.zeros(SCRATCH, np.uint8), n_tokens=count(7)
+    library.get("rows.norm:rms:weight:plain")(
+        x=x, weight=weight, bias=0, out=out, n_columns=n, n_heads=1, own_weights=0, eps=1e-5,
+        scratch=np.zeros(SCRATCH, np.uint8), n_tokens=count(7),
     )
     exact = x.astype(np.float64)
     exact = exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5) * weight
@@ -351,7 +353,7 @@ def test_rms_norm(library: Library, n: int) -> None:
 def test_swiglu_over_the_whole_range(library: Library) -> None:
     gate = np.concatenate([np.linspace(-120, 120, 4001), [0, -1000, 1000]]).astype(np.float32)[None]
     up, out = np.ones_like(gate), np.zeros_like(gate)
-    library.get("rows.swiglu:plain")(a=gate, b=up, out=out, n_columns=gate.shape[1], n_tokens=count(1))
+    library.get("rows.gate:silu:plain")(a=gate, b=up, out=out, n_columns=gate.shape[1], n_tokens=count(1))
     with np.errstate(over="ignore"):
         exact = gate / (1 + np.exp(-gate.astype(np.float64)))
     np.testing.assert_allclose(out, exact, rtol=3e-7, atol=1e-30)

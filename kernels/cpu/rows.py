@@ -12,10 +12,12 @@ from .. import formats
 from ..code import Ref
 from ..layout import LANES, SCRATCH
 from ..simd import (
+    first_lanes,
     fma,
     get_f32,
     get_i32,
     inline,
+    load_f32,
     load_first,
     put_f32,
     reduce_add,
@@ -24,7 +26,7 @@ from ..simd import (
     store_first,
     transpose,
 )
-from .activations import silu
+from .activations import gelu, relu, sigmoid, silu
 from .inner import dequantise
 from .records import lanes_writer, writer
 from .share import claim
@@ -72,35 +74,68 @@ def embed(name: str) -> Any:
     return body
 
 
-@inline
-def _norm_scale(row, n_columns, eps):
-    squares, others = splat_f32(0.0), splat_f32(0.0)
-    for i in range(0, n_columns, 32):
-        low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
-        squares, others = fma(low, low, squares), fma(high, high, others)
-    return 1.0 / (reduce_add(squares + others) / n_columns + eps) ** 0.5
+def _statistics(kind: str) -> Any:
+    """What a norm of a kind takes from each number of a row, and what it multiplies by: the function, from the row."""
+    centred, l2 = kind == "layer", kind == "l2"
+
+    @inline
+    def statistics(row, n_columns, eps):
+        mean = splat_f32(0.0)
+        if centred:
+            sums = splat_f32(0.0)
+            for i in range(0, n_columns, 16):
+                sums = sums + load_first(row + 4 * i, n_columns - i)
+            mean = splat_f32(reduce_add(sums) / n_columns)
+        squares, others = splat_f32(0.0), splat_f32(0.0)
+        for i in range(0, n_columns, 32):
+            low, high = load_first(row + 4 * i, n_columns - i), load_first(row + 4 * i + 64, n_columns - i - 16)
+            if centred:  # what lies beyond the row stays zero
+                low = first_lanes(low - mean, n_columns - i, 0.0)
+                high = first_lanes(high - mean, n_columns - i - 16, 0.0)
+            squares, others = fma(low, low, squares), fma(high, high, others)
+        total = reduce_add(squares + others)
+        if l2:
+            return mean, 1.0 / max(total**0.5, eps)
+        return mean, 1.0 / (total / n_columns + eps) ** 0.5
+
+    return statistics
 
 
-@inline
-def _normed(row, weight, column, n_columns, scale):
-    at, n = 4 * column, n_columns - column
-    return load_first(row + at, n) * splat_f32(scale) * load_first(weight + at, n)
+def _normed(kind: str, terms: str) -> Any:
+    """Sixteen numbers of a row, normed; terms: which vectors there are, of "weight" and "bias"."""
+    centred, weighted, biased = kind == "layer", "weight" in terms, "bias" in terms
+
+    @inline
+    def normed(row, weight, bias, column, n_columns, mean, scale):
+        at, n = 4 * column, n_columns - column
+        x = load_first(row + at, n)
+        if centred:
+            x = x - mean
+        y = x * splat_f32(scale)
+        if weighted:
+            y = y * load_first(weight + at, n)
+        return y + load_first(bias + at, n) if biased else y
+
+    return normed
 
 
-def rms_norm(kind: str) -> Any:
-    """out = x / sqrt(mean(x²) + eps) · weight (Zhang & Sennrich 2019), each row for itself, as rows of a kind.
+def norm(kind: str, terms: str, form: str) -> Any:
+    """Norms of rows, as rows of a form: x / √(mean x² + eps) (Zhang & Sennrich 2019), "layer": of x less its mean (Ba
+    et al. 2016), "l2": x / max(√Σx², eps); times a weight, plus a bias, where `terms` name them.
 
-    n_columns: of one of n_heads heads, which are normalised each for itself; several are "plain" only.
+    n_columns: of one of n_heads heads, which are normed each for itself; several are "plain" only, and share a
+    weight and a bias, or have their own where own_weights is 1.
     """
-    return _norm_lanes(kind) if kind.endswith("lanes") else _norm_rows(kind)
+    return _norm_lanes(kind, terms, form) if form.endswith("lanes") else _norm_rows(kind, terms, form)
 
 
-def _norm_rows(kind: str) -> Any:
-    put = writer(kind)
+def _norm_rows(kind: str, terms: str, form: str) -> Any:
+    put, statistics, normed = writer(form), _statistics(kind), _normed(kind, terms)
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, weight: int, out: int, n_columns: int, n_heads: int, eps: float, scratch: int, n_tokens: Ref,
+        x: int, weight: int, bias: int, out: int, n_columns: int, n_heads: int, own_weights: int, eps: float,
+        scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         n_rows = n_tokens * n_heads
         n_items = (n_rows + _TOGETHER - 1) // _TOGETHER
@@ -109,40 +144,47 @@ def _norm_rows(kind: str) -> Any:
             if item >= n_items:
                 break
             for t in range(item * _TOGETHER, min((item + 1) * _TOGETHER, n_rows)):
-                row = x + 4 * t * n_columns
-                scale = _norm_scale(row, n_columns, eps)
+                row, of_head = x + 4 * t * n_columns, 4 * (t % n_heads) * own_weights * n_columns
+                w, b = weight + of_head, bias + of_head
+                mean, scale = statistics(row, n_columns, eps)
                 for c in range(0, n_columns, 32):
-                    low, high = (
-                        _normed(row, weight, c, n_columns, scale), _normed(row, weight, c + 16, n_columns, scale)
-                    )  # fmt: skip
-                    put(out, t, c, low, high, n_columns, n_tokens)
+                    low = normed(row, w, b, c, n_columns, mean, scale)
+                    high = normed(row, w, b, c + 16, n_columns, mean, scale)
+                    put(out, t, c, low, high, n_columns, n_rows)
 
     return body
 
 
-def _norm_lanes(kind: str) -> Any:
-    put = lanes_writer(kind)
+def _norm_lanes(kind: str, terms: str, form: str) -> Any:
+    put, statistics, normed = lanes_writer(form), _statistics(kind), _normed(kind, terms)
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, weight: int, out: int, n_columns: int, n_heads: int, eps: float, scratch: int, n_tokens: Ref,
+        x: int, weight: int, bias: int, out: int, n_columns: int, n_heads: int, own_weights: int, eps: float,
+        scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         values = scratch + thread * SCRATCH  # f32[32 columns][16 tokens], as two squares
         scales, n_items = values + 2 * _SQUARE, (n_tokens + LANES - 1) // LANES
+        means = scales + 4 * LANES
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:
                 break
             first, n_own = item * LANES, min(LANES, n_tokens - item * LANES)
             for t in range(n_own):
-                put_f32(scales + 4 * t, _norm_scale(x + 4 * (first + t) * n_columns, n_columns, eps))
+                mean, scale = statistics(x + 4 * (first + t) * n_columns, n_columns, eps)
+                store(means + 64 * t, mean)
+                put_f32(scales + 4 * t, scale)
             for c in range(0, n_columns, 32):
                 for half in range(2):
                     square = values + _SQUARE * half
                     for t in range(LANES):
                         own, value = x + 4 * (first + t) * n_columns, splat_f32(0.0)
                         if t < n_own:
-                            value = _normed(own, weight, c + 16 * half, n_columns, get_f32(scales + 4 * t))
+                            value = normed(
+                                own, weight, bias, c + 16 * half, n_columns, load_f32(means + 64 * t),
+                                get_f32(scales + 4 * t),
+                            )  # fmt: skip
                         store(square + 64 * t, value)
                     transpose(square, 64, square)
                 put(out, first, c, values, n_columns, n_tokens)
@@ -175,9 +217,10 @@ def _by_parts(function: Any, kind: str) -> Any:
     return body
 
 
-def swiglu(kind: str) -> Any:
-    """out = silu(a)·b (Shazeer 2020), as rows of a kind."""
-    return _by_parts(inline(lambda x, y: silu(x) * y), kind)
+def gate(name: str, kind: str) -> Any:
+    """out = activation(a)·b (Shazeer 2020), as rows of a kind."""
+    activation = {"silu": silu, "gelu": gelu, "relu": relu, "sigmoid": sigmoid}[name]
+    return _by_parts(inline(lambda x, y: activation(x) * y), kind)
 
 
 def add() -> Any:

@@ -124,10 +124,30 @@ def _exp2(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.select(b.fcmp_ordered("<", x, constant(F32, [-126.0] * 16)), constant(F32, [0.0] * 16), result)
 
 
+def _log(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """ln x to about a unit in the last place, for normal x > 0: x = 2^n·m, m in [√½, √2), by ln m = 2·artanh(z)."""
+
+    def every(value: float) -> ir.Constant:
+        return constant(F32, [value] * 16)
+
+    bits = b.bitcast(x, i32x16.llvm)
+    root_half = constant(I32, [0x3F3504F3] * 16)
+    n = b.ashr(b.sub(bits, root_half), constant(I32, [23] * 16))
+    m = b.bitcast(b.sub(bits, b.shl(n, constant(I32, [23] * 16))), f32x16.llvm)
+    n = b.sitofp(n, f32x16.llvm)
+    z = b.fdiv(b.fsub(m, every(1.0)), b.fadd(m, every(1.0)))
+    square = b.fmul(z, z)
+    p = every(2 / 11)
+    for c in (2 / 9, 2 / 7, 2 / 5, 2 / 3, 2.0):
+        p = multiply_add(b, p, square, every(c))
+    low = multiply_add(b, n, every(-1.904654299957767e-09), b.fmul(p, z))  # ln 2 in two parts
+    return multiply_add(b, n, every(0.69314718246459961), low)
+
+
 def _any_above(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     return b.icmp_unsigned("!=", b.bitcast(b.fcmp_ordered(">", x, y), I16), I16(0))
 
 
-exp, exp2 = operation(f32x16, [f32x16], _exp), operation(f32x16, [f32x16], _exp2)
+exp, exp2, log = (operation(f32x16, [f32x16], emit) for emit in (_exp, _exp2, _log))
 #: Whether some lane of the first vector is larger than that of the second.
 any_above = operation(types.boolean, [f32x16, f32x16], _any_above)

@@ -11,7 +11,7 @@ from ...graph import Graph
 from ...kernels.code import Library, address, aligned
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.team import Program, Team
-from ...operations import Attention, Rope, RopeFrequencies
+from ...operations import Attention
 from .. import Batch, Result
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
@@ -56,9 +56,7 @@ class CpuBackend:
         self._selected = graph.result.rows == "selected"
         layout = pool.layout if pool else PageLayout(graph.kv, k_type, v_type)
         self.pool = (pool or PagePool(layout)) if graph.kv else None
-        self._ropes = [(rope, *_angles(rope, n_ubatch)) for rope in _distinct_ropes(graph)]
-        angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
-        self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
+        self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load(operations.kernels(self._plan))
         self._programs: dict[tuple[int, int, bool], Program] = {}
@@ -113,9 +111,7 @@ class CpuBackend:
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
         if self.pool:
             self._fill_blocks(batch, self.pool)
-        for rope, cos, sin in self._ropes:
-            theta = positions[:, None] * rope.frequencies
-            cos[:first], sin[:first] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
+        inputs.write_positions(positions)
 
     def _fill_blocks(self, batch: Batch, pool: PagePool) -> None:
         """Cut the batch into tasks for attention; where tokens are few, also along a long context."""
@@ -142,12 +138,3 @@ class CpuBackend:
         inputs.blocks[: len(blocks)] = blocks
         inputs.splits[: len(splits)] = splits or np.empty((0, 4), np.int64)
         inputs.n_blocks[0], inputs.n_splits[0] = len(blocks), len(splits)
-
-
-def _distinct_ropes(graph: Graph) -> list[RopeFrequencies]:
-    return list({id(op.frequencies): op.frequencies for op in graph.ops if isinstance(op, Rope)}.values())
-
-
-def _angles(rope: RopeFrequencies, n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    shape = (n_tokens, len(rope.frequencies))
-    return np.empty(shape, np.float32), np.empty(shape, np.float32)

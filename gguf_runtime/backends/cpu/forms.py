@@ -53,7 +53,9 @@ def _makes_records(op: Op) -> bool:
     """Whether the kernel of an operation can write records."""
     if isinstance(op, Norm):
         return op.x.heads == 1
-    return isinstance(op, Gate) or (isinstance(op, Attention) and op.out.width % 32 == 0)
+    if isinstance(op, Gate):
+        return op.kind != "clamped_silu"
+    return isinstance(op, Attention) and op.out.width % 32 == 0
 
 
 def _readers(ops: Sequence[Op]) -> dict[int, list[Op]]:

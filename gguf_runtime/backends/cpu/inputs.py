@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import numpy as np
 
-#: By id of the RopeFrequencies: cos and sin, f32[token][n_rot / 2].
-Angles = dict[int, tuple[np.ndarray, np.ndarray]]
+from ...graph import Graph
+from ...operations import Embed, Rope, RopeFrequencies, ScaleByPosition
+from ..errors import PlanError
 
 
 class Inputs:
-    """Arrays that stay where they are; kernels/cpu/attention.py explains some."""
+    """Arrays that stay where they are; kernels/cpu/attention.py explains some.
 
-    def __init__(self, n_tokens: int, n_split: int, n_spans: int, angles: Angles, scratch: np.ndarray) -> None:
+    angles: by id of the RopeFrequencies, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate, length,
+    offset) of ScaleByPosition, f32[token].
+    """
+
+    def __init__(self, graph: Graph, n_tokens: int, n_split: int, n_spans: int, scratch: np.ndarray) -> None:
         """n_split: the most tokens whose attention is cut, into at most n_spans spans each. scratch: of the threads."""
+        ropes = {id(op.frequencies): op.frequencies for op in graph.ops if isinstance(op, Rope)}
+        self._ropes = list(ropes.values())
+        self.angles = {key: (_angles(rope, n_tokens), _angles(rope, n_tokens)) for key, rope in ropes.items()}
+        scaled = [op for op in graph.ops if isinstance(op, ScaleByPosition)]
+        self.position_scales = {(op.rate, op.length, op.offset): np.zeros(n_tokens, np.float32) for op in scaled}
+        tables = [op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "position"]
+        self._most_positions = min(tables, default=0)
+        self.positions = np.zeros(n_tokens, np.int32)
         self.ids = np.zeros(n_tokens, np.int32)
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
         self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 8), np.int64)  # attention's tasks
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
-        self.angles = angles
         self.scratch = scratch
         self.n_partials = n_split * n_spans  # for each head
+
+    def write_positions(self, positions: np.ndarray) -> None:
+        """What kernels read of the tokens' positions, i64. Raises PlanError where a table has no row for one."""
+        n = len(positions)
+        if self._most_positions and positions.max() >= self._most_positions:
+            raise PlanError(f"the model has embeddings for {self._most_positions} positions: ask for no more with -c")
+        self.positions[:n] = positions
+        for rope, (cos, sin) in zip(self._ropes, self.angles.values(), strict=True):
+            theta = positions[:, None] * rope.frequencies
+            cos[:n], sin[:n] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
+        for (rate, length, offset), scales in self.position_scales.items():
+            scales[:n] = 1 + rate * np.log1p((positions + offset) // length)
+
+
+def _angles(rope: RopeFrequencies, n_tokens: int) -> np.ndarray:
+    return np.empty((n_tokens, len(rope.frequencies)), np.float32)

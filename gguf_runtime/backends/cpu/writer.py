@@ -1,4 +1,4 @@
-"""Steps of the CPU: kernels, their arguments, and where threads must meet; operations.py says which."""
+"""Steps of the CPU: kernels, their arguments, and where threads must meet; operations/ says which."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...kernels.layout import FORMATS
-from ...loader import Tensor
-from ...operations import Value
+from ...operations import Op, Value, describe
 from ..errors import PlanError
-from . import forms
 from .buffers import FEW, MANY, ROWWISE
 from .plan import Plan
 
@@ -88,34 +85,6 @@ class Writer:
             )  # fmt: skip
         return records
 
-    def product(self, name: str, weight: Tensor, x: Value, out: Value, kind: str = "", **own: Any) -> None:
-        """A step of the kernel `name` for one token, or for more; weight: tells the type and shape of all weights."""
-        check_format(weight)
-        plan, n = self.plan, self.size(x)
-        records, to = self.records_of(x, forms.form_for(weight, plan.isa)), plan.buffer(out)
-        arguments = {
-            "row_bytes": row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
-            "out": to, "scratch": self.inputs.scratch, **own,
-        }  # fmt: skip
-        module, how = "matvec", f":{n}"
-        if n > ROWWISE:
-            module, how, arguments["n_tokens"] = "matmul", "", self.count(x)
-            if n == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
-                how = ":tiles"
-            elif plan.isa.dots_bfloats and weight.type == "BF16":
-                how = ":bfloats"
-            elif n == MANY and forms.is_rounded(weight, plan.isa):
-                how = ":rounded"
-        suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
-        self.step(f"{module}.{name}:{weight.type}{suffix}", x, [records], [to], **arguments)
 
-
-def check_format(tensor: Tensor) -> None:
-    """Raises PlanError where there are no kernels for a matrix of this type."""
-    if tensor.type not in FORMATS:
-        known = ", ".join(sorted(FORMATS))
-        raise PlanError(f"tensor {tensor.name} has type {tensor.type}, which has no kernels yet; ggrun runs {known}")
-
-
-def row_bytes(tensor: Tensor) -> int:
-    return tensor.n_bytes // tensor.shape[0]
+def unknown(op: Op, why: str = "") -> PlanError:
+    return PlanError(f"{describe(op)}: the CPU has no kernel for that{why} yet")

@@ -1,0 +1,37 @@
+"""Each operation's steps on the CPU: a table, to which a new operation adds an entry.
+
+What there is no kernel for is a PlanError that names it.
+"""
+
+from __future__ import annotations
+
+from ....fusion import Single
+from ..buffers import FEW, MANY, ROWWISE
+from ..plan import Plan
+from ..writer import Step, Writer, unknown
+from . import attention, products, rows
+
+_STEPS = rows.STEPS | products.STEPS | attention.STEPS
+
+
+def kernels(plan: Plan) -> list[str]:
+    """Names of all kernels that any batch may need."""
+    sizes = range(1, ROWWISE + 1)
+    variants = [*((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False)]
+    return list(dict.fromkeys(step.kernel for variant in variants for step in write(plan, *variant)))
+
+
+def write(plan: Plan, n_tokens: int, n_logits: int, split: bool) -> list[Step]:
+    """The steps for batches of a size (see FEW), and of tokens with logits, which may be none. Raises PlanError.
+
+    split: whether the attention of some tokens is cut into spans.
+    """
+    writer = Writer(plan, n_tokens, n_logits, split)
+    for item in plan.fused:
+        if n_logits or item.makes[0].rows == "token":
+            key, op = (type(item.op), item.op) if isinstance(item, Single) else (type(item), item)
+            if key not in _STEPS:
+                assert isinstance(item, Single)
+                raise unknown(item.op)
+            _STEPS[key](writer, op)
+    return writer.steps

@@ -1,0 +1,73 @@
+"""Products of weights: for few tokens straight from their rows, for more in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ....fusion import AddedProduct, GatedProduct
+from ....kernels.layout import FORMATS
+from ....loader import Tensor
+from ....operations import Linear, Value
+from ...errors import PlanError
+from .. import forms
+from ..buffers import MANY, ROWWISE
+from ..writer import Writer
+
+
+def _linear(w: Writer, op: Linear) -> None:
+    _write_linear(w, op, add=False)
+
+
+def _added(w: Writer, item: AddedProduct) -> None:
+    _write_linear(w, item.linear._replace(out=item.out), add=True)
+
+
+def _write_linear(w: Writer, op: Linear, *, add: bool) -> None:
+    bias = w.plan.floats(op.bias) if op.bias else 0
+    _product(w, "linear", op.weight, op.x, op.out, weights=op.weight.data, bias=bias, add=add)
+
+
+def _gated(w: Writer, item: GatedProduct) -> None:
+    gate, up, kind = item.gate, item.up, f":{w.kind_of_lanes(item.op.out)}"
+    _product(w, "swiglu", gate.weight, gate.x, item.op.out, kind, gate=gate.weight.data, up=up.weight.data)
+
+
+def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: str = "", **own: Any) -> None:
+    """A step of the kernel `name` for one token, or for more; weight: tells the type and shape of all weights."""
+    check_format(weight)
+    plan, n = w.plan, w.size(x)
+    records, to = w.records_of(x, forms.form_for(weight, plan.isa)), plan.buffer(out)
+    arguments = {
+        "row_bytes": row_bytes(weight), "n_rows": weight.shape[0], "n_columns": weight.shape[1], "x": records,
+        "out": to, "scratch": w.inputs.scratch, **own,
+    }  # fmt: skip
+    module, how = "matvec", f":{n}"
+    if n > ROWWISE:
+        module, how, arguments["n_tokens"] = "matmul", "", w.count(x)
+        if n == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+            how = ":tiles"
+        elif plan.isa.dots_bfloats and weight.type == "BF16":
+            how = ":bfloats"
+        elif n == MANY and forms.is_rounded(weight, plan.isa):
+            how = ":rounded"
+    suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
+    w.step(f"{module}.{name}:{weight.type}{suffix}", x, [records], [to], **arguments)
+
+
+def check_format(tensor: Tensor) -> None:
+    """Raises PlanError where there are no kernels for a matrix of this type."""
+    if tensor.type not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise PlanError(f"tensor {tensor.name} has type {tensor.type}, which has no kernels yet; ggrun runs {known}")
+
+
+def row_bytes(tensor: Tensor) -> int:
+    return tensor.n_bytes // tensor.shape[0]
+
+
+STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
+    Linear: _linear,
+    AddedProduct: _added,
+    GatedProduct: _gated,
+}

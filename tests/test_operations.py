@@ -1,0 +1,152 @@
+"""Every operation on the CPU against its meaning in float64: ragged batches of several sequences, in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends.cpu import Cpu, CpuBackend
+from gguf_runtime.backends.reference import ReferenceBackend
+from gguf_runtime.cache import Sequence
+from gguf_runtime.graph import Graph
+from gguf_runtime.loader import Tensor
+from gguf_runtime.operations import (
+    Activate,
+    Add,
+    Attention,
+    Concat,
+    Embed,
+    Gate,
+    Linear,
+    Mul,
+    Norm,
+    Repeat,
+    Rope,
+    RopeFrequencies,
+    Scale,
+    ScaleByPosition,
+    Slice,
+    Value,
+    View,
+)
+
+CPU = Cpu(2)
+N_TOKENS, WIDTH, HEADS = 50, 96, 4
+#: Steps of a test: of each sequence, how many tokens come next.
+STEPS = [(30, 17), (1, 0), (1, 3), (40, 1), (2, 2)]
+
+
+def tensor(name: str, *shape: int, mean: float = 0.0) -> Tensor:
+    """Random weights, the same for the same name."""
+    seed = int.from_bytes(name.encode(), "little")
+    values = mean + np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return Tensor(name, shape, "F32", values.view(np.uint8).reshape(-1))
+
+
+def embedded(g: Graph, heads: int = HEADS, width: int = WIDTH, name: str = "x") -> Value:
+    return g(View(g(Embed(tensor(name, N_TOKENS, width))), heads))
+
+
+FREQUENCIES = 10000.0 ** (-np.arange(8) / 8)
+PAIRS, HALVES = RopeFrequencies("pairs", FREQUENCIES), RopeFrequencies("halves", FREQUENCIES, 1.3)
+
+
+def over_x(make: Callable[[Value], object]) -> Callable[[Graph], None]:
+    return lambda g: g(make(embedded(g)))  # type: ignore[arg-type,return-value]
+
+
+def of_two(make: Callable[[Value, Value], object], heads: int = HEADS, width: int = WIDTH) -> Callable[[Graph], None]:
+    return lambda g: g(make(embedded(g), embedded(g, heads, width, "y")))  # type: ignore[arg-type,return-value]
+
+
+CASES: dict[str, Callable[[Graph], None]] = {
+    "embed-scaled": lambda g: g(Embed(tensor("t", N_TOKENS, 33), 3.0)),  # type: ignore[dict-item,return-value]
+    "embed-position": lambda g: g(Embed(tensor("p", 200, 40), 1.0, "position")),  # type: ignore[dict-item,return-value]
+    "norm-rms": over_x(lambda x: Norm(x, tensor("w", 24), 1e-5)),
+    "norm-rms-bare": over_x(lambda x: Norm(x, None, 1e-5)),
+    "norm-rms-own": over_x(lambda x: Norm(x, tensor("w", 96), 1e-5)),
+    "norm-rms-bias": over_x(lambda x: Norm(x, tensor("w", 24), 1e-5, "rms", tensor("b", 24))),
+    "norm-layer": over_x(lambda x: Norm(x, tensor("w", 24), 1e-5, "layer", tensor("b", 24))),
+    "norm-layer-bare": over_x(lambda x: Norm(x, None, 1e-5, "layer")),
+    "norm-l2": over_x(lambda x: Norm(x, None, 1e-6, "l2")),
+    "activate-xielu": over_x(lambda x: Activate(x, "xielu", (0.7, 1.1, 0.5, -1e-6))),
+    "activate-softcap": over_x(lambda x: Activate(x, "softcap", (0.9,))),
+    "activate-clamp": over_x(lambda x: Activate(x, "clamp", (-0.3, 0.8))),
+    **{
+        f"activate-{kind}": over_x(lambda x, kind=kind: Activate(x, kind))  # type: ignore[misc]
+        for kind in ("silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp")
+    },
+    **{
+        f"gate-{kind}": of_two(lambda a, b, kind=kind: Gate(a, b, kind, 0.7 * (kind == "clamped_silu")))  # type: ignore[misc]
+        for kind in ("silu", "gelu", "relu", "sigmoid", "clamped_silu")
+    },
+    "add": of_two(lambda a, b: Add(a, b)),
+    "add-scaled": of_two(lambda a, b: Add(a, b, -0.4)),
+    "add-one-head": of_two(lambda a, b: Add(a, b), 1, 24),
+    "mul": of_two(lambda a, b: Mul(a, b)),
+    "mul-one-head": of_two(lambda a, b: Mul(b, a), 1, 24),
+    "mul-one-column": of_two(lambda a, b: Mul(a, b), HEADS, HEADS),
+    "mul-one-number": of_two(lambda a, b: Mul(b, a), 1, 1),
+    "scale": over_x(lambda x: Scale(x, 0.3)),
+    "scale-weight": over_x(lambda x: Scale(x, 0.3, tensor("w", 24), tensor("b", 96))),
+    "scale-one-weight": over_x(lambda x: Scale(x, 1.0, tensor("w", 1))),
+    "scale-by-position": over_x(lambda x: ScaleByPosition(x, 0.3, 7, 1)),
+    "slice": over_x(lambda x: Slice(x, 5, 19)),
+    "concat": of_two(lambda a, b: Concat(a, b), HEADS, 40),
+    "concat-one-head": of_two(lambda a, b: Concat(a, b), 1, 10),
+    "repeat": over_x(lambda x: Repeat(x, 3)),
+    "repeat-tiled": over_x(lambda x: Repeat(x, 3, True)),
+    "rope-pairs": over_x(lambda x: Rope(x, PAIRS)),
+    "rope-halves": over_x(lambda x: Rope(x, HALVES)),
+    "rope-offset": over_x(lambda x: Rope(x, HALVES, 8)),
+}
+
+
+def rope_and_what_it_read(g: Graph) -> None:
+    x = embedded(g)
+    g(Add(g(Rope(x, PAIRS)), x))
+
+
+def products_of_a_gelu_gate(g: Graph) -> None:
+    x = g(Norm(embedded(g, 1), tensor("w", 96), 1e-5, "layer", tensor("b", 96)))
+    gate, up = (g(Linear(x, tensor(name, 64, 96), tensor(f"{name}.b", 64))) for name in ("gate", "up"))
+    y = g(Linear(g(Gate(gate, up, "gelu")), tensor("down", 96, 64)))
+    g(Add(embedded(g, 1), y))
+
+
+def attention(g: Graph) -> None:
+    q = g(Scale(g(View(g(Linear(embedded(g, 1), tensor("q", 128, 96))), 4)), 0.1))
+    k, v = (g(View(g(Linear(embedded(g, 1), tensor(name, 64, 96))), 2)) for name in "kv")
+    g(Attention(q, k, v, 3, 2, 32, 0.02, window=20))
+
+
+CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate, attention)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name: str) -> None:
+    g = Graph()
+    CASES[name](g)
+    wanted, found = run(ReferenceBackend(g, 64)), run(CpuBackend(g, CPU, 64, "f16", "f16"))
+    tolerance = 1e-3 if g.kv else 3e-6  # keys and values are halves
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max(), rtol=tolerance)
+
+
+def run(backend: ReferenceBackend | CpuBackend) -> np.ndarray:
+    """The result of all steps."""
+    rng = np.random.default_rng(1)
+    sequences = [Sequence([backend.pool] if backend.pool else []) for _ in STEPS[0]]
+    made = []
+    for sizes in STEPS:
+        parts = []
+        for sequence, n in zip(sequences, sizes, strict=True):
+            if n:
+                sequence.grow(n)
+                tokens = rng.integers(0, N_TOKENS, n).astype(np.int32)
+                parts.append(Part(sequence, tokens, sequence.n_tokens, n))
+                sequence.n_tokens += n
+        made.append(backend.start(Batch(parts))().copy())
+    return np.concatenate(made)
