@@ -16,10 +16,30 @@ from .layers import Layers
 #: `general.architecture` → the module with a function of that name (dashes as underscores) that writes the graph.
 FAMILIES = {
     "llama": "llama",
+    "mistral3": "llama",
     "qwen2": "qwen",
     "qwen2moe": "qwen",
     "qwen3": "qwen",
     "qwen3moe": "qwen",
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "gemma3": "gemma",
+    "phi2": "phi",
+    "phi3": "phi",
+    "phimoe": "phi",
+    "gpt-oss": "gpt_oss",
+    "smollm3": "smollm3",
+    "granite": "granite",
+    "granitemoe": "granite",
+    "granite_swa": "granite",
+    "chatglm": "glm",
+    "glm4": "glm",
+    "glm4moe": "glm",
+    "olmo": "olmo",
+    "olmo2": "olmo",
+    "olmoe": "olmo",
+    "command-r": "cohere",
+    "cohere2": "cohere",
 }
 
 
