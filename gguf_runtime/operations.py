@@ -352,16 +352,17 @@ class ExpertLinear(NamedTuple):
 
 
 class Combine(NamedTuple):
-    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, or numbers that were computed."""
+    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, numbers that were computed, None: all 1."""
 
     x: Value
-    weights: Value
+    weights: Value | None
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
-        heads = 1 if self.weights.heads == self.x.heads and self.weights.width == 2 else self.weights.heads
-        return heads, self.x.width
+        weights = self.weights
+        of_route = weights is None or (weights.heads == self.x.heads and weights.width == 2)
+        return 1 if weights is None or of_route else weights.heads, self.x.width
 
 
 class Conv(NamedTuple):
