@@ -12,6 +12,7 @@ from .loader import Tensor
 from .operations import (
     Add,
     Attention,
+    BestKeys,
     Conv,
     Embed,
     Input,
@@ -80,6 +81,8 @@ class Graph:
         for op in self.ops:
             if isinstance(op, Attention) and op.k:
                 found[op.slot] = KvShape(op.kv_heads, op.k.width, op.v.width if op.v else 0)
+            elif isinstance(op, BestKeys):
+                found[op.slot] = KvShape(1, op.k.width, 0)
         return found
 
     @property
@@ -90,6 +93,8 @@ class Graph:
             if isinstance(op, Attention) and op.k:
                 kind: Literal["latent", "window", "full"] = "latent" if not op.v else "window" if op.window else "full"
                 found[op.slot] = CacheSlot(kind, op.window)
+            elif isinstance(op, BestKeys):
+                found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Conv | Shift | Recurrence):
                 found[op.slot] = CacheSlot("state")
         return found

@@ -285,7 +285,7 @@ class Attention(NamedTuple):
     themselves. window: how many they see, themselves the last (on both sides where not causal: half before, half
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
-    bias: (buckets, heads) added by distance, as T5 does.
+    bias: (buckets, heads) added by distance, as T5 does. keys: of those the positions that each token sees (BestKeys).
     """
 
     q: Value
@@ -302,11 +302,30 @@ class Attention(NamedTuple):
     softcap: float = 0.0
     alibi: float = 0.0
     bias: Tensor | None = None
+    keys: Value | None = None
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
         return self.q.heads, self.v_width
+
+
+class BestKeys(NamedTuple):
+    """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
+
+    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
+    """
+
+    q: Value
+    k: Value
+    weights: Value
+    slot: int
+    n: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return 1, self.n
 
 
 class Route(NamedTuple):
@@ -412,7 +431,7 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Route | ExpertLinear | Combine | Conv | Shift
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Route | ExpertLinear | Combine | Conv | Shift
     | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)

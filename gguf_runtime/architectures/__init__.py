@@ -78,6 +78,15 @@ FAMILIES = {
     "orion": "gpt",
     "falcon": "falcon",
     "apertus": "apertus",
+    "deepseek": "deepseek",
+    "deepseek2": "deepseek",
+    "deepseek2-ocr": "deepseek",
+    "deepseek32": "deepseek",
+    "glm-dsa": "deepseek",
+    "mistral4": "deepseek",
+    "minicpm": "minicpm",
+    "minicpm3": "minicpm",
+    "plm": "plm",
 }
 
 

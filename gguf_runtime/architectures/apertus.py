@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..loader import GGUFArray
 from ..operations import Activate, Value
 from .hparams import ModelError
@@ -15,7 +17,8 @@ def apertus(m: Layers) -> None:
 
 
 def _feed_forward(m: Layers, h: Value) -> Value:
-    parameters = tuple(_of_layer(m, f"xielu.{name}") for name in ("alpha_n", "alpha_p", "beta", "eps"))
+    alpha_n, alpha_p, beta, eps = (_of_layer(m, f"xielu.{name}") for name in ("alpha_n", "alpha_p", "beta", "eps"))
+    parameters = beta + _softplus(alpha_n), _softplus(alpha_p), beta, eps  # files have them as they were trained
     y = m.graph(Activate(m.linear(h, "ffn_up", m.n_ff), "xielu", parameters))
     return m.linear(y, "ffn_down", m.n_embd)
 
@@ -29,3 +32,7 @@ def _of_layer(m: Layers, key: str) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ModelError(f"{key} is {value!r}, which is not a number for each layer") from None
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
