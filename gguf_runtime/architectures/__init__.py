@@ -15,7 +15,17 @@ from .layers import Layers
 
 #: `general.architecture` → the module with a function of that name (dashes as underscores) that writes the graph.
 FAMILIES = {
+    "falcon-h1": "hybrid",
+    "granitehybrid": "hybrid",
+    "jamba": "hybrid",
+    "lfm2": "lfm2",
+    "lfm2moe": "lfm2",
     "llama": "llama",
+    "mamba": "mamba",
+    "mamba2": "mamba",
+    "nemotron_h": "hybrid",
+    "nemotron_h_moe": "hybrid",
+    "plamo2": "plamo2",
     "qwen2": "qwen",
     "qwen2moe": "qwen",
     "qwen3": "qwen",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import count
 from typing import Literal
 
 from ..graph import Graph
@@ -40,6 +41,7 @@ class Layers:
     def __init__(self, w: HParams, n_ctx: int) -> None:
         self.w, self.n_ctx, self.graph = w, n_ctx, Graph()
         self.n_layer, self.n_embd, self.n_vocab = w.n_layer, w.count("embedding_length"), w.n_vocab
+        self._state_slots = count(self.n_layer)  # attention has those of the layers' numbers
 
     @property
     def i(self) -> int:
@@ -52,6 +54,10 @@ class Layers:
             yield i
         self.graph.layer = self.n_layer
 
+    def new_slot(self) -> int:
+        """A slot of the cache for a state."""
+        return next(self._state_slots)
+
     # hyperparameters
 
     @cached_property
@@ -63,7 +69,8 @@ class Layers:
 
     @property
     def n_head(self) -> int:
-        return self.w.count("attention.head_count", layer=self.i)
+        """Heads of this layer; 0 in layers without attention."""
+        return self.w.count("attention.head_count", layer=self.i, least=0)
 
     @property
     def n_head_kv(self) -> int:
@@ -73,11 +80,11 @@ class Layers:
     @property
     def head_dim(self) -> int:
         """Width of a head of queries and keys."""
-        return self.w.count("attention.key_length", max(self.n_embd // self.n_head, 1))
+        return self.w.count("attention.key_length", self.n_embd // max(self.n_head, 1))
 
     @property
     def head_dim_v(self) -> int:
-        return self.w.count("attention.value_length", max(self.n_embd // self.n_head, 1))
+        return self.w.count("attention.value_length", self.n_embd // max(self.n_head, 1))
 
     @property
     def n_ff(self) -> int:
@@ -121,6 +128,11 @@ class Layers:
         weight, bias = self.optional(f"{name}.weight", size), self.optional(f"{name}.bias", size)
         return self.graph(Norm(x, weight or self.tensor(f"{name}.weight", size), eps, kind, bias))
 
+    def head_norm(self, x: Value, name: str) -> Value:
+        """The model's kind of norm of each head, with weights for each."""
+        kind, eps = self.norm_kind
+        return self.graph(Norm(x, self.tensor(f"{name}.weight", x.heads, x.width), eps, kind))
+
     def linear(self, x: Value, name: str, n_rows: int, heads: int = 1) -> Value:
         """Product with a matrix of the layer, with its bias if there is one."""
         bias = self.optional(f"{name}.bias", n_rows)
@@ -140,7 +152,7 @@ class Layers:
     def qkv(self, h: Value) -> tuple[Value, Value, Value]:
         """Queries, keys and values, from three matrices or one."""
         n_head, n_kv, k_dim, v_dim = self.n_head, self.n_head_kv, self.head_dim, self.head_dim_v
-        if not n_kv or n_head % n_kv:
+        if not n_kv or not n_head or n_head % n_kv:
             raise ModelError(f"{n_head} attention heads cannot share {n_kv} key heads")
         if self.has("attn_qkv"):
             q, k, v = self.slices(h, "attn_qkv", (n_head * k_dim, n_head), (n_kv * k_dim, n_kv), (n_kv * v_dim, n_kv))
@@ -205,12 +217,21 @@ class Layers:
     def n_expert(self) -> int:
         return self.w.count("expert_count", 0, least=0)
 
+    def gating(self, default: int = 1) -> str:
+        """The gating that `expert_gating_func` asks for, or the default."""
+        kinds = {1: "softmax", 2: "sigmoid", 3: "softmax_used", 4: "sqrt_softplus"}
+        number = self.w.count("expert_gating_func", default, least=0) or default
+        if number not in kinds:
+            raise ModelError(f"{self.w.prefix}expert_gating_func is {number}, which ggrun does not know")
+        return kinds[number]
+
     def route(self, h: Value, *, gating: str = "softmax", normalise: bool = True, scale: float = 1.0) -> Value:
         """Which experts take each token; selection bias and groups where the file has them."""
         w, n = self.w, self.n_expert
         logits = self.linear(h, "ffn_gate_inp", n)
         groups = w.count("expert_group_count", 1, least=0) or 1
-        used = w.count("expert_group_used_count", 1, least=0) if groups > 1 else 1
+        used = w.count("expert_group_used_count", 1, least=0)
+        groups, used = (groups, used) if groups > 1 else (1, 1)
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count")) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
