@@ -237,7 +237,10 @@ class Mul(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all."""
+    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all.
+
+    Those of shape (heads, 1) have one for each head.
+    """
 
     x: Value
     factor: float = 1.0

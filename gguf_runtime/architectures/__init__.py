@@ -15,6 +15,7 @@ from .layers import Layers
 
 #: `general.architecture` → the module with a function of that name (dashes as underscores) that writes the graph.
 FAMILIES = {
+    "arwkv7": "rwkv",
     "falcon-h1": "hybrid",
     "granitehybrid": "hybrid",
     "jamba": "hybrid",
@@ -23,13 +24,20 @@ FAMILIES = {
     "llama": "llama",
     "mamba": "mamba",
     "mamba2": "mamba",
+    "minimax-01": "minimax",
     "nemotron_h": "hybrid",
     "nemotron_h_moe": "hybrid",
     "plamo2": "plamo2",
     "qwen2": "qwen",
     "qwen2moe": "qwen",
     "qwen3": "qwen",
+    "qwen35": "qwen_next",
+    "qwen35moe": "qwen_next",
     "qwen3moe": "qwen",
+    "qwen3next": "qwen_next",
+    "rwkv6": "rwkv",
+    "rwkv6qwen2": "rwkv",
+    "rwkv7": "rwkv",
 }
 
 

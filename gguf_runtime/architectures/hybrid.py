@@ -37,9 +37,7 @@ def _experts_or_ffn(m: Layers, h: Value) -> Value:
     if not m.has("ffn_gate_inp"):
         return m.ffn(h)
     y = m.experts(h, m.route(h))
-    if n_shared := m.w.count("expert_shared_feed_forward_length", 0, least=0):
-        y = m.add(y, m.shared_expert(h, n_shared))
-    return y
+    return m.add(y, m.shared_expert(h)) if m.has("ffn_up_shexp") else y
 
 
 def falcon_h1(m: Layers) -> None:
@@ -82,5 +80,4 @@ def _latent_experts(m: Layers, h: Value) -> Value:
     x = m.linear(h, "ffn_latent_down", latent) if latent else h
     y = m.experts(x, route, "squared_relu", gated=False)
     y = m.linear(y, "ffn_latent_up", m.n_embd) if latent else y
-    w.ignore("expert_shared_count")
-    return m.add(y, m.shared_expert(h, w.count("expert_shared_feed_forward_length"), "squared_relu", gated=False))
+    return m.add(y, m.shared_expert(h, "squared_relu", gated=False))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import count
 from typing import Literal
+
+import numpy as np
 
 from ..graph import Graph
 from ..loader import Tensor
@@ -36,11 +38,13 @@ class Layers:
     """Writes one model's graph: `graph`, from the hyperparameters `w`, for texts of up to n_ctx tokens.
 
     i: the layer that is written; names of tensors are those of its own ("attn_q" for blk.3.attn_q).
+    causal: whether tokens see only those before them; an architecture may know better than its files.
     """
 
     def __init__(self, w: HParams, n_ctx: int) -> None:
         self.w, self.n_ctx, self.graph = w, n_ctx, Graph()
         self.n_layer, self.n_embd, self.n_vocab = w.n_layer, w.count("embedding_length"), w.n_vocab
+        self.causal = w.flag("attention.causal", True)
         self._state_slots = count(self.n_layer)  # attention has those of the layers' numbers
 
     @property
@@ -86,15 +90,35 @@ class Layers:
     def head_dim_v(self) -> int:
         return self.w.count("attention.value_length", self.n_embd // max(self.n_head, 1))
 
+    def recurrent(self, period: int) -> bool:
+        """Whether this layer has a state instead of attention, which every `period` layers the last one has."""
+        if self.w.is_array("attention.recurrent_layers"):
+            return self.w.flag("attention.recurrent_layers", layer=self.i)
+        return (self.i + 1) % self.w.count("full_attention_interval", period) != 0
+
     @property
     def n_ff(self) -> int:
         return self.w.count("feed_forward_length", layer=self.i, least=0)
 
-    def rope_frequencies(self, layout: Literal["pairs", "halves"], **options: float | bool) -> RopeFrequencies:
-        """Those of rope.frequencies over `rope.dimension_count` columns; by default a head's."""
-        n_rot = self.w.count("rope.dimension_count", self.head_dim)
-        if n_rot > self.head_dim:
-            raise ModelError(f"RoPE over {n_rot} dimensions, but a head has {self.head_dim}")
+    def window(self, period: int = 1, *, full_first: bool = False, size: int = 0) -> int:
+        """How many tokens attention of this layer sees, itself the last; 0 for all.
+
+        Of `period` layers the last one sees all, or the first. `attention.sliding_window_pattern` says otherwise:
+        another period, or for each layer whether it has a window. size: where the file tells none.
+        """
+        key = "attention.sliding_window_pattern"
+        n = self.w.count("attention.sliding_window", size, least=0)
+        if self.w.is_array(key):
+            return n if self.w.flag(key, layer=self.i) else 0
+        period = self.w.count(key, period, least=0)
+        full = period > 0 and self.i % period == (0 if full_first else period - 1)
+        return 0 if full else n
+
+    def rope_frequencies(
+        self, layout: Literal["pairs", "halves"], *, n_rot: int = 0, **options: float | bool
+    ) -> RopeFrequencies:
+        """Those of rope.frequencies over n_rot columns; by default `rope.dimension_count`, or a head's."""
+        n_rot = n_rot or self.w.count("rope.dimension_count", self.head_dim)
         return rope.frequencies(self.w, layout, n_rot, self.n_ctx, **options)  # type: ignore[arg-type]
 
     # tensors
@@ -112,6 +136,10 @@ class Layers:
     def optional(self, name: str, *shape: int) -> Tensor | None:
         return self.w.optional(self.name(name), *shape)
 
+    def constant(self, name: str, values: np.ndarray) -> Tensor:
+        """Numbers that an architecture computes, as a tensor of this layer."""
+        return Tensor(self.name(name), values.shape, "F32", values.astype(np.float32).reshape(-1).view(np.uint8))
+
     # pieces
 
     def embed(self, scale: float = 1.0) -> Value:
@@ -121,22 +149,31 @@ class Layers:
     def embedding(self) -> Tensor:
         return self.w.rows("token_embd.weight", self.n_vocab, self.n_embd)
 
-    def norm(self, x: Value, name: str, *, size: int = 0) -> Value:
-        """The model's kind of norm; weight of `size` numbers, by default those of one head of x."""
+    def norm(self, x: Value, name: str, *shape: int) -> Value:
+        """The model's kind of norm; shape: of the weight, by default as wide as one head of x."""
         kind, eps = self.norm_kind
-        size = size or x.width
-        weight, bias = self.optional(f"{name}.weight", size), self.optional(f"{name}.bias", size)
-        return self.graph(Norm(x, weight or self.tensor(f"{name}.weight", size), eps, kind, bias))
+        shape = shape or (x.width,)
+        return self.graph(
+            Norm(x, self.tensor(f"{name}.weight", *shape), eps, kind, self.optional(f"{name}.bias", *shape))
+        )
 
-    def head_norm(self, x: Value, name: str) -> Value:
-        """The model's kind of norm of each head, with weights for each."""
+    def norm_embedding(self, x: Value) -> Value:
+        """The norm between the embedding and the first layer."""
         kind, eps = self.norm_kind
-        return self.graph(Norm(x, self.tensor(f"{name}.weight", x.heads, x.width), eps, kind))
+        weight, bias = (self.w.optional(f"token_embd_norm.{part}", x.width) for part in ("weight", "bias"))
+        return self.graph(Norm(x, weight, eps, kind, bias))
+
+    def bare_norm(self, x: Value) -> Value:
+        """The model's kind of norm of each head, without a weight."""
+        kind, eps = self.norm_kind
+        return self.graph(Norm(x, None, eps, kind))
 
     def linear(self, x: Value, name: str, n_rows: int, heads: int = 1) -> Value:
-        """Product with a matrix of the layer, with its bias if there is one."""
-        bias = self.optional(f"{name}.bias", n_rows)
-        return self.graph(Linear(x, self.tensor(f"{name}.weight", n_rows, x.size), bias, heads))
+        """Product with a matrix of the layer, with its bias and its scale if there are such."""
+        weight, bias = self.tensor(f"{name}.weight", n_rows, x.size), self.optional(f"{name}.bias", n_rows)
+        if scale := self.optional(f"{name}.scale", 1):
+            return self.graph(Scale(self.graph(Linear(x, weight, None, heads)), 1.0, scale, bias))
+        return self.graph(Linear(x, weight, bias, heads))
 
     def slices(self, x: Value, name: str, *parts: tuple[int, int]) -> list[Value]:
         """Products with parts of the rows of one matrix, in their order: (rows, heads) of each."""
@@ -150,38 +187,46 @@ class Layers:
         return made
 
     def qkv(self, h: Value) -> tuple[Value, Value, Value]:
-        """Queries, keys and values, from three matrices or one."""
+        """Queries, keys and values, from three matrices or one; clamped, where the file says so."""
         n_head, n_kv, k_dim, v_dim = self.n_head, self.n_head_kv, self.head_dim, self.head_dim_v
         if not n_kv or not n_head or n_head % n_kv:
             raise ModelError(f"{n_head} attention heads cannot share {n_kv} key heads")
         if self.has("attn_qkv"):
             q, k, v = self.slices(h, "attn_qkv", (n_head * k_dim, n_head), (n_kv * k_dim, n_kv), (n_kv * v_dim, n_kv))
-            return q, k, v
-        q = self.linear(h, "attn_q", n_head * k_dim, n_head)
-        k = self.linear(h, "attn_k", n_kv * k_dim, n_kv)
-        return q, k, self.linear(h, "attn_v", n_kv * v_dim, n_kv)
+        else:
+            q = self.linear(h, "attn_q", n_head * k_dim, n_head)
+            k = self.linear(h, "attn_k", n_kv * k_dim, n_kv)
+            v = self.linear(h, "attn_v", n_kv * v_dim, n_kv)
+        if limit := self.w.number("attention.clamp_kqv", 0.0, at_least=0):
+            q, k, v = (self.graph(Activate(x, "clamp", (-limit, limit))) for x in (q, k, v))
+        return q, k, v
 
-    def qk_norm(self, q: Value, k: Value, *, across: bool = False) -> tuple[Value, Value]:
-        """Norms of queries and keys: of each head, or `across` all of them."""
-        made = []
-        for x, name in (q, "attn_q_norm"), (k, "attn_k_norm"):
-            if across:
-                made.append(self.graph(View(self.norm(self.graph(View(x, 1)), name), x.heads)))
-            else:
-                made.append(self.norm(x, name))
-        return made[0], made[1]
+    def qk_norm(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Norms of each head of queries and of keys, with one weight for all heads or one for each."""
+        q_name, k_name = "attn_q_norm", "attn_k_norm"
+        if len(self.w.shape(self.name(f"{q_name}.weight"))) == 2:
+            return self.norm(q, q_name, q.heads, q.width), self.norm(k, k_name, k.heads, k.width)
+        return self.norm(q, q_name), self.norm(k, k_name)
+
+    def qk_norm_across(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Norms of all heads of queries as one, and of all of keys."""
+        q_flat, k_flat = (self.graph(View(x, 1)) for x in (q, k))
+        q_normed, k_normed = self.norm(q_flat, "attn_q_norm"), self.norm(k_flat, "attn_k_norm")
+        return self.graph(View(q_normed, q.heads)), self.graph(View(k_normed, k.heads))
 
     def rotate(self, q: Value, k: Value, frequencies: RopeFrequencies | None) -> tuple[Value, Value]:
         if frequencies is None:
             return q, k
+        if 2 * len(frequencies.frequencies) > k.width:
+            raise ModelError(f"RoPE over {2 * len(frequencies.frequencies)} dimensions, but a head has {k.width}")
         return self.graph(Rope(q, frequencies)), self.graph(Rope(k, frequencies))
 
     def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
-               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None, causal: bool = True) -> Value:  # fmt: skip
+               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None) -> Value:  # fmt: skip
         """Attention with a cache slot of the layer's number; scale: by default width^-½ of a head."""
         scale = scale or k.width**-0.5
         return self.graph(
-            Attention(q, k, v, self.i, k.heads, v.width, scale, causal, window, chunk, sinks, softcap, alibi)
+            Attention(q, k, v, self.i, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
         )
 
     def project(self, o: Value) -> Value:
@@ -217,14 +262,6 @@ class Layers:
     def n_expert(self) -> int:
         return self.w.count("expert_count", 0, least=0)
 
-    def gating(self, default: int = 1) -> str:
-        """The gating that `expert_gating_func` asks for, or the default."""
-        kinds = {1: "softmax", 2: "sigmoid", 3: "softmax_used", 4: "sqrt_softplus"}
-        number = self.w.count("expert_gating_func", default, least=0) or default
-        if number not in kinds:
-            raise ModelError(f"{self.w.prefix}expert_gating_func is {number}, which ggrun does not know")
-        return kinds[number]
-
     def route(self, h: Value, *, gating: str = "softmax", normalise: bool = True, scale: float = 1.0) -> Value:
         """Which experts take each token; selection bias and groups where the file has them."""
         w, n = self.w, self.n_expert
@@ -232,14 +269,14 @@ class Layers:
         groups = w.count("expert_group_count", 1, least=0) or 1
         used = w.count("expert_group_used_count", 1, least=0)
         groups, used = (groups, used) if groups > 1 else (1, 1)
-        if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count")) <= n:
+        if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
         return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, scale))
 
     def experts(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True, n_ff: int = 0) -> Value:
         """The routed experts' feed-forwards, summed."""
-        n, n_ff = self.n_expert, n_ff or self.w.count("expert_feed_forward_length", self.n_ff)
+        n, n_ff = self.n_expert, n_ff or self.w.count("expert_feed_forward_length", self.n_ff, layer=self.i)
         if not gated:
             y = self.graph(Activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind))
         elif self.has("ffn_gate_up_exps"):
@@ -255,13 +292,45 @@ class Layers:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def shared_expert(self, h: Value, n_ff: int, kind: str = "silu", *, gated: bool = True) -> Value:
-        """An expert that every token passes, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""
+    def moe(self, h: Value, kind: str = "silu", *, gating: str = "softmax") -> Value:
+        """Experts routed as the file's keys say, and where there are some those that every token passes."""
+        normalise, scale = self.w.flag("expert_weights_norm"), self.w.number("expert_weights_scale", 0.0) or 1.0
+        y = self.experts(h, self.route(h, gating=self.gating(gating), normalise=normalise, scale=scale), kind)
+        return self.add(y, self.shared_expert(h, kind)) if self.has("ffn_up_shexp") else y
+
+    def gating(self, default: str = "softmax") -> str:
+        """How logits of experts become weights; default: where the file does not say so."""
+        kinds = [default, "softmax", "sigmoid", "softmax_used", "sqrt_softplus"]
+        kind = self.w.count("expert_gating_func", 0, least=0)
+        if kind >= len(kinds):
+            raise ModelError(f"{self.w.prefix}expert_gating_func is {kind}, which is not known")
+        return kinds[kind]
+
+    @property
+    def leading_dense(self) -> bool:
+        """Whether this is one of the first layers, which have no experts."""
+        return self.i < self.w.count("leading_dense_block_count", 0, least=0)
+
+    def shared_expert(self, h: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+        """Experts that every token passes, as one, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""
+        self.w.ignore("expert_shared_count", "expert_shared_feed_forward_length")  # the tensor's own shape tells it
+        n_ff = self.w.shape(self.name("ffn_up_shexp.weight"))[0]
         y = self.ffn(h, kind, gated=gated, suffix="_shexp", n_ff=n_ff)
         if self.has("ffn_gate_inp_shexp"):
             gate = self.graph(Linear(h, self.tensor("ffn_gate_inp_shexp.weight", 1, self.n_embd)))
             y = self.graph(Mul(y, self.graph(Activate(gate, "sigmoid"))))
         return y
+
+    def pre_norm(self, x: Value, attention: Callable[[Value], Value], feed_forward: Callable[[Value], Value], *,
+                 second: str = "ffn_norm") -> Value:  # fmt: skip
+        """All layers as most models have them: x += attention(norm x), x += feed_forward(norm x).
+
+        second: the name of the norm before the feed-forward.
+        """
+        for _ in self.layers():
+            x = self.add(x, attention(self.norm(x, "attn_norm")))
+            x = self.add(x, feed_forward(self.norm(x, second)))
+        return x
 
     def add(self, x: Value, y: Value, scale: float = 1.0) -> Value:
         """The residual stream goes on."""

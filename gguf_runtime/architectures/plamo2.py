@@ -12,17 +12,10 @@ def plamo2(m: Layers) -> None:
     x = m.embed()
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
-        x = m.add(x, m.norm(_attention(m, h) if m.n_head_kv else _mamba(m, h), "post_attention_norm"))
+        y = m.attention(h, m.rope_frequencies("halves"), qk_norm=True) if m.n_head_kv else _mamba(m, h)
+        x = m.add(x, m.norm(y, "post_attention_norm"))
         x = m.add(x, m.norm(m.ffn(m.norm(x, "ffn_norm")), "post_ffw_norm"))
     m.output(x)
-
-
-def _attention(m: Layers, h: Value) -> Value:
-    """Norms of queries and keys have weights for each head."""
-    q, k, v = m.qkv(h)
-    q, k = (m.head_norm(part, f"attn_{name}_norm") for part, name in ((q, "q"), (k, "k")))
-    q, k = m.rotate(q, k, m.rope_frequencies("halves"))
-    return m.project(m.attend(q, k, v))
 
 
 def _mamba(m: Layers, h: Value) -> Value:

@@ -34,6 +34,6 @@ def _layers(m: Layers, qk_norm: bool) -> None:
             continue
         y = m.experts(h, m.route(h, normalise=qk_norm))
         if m.has("ffn_gate_inp_shexp"):
-            y = m.add(y, m.shared_expert(h, m.w.count("expert_shared_feed_forward_length")))
+            y = m.add(y, m.shared_expert(h))
         x = m.add(x, y)
     m.output(x)

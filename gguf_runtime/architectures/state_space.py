@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..operations import Activate, Conv, Gate, Norm, Recurrence, Scale, Slice, Value, View
+from ..operations import Activate, Conv, Gate, Recurrence, Scale, Slice, Value, View
 from .layers import Layers
 
 
@@ -20,14 +20,15 @@ def convolve_silu(m: Layers, x: Value, name: str = "ssm_conv1d") -> Value:
 def mamba(m: Layers, h: Value, *, norms: bool = False) -> Value:
     """Mamba's mixer (Gu & Dao 2023), each column a state of its own.
 
-    norms: steps, B and C are normed; with weights where there are any.
+    norms: steps, B and C are normed, with weights where there are any.
     """
     inner, n, rank = (m.w.count(f"ssm.{key}") for key in ("inner_size", "state_size", "time_step_rank"))
     x, z = m.slices(h, "ssm_in", (inner, 1), (inner, 1))
     x = convolve_silu(m, x)
     dt, b, c = m.slices(x, "ssm_x", (rank, 1), (n, 1), (n, 1))
     if norms:
-        dt, b, c = (_norm(m, part, name) for part, name in ((dt, "dt"), (b, "b"), (c, "c")))
+        named = (dt, "ssm_dt_norm"), (b, "ssm_b_norm"), (c, "ssm_c_norm")
+        dt, b, c = (m.norm(part, name) if m.has(name) else m.bare_norm(part) for part, name in named)
     dt = m.linear(dt, "ssm_dt", inner, heads=inner)
     y = scan(m, m.graph(View(x, inner)), dt, b, c, n)
     return m.linear(m.graph(Gate(m.graph(View(z, inner)), y)), "ssm_out", m.n_embd)
@@ -45,8 +46,7 @@ def mamba2(m: Layers, h: Value) -> Value:
     dt = m.graph(Scale(dt, bias=m.tensor("ssm_dt.bias", heads)))
     y = m.graph(View(m.graph(Gate(z, scan(m, x, dt, b, c, 1))), groups))
     if m.has("ssm_norm"):
-        kind, eps = m.norm_kind
-        y = m.graph(Norm(y, m.tensor("ssm_norm.weight", groups, y.width), eps, kind))
+        y = m.norm(y, "ssm_norm", groups, y.width)
     return m.linear(y, "ssm_out", m.n_embd)
 
 
@@ -55,8 +55,3 @@ def scan(m: Layers, x: Value, dt: Value, b: Value, c: Value, n_rates: int) -> Va
     weights = m.tensor("ssm_a", x.heads, n_rates), m.tensor("ssm_d", x.heads, 1)
     steps = m.graph(Activate(dt, "softplus"))
     return m.graph(Recurrence("ssm", (x, steps, b, c), weights, m.new_slot(), x.heads, x.width))
-
-
-def _norm(m: Layers, x: Value, part: str) -> Value:
-    kind, eps = m.norm_kind
-    return m.graph(Norm(x, m.optional(f"ssm_{part}_norm.weight", x.width), eps, kind))
