@@ -15,6 +15,7 @@ _NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_fre
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset(
     "vocab_size tensor_data_layout nextn_predict_layers attention.layer_norm_epsilon rope.scaling.finetuned "
+    "feed_forward_length "
     "rope.scaling.original_context_length rope.scaling.yarn_attn_factor".split()
 )
 #: Keys that, as their names tell, have a part in what is computed.

@@ -314,7 +314,7 @@ class Layers:
     def shared_expert(self, h: Value, kind: str = "silu", *, gated: bool = True) -> Value:
         """Experts that every token passes, as one, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""
         self.w.ignore("expert_shared_count", "expert_shared_feed_forward_length")  # the tensor's own shape tells it
-        n_ff = self.w.shape(self.name("ffn_up_shexp.weight"))[0]
+        n_ff = self.w.shape(self.name("ffn_down_shexp.weight"))[-1]
         y = self.ffn(h, kind, gated=gated, suffix="_shexp", n_ff=n_ff)
         if self.has("ffn_gate_inp_shexp"):
             gate = self.graph(Linear(h, self.tensor("ffn_gate_inp_shexp.weight", 1, self.n_embd)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..operations import ScaleByPosition, Value
 from .hparams import ModelError
 from .layers import Layers
 
@@ -19,3 +20,19 @@ def llama(m: Layers) -> None:
         h = m.norm(x, "ffn_norm")
         x = m.add(x, m.experts(h, m.route(h), n_ff=m.n_ff) if m.n_expert else m.ffn(h))
     m.output(x)
+
+
+def mistral3(m: Layers) -> None:
+    """Ministral 3, Devstral 2: queries grow with the position, beyond the context before YaRN."""
+    rope = m.rope_frequencies("pairs", yarn_mu=m.w.number("rope.scaling.yarn_log_multiplier", 0.0))
+    scale, rate = m.w.number("attention.scale", 0.0), m.w.number("attention.temperature_scale", 0.0)
+    length = m.w.count("rope.scaling.original_context_length", m.w.count("context_length"))
+
+    def attention(h: Value) -> Value:
+        q, k, v = m.qkv(h)
+        q, k = m.rotate(q, k, rope)
+        if rate:
+            q = m.graph(ScaleByPosition(q, rate, length))
+        return m.project(m.attend(q, k, v, scale=scale))
+
+    m.output(m.pre_norm(m.embed(), attention, lambda h: m.experts(h, m.route(h)) if m.n_expert else m.ffn(h)))
