@@ -288,7 +288,8 @@ class Attention(NamedTuple):
     themselves. window: how many they see, themselves the last (on both sides where not causal: half before, half
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
-    bias: (buckets, heads) added by distance, as T5 does.
+    bias: (buckets, heads) added by distance, as T5 does. source: keys and values are those of the source text, which
+    the graph's encoder has kept.
     """
 
     q: Value
@@ -305,11 +306,25 @@ class Attention(NamedTuple):
     softcap: float = 0.0
     alibi: float = 0.0
     bias: Tensor | None = None
+    source: bool = False
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
         return self.q.heads, self.v_width
+
+
+class Keep(NamedTuple):
+    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
+
+    k: Value
+    v: Value
+    slot: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.k.heads, self.k.width
 
 
 class Route(NamedTuple):
@@ -414,7 +429,7 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Route | ExpertLinear | Combine | Conv | Shift
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Keep | Route | ExpertLinear | Combine | Conv | Shift
     | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)

@@ -197,6 +197,4 @@ def _is_neutral(key: str, value: Any) -> bool:
     """Whether a key changes nothing with this value, whatever it stands for."""
     if isinstance(value, GGUFArray):
         return len(value) == 0
-    if key == "attention.causal":
-        return bool(value)
-    return not value or (value == 1 and key.endswith("scale"))
+    return not value or (value == 1 and key.endswith("scale")) or (value is True and key == "attention.causal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..operations import Value
+from .granite import feed_forward
 from .layers import Layers
 from .state_space import mamba, mamba2
 
@@ -29,15 +30,8 @@ def granitehybrid(m: Layers) -> None:
         h = m.norm(x, "attn_norm")
         x = m.add(x, m.attention(h, rope, scale=scale) if m.n_head_kv else mamba2(m, h), residual)
         h = m.norm(x, "ffn_norm")
-        x = m.add(x, _experts_or_ffn(m, h), residual)
+        x = m.add(x, feed_forward(m, h), residual)
     m.output(x, scale=1 / (number("logit_scale", 0.0) or 1.0))
-
-
-def _experts_or_ffn(m: Layers, h: Value) -> Value:
-    if not m.has("ffn_gate_inp"):
-        return m.ffn(h)
-    y = m.experts(h, m.route(h))
-    return m.add(y, m.shared_expert(h)) if m.has("ffn_up_shexp") else y
 
 
 def falcon_h1(m: Layers) -> None:

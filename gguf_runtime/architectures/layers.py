@@ -30,22 +30,25 @@ from ..operations import (
     Value,
     View,
 )
-from . import rope
+from . import pooling, rope
 from .hparams import HParams, ModelError
+from .pooling import Result
 
 
 class Layers:
     """Writes one model's graph: `graph`, from the hyperparameters `w`, for texts of up to n_ctx tokens.
 
     i: the layer that is written; names of tensors are those of its own ("attn_q" for blk.3.attn_q).
-    causal: whether tokens see only those before them; an architecture may know better than its files.
+    result: what the graph is to give. causal: whether tokens see only those before them; an architecture may know
+    better than its files.
     """
 
-    def __init__(self, w: HParams, n_ctx: int) -> None:
-        self.w, self.n_ctx, self.graph = w, n_ctx, Graph()
+    def __init__(self, w: HParams, n_ctx: int, result: Result = "") -> None:
+        self.w, self.n_ctx, self.graph, self.result = w, n_ctx, Graph(), result
         self.n_layer, self.n_embd, self.n_vocab = w.n_layer, w.count("embedding_length"), w.n_vocab
         self.causal = w.flag("attention.causal", True)
-        self._state_slots = count(self.n_layer)  # attention has those of the layers' numbers
+        self.scope = ""  # before the names of layers' tensors, where a model has two stacks of layers
+        self._state_slots = count(self.n_layer)
 
     @property
     def i(self) -> int:
@@ -59,7 +62,7 @@ class Layers:
         self.graph.layer = self.n_layer
 
     def new_slot(self) -> int:
-        """A slot of the cache for a state."""
+        """A slot of the cache beside those that have layers' numbers."""
         return next(self._state_slots)
 
     # hyperparameters
@@ -124,7 +127,7 @@ class Layers:
     # tensors
 
     def name(self, name: str) -> str:
-        return f"blk.{self.i}.{name}"
+        return f"{self.scope}blk.{self.i}.{name}"
 
     def has(self, name: str) -> bool:
         """Whether this layer has such a tensor."""
@@ -339,14 +342,28 @@ class Layers:
     def output(self, x: Value, *, norm: str = "output_norm", scale: float = 1.0, softcap: float = 0.0) -> None:
         """Logits of the wanted tokens; from the embedding's matrix where there is no other."""
         w = self.w
-        x = self.graph(SelectRows(x))
-        if norm:
-            kind, eps = self.norm_kind
-            weight, bias = w.tensor(f"{norm}.weight", self.n_embd), w.optional(f"{norm}.bias", self.n_embd)
-            x = self.graph(Norm(x, weight, eps, kind, bias))
         matrix = w.optional_rows("output.weight", self.n_vocab, self.n_embd) or self.embedding
-        y = self.graph(Linear(x, matrix, w.optional("output.bias", self.n_vocab)))
+        bias = w.optional("output.bias", self.n_vocab)
+        if self.result not in ("", "logits"):
+            self.encoded(x, norm=norm)
+            return
+        x = self.graph(SelectRows(x))
+        y = self.graph(Linear(self.last_norm(x, norm) if norm else x, matrix, bias))
         if scale != 1:
             y = self.graph(Scale(y, scale))
         if softcap:
             self.graph(Activate(y, "softcap", (softcap,)))
+
+    def encoded(self, x: Value, *, norm: str = "") -> None:
+        """The end of an encoder: embeddings of the wanted tokens, or what `result` asks for of each sequence."""
+        if self.result == "logits":
+            raise ModelError(f"{self.w.file.path}: an encoder, which gives embeddings and has no next token")
+        if self.result in ("", "embeddings"):
+            x = self.graph(SelectRows(x))
+        x = self.last_norm(x, norm) if norm else x
+        pooling.pool(self.graph, self.w, x, self.result, self.norm_kind[1])
+
+    def last_norm(self, x: Value, name: str) -> Value:
+        kind, eps = self.norm_kind
+        weight, bias = self.w.tensor(f"{name}.weight", x.width), self.w.optional(f"{name}.bias", x.width)
+        return self.graph(Norm(x, weight, eps, kind, bias))

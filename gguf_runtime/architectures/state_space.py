@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ..operations import Activate, Conv, Gate, Recurrence, Scale, Slice, Value, View
+from .hparams import ModelError
 from .layers import Layers
 
 
 def convolve(m: Layers, x: Value, name: str, taps_key: str = "ssm.conv_kernel") -> Value:
     """A causal convolution of each column, over the last tokens."""
+    if not m.causal:
+        raise ModelError("convolutions and states that look ahead are not supported")
     taps = m.w.count(taps_key)
     weight, bias = m.tensor(f"{name}.weight", x.size, taps), m.optional(f"{name}.bias", x.size)
     return m.graph(Conv(x, weight, m.new_slot(), bias))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...operations import Attention
+from ...operations import Attention, Keep
 from .operations import Run, softmax
 
 
@@ -12,18 +12,24 @@ def attention(run: Run, op: Attention) -> np.ndarray:
     """f64[tokens, heads, v_width]; keeps the keys and values of the batch's tokens first."""
     made = np.empty((len(run.ids), op.out.heads, op.v_width))
     for part, rows in run.sequences():
+        n_keys = part.sequence.n_source if op.source else part.position + len(part.tokens)
         if op.k:
             v = run[op.v][rows] if op.v else None
             run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
-        k, v = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+        k, v = run.memory.load(part.sequence, op.slot, n_keys)
         v = v if v.shape[2] else k[..., : op.v_width]
         made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows])
     return made
 
 
-def _attend(
-    run: Run, op: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray
-) -> np.ndarray:
+def keep(run: Run, op: Keep) -> np.ndarray:
+    """f64[tokens, heads, width]: the keys."""
+    for part, rows in run.sequences():
+        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows])
+    return run[op.k]
+
+
+def _attend(run: Run, op: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """One sequence: q f64[tokens, heads, width] at these positions, k and v f64[all tokens, kv_heads, width]."""
     n_heads = q.shape[1]
     k, v = (np.repeat(x, n_heads // op.kv_heads, axis=1) for x in (k, v))

@@ -106,6 +106,7 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
+    "softmax": softmax,
 }
 
 
