@@ -237,7 +237,10 @@ class Mul(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all."""
+    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all.
+
+    Those of shape (heads, 1) have one for each head.
+    """
 
     x: Value
     factor: float = 1.0
@@ -285,7 +288,8 @@ class Attention(NamedTuple):
     themselves. window: how many they see, themselves the last (on both sides where not causal: half before, half
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
-    bias: (buckets, heads) added by distance, as T5 does. keys: of those the positions that each token sees (BestKeys).
+    bias: (buckets, heads) added by distance, as T5 does. keys: the positions of those that each token sees (BestKeys).
+    source: keys and values are those of the source text, which the graph's encoder has kept.
     """
 
     q: Value
@@ -303,6 +307,7 @@ class Attention(NamedTuple):
     alibi: float = 0.0
     bias: Tensor | None = None
     keys: Value | None = None
+    source: bool = False
     out: Value = _UNMADE
 
     @property
@@ -326,6 +331,19 @@ class BestKeys(NamedTuple):
     @property
     def shape(self) -> Shape:
         return 1, self.n
+
+
+class Keep(NamedTuple):
+    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
+
+    k: Value
+    v: Value
+    slot: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.k.heads, self.k.width
 
 
 class Route(NamedTuple):
@@ -431,8 +449,8 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Route | ExpertLinear | Combine | Conv | Shift
-    | Recurrence
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route | ExpertLinear | Combine | Conv
+    | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

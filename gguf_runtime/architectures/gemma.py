@@ -28,6 +28,16 @@ def gemma2(m: Layers) -> None:
 
 def gemma3(m: Layers) -> None:
     """As gemma2, with norms of queries and keys instead of soft caps; five of six layers have windows."""
+    m.output(_layers_3(m), softcap=m.w.number("final_logit_softcapping", 0.0))
+
+
+def gemma_embedding(m: Layers) -> None:
+    """Gemma 3 without a mask; windows are to both sides."""
+    m.causal = False
+    m.encoded(_layers_3(m), norm="output_norm")
+
+
+def _layers_3(m: Layers) -> Value:
     full = m.rope_frequencies("halves")
     local = m.rope_frequencies("halves", base=m.w.number("rope.freq_base_swa", 10000.0), scaled=False)
     scale = _scale(m, 62)
@@ -36,7 +46,7 @@ def gemma3(m: Layers) -> None:
         window = m.window(6)
         return m.attention(h, local if window else full, qk_norm=True, scale=scale, window=window)
 
-    m.output(_sandwich(m, attention), softcap=m.w.number("final_logit_softcapping", 0.0))
+    return _sandwich(m, attention)
 
 
 def _sandwich(m: Layers, attention: Callable[[Value], Value]) -> Value:

@@ -96,7 +96,7 @@ class HParams:
 
     def has(self, name: str) -> bool:
         """Whether the file has a tensor of this name."""
-        return name in self.file.tensors
+        return self._full_name(name) in self.file.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's own shape, where the metadata do not tell it. Raises ModelError where it is missing."""
@@ -155,7 +155,12 @@ class HParams:
         layer = re.match(r"blk\.(\d{1,9})\.", name)
         return layer is not None and self._n_nextn > 0 and int(layer[1]) >= self.n_layer
 
+    def _full_name(self, name: str) -> str:
+        """A tensor's name in the file: converters have left ".weight" out of some."""
+        return name if name in self.file.tensors else name.removesuffix(".weight")
+
     def _find(self, name: str) -> Tensor | None:
+        name = self._full_name(name)
         self._tensors.add(name)
         return self.file.tensors.get(name)
 

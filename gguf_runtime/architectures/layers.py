@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import count
 from typing import Literal
+
+import numpy as np
 
 from ..graph import Graph
 from ..loader import Tensor
@@ -27,21 +30,25 @@ from ..operations import (
     Value,
     View,
 )
-from . import rope
+from . import pooling, rope
 from .hparams import HParams, ModelError
+from .pooling import Result
 
 
 class Layers:
     """Writes one model's graph: `graph`, from the hyperparameters `w`, for texts of up to n_ctx tokens.
 
     i: the layer that is written; names of tensors are those of its own ("attn_q" for blk.3.attn_q).
-    causal: whether tokens see only those before them; an architecture may know better than its files.
+    result: what the graph is to give. causal: whether tokens see only those before them; an architecture may know
+    better than its files.
     """
 
-    def __init__(self, w: HParams, n_ctx: int) -> None:
-        self.w, self.n_ctx, self.graph = w, n_ctx, Graph()
+    def __init__(self, w: HParams, n_ctx: int, result: Result = "") -> None:
+        self.w, self.n_ctx, self.graph, self.result = w, n_ctx, Graph(), result
         self.n_layer, self.n_embd, self.n_vocab = w.n_layer, w.count("embedding_length"), w.n_vocab
         self.causal = w.flag("attention.causal", True)
+        self.scope = ""  # before the names of layers' tensors, where a model has two stacks of layers
+        self._state_slots = count(self.n_layer)
 
     @property
     def i(self) -> int:
@@ -54,6 +61,10 @@ class Layers:
             yield i
         self.graph.layer = self.n_layer
 
+    def new_slot(self) -> int:
+        """A slot of the cache beside those that have layers' numbers."""
+        return next(self._state_slots)
+
     # hyperparameters
 
     @cached_property
@@ -65,7 +76,8 @@ class Layers:
 
     @property
     def n_head(self) -> int:
-        return self.w.count("attention.head_count", layer=self.i)
+        """Heads of this layer; 0 in layers without attention."""
+        return self.w.count("attention.head_count", layer=self.i, least=0)
 
     @property
     def n_head_kv(self) -> int:
@@ -75,11 +87,17 @@ class Layers:
     @property
     def head_dim(self) -> int:
         """Width of a head of queries and keys."""
-        return self.w.count("attention.key_length", max(self.n_embd // self.n_head, 1))
+        return self.w.count("attention.key_length", self.n_embd // max(self.n_head, 1))
 
     @property
     def head_dim_v(self) -> int:
-        return self.w.count("attention.value_length", max(self.n_embd // self.n_head, 1))
+        return self.w.count("attention.value_length", self.n_embd // max(self.n_head, 1))
+
+    def recurrent(self, period: int) -> bool:
+        """Whether this layer has a state instead of attention, which every `period` layers the last one has."""
+        if self.w.is_array("attention.recurrent_layers"):
+            return self.w.flag("attention.recurrent_layers", layer=self.i)
+        return (self.i + 1) % self.w.count("full_attention_interval", period) != 0
 
     @property
     def n_ff(self) -> int:
@@ -110,7 +128,7 @@ class Layers:
     # tensors
 
     def name(self, name: str) -> str:
-        return f"blk.{self.i}.{name}"
+        return f"{self.scope}blk.{self.i}.{name}"
 
     def has(self, name: str) -> bool:
         """Whether this layer has such a tensor."""
@@ -121,6 +139,10 @@ class Layers:
 
     def optional(self, name: str, *shape: int) -> Tensor | None:
         return self.w.optional(self.name(name), *shape)
+
+    def constant(self, name: str, values: np.ndarray) -> Tensor:
+        """Numbers that an architecture computes, as a tensor of this layer."""
+        return Tensor(self.name(name), values.shape, "F32", values.astype(np.float32).reshape(-1).view(np.uint8))
 
     # pieces
 
@@ -138,6 +160,12 @@ class Layers:
         return self.graph(
             Norm(x, self.tensor(f"{name}.weight", *shape), eps, kind, self.optional(f"{name}.bias", *shape))
         )
+
+    def norm_embedding(self, x: Value) -> Value:
+        """The norm between the embedding and the first layer."""
+        kind, eps = self.norm_kind
+        weight, bias = (self.w.optional(f"token_embd_norm.{part}", x.width) for part in ("weight", "bias"))
+        return self.graph(Norm(x, weight, eps, kind, bias))
 
     def bare_norm(self, x: Value) -> Value:
         """The model's kind of norm of each head, without a weight."""
@@ -165,7 +193,7 @@ class Layers:
     def qkv(self, h: Value) -> tuple[Value, Value, Value]:
         """Queries, keys and values, from three matrices or one; clamped, where the file says so."""
         n_head, n_kv, k_dim, v_dim = self.n_head, self.n_head_kv, self.head_dim, self.head_dim_v
-        if not n_kv or n_head % n_kv:
+        if not n_kv or not n_head or n_head % n_kv:
             raise ModelError(f"{n_head} attention heads cannot share {n_kv} key heads")
         if self.has("attn_qkv"):
             q, k, v = self.slices(h, "attn_qkv", (n_head * k_dim, n_head), (n_kv * k_dim, n_kv), (n_kv * v_dim, n_kv))
@@ -260,7 +288,8 @@ class Layers:
         """Which experts take each token; with a selection bias, groups and a factor where the file has them."""
         w, n, factor = self.w, self.n_expert, self.w.number("expert_weights_scale", 0.0) or 1.0
         groups = w.count("expert_group_count", 1, least=0) or 1
-        used = w.count("expert_group_used_count", 1, least=0) if groups > 1 else 1
+        used = w.count("expert_group_used_count", 1, least=0)
+        groups, used = (groups, used) if groups > 1 else (1, 1)
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
@@ -340,14 +369,28 @@ class Layers:
     def output(self, x: Value, *, norm: str = "output_norm", scale: float = 1.0, softcap: float = 0.0) -> None:
         """Logits of the wanted tokens; from the embedding's matrix where there is no other."""
         w = self.w
-        x = self.graph(SelectRows(x))
-        if norm:
-            kind, eps = self.norm_kind
-            weight, bias = w.tensor(f"{norm}.weight", self.n_embd), w.optional(f"{norm}.bias", self.n_embd)
-            x = self.graph(Norm(x, weight, eps, kind, bias))
         matrix = w.optional_rows("output.weight", self.n_vocab, self.n_embd) or self.embedding
-        y = self.graph(Linear(x, matrix, w.optional("output.bias", self.n_vocab)))
+        bias = w.optional("output.bias", self.n_vocab)
+        if self.result not in ("", "logits"):
+            self.encoded(x, norm=norm)
+            return
+        x = self.graph(SelectRows(x))
+        y = self.graph(Linear(self.last_norm(x, norm) if norm else x, matrix, bias))
         if scale != 1:
             y = self.graph(Scale(y, scale))
         if softcap:
             self.graph(Activate(y, "softcap", (softcap,)))
+
+    def encoded(self, x: Value, *, norm: str = "") -> None:
+        """The end of an encoder: embeddings of the wanted tokens, or what `result` asks for of each sequence."""
+        if self.result == "logits":
+            raise ModelError(f"{self.w.file.path}: an encoder, which gives embeddings and has no next token")
+        if self.result in ("", "embeddings"):
+            x = self.graph(SelectRows(x))
+        x = self.last_norm(x, norm) if norm else x
+        pooling.pool(self.graph, self.w, x, self.result, self.norm_kind[1])
+
+    def last_norm(self, x: Value, name: str) -> Value:
+        kind, eps = self.norm_kind
+        weight, bias = self.w.tensor(f"{name}.weight", x.width), self.w.optional(f"{name}.bias", x.width)
+        return self.graph(Norm(x, weight, eps, kind, bias))

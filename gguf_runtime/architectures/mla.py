@@ -92,7 +92,7 @@ def best_keys(m: Layers, h: Value, q_latent: Value, frequencies: RopeFrequencies
     weights = m.graph(Scale(weights, (width * n_head) ** -0.5))
     q, k = m.rotate(q, k, frequencies)
     n = min(m.w.count("attention.indexer.top_k"), m.n_ctx)
-    return m.graph(BestKeys(q, k, weights, m.n_layer + m.i, n))
+    return m.graph(BestKeys(q, k, weights, m.new_slot(), n))
 
 
 def _queries(m: Layers, h: Value, width: int) -> tuple[Value, Value]:

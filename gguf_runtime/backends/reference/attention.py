@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...operations import Attention, BestKeys
+from ...operations import Attention, BestKeys, Keep
 from .operations import Run, softmax
 from .selection import greatest
 
@@ -13,10 +13,11 @@ def attention(run: Run, op: Attention) -> np.ndarray:
     """f64[tokens, heads, v_width]; keeps the keys and values of the batch's tokens first."""
     made = np.empty((len(run.ids), op.out.heads, op.v_width))
     for part, rows in run.sequences():
+        n_keys = part.sequence.n_source if op.source else part.position + len(part.tokens)
         if op.k:
             v = run[op.v][rows] if op.v else None
             run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
-        k, v = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+        k, v = run.memory.load(part.sequence, op.slot, n_keys)
         v = v if v.shape[2] else k[..., : op.v_width]
         keys = run[op.keys][rows] if op.keys else None
         made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows], keys)
@@ -35,6 +36,13 @@ def best_keys(run: Run, op: BestKeys) -> np.ndarray:
             best = greatest(score[: run.positions[row] + 1], op.n)
             made[row, : len(best)] = best
     return made
+
+
+def keep(run: Run, op: Keep) -> np.ndarray:
+    """f64[tokens, heads, width]: the keys."""
+    for part, rows in run.sequences():
+        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows])
+    return run[op.k]
 
 
 def _attend(

@@ -106,6 +106,7 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
+    "softmax": softmax,
 }
 
 
@@ -133,7 +134,9 @@ def _repeat(run: Run, op: Repeat) -> np.ndarray:
 
 
 def _of_heads(vector: np.ndarray, value: Value) -> np.ndarray:
-    """A vector of weights for the columns of a head, of all heads, or one for all."""
+    """Weights for the columns of a head, of all heads, one for each head, or one for all."""
+    if vector.shape == (value.heads, 1):
+        return vector
     return vector.reshape(value.heads, value.width) if vector.size == value.size else vector.reshape(-1)
 
 
