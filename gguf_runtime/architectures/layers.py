@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import count
@@ -33,6 +34,10 @@ from ..operations import (
 from . import pooling, rope
 from .hparams import HParams, ModelError
 from .pooling import Result
+
+
+#: How gate and up become one: the gate's activation, or a function.
+Glu = str | Callable[[Value, Value], Value]
 
 
 class Layers:
@@ -226,19 +231,19 @@ class Layers:
         return self.graph(Rope(q, frequencies)), self.graph(Rope(k, frequencies))
 
     def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
-               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None) -> Value:  # fmt: skip
-        """Attention with a cache slot of the layer's number; scale: by default width^-½ of a head."""
-        scale = scale or k.width**-0.5
+               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None, slot: int | None = None) -> Value:  # fmt: skip
+        """Attention; scale: by default width^-½ of a head. slot: of the cache, by default of the layer's number."""
+        scale, slot = scale or k.width**-0.5, self.i if slot is None else slot
         return self.graph(
-            Attention(q, k, v, self.i, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
+            Attention(q, k, v, slot, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
         )
 
-    def gate(self, o: Value, h: Value) -> Value:
-        """Attention's result times sigmoid(attn_gate·h): a number for each of it, or one for each head."""
+    def gate(self, o: Value, h: Value, kind: str = "sigmoid") -> Value:
+        """Attention's result times activation(attn_gate·h): a number for each of it, or one for each head."""
         n_rows = self.w.shape(self.name("attn_gate.weight"))[0]
         if n_rows not in (o.heads, o.size):
             raise ModelError(f"{n_rows} gates do not fit {o.heads} heads of {o.width}")
-        return self.graph(Mul(o, self.graph(Activate(self.linear(h, "attn_gate", n_rows, o.heads), "sigmoid"))))
+        return self.graph(Mul(o, self.graph(Activate(self.linear(h, "attn_gate", n_rows, o.heads), kind))))
 
     def project(self, o: Value) -> Value:
         """The end of attention."""
@@ -253,7 +258,20 @@ class Layers:
         q, k = self.rotate(q, k, frequencies)
         return self.project(self.attend(q, k, v, scale=scale, window=window, softcap=softcap))
 
-    def ffn(self, h: Value, kind: str = "silu", *, gated: bool = True, suffix: str = "", n_ff: int = 0) -> Value:
+    def glu(self, gate: Value, up: Value, kind: Glu) -> Value:
+        return self.graph(Gate(gate, up, kind)) if isinstance(kind, str) else kind(gate, up)
+
+    def clamped_glu(self, key: str) -> Glu:
+        """SwiGLU of gates up to a limit of the layer, and of up within it; 0 for no limit."""
+        limit = self.w.number(key, 0.0, layer=self.i)
+
+        def glu(gate: Value, up: Value) -> Value:
+            gate = self.graph(Activate(gate, "clamp", (-math.inf, limit)))
+            return self.graph(Gate(gate, self.graph(Activate(up, "clamp", (-limit, limit)))))
+
+        return glu if limit > 1e-6 else "silu"
+
+    def ffn(self, h: Value, kind: Glu = "silu", *, gated: bool = True, suffix: str = "", n_ff: int = 0) -> Value:
         """Feed-forward: down(activation(gate)·up), or without a gate down(activation(up)).
 
         The gate may be the first half of ffn_up's rows. suffix: of the tensors' names, as in ffn_up_shexp.
@@ -266,7 +284,7 @@ class Layers:
                 gate, up = self.linear(h, f"ffn_gate{suffix}", n_ff), self.linear(h, f"ffn_up{suffix}", n_ff)
             else:
                 gate, up = self.slices(h, f"ffn_up{suffix}", (n_ff, 1), (n_ff, 1))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.glu(gate, up, kind)
         return self.linear(y, f"ffn_down{suffix}", self.n_embd)
 
     @property
@@ -297,11 +315,11 @@ class Layers:
             Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits)
         )
 
-    def experts(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, summed by the route's weights."""
         return self.graph(Combine(self.each_expert(h, route, kind, gated=gated), route))
 
-    def each_expert(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def each_expert(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, one head for each; h has one head for all of them, or one for each."""
         n, n_ff = self.n_expert, self.n_ff_expert
         if not gated:
@@ -309,17 +327,17 @@ class Layers:
         elif self.has("ffn_gate_up_exps"):
             both = self.tensor("ffn_gate_up_exps.weight", n, 2 * n_ff, h.width)
             gate, up = (self.graph(ExpertLinear(h, route, both.rows(at, at + n_ff))) for at in (0, n_ff))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.glu(gate, up, kind)
         else:
             gate, up = (self.expert_linear(h, route, f"ffn_{part}_exps", n_ff) for part in ("gate", "up"))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.glu(gate, up, kind)
         return self.expert_linear(y, route, "ffn_down_exps", h.width)
 
     def expert_linear(self, x: Value, route: Value, name: str, n_rows: int) -> Value:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def moe(self, h: Value, kind: str = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
+    def moe(self, h: Value, kind: Glu = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
         """Experts, and where there are some those that every token passes; in layers without experts a feed-forward.
 
         gating, normalise: where the file's keys do not say how; normalise is None where they do.
@@ -341,7 +359,7 @@ class Layers:
             raise ModelError(f"{self.w.prefix}expert_gating_func is {kind}, which is not known")
         return kinds[kind]
 
-    def shared_expert(self, h: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def shared_expert(self, h: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """Experts that every token passes, as one, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""
         self.w.ignore("expert_shared_count", "expert_shared_feed_forward_length")  # the tensor's own shape tells it
         n_ff = self.w.shape(self.name("ffn_down_shexp.weight"))[-1]
