@@ -12,6 +12,7 @@ from .loader import Tensor
 from .operations import (
     Add,
     Attention,
+    BestKeys,
     Conv,
     Embed,
     Input,
@@ -83,6 +84,8 @@ class Graph:
         for op in self._all_ops:
             if isinstance(op, Attention | Keep) and op.k:
                 found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width if op.v else 0)
+            elif isinstance(op, BestKeys):
+                found[op.slot] = KvShape(1, op.k.width, 0)
         return found
 
     @property
@@ -95,6 +98,8 @@ class Graph:
                 found[op.slot] = CacheSlot(kind, op.window)
             elif isinstance(op, Keep):
                 found[op.slot] = CacheSlot("full")
+            elif isinstance(op, BestKeys):
+                found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Conv | Shift | Recurrence):
                 found[op.slot] = CacheSlot("state")
         return found

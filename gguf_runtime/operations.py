@@ -289,7 +289,7 @@ class Attention(NamedTuple):
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
     bias: (buckets, heads) added by distance, as T5 does. source: keys and values are those of the source text, which
-    the graph's encoder has kept.
+    the graph's encoder has kept. keys: of those the positions that each token sees (BestKeys).
     """
 
     q: Value
@@ -307,6 +307,7 @@ class Attention(NamedTuple):
     alibi: float = 0.0
     bias: Tensor | None = None
     source: bool = False
+    keys: Value | None = None
     out: Value = _UNMADE
 
     @property
@@ -325,6 +326,24 @@ class Keep(NamedTuple):
     @property
     def shape(self) -> Shape:
         return self.k.heads, self.k.width
+
+
+class BestKeys(NamedTuple):
+    """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
+
+    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
+    """
+
+    q: Value
+    k: Value
+    weights: Value
+    slot: int
+    n: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return 1, self.n
 
 
 class Route(NamedTuple):
@@ -370,16 +389,17 @@ class ExpertLinear(NamedTuple):
 
 
 class Combine(NamedTuple):
-    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, or numbers that were computed."""
+    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, numbers that were computed, None: all 1."""
 
     x: Value
-    weights: Value
+    weights: Value | None
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
-        heads = 1 if self.weights.heads == self.x.heads and self.weights.width == 2 else self.weights.heads
-        return heads, self.x.width
+        weights = self.weights
+        of_route = weights is None or (weights.heads == self.x.heads and weights.width == 2)
+        return 1 if weights is None or of_route else weights.heads, self.x.width
 
 
 class Conv(NamedTuple):
@@ -429,8 +449,8 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Keep | Route | ExpertLinear | Combine | Conv | Shift
-    | Recurrence
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Keep | BestKeys | Route | ExpertLinear | Combine | Conv
+    | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

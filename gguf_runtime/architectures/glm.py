@@ -30,10 +30,7 @@ def glm4moe(m: Layers) -> None:
     def attention(h: Value) -> Value:
         return m.attention(h, rope, qk_norm=m.has("attn_q_norm"))
 
-    def feed_forward(h: Value) -> Value:
-        return m.ffn(h) if m.leading_dense else m.moe(h, gating="sigmoid")
-
-    m.output(m.pre_norm(m.embed(), attention, feed_forward, second="post_attention_norm"))
+    m.output(m.pre_norm(m.embed(), attention, lambda h: m.moe(h, gating="sigmoid"), second="post_attention_norm"))
 
 
 def _is_multimodal(m: Layers) -> bool:

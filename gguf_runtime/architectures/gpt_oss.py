@@ -22,8 +22,7 @@ def gpt_oss(m: Layers) -> None:
 
 def _experts(m: Layers, h: Value) -> Value:
     """The weights are the softmax of the logits of those taken; values beyond ±7 are cut off."""
-    n_ff = m.w.count("expert_feed_forward_length", layer=m.i)
     route = m.route(h, gating="softmax_used", normalise=False)
-    gate, up = (m.expert_linear(h, route, f"ffn_{part}_exps", n_ff) for part in ("gate", "up"))
+    gate, up = (m.expert_linear(h, route, f"ffn_{part}_exps", m.n_ff_expert) for part in ("gate", "up"))
     y = m.graph(Gate(gate, up, "clamped_silu", 7.0))
     return m.graph(Combine(m.expert_linear(y, route, "ffn_down_exps", m.n_embd), route))

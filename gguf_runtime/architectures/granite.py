@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..operations import Value
 from .layers import Layers
 
 
@@ -17,18 +16,10 @@ def granite(m: Layers) -> None:
         q, k = m.rotate(q, k, rope if m.w.flag("attention.rope_pattern", True, layer=m.i) else None)
         sinks = m.optional("attn_sinks.weight", m.n_head)
         x = m.add(x, m.project(m.attend(q, k, v, scale=scale, window=window, sinks=sinks)), residual)
-        x = m.add(x, feed_forward(m, m.norm(x, "ffn_norm")), residual)
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=True), residual)
     m.output(x, scale=1 / m.w.number("logit_scale"))
 
 
 #: With windows, sinks and layers without positions, as the file says.
 granite_swa = granite
 granitemoe = granite
-
-
-def feed_forward(m: Layers, h: Value) -> Value:
-    """Experts and an expert for every token, or a feed-forward, by what there is."""
-    if not m.has("ffn_gate_inp"):
-        return m.ffn(h)
-    y = m.experts(h, m.route(h, scale=m.w.number("expert_weights_scale", 0.0) or 1.0), n_ff=m.n_ff)
-    return m.add(y, m.shared_expert(h)) if m.has("ffn_up_shexp") else y

@@ -121,6 +121,7 @@ class Layers:
         self, layout: Literal["pairs", "halves"], *, n_rot: int = 0, **options: float | bool
     ) -> RopeFrequencies:
         """Those of rope.frequencies over n_rot columns; by default `rope.dimension_count`, or a head's."""
+        self.w.ignore("rope.dimension_sections")  # axes of positions (M-RoPE), which are all the same for text
         n_rot = n_rot or self.w.count("rope.dimension_count", self.head_dim)
         return rope.frequencies(self.w, layout, n_rot, self.n_ctx, **options)  # type: ignore[arg-type]
 
@@ -232,6 +233,13 @@ class Layers:
             Attention(q, k, v, self.i, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
         )
 
+    def gate(self, o: Value, h: Value) -> Value:
+        """Attention's result times sigmoid(attn_gate·h): a number for each of it, or one for each head."""
+        n_rows = self.w.shape(self.name("attn_gate.weight"))[0]
+        if n_rows not in (o.heads, o.size):
+            raise ModelError(f"{n_rows} gates do not fit {o.heads} heads of {o.width}")
+        return self.graph(Mul(o, self.graph(Activate(self.linear(h, "attn_gate", n_rows, o.heads), "sigmoid"))))
+
     def project(self, o: Value) -> Value:
         """The end of attention."""
         return self.linear(o, "attn_output", self.n_embd)
@@ -265,21 +273,37 @@ class Layers:
     def n_expert(self) -> int:
         return self.w.count("expert_count", 0, least=0)
 
-    def route(self, h: Value, *, gating: str = "softmax", normalise: bool = True, scale: float = 1.0) -> Value:
-        """Which experts take each token; selection bias and groups where the file has them."""
-        w, n = self.w, self.n_expert
-        logits = self.linear(h, "ffn_gate_inp", n)
+    @property
+    def n_ff_expert(self) -> int:
+        """The inner size of an expert, as its matrix tells: which key does depends on the architecture."""
+        self.w.ignore("expert_feed_forward_length")
+        return self.w.shape(self.name("ffn_down_exps.weight"))[-1]
+
+    def route(self, h: Value, *, gating: str = "softmax", normalise: bool = True) -> Value:
+        """Which experts take each token, by ffn_gate_inp·h."""
+        return self.route_by(self.linear(h, "ffn_gate_inp", self.n_expert), gating=gating, normalise=normalise)
+
+    def route_by(self, logits: Value, *, gating: str = "softmax", normalise: bool = True, by_logits: bool = False,
+                 scale: Tensor | None = None) -> Value:  # fmt: skip
+        """Which experts take each token; with a selection bias, groups and a factor where the file has them."""
+        w, n, factor = self.w, self.n_expert, self.w.number("expert_weights_scale", 0.0) or 1.0
         groups = w.count("expert_group_count", 1, least=0) or 1
         used = w.count("expert_group_used_count", 1, least=0)
         groups, used = (groups, used) if groups > 1 else (1, 1)
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
-        return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, scale))
+        return self.graph(
+            Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits)
+        )
 
-    def experts(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True, n_ff: int = 0) -> Value:
-        """The routed experts' feed-forwards, summed."""
-        n, n_ff = self.n_expert, n_ff or self.w.count("expert_feed_forward_length", self.n_ff, layer=self.i)
+    def experts(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+        """The routed experts' feed-forwards, summed by the route's weights."""
+        return self.graph(Combine(self.each_expert(h, route, kind, gated=gated), route))
+
+    def each_expert(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+        """The routed experts' feed-forwards, one head for each; h has one head for all of them, or one for each."""
+        n, n_ff = self.n_expert, self.n_ff_expert
         if not gated:
             y = self.graph(Activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind))
         elif self.has("ffn_gate_up_exps"):
@@ -289,16 +313,24 @@ class Layers:
         else:
             gate, up = (self.expert_linear(h, route, f"ffn_{part}_exps", n_ff) for part in ("gate", "up"))
             y = self.graph(Gate(gate, up, kind))
-        return self.graph(Combine(self.expert_linear(y, route, "ffn_down_exps", h.width), route))
+        return self.expert_linear(y, route, "ffn_down_exps", h.width)
 
     def expert_linear(self, x: Value, route: Value, name: str, n_rows: int) -> Value:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def moe(self, h: Value, kind: str = "silu", *, gating: str = "softmax") -> Value:
-        """Experts routed as the file's keys say, and where there are some those that every token passes."""
-        normalise, scale = self.w.flag("expert_weights_norm"), self.w.number("expert_weights_scale", 0.0) or 1.0
-        y = self.experts(h, self.route(h, gating=self.gating(gating), normalise=normalise, scale=scale), kind)
+    def moe(self, h: Value, kind: str = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
+        """Experts, and where there are some those that every token passes; in layers without experts a feed-forward.
+
+        gating, normalise: where the file's keys do not say how; normalise is None where they do.
+        """
+        # which layers these are keys tell by rules that differ by architecture, and tensors by being there
+        self.w.ignore("leading_dense_block_count", "interleave_moe_layer_step")
+        if not self.has("ffn_gate_inp"):
+            return self.ffn(h, kind)
+        if normalise is None:
+            gating, normalise = self.gating(gating), self.w.flag("expert_weights_norm")
+        y = self.experts(h, self.route(h, gating=gating, normalise=normalise), kind)
         return self.add(y, self.shared_expert(h, kind)) if self.has("ffn_up_shexp") else y
 
     def gating(self, default: str = "softmax") -> str:
@@ -308,11 +340,6 @@ class Layers:
         if kind >= len(kinds):
             raise ModelError(f"{self.w.prefix}expert_gating_func is {kind}, which is not known")
         return kinds[kind]
-
-    @property
-    def leading_dense(self) -> bool:
-        """Whether this is one of the first layers, which have no experts."""
-        return self.i < self.w.count("leading_dense_block_count", 0, least=0)
 
     def shared_expert(self, h: Value, kind: str = "silu", *, gated: bool = True) -> Value:
         """Experts that every token passes, as one, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""

@@ -1,4 +1,4 @@
-"""Llama 1 to 3.3, Mistral, SmolLM, TinyLlama (Touvron et al. 2023) and Mixtral (Jiang et al. 2024)."""
+"""Llama 1 to 3.3 (Touvron et al. 2023), Mistral, Mixtral (Jiang et al. 2024), and models that differ little."""
 
 from __future__ import annotations
 
@@ -14,12 +14,50 @@ def llama(m: Layers) -> None:
     window = m.w.count("attention.sliding_window", 0, least=0)
     if 0 < window < m.n_ctx:
         raise ModelError(f"attention with a sliding window is not supported: ask for a context of {window} with -c")
-    x = m.embed()
-    for _ in m.layers():
-        x = m.add(x, m.attention(m.norm(x, "attn_norm"), rope, scale=scale))
-        h = m.norm(x, "ffn_norm")
-        x = m.add(x, m.experts(h, m.route(h), n_ff=m.n_ff) if m.n_expert else m.ffn(h))
+    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope, scale=scale), lambda h: m.moe(h, normalise=True))
     m.output(x)
+
+
+internlm2 = xverse = llama
+
+
+def llada(m: Layers) -> None:
+    """A diffusion model (Nie et al. 2025): it sees the whole text."""
+    m.causal = False
+    llama(m)
+
+
+def pangu_embedded(m: Layers) -> None:
+    """As llama, with biases in attention, and halves that rotate."""
+    rope = m.rope_frequencies("halves")
+    m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), m.ffn))
+
+
+def cogvlm(m: Layers) -> None:
+    """As pangu_embedded; layers have a second set of matrices, for images."""
+    m.w.ignore(*(f"blk.{i}.vis_{name}.weight" for i in range(m.n_layer) for name in _VISION))
+    pangu_embedded(m)
+
+
+_VISION = "attn_qkv", "attn_output", "gate", "up", "down"
+
+
+def arcee(m: Layers) -> None:
+    """As llama, but with the square of a ReLU and no gate."""
+    rope = m.rope_frequencies("pairs")
+    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.ffn(h, "squared_relu", gated=False))
+    m.output(x)
+
+
+def refact(m: Layers) -> None:
+    """As llama, with ALiBi instead of RoPE."""
+    m.output(m.pre_norm(m.embed(), lambda h: m.project(m.attend(*m.qkv(h), alibi=8.0)), m.ffn))
+
+
+def baichuan(m: Layers) -> None:
+    """As llama; of 40 layers, which is 13B, with ALiBi instead of RoPE."""
+    rope = m.rope_frequencies("pairs")
+    (refact if m.n_layer == 40 else llama)(m)
 
 
 def mistral3(m: Layers) -> None:
@@ -35,4 +73,4 @@ def mistral3(m: Layers) -> None:
             q = m.graph(ScaleByPosition(q, rate, length))
         return m.project(m.attend(q, k, v, scale=scale))
 
-    m.output(m.pre_norm(m.embed(), attention, lambda h: m.experts(h, m.route(h)) if m.n_expert else m.ffn(h)))
+    m.output(m.pre_norm(m.embed(), attention, lambda h: m.moe(h, normalise=True)))

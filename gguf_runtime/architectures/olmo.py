@@ -33,7 +33,7 @@ def olmoe(m: Layers) -> None:
     rope = m.rope_frequencies("halves")
 
     def feed_forward(h: Value) -> Value:
-        return m.experts(h, m.route(h, normalise=False), n_ff=m.n_ff)
+        return m.experts(h, m.route(h, normalise=False))
 
     m.output(m.pre_norm(m.embed(), lambda h: _attention(m, h, rope), feed_forward))
 

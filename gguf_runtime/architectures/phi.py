@@ -26,4 +26,4 @@ def phimoe(m: Layers) -> None:
     """As phi3, with biases, of the norms too, and experts."""
     m.w.ignore("attention.sliding_window")
     rope = m.rope_frequencies("halves")
-    m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.experts(h, m.route(h), n_ff=m.n_ff)))
+    m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.experts(h, m.route(h))))

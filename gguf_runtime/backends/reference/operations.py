@@ -235,7 +235,10 @@ def _expert_linear(run: Run, op: ExpertLinear) -> np.ndarray:
 
 
 def _combine(run: Run, op: Combine) -> np.ndarray:
-    x, weights = run[op.x], run[op.weights]
+    x = run[op.x]
+    if op.weights is None:
+        return x.sum(axis=1)
+    weights = run[op.weights]
     if op.out.heads == 1 and op.weights.heads == op.x.heads:
         return np.einsum("th,thw->tw", weights[..., -1], x)
     return np.einsum("tih,thw->tiw", weights, x)

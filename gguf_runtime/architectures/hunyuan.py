@@ -1,0 +1,24 @@
+"""Hunyuan (Tencent 2024, 2025): dense, with experts, and the text part of Hunyuan-VL."""
+
+from __future__ import annotations
+
+from ..operations import Value
+from .layers import Layers
+
+
+def hunyuan_dense(m: Layers) -> None:
+    """As llama, with norms of queries and keys after they were rotated."""
+    # NTK-aware: the base grows as if there were alpha times the positions
+    alpha, width = m.w.number("rope.scaling.alpha", 0.0, at_least=0), m.head_dim
+    base = m.w.number("rope.freq_base", 10000.0) * ((alpha or 1.0) ** (width / (width - 2)))
+    rope = m.rope_frequencies("halves", base=base)
+
+    def attention(h: Value) -> Value:
+        q, k, v = m.qkv(h)
+        q, k = m.qk_norm(*m.rotate(q, k, rope))
+        return m.project(m.attend(q, k, v))
+
+    m.output(m.pre_norm(m.embed(), attention, lambda h: m.moe(h, normalise=True)))
+
+
+hunyuan_moe = hunyuan_vl = hunyuan_dense
