@@ -119,6 +119,8 @@ FAMILIES = {
     "rwkv7": "rwkv",
     "t5": "t5",
     "t5encoder": "t5",
+    "kimi-linear": "kimi",
+    "bailingmoe3": "kimi",
 }
 
 

@@ -59,6 +59,6 @@ def _layers(m: Layers, x: Value, rope: RopeFrequencies | None, kind: str, *, ali
 
 def _feed_forward(m: Layers, h: Value, kind: str) -> Value:
     if m.has("ffn_gate_inp"):
-        return m.experts(h, m.route(h, normalise=False), kind, gated=False, n_ff=m.n_ff)
+        return m.experts(h, m.route(h, normalise=False), kind, gated=False)
     rows = m.w.shape(m.name("ffn_up.weight"))[0]  # twice as many hold a gate too
     return m.ffn(h, kind, gated=m.has("ffn_gate") or rows == 2 * m.n_ff)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..operations import Value
-from .granite import feed_forward
 from .layers import Layers
 from .state_space import mamba, mamba2
 
@@ -14,8 +13,7 @@ def jamba(m: Layers) -> None:
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         x = m.add(x, m.attention(h, None) if m.n_head_kv else mamba(m, h, norms=True))
-        h = m.norm(x, "ffn_norm")
-        x = m.add(x, m.experts(h, m.route(h, normalise=False)) if m.has("ffn_gate_inp") else m.ffn(h))
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=False))
     m.output(x)
 
 
@@ -29,8 +27,7 @@ def granitehybrid(m: Layers) -> None:
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         x = m.add(x, m.attention(h, rope, scale=scale) if m.n_head_kv else mamba2(m, h), residual)
-        h = m.norm(x, "ffn_norm")
-        x = m.add(x, feed_forward(m, h), residual)
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=True), residual)
     m.output(x, scale=1 / (number("logit_scale", 0.0) or 1.0))
 
 
@@ -68,8 +65,7 @@ nemotron_h_moe = nemotron_h
 def _latent_experts(m: Layers, h: Value) -> Value:
     """Experts that may work in a smaller space, between ffn_latent_down and ffn_latent_up."""
     w = m.w
-    scale = w.number("expert_weights_scale", 0.0) or 1.0
-    route = m.route(h, gating="sigmoid", normalise=w.flag("expert_weights_norm"), scale=scale)
+    route = m.route(h, gating="sigmoid", normalise=w.flag("expert_weights_norm"))
     latent = w.count("moe_latent_size", 0, least=0)
     x = m.linear(h, "ffn_latent_down", latent) if latent else h
     y = m.experts(x, route, "squared_relu", gated=False)

@@ -10,23 +10,17 @@ from .state_space import convolve
 def lfm2(m: Layers) -> None:
     rope = m.rope_frequencies("halves")
     window = m.w.count("attention.sliding_window", 0, least=0)
-    m.w.ignore("leading_dense_block_count")  # the tensors tell it
     x = m.embed()
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         y = m.attention(h, rope, qk_norm=True, window=window) if m.n_head_kv else _short_convolution(m, h)
         x = m.add(x, y)
         h = m.norm(x, "ffn_norm")
-        x = m.add(x, _experts(m, h) if m.has("ffn_gate_inp") else m.ffn(h))
+        x = m.add(x, m.moe(h, gating=m.gating(), normalise=True))
     m.output(x, norm="token_embd_norm")  # the name that files give to the last norm
 
 
 lfm2moe = lfm2
-
-
-def _experts(m: Layers, h: Value) -> Value:
-    scale = m.w.number("expert_weights_scale", 0.0) or 1.0
-    return m.experts(h, m.route(h, gating=m.gating(), scale=scale))
 
 
 def _short_convolution(m: Layers, h: Value) -> Value:
