@@ -96,10 +96,10 @@ class Graph:
             if isinstance(op, Attention) and op.k:
                 kind: Literal["latent", "window", "full"] = "latent" if not op.v else "window" if op.window else "full"
                 found[op.slot] = CacheSlot(kind, op.window)
-            elif isinstance(op, Keep):
-                found[op.slot] = CacheSlot("full")
             elif isinstance(op, BestKeys):
                 found[op.slot] = CacheSlot("latent")
+            elif isinstance(op, Keep):
+                found[op.slot] = CacheSlot("full")
             elif isinstance(op, Conv | Shift | Recurrence):
                 found[op.slot] = CacheSlot("state")
         return found

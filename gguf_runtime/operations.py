@@ -288,8 +288,8 @@ class Attention(NamedTuple):
     themselves. window: how many they see, themselves the last (on both sides where not causal: half before, half
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
-    bias: (buckets, heads) added by distance, as T5 does. source: keys and values are those of the source text, which
-    the graph's encoder has kept. keys: of those the positions that each token sees (BestKeys).
+    bias: (buckets, heads) added by distance, as T5 does. keys: the positions of those that each token sees (BestKeys).
+    source: keys and values are those of the source text, which the graph's encoder has kept.
     """
 
     q: Value
@@ -306,26 +306,13 @@ class Attention(NamedTuple):
     softcap: float = 0.0
     alibi: float = 0.0
     bias: Tensor | None = None
-    source: bool = False
     keys: Value | None = None
+    source: bool = False
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
         return self.q.heads, self.v_width
-
-
-class Keep(NamedTuple):
-    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
-
-    k: Value
-    v: Value
-    slot: int
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.k.heads, self.k.width
 
 
 class BestKeys(NamedTuple):
@@ -344,6 +331,19 @@ class BestKeys(NamedTuple):
     @property
     def shape(self) -> Shape:
         return 1, self.n
+
+
+class Keep(NamedTuple):
+    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
+
+    k: Value
+    v: Value
+    slot: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.k.heads, self.k.width
 
 
 class Route(NamedTuple):
@@ -449,7 +449,7 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Keep | BestKeys | Route | ExpertLinear | Combine | Conv
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route | ExpertLinear | Combine | Conv
     | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)

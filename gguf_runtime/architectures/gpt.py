@@ -6,7 +6,7 @@ MPT (MosaicML 2023), Jais (Sengupta et al. 2023), Nemotron (2024), Orion (2024).
 
 from __future__ import annotations
 
-from ..operations import Embed, Norm, Value
+from ..operations import Embed, Value
 from .layers import Layers
 
 
@@ -40,9 +40,7 @@ def gptneox(m: Layers) -> None:
 
 def bloom(m: Layers) -> None:
     """ALiBi, and a norm of the embedding."""
-    kind, eps = m.norm_kind
-    weight, bias = (m.w.tensor(f"token_embd_norm.{part}", m.n_embd) for part in ("weight", "bias"))
-    x = m.graph(Norm(m.embed(), weight, eps, kind, bias))
+    x = m.norm_embedding(m.embed())
     m.output(m.pre_norm(x, lambda h: m.project(m.attend(*m.qkv(h), alibi=8.0)), lambda h: _ffn(m, h)))
 
 

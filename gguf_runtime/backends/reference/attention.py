@@ -6,6 +6,7 @@ import numpy as np
 
 from ...operations import Attention, BestKeys, Keep
 from .operations import Run, softmax
+from .selection import greatest
 
 
 def attention(run: Run, op: Attention) -> np.ndarray:
@@ -31,9 +32,9 @@ def best_keys(run: Run, op: BestKeys) -> np.ndarray:
         k, _ = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
         products = np.maximum(np.einsum("thd,sd->ths", run[op.q][rows], k[:, 0]), 0)
         scores = np.einsum("ths,th->ts", products, run[op.weights][rows].reshape(len(products), -1))
-        scores = np.where(np.arange(len(k)) <= run.positions[rows][:, None], scores, -np.inf)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : op.n]
-        made[rows, : best.shape[1]] = np.where(np.take_along_axis(scores, best, axis=1) > -np.inf, best, -1)
+        for row, score in zip(range(rows.start, rows.stop), scores, strict=True):
+            best = greatest(score[: run.positions[row] + 1], op.n)
+            made[row, : len(best)] = best
     return made
 
 
