@@ -121,6 +121,7 @@ FAMILIES = {
     "t5encoder": "t5",
     "bailingmoe3": "kimi",
     "kimi-linear": "kimi",
+    "kimi-k3": "kimi",
 }
 
 

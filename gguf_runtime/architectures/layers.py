@@ -34,6 +34,9 @@ from . import pooling, rope
 from .hparams import HParams, ModelError
 from .pooling import Result
 
+#: A kind of Activate and Gate, or what an architecture makes of gate and up.
+Glu = str | Callable[[Value, Value], Value]
+
 
 class Layers:
     """Writes one model's graph: `graph`, from the hyperparameters `w`, for texts of up to n_ctx tokens.
@@ -253,20 +256,26 @@ class Layers:
         q, k = self.rotate(q, k, frequencies)
         return self.project(self.attend(q, k, v, scale=scale, window=window, softcap=softcap))
 
-    def ffn(self, h: Value, kind: str = "silu", *, gated: bool = True, suffix: str = "", n_ff: int = 0) -> Value:
+    def activate(self, up: Value, kind: Glu, gate: Value | None = None) -> Value:
+        """The middle of a feed-forward: activation(gate)·up, or activation(up) where there is no gate."""
+        if not isinstance(kind, str):
+            return kind(gate or up, up)
+        return self.graph(Gate(gate, up, kind) if gate else Activate(up, kind))
+
+    def ffn(self, h: Value, kind: Glu = "silu", *, gated: bool = True, suffix: str = "", n_ff: int = 0) -> Value:
         """Feed-forward: down(activation(gate)·up), or without a gate down(activation(up)).
 
         The gate may be the first half of ffn_up's rows. suffix: of the tensors' names, as in ffn_up_shexp.
         """
         n_ff = n_ff or self.n_ff
         if not gated:
-            y = self.graph(Activate(self.linear(h, f"ffn_up{suffix}", n_ff), kind))
+            y = self.activate(self.linear(h, f"ffn_up{suffix}", n_ff), kind)
         else:
             if self.has(f"ffn_gate{suffix}"):
                 gate, up = self.linear(h, f"ffn_gate{suffix}", n_ff), self.linear(h, f"ffn_up{suffix}", n_ff)
             else:
                 gate, up = self.slices(h, f"ffn_up{suffix}", (n_ff, 1), (n_ff, 1))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.activate(up, kind, gate)
         return self.linear(y, f"ffn_down{suffix}", self.n_embd)
 
     @property
@@ -293,33 +302,31 @@ class Layers:
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
-        return self.graph(
-            Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits)
-        )
+        return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits))
 
-    def experts(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, summed by the route's weights."""
         return self.graph(Combine(self.each_expert(h, route, kind, gated=gated), route))
 
-    def each_expert(self, h: Value, route: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def each_expert(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, one head for each; h has one head for all of them, or one for each."""
         n, n_ff = self.n_expert, self.n_ff_expert
         if not gated:
-            y = self.graph(Activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind))
+            y = self.activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind)
         elif self.has("ffn_gate_up_exps"):
             both = self.tensor("ffn_gate_up_exps.weight", n, 2 * n_ff, h.width)
             gate, up = (self.graph(ExpertLinear(h, route, both.rows(at, at + n_ff))) for at in (0, n_ff))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.activate(up, kind, gate)
         else:
             gate, up = (self.expert_linear(h, route, f"ffn_{part}_exps", n_ff) for part in ("gate", "up"))
-            y = self.graph(Gate(gate, up, kind))
+            y = self.activate(up, kind, gate)
         return self.expert_linear(y, route, "ffn_down_exps", h.width)
 
     def expert_linear(self, x: Value, route: Value, name: str, n_rows: int) -> Value:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def moe(self, h: Value, kind: str = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
+    def moe(self, h: Value, kind: Glu = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
         """Experts, and where there are some those that every token passes; in layers without experts a feed-forward.
 
         gating, normalise: where the file's keys do not say how; normalise is None where they do.
@@ -341,7 +348,7 @@ class Layers:
             raise ModelError(f"{self.w.prefix}expert_gating_func is {kind}, which is not known")
         return kinds[kind]
 
-    def shared_expert(self, h: Value, kind: str = "silu", *, gated: bool = True) -> Value:
+    def shared_expert(self, h: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """Experts that every token passes, as one, times sigmoid(x·ffn_gate_inp_shexp) where there is such a gate."""
         self.w.ignore("expert_shared_count", "expert_shared_feed_forward_length")  # the tensor's own shape tells it
         n_ff = self.w.shape(self.name("ffn_down_shexp.weight"))[-1]
