@@ -142,6 +142,11 @@ FAMILIES = {
     "minimax-m2": "minimax",
     "minimax-m3": "minimax",
     "hrm_text": "hrm_text",
+    "bailingmoe3": "kimi",
+    "kimi-linear": "kimi",
+    "kimi-k3": "kimi",
+    "gemma3n": "gemma3n",
+    "gemma4": "gemma4",
 }
 
 

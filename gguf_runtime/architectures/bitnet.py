@@ -17,7 +17,7 @@ def bitnet(m: Layers) -> None:
         return m.project(m.norm(m.graph(View(o, 1)), "attn_sub_norm"))
 
     def feed_forward(h: Value) -> Value:
-        y = m.glu(m.linear(h, "ffn_gate", m.n_ff), m.linear(h, "ffn_up", m.n_ff), "silu")
+        y = m.activate(m.linear(h, "ffn_up", m.n_ff), "silu", m.linear(h, "ffn_gate", m.n_ff))
         return m.linear(m.norm(y, "ffn_sub_norm"), "ffn_down", m.n_embd)
 
     m.output(m.pre_norm(m.embed(), attention, feed_forward))

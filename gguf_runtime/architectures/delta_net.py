@@ -24,10 +24,11 @@ def gated_delta_net(m: Layers, h: Value, qkv: Value, z: Value, beta: Value, alph
     return m.linear(m.graph(Gate(z, o)), "ssm_out", m.n_embd)
 
 
-def kimi_delta_attention(m: Layers, h: Value, gate: Value) -> Value:
+def kimi_delta_attention(m: Layers, h: Value, gate: Value, *, bounded_sign: float = 1.0) -> Value:
     """Kimi's delta attention (Kimi Team 2025): a decay for each channel. gate: of the output, before its sigmoid.
 
-    The decay is −e^A·softplus(x + dt), or where the file names a lower bound, bound·sigmoid(e^A·(x + dt)).
+    The decay is ssm_a·softplus(x + dt), where ssm_a is −e^A; or where the file names a lower bound, that times
+    sigmoid(e^A·(x + dt)). bounded_sign: of ssm_a then, which depends on the converter.
     """
     w, dim = m.w, m.w.count("kda.head_dim")
     heads, size = m.n_head, m.n_head * dim
@@ -35,15 +36,22 @@ def kimi_delta_attention(m: Layers, h: Value, gate: Value) -> Value:
         m.graph(View(convolve_silu(m, m.linear(h, f"attn_{part}", size), f"ssm_conv1d_{part}"), heads))
         for part in "qkv"
     )
-    low = m.linear(h, "ssm_f_a", dim) if m.has("ssm_f_b") else h  # a product of two small matrices, or one
-    x = m.linear(low, "ssm_f_b" if m.has("ssm_f_b") else "ssm_f_a", size, heads)
-    x, rates = m.graph(Scale(x, bias=m.tensor("ssm_dt.bias", size))), m.tensor("ssm_a", heads, 1)
+    x = m.graph(Scale(m.graph(View(low_rank(m, h, "ssm_f"), heads)), bias=m.tensor("ssm_dt.bias", size)))
+    rates = m.tensor("ssm_a", heads, 1)
     if bound := w.number("kda.gate_lower_bound", 0.0):
-        decay = m.graph(Scale(m.graph(Activate(m.graph(Scale(x, weight=rates)), "sigmoid")), bound))
+        decay = m.graph(Scale(m.graph(Activate(m.graph(Scale(x, bounded_sign, rates)), "sigmoid")), bound))
     else:
         decay = m.graph(Scale(m.graph(Activate(x, "softplus")), weight=rates))
     o = m.norm(delta_rule(m, q, k, v, decay, m.linear(h, "ssm_beta", heads, heads)), "ssm_norm")
     return m.project(m.graph(Gate(m.graph(View(gate, heads)), o, "sigmoid")))
+
+
+def low_rank(m: Layers, h: Value, name: str) -> Value:
+    """A product with two small matrices, or with one."""
+    dim = m.w.count("kda.head_dim")
+    if not m.has(f"{name}_b"):
+        return m.linear(h, name if m.has(name) else f"{name}_a", m.n_head * dim)
+    return m.linear(m.linear(h, f"{name}_a", dim), f"{name}_b", m.n_head * dim)
 
 
 def delta_rule(m: Layers, q: Value, k: Value, v: Value, decay: Value, beta: Value) -> Value:

@@ -27,5 +27,5 @@ def _experts(m: Layers, h: Value) -> Value:
         weight = m.tensor(f"ffn_{part}_chexps.weight", m.n_expert // share, n_rows, x.width)
         return m.graph(ExpertLinear(x, route, weight))
 
-    small = linear(m.glu(linear(y, "gate", n_ff), linear(y, "up", n_ff), "silu"), "down", m.n_embd)
+    small = linear(m.activate(linear(y, "up", n_ff), "silu", linear(y, "gate", n_ff)), "down", m.n_embd)
     return m.add(y, m.graph(Combine(small, route)), m.w.number("expert_group_scale"))

@@ -13,8 +13,7 @@ def jamba(m: Layers) -> None:
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         x = m.add(x, m.attention(h, None) if m.n_head_kv else mamba(m, h, norms=True))
-        h = m.norm(x, "ffn_norm")
-        x = m.add(x, m.experts(h, m.route(h, normalise=False)) if m.has("ffn_gate_inp") else m.ffn(h))
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=False))
     m.output(x)
 
 
@@ -28,8 +27,7 @@ def granitehybrid(m: Layers) -> None:
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         x = m.add(x, m.attention(h, rope, scale=scale) if m.n_head_kv else mamba2(m, h), residual)
-        h = m.norm(x, "ffn_norm")
-        x = m.add(x, m.moe(h, normalise=True), residual)
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=True), residual)
     m.output(x, scale=1 / (number("logit_scale", 0.0) or 1.0))
 
 

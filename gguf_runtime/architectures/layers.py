@@ -35,8 +35,7 @@ from . import pooling, rope
 from .hparams import HParams, ModelError
 from .pooling import Result
 
-
-#: How gate and up become one: the gate's activation, or a function.
+#: A kind of Activate and Gate, or what an architecture makes of gate and up.
 Glu = str | Callable[[Value, Value], Value]
 
 
@@ -258,8 +257,11 @@ class Layers:
         q, k = self.rotate(q, k, frequencies)
         return self.project(self.attend(q, k, v, scale=scale, window=window, softcap=softcap))
 
-    def glu(self, gate: Value, up: Value, kind: Glu) -> Value:
-        return self.graph(Gate(gate, up, kind)) if isinstance(kind, str) else kind(gate, up)
+    def activate(self, up: Value, kind: Glu, gate: Value | None = None) -> Value:
+        """The middle of a feed-forward: activation(gate)·up, or activation(up) where there is no gate."""
+        if not isinstance(kind, str):
+            return kind(gate or up, up)
+        return self.graph(Gate(gate, up, kind) if gate else Activate(up, kind))
 
     def clamped_glu(self, key: str) -> Glu:
         """SwiGLU of gates up to a limit of the layer, and of up within it; 0 for no limit."""
@@ -278,13 +280,13 @@ class Layers:
         """
         n_ff = n_ff or self.n_ff
         if not gated:
-            y = self.graph(Activate(self.linear(h, f"ffn_up{suffix}", n_ff), kind))
+            y = self.activate(self.linear(h, f"ffn_up{suffix}", n_ff), kind)
         else:
             if self.has(f"ffn_gate{suffix}"):
                 gate, up = self.linear(h, f"ffn_gate{suffix}", n_ff), self.linear(h, f"ffn_up{suffix}", n_ff)
             else:
                 gate, up = self.slices(h, f"ffn_up{suffix}", (n_ff, 1), (n_ff, 1))
-            y = self.glu(gate, up, kind)
+            y = self.activate(up, kind, gate)
         return self.linear(y, f"ffn_down{suffix}", self.n_embd)
 
     @property
@@ -311,9 +313,7 @@ class Layers:
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n)
-        return self.graph(
-            Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits)
-        )
+        return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits))
 
     def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, summed by the route's weights."""
@@ -323,14 +323,14 @@ class Layers:
         """The routed experts' feed-forwards, one head for each; h has one head for all of them, or one for each."""
         n, n_ff = self.n_expert, self.n_ff_expert
         if not gated:
-            y = self.graph(Activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind))
+            y = self.activate(self.expert_linear(h, route, "ffn_up_exps", n_ff), kind)
         elif self.has("ffn_gate_up_exps"):
             both = self.tensor("ffn_gate_up_exps.weight", n, 2 * n_ff, h.width)
             gate, up = (self.graph(ExpertLinear(h, route, both.rows(at, at + n_ff))) for at in (0, n_ff))
-            y = self.glu(gate, up, kind)
+            y = self.activate(up, kind, gate)
         else:
             gate, up = (self.expert_linear(h, route, f"ffn_{part}_exps", n_ff) for part in ("gate", "up"))
-            y = self.glu(gate, up, kind)
+            y = self.activate(up, kind, gate)
         return self.expert_linear(y, route, "ffn_down_exps", h.width)
 
     def expert_linear(self, x: Value, route: Value, name: str, n_rows: int) -> Value:

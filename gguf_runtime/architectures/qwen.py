@@ -41,7 +41,5 @@ def rnd1(m: Layers) -> None:
 
 def _layers(m: Layers, qk_norm: bool) -> None:
     rope = m.rope_frequencies("halves")
-    x = m.pre_norm(
-        m.embed(), lambda h: m.attention(h, rope, qk_norm=qk_norm), lambda h: m.moe(h, normalise=qk_norm)
-    )
+    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope, qk_norm=qk_norm), lambda h: m.moe(h, normalise=qk_norm))
     m.output(x)

@@ -27,8 +27,7 @@ def _layers(m: Layers, delta_net: Callable[[Layers, Value], Value]) -> None:
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
         x = m.add(x, delta_net(m, h) if m.recurrent(4) else gated_attention(m, h))
-        h = m.norm(x, "post_attention_norm")
-        x = m.add(x, m.moe(h, normalise=True))
+        x = m.add(x, m.moe(m.norm(x, "post_attention_norm"), normalise=True))
     m.output(x)
 
 
