@@ -147,6 +147,7 @@ FAMILIES = {
     "kimi-k3": "kimi",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
+    "hy_v4": "hy_v4",
 }
 
 

@@ -337,19 +337,22 @@ class Layers:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def moe(self, h: Value, kind: Glu = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
+    def moe(self, h: Value, kind: Glu = "silu", *, shared_kind: Glu | None = None, gating: str = "softmax",
+            normalise: bool | None = None) -> Value:  # fmt: skip
         """Experts, and where there are some those that every token passes; in layers without experts a feed-forward.
 
-        gating, normalise: where the file's keys do not say how; normalise is None where they do.
+        shared_kind: of the latter two, by default that of experts. gating, normalise: where the file's keys do not say
+        how; normalise is None where they do.
         """
+        shared_kind = shared_kind or kind
         # which layers these are keys tell by rules that differ by architecture, and tensors by being there
         self.w.ignore("leading_dense_block_count", "interleave_moe_layer_step")
         if not self.has("ffn_gate_inp"):
-            return self.ffn(h, kind)
+            return self.ffn(h, shared_kind)
         if normalise is None:
             gating, normalise = self.gating(gating), self.w.flag("expert_weights_norm")
         y = self.experts(h, self.route(h, gating=gating, normalise=normalise), kind)
-        return self.add(y, self.shared_expert(h, kind)) if self.has("ffn_up_shexp") else y
+        return self.add(y, self.shared_expert(h, shared_kind)) if self.has("ffn_up_shexp") else y
 
     def gating(self, default: str = "softmax") -> str:
         """How logits of experts become weights; default: where the file does not say so."""

@@ -26,11 +26,8 @@ def step35(m: Layers) -> None:
         return m.project(m.gate(o, h) if m.has("attn_gate") else o)
 
     def feed_forward(h: Value) -> Value:
-        if not m.has("ffn_gate_inp"):
-            return m.ffn(h, _clamped(m, "swiglu_clamp_shexp"))
-        route = m.route(h, gating=m.gating("sigmoid"), normalise=m.w.flag("expert_weights_norm"))
-        y = m.experts(h, route, _clamped(m, "swiglu_clamp_exp"))
-        return m.add(y, m.shared_expert(h, _clamped(m, "swiglu_clamp_shexp")))
+        kind, shared_kind = _clamped(m, "swiglu_clamp_exp"), _clamped(m, "swiglu_clamp_shexp")
+        return m.moe(h, kind, shared_kind=shared_kind, gating="sigmoid")
 
     m.output(m.pre_norm(m.embed(), attention, feed_forward))
 
