@@ -148,6 +148,15 @@ FAMILIES = {
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
     "hy_v4": "hy_v4",
+    "maincoder": "maincoder",
+    "mellum": "mellum",
+    "talkie": "talkie",
+    "arctic": "arctic",
+    "dbrx": "dbrx",
+    "cohere2moe": "cohere",
+    "jais2": "gpt",
+    "hy_v3": "hunyuan",
+    "spark2_5": "spark",
 }
 
 

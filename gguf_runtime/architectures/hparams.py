@@ -14,9 +14,16 @@ _LIMIT = 1 << 31  # no hyperparameter of a real model comes near
 _NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?")
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset(
-    "vocab_size tensor_data_layout nextn_predict_layers attention.layer_norm_epsilon rope.scaling.finetuned "
-    "feed_forward_length "
-    "rope.scaling.original_context_length rope.scaling.yarn_attn_factor".split()
+    {
+        "attention.layer_norm_epsilon",
+        "feed_forward_length",
+        "nextn_predict_layers",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",
+        "rope.scaling.yarn_attn_factor",
+        "tensor_data_layout",
+        "vocab_size",
+    }
 )
 #: Keys that, as their names tell, have a part in what is computed.
 _COMPUTED = re.compile(r"(attention|rope|ssm|expert|moe)|.*(scale|scaling|soft_?cap|norm|clamp|residual|step|gating)")

@@ -22,3 +22,10 @@ def hunyuan_dense(m: Layers) -> None:
 
 
 hunyuan_moe = hunyuan_vl = hunyuan_dense
+
+
+def hy_v3(m: Layers) -> None:
+    """Norms of queries and keys before they are rotated; experts as DeepSeek-V3's."""
+    rope = m.rope_frequencies("halves")
+    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope, qk_norm=True), lambda h: m.moe(h, gating="sigmoid"))
+    m.output(x)

@@ -230,7 +230,8 @@ class Layers:
         return self.graph(Rope(q, frequencies)), self.graph(Rope(k, frequencies))
 
     def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
-               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None, slot: int | None = None) -> Value:  # fmt: skip
+               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None,
+               slot: int | None = None) -> Value:  # fmt: skip
         """Attention; scale: by default width^-½ of a head. slot: of the cache, by default of the layer's number."""
         scale, slot = scale or k.width**-0.5, self.i if slot is None else slot
         return self.graph(

@@ -49,7 +49,7 @@ def refact(m: Layers) -> None:
 
 def baichuan(m: Layers) -> None:
     """As llama; of 40 layers, which is 13B, with ALiBi instead of RoPE."""
-    rope = m.rope_frequencies("pairs")
+    m.w.ignore("rope.freq_base", "rope.dimension_count")  # in files of both
     (refact if m.n_layer == 40 else llama)(m)
 
 

@@ -11,7 +11,10 @@ from .layers import Layers
 
 
 def minimax_01(m: Layers) -> None:
-    """Lightning attention, and softmax attention in every few layers; experts. What is added to a block's result is the block's normed input, scaled."""
+    """Lightning attention, and softmax attention in every few layers; experts.
+
+    What is added to a block's result is the block's normed input, scaled.
+    """
     scale, rope = m.w.number("residual_scale"), m.rope_frequencies("halves")
     x = m.embed()
     for _ in m.layers():
