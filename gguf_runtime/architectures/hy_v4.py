@@ -24,6 +24,8 @@ def hy_v4(m: Layers) -> None:
         a = mla.absorbed(m, h, rope)
         if sparse and (keys is None or m.w.flag("attention.indexer.types", True, layer=m.i)):
             keys = mla.best_keys(m, h, a.q_latent, rope, rotated_last=True, eps=m.norm_kind[1])
+        else:
+            mla.ignore_indexer(m)
         o = mla.attend(m, a, keys=keys, sinks=m.tensor("attn_sinks.weight", m.n_head))
         return m.project(m.gate(o, h))
 

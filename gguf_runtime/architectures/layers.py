@@ -313,7 +313,7 @@ class Layers:
         groups, used = (groups, used) if groups > 1 else (1, 1)
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
-        selection = self.optional("exp_probs_b.bias", n)
+        selection = self.optional("exp_probs_b.bias", n) or self.optional("exp_probs_b", n)
         return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits))
 
     def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:

@@ -100,6 +100,12 @@ def best_keys(m: Layers, h: Value, q_latent: Value, frequencies: RopeFrequencies
     return m.graph(BestKeys(q, k, weights, m.new_slot(), n))
 
 
+def ignore_indexer(m: Layers) -> None:
+    """Files may have its tensors in layers that see the keys which were found for one before."""
+    names = "attn_q_b.weight", "attn_k.weight", "k_norm.weight", "k_norm.bias", "proj.weight"
+    m.w.ignore(*(m.name(f"indexer.{name}") for name in names))
+
+
 def _queries(m: Layers, h: Value, width: int) -> tuple[Value, Value]:
     """Queries of each head, and what they were made of, which may be a short vector too."""
     # the latter are of what is kept; the first is in files of models that do without, too
