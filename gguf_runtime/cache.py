@@ -98,6 +98,7 @@ class Sequence:
         self._tables = {pool: np.zeros(16, np.int64) for pool in pools}
         self._n_pages = 0
         self.n_tokens = 0
+        self.n_source = 0  # tokens of the text that an encoder has read, which the pages keep beside this one
 
     def table(self, pool: PagePool) -> np.ndarray:
         """Addresses of this sequence's pages in a pool, in order; i64, longer than needed."""

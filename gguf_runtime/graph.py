@@ -12,9 +12,11 @@ from .loader import Tensor
 from .operations import (
     Add,
     Attention,
+    BestKeys,
     Conv,
     Embed,
     Input,
+    Keep,
     Op,
     Pool,
     Recurrence,
@@ -49,11 +51,13 @@ class CacheSlot(NamedTuple):
 class Graph:
     """Call it with an operation to add that; gives the value that the operation makes. The last one is the result.
 
-    layer: which the operations that are added next belong to.
+    layer: which the operations that are added next belong to. encoder: the graph that reads a source text first, and
+    fills slots that this one's attention looks at; both share a cache.
     """
 
-    def __init__(self, ops: Iterable[Op] = ()) -> None:
+    def __init__(self, ops: Iterable[Op] = (), encoder: Graph | None = None) -> None:
         self.ops = list(ops)
+        self.encoder = encoder
         self.layer = 0
 
     def __call__(self, op: Op) -> Value:
@@ -70,26 +74,32 @@ class Graph:
     @property
     def tensors(self) -> list[Tensor]:
         """The weights, each once; of an embedding only single rows are read, so it is not among them."""
-        read = (tensor for op in self.ops if not isinstance(op, Embed) for tensor in tensors_read(op))
+        read = (tensor for op in self._all_ops if not isinstance(op, Embed) for tensor in tensors_read(op))
         return list({tensor.name: tensor for tensor in read}.values())
 
     @property
     def kv(self) -> dict[int, KvShape]:
         """What the cache keeps of every token, by slot."""
         found = {}
-        for op in self.ops:
-            if isinstance(op, Attention) and op.k:
-                found[op.slot] = KvShape(op.kv_heads, op.k.width, op.v.width if op.v else 0)
+        for op in self._all_ops:
+            if isinstance(op, Attention | Keep) and op.k:
+                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width if op.v else 0)
+            elif isinstance(op, BestKeys):
+                found[op.slot] = KvShape(1, op.k.width, 0)
         return found
 
     @property
     def slots(self) -> dict[int, CacheSlot]:
         """What each slot of the cache is for."""
         found: dict[int, CacheSlot] = {}
-        for op in self.ops:
+        for op in self._all_ops:
             if isinstance(op, Attention) and op.k:
                 kind: Literal["latent", "window", "full"] = "latent" if not op.v else "window" if op.window else "full"
                 found[op.slot] = CacheSlot(kind, op.window)
+            elif isinstance(op, BestKeys):
+                found[op.slot] = CacheSlot("latent")
+            elif isinstance(op, Keep):
+                found[op.slot] = CacheSlot("full")
             elif isinstance(op, Conv | Shift | Recurrence):
                 found[op.slot] = CacheSlot("state")
         return found
@@ -99,8 +109,10 @@ class Graph:
 
         A block ends with a sum that is all that is read later, the residual stream: in most models these are each
         layer's attention and its feed-forward, and last the output. The embedding is part of the first. Operations
-        that share a slot stay together.
+        that share a slot stay together, and so does a graph with an encoder.
         """
+        if self.encoder:
+            return [self]
         last_use = {value.number: i for i, op in enumerate(self.ops) for value in values_read(op)}
         last_slot = {op.slot: i for i, op in enumerate(self.ops) if isinstance(op, Attention)}
         found, begin, needed_until = [], 0, 0
@@ -113,6 +125,10 @@ class Graph:
             needed_until = max(needed_until, last_use.get(op.out.number, 0))
         return [*found, self._block(begin, len(self.ops))]
 
+    @property
+    def _all_ops(self) -> list[Op]:
+        return [*(self.encoder.ops if self.encoder else []), *self.ops]
+
     def _block(self, begin: int, end: int) -> Graph:
         before = self.ops[begin - 1].out
         return Graph([*([Input(before, before)] if begin else []), *self.ops[begin:end]])
@@ -120,7 +136,7 @@ class Graph:
 
 def join(blocks: Sequence[Graph]) -> Graph:
     """Blocks that follow each other, as one graph."""
-    return Graph([*blocks[0].ops, *(op for block in blocks[1:] for op in block.ops[1:])])
+    return Graph([*blocks[0].ops, *(op for block in blocks[1:] for op in block.ops[1:])], blocks[0].encoder)
 
 
 def _rows(op: Op) -> Rows:

@@ -237,7 +237,10 @@ class Mul(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all."""
+    """x·factor·weight + bias; weight, bias: for the columns of a head, or of all heads, or one for all.
+
+    Those of shape (heads, 1) have one for each head.
+    """
 
     x: Value
     factor: float = 1.0
@@ -285,7 +288,8 @@ class Attention(NamedTuple):
     themselves. window: how many they see, themselves the last (on both sides where not causal: half before, half
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
-    bias: (buckets, heads) added by distance, as T5 does.
+    bias: (buckets, heads) added by distance, as T5 does. keys: the positions of those that each token sees (BestKeys).
+    source: keys and values are those of the source text, which the graph's encoder has kept.
     """
 
     q: Value
@@ -302,6 +306,8 @@ class Attention(NamedTuple):
     softcap: float = 0.0
     alibi: float = 0.0
     bias: Tensor | None = None
+    keys: Value | None = None
+    source: bool = False
     out: Value = _UNMADE
 
     @property
@@ -309,12 +315,45 @@ class Attention(NamedTuple):
         return self.q.heads, self.v_width
 
 
+class BestKeys(NamedTuple):
+    """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
+
+    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
+    """
+
+    q: Value
+    k: Value
+    weights: Value
+    slot: int
+    n: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return 1, self.n
+
+
+class Keep(NamedTuple):
+    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
+
+    k: Value
+    v: Value
+    slot: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.k.heads, self.k.width
+
+
 class Route(NamedTuple):
     """Which experts each token takes, and with which weights: n_used heads of (number, weight).
 
     gating: softmax of all logits, their sigmoid, "softmax_used": of those that were taken, "sqrt_softplus", "none".
     selection: added for the choice only. groups: n > 1 groups of neighbours, of which the `groups_used` best compete.
-    normalise: weights sum to 1. expert_scale: a factor for each expert's weight.
+    normalise: weights sum to 1 (at most 2¹⁴ times what they were). expert_scale: a factor for each expert's weight.
+    share: so many neighbours share one expert, whose number is theirs divided by this; its weight is that of the
+    expert that has this number among all.
     """
 
     logits: Value
@@ -327,6 +366,7 @@ class Route(NamedTuple):
     scale: float = 1.0
     expert_scale: Tensor | None = None
     by_logits: bool = False  # chosen by raw logits, whatever the gating
+    share: int = 1
     out: Value = _UNMADE
 
     @property
@@ -352,16 +392,17 @@ class ExpertLinear(NamedTuple):
 
 
 class Combine(NamedTuple):
-    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, or numbers that were computed."""
+    """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, numbers that were computed, None: all 1."""
 
     x: Value
-    weights: Value
+    weights: Value | None
     out: Value = _UNMADE
 
     @property
     def shape(self) -> Shape:
-        heads = 1 if self.weights.heads == self.x.heads and self.weights.width == 2 else self.weights.heads
-        return heads, self.x.width
+        weights = self.weights
+        of_route = weights is None or (weights.heads == self.x.heads and weights.width == 2)
+        return 1 if weights is None or of_route else weights.heads, self.x.width
 
 
 class Conv(NamedTuple):
@@ -411,8 +452,8 @@ class Recurrence(NamedTuple):
 
 Op = (
     Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | Route | ExpertLinear | Combine | Conv | Shift
-    | Recurrence
+    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route | ExpertLinear | Combine | Conv
+    | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

@@ -1,8 +1,17 @@
-"""Qwen 2, 2.5 (Yang et al. 2024) and 3 (Yang et al. 2025), dense and with experts."""
+"""Qwen 1 (Bai et al. 2023), 2, 2.5 (Yang et al. 2024) and 3 (Yang et al. 2025), dense and with experts.
+
+Diffusion models that were made of them see the whole text: Dream (Ye et al. 2025) and RND1 (2025).
+"""
 
 from __future__ import annotations
 
 from .layers import Layers
+
+
+def qwen(m: Layers) -> None:
+    """Fused matrices of queries, keys and values; the file's feed-forward size counts gate and up together."""
+    rope = m.rope_frequencies("halves")
+    m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.ffn(h, n_ff=m.n_ff // 2)))
 
 
 def qwen2(m: Layers) -> None:
@@ -11,29 +20,26 @@ def qwen2(m: Layers) -> None:
 
 
 def qwen3(m: Layers) -> None:
-    """As qwen2, but with norms of each head of queries and keys."""
+    """As qwen2, but with norms of each head of queries and keys; weights of experts sum to 1."""
+    m.w.ignore("n_deepstack_layers")  # of images
     _layers(m, qk_norm=True)
 
 
-def qwen2moe(m: Layers) -> None:
-    _layers(m, qk_norm=False)
+qwen2moe = qwen2vl = qwen2
+qwen3moe = qwen3vl = qwen3vlmoe = qwen3
 
 
-def qwen3moe(m: Layers) -> None:
-    _layers(m, qk_norm=True)
+def dream(m: Layers) -> None:
+    m.causal = False
+    qwen2(m)
+
+
+def rnd1(m: Layers) -> None:
+    m.causal = False
+    qwen3(m)
 
 
 def _layers(m: Layers, qk_norm: bool) -> None:
     rope = m.rope_frequencies("halves")
-    x = m.embed()
-    for _ in m.layers():
-        x = m.add(x, m.attention(m.norm(x, "attn_norm"), rope, qk_norm=qk_norm))
-        h = m.norm(x, "ffn_norm")
-        if not m.n_expert:
-            x = m.add(x, m.ffn(h))
-            continue
-        y = m.experts(h, m.route(h, normalise=qk_norm))
-        if m.has("ffn_gate_inp_shexp"):
-            y = m.add(y, m.shared_expert(h, m.w.count("expert_shared_feed_forward_length")))
-        x = m.add(x, y)
+    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope, qk_norm=qk_norm), lambda h: m.moe(h, normalise=qk_norm))
     m.output(x)

@@ -13,12 +13,14 @@ from .hparams import HParams, ModelError
 
 
 def frequencies(
-    w: HParams, layout: Literal["pairs", "halves"], n_rot: int, n_ctx: int, *, base: float = 0.0, scaled: bool = True
-) -> RopeFrequencies:
+    w: HParams, layout: Literal["pairs", "halves"], n_rot: int, n_ctx: int, *, base: float = 0.0, scaled: bool = True,
+    factors: bool = True, yarn_mu: float = 0.0,
+) -> RopeFrequencies:  # fmt: skip
     """base^(-2i / n_rot) (Su et al. 2021), scaled as `rope.scaling.*` says.
 
     n_ctx: tokens that a text may have, on which LongRoPE's factors depend. base: 0 for that of `rope.freq_base`.
-    scaled: False for layers that leave the scaling out. Raises ModelError.
+    scaled: False for layers that leave the scaling out. factors: False for those that leave the files' divisors out.
+    yarn_mu: of YaRN's magnitude this part is in the scale of attention instead. Raises ModelError.
     """
     base = base or w.number("rope.freq_base", 10000.0)
     if base <= 1 or n_rot % 2:
@@ -31,10 +33,11 @@ def frequencies(
     if not scaled:
         return RopeFrequencies(layout, freqs)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        freqs = freqs / _divisors(w, n_rot, n_ctx, needed=kind == "longrope")
+        if factors:
+            freqs = freqs / _divisors(w, n_rot, n_ctx, needed=kind == "longrope")
         if kind == "yarn":
-            freqs, grown = _yarn(w, freqs, base, factor)
-            magnitude *= grown
+            freqs = _yarn(w, freqs, base, factor)
+            magnitude *= yarn_magnitude(factor) / yarn_magnitude(factor, yarn_mu)
         elif kind in ("linear", "longrope"):
             freqs = freqs / factor
         elif kind != "none":
@@ -43,6 +46,11 @@ def frequencies(
     if not (np.isfinite(freqs).all() and math.isfinite(magnitude)):
         raise ModelError("the RoPE frequencies that the file asks for are no numbers: it must be damaged")
     return RopeFrequencies(layout, freqs, magnitude)
+
+
+def yarn_magnitude(factor: float, mu: float = 1.0) -> float:
+    """By how much logits grow with a context that is stretched by a factor."""
+    return 1 + 0.1 * mu * math.log(max(factor, 1.0))
 
 
 def _divisors(w: HParams, n_rot: int, n_ctx: int, needed: bool) -> np.ndarray | float:
@@ -56,8 +64,12 @@ def _divisors(w: HParams, n_rot: int, n_ctx: int, needed: bool) -> np.ndarray | 
         return _values(long if n_ctx > original else short)
     if needed or long or short:
         raise ModelError("LongRoPE needs the tensors rope_factors_long.weight and rope_factors_short.weight")
-    factors = w.optional("rope_freqs.weight", n_rot // 2)
-    return _values(factors) if factors else 1.0
+    if not w.has(name := "rope_freqs.weight"):
+        return 1.0
+    divisors = _values(w.tensor(name, *w.shape(name)))
+    if len(divisors) < n_rot // 2:
+        raise ModelError(f"tensor {name} has {len(divisors)} values, but {n_rot} dimensions rotate")
+    return divisors[: n_rot // 2]  # layers that rotate fewer dimensions use the first
 
 
 def _values(tensor: Tensor) -> np.ndarray:
@@ -66,7 +78,7 @@ def _values(tensor: Tensor) -> np.ndarray:
     return tensor.data.view(np.float32)
 
 
-def _yarn(w: HParams, freqs: np.ndarray, base: float, factor: float) -> tuple[np.ndarray, float]:
+def _yarn(w: HParams, freqs: np.ndarray, base: float, factor: float) -> np.ndarray:
     """YaRN (Peng et al. 2023): high frequencies stay, low ones are stretched, those between are mixed."""
     n_rot, original = 2 * len(freqs), w.count("rope.scaling.original_context_length", w.count("context_length"))
     fast, slow = w.number("rope.scaling.yarn_beta_fast", 32.0), w.number("rope.scaling.yarn_beta_slow", 1.0)
@@ -79,4 +91,4 @@ def _yarn(w: HParams, freqs: np.ndarray, base: float, factor: float) -> tuple[np
 
     low, high = max(0, math.floor(dimension(fast))), min(n_rot - 1, math.ceil(dimension(slow)))
     ramp = np.clip((np.arange(n_rot // 2) - low) / max(0.001, high - low), 0, 1)
-    return freqs * (1 - ramp) + freqs / factor * ramp, 1 + 0.1 * math.log(factor)
+    return freqs * (1 - ramp) + freqs / factor * ramp

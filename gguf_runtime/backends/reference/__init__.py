@@ -1,11 +1,18 @@
 """What every operation means: plain NumPy in float64, slow and exact. The other backends are tested against it."""
 
-from ...operations import Attention, Conv, Recurrence, Shift
-from .attention import attention
+from ...operations import Attention, BestKeys, Conv, Keep, Recurrence, Shift
+from .attention import attention, best_keys, keep
 from .backend import ReferenceBackend
 from .operations import MEANING
 from .recurrence import conv, recurrence, shift
 
-MEANING |= {Attention: attention, Conv: conv, Shift: shift, Recurrence: recurrence}
+MEANING |= {
+    Attention: attention,
+    BestKeys: best_keys,
+    Keep: keep,
+    Conv: conv,
+    Shift: shift,
+    Recurrence: recurrence,
+}
 
 __all__ = ["MEANING", "ReferenceBackend"]

@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...operations import Attention
+from ...operations import Attention, BestKeys, Keep
 from .operations import Run, softmax
+from .selection import greatest
 
 
 def attention(run: Run, op: Attention) -> np.ndarray:
     """f64[tokens, heads, v_width]; keeps the keys and values of the batch's tokens first."""
     made = np.empty((len(run.ids), op.out.heads, op.v_width))
     for part, rows in run.sequences():
+        n_keys = part.sequence.n_source if op.source else part.position + len(part.tokens)
         if op.k:
             v = run[op.v][rows] if op.v else None
             run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
-        k, v = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+        k, v = run.memory.load(part.sequence, op.slot, n_keys)
         v = v if v.shape[2] else k[..., : op.v_width]
-        made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows])
+        keys = run[op.keys][rows] if op.keys else None
+        made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows], keys)
     return made
 
 
+def best_keys(run: Run, op: BestKeys) -> np.ndarray:
+    """f64[tokens, 1, n]; keeps the keys of the batch's tokens first."""
+    made = np.full((len(run.ids), op.n), -1.0)
+    for part, rows in run.sequences():
+        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], None)
+        k, _ = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+        products = np.maximum(np.einsum("thd,sd->ths", run[op.q][rows], k[:, 0]), 0)
+        scores = np.einsum("ths,th->ts", products, run[op.weights][rows].reshape(len(products), -1))
+        for row, score in zip(range(rows.start, rows.stop), scores, strict=True):
+            best = greatest(score[: run.positions[row] + 1], op.n)
+            made[row, : len(best)] = best
+    return made
+
+
+def keep(run: Run, op: Keep) -> np.ndarray:
+    """f64[tokens, heads, width]: the keys."""
+    for part, rows in run.sequences():
+        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows])
+    return run[op.k]
+
+
 def _attend(
-    run: Run, op: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray
-) -> np.ndarray:
-    """One sequence: q f64[tokens, heads, width] at these positions, k and v f64[all tokens, kv_heads, width]."""
+    run: Run, op: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray,
+    keys: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    """One sequence: q f64[tokens, heads, width] at these positions, k and v f64[all tokens, kv_heads, width].
+
+    keys: f64[tokens, 1, n], the only ones that each token sees.
+    """
     n_heads = q.shape[1]
     k, v = (np.repeat(x, n_heads // op.kv_heads, axis=1) for x in (k, v))
     logits = np.einsum("thd,shd->ths", q, k) * op.scale
@@ -35,7 +63,10 @@ def _attend(
         logits -= alibi_slopes(n_heads, op.alibi)[None, :, None] * np.abs(behind)[:, None]
     if op.bias:
         logits += run.weights(op.bias)[_buckets(behind, len(run.weights(op.bias)), op.causal)].transpose(0, 2, 1)
-    logits = np.where(_sees(op, positions, behind)[:, None], logits, -np.inf)
+    sees = _sees(op, positions, behind)
+    if keys is not None:
+        sees &= (np.arange(len(k)) == keys.reshape(len(q), -1, 1)).any(axis=1)
+    logits = np.where(sees[:, None], logits, -np.inf)
     if op.sinks:
         sinks = np.broadcast_to(run.weights(op.sinks).reshape(1, n_heads, 1), (len(q), n_heads, 1))
         shares = softmax(np.concatenate([logits, sinks], axis=2))[..., :-1]

@@ -19,7 +19,7 @@ class ReferenceBackend:
     max_logits: int | None = None
 
     def __init__(self, graph: Graph, n_batch: int) -> None:
-        for op in graph.ops:
+        for op in [*graph.ops, *(graph.encoder.ops if graph.encoder else [])]:
             if type(op) not in MEANING:
                 raise PlanError(f"{describe(op)}: nothing says what that means")
         self._graph, self.n_batch = graph, n_batch
@@ -33,10 +33,20 @@ class ReferenceBackend:
         out = values[result.number].reshape(-1, result.size).astype(np.float32)
         return lambda: out
 
+    def encode(self, batch: Batch) -> None:
+        """Read whole source texts, for what is started on these sequences after that; sets their `n_source`."""
+        assert self._graph.encoder
+        self._run(self._graph.encoder, batch, None)
+        for part in batch.parts:
+            part.sequence.n_source = len(part.tokens)
+
     def values(self, batch: Batch, x: np.ndarray | None = None) -> dict[int, np.ndarray]:
         """What every operation makes of a batch: f64[rows, heads, width], by the value's number."""
+        return self._run(self._graph, batch, x)
+
+    def _run(self, graph: Graph, batch: Batch, x: np.ndarray | None) -> dict[int, np.ndarray]:
         run = Run(batch, self._memory, self._weights)
-        for op in self._graph.ops:
+        for op in graph.ops:
             if isinstance(op, Input):
                 assert x is not None
                 made = x.astype(np.float64)

@@ -102,6 +102,7 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
+    "softmax": softmax,
 }
 
 
@@ -129,7 +130,9 @@ def _repeat(run: Run, op: Repeat) -> np.ndarray:
 
 
 def _of_heads(vector: np.ndarray, value: Value) -> np.ndarray:
-    """A vector of weights for the columns of a head, of all heads, or one for all."""
+    """Weights for the columns of a head, of all heads, one for each head, or one for all."""
+    if vector.shape == (value.heads, 1):
+        return vector
     return vector.reshape(value.heads, value.width) if vector.size == value.size else vector.reshape(-1)
 
 
@@ -207,12 +210,12 @@ def _route(run: Run, op: Route) -> np.ndarray:
         allowed = np.zeros(grouped.shape, bool)
         np.put_along_axis(allowed, best[:, : op.groups_used, None], True, axis=1)
         score = np.where(allowed.reshape(score.shape), score, -np.inf)
-    used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used]
+    used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used] // op.share
     weights = np.take_along_axis(weights, used, axis=1)
     if op.gating == "softmax_used":
         weights = softmax(weights)
     if op.normalise:
-        weights = weights / weights.sum(axis=1, keepdims=True)
+        weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-14)
     weights = weights * op.scale
     if op.expert_scale:
         weights = weights * run.weights(op.expert_scale).reshape(-1)[used]
@@ -228,7 +231,10 @@ def _expert_linear(run: Run, op: ExpertLinear) -> np.ndarray:
 
 
 def _combine(run: Run, op: Combine) -> np.ndarray:
-    x, weights = run[op.x], run[op.weights]
+    x = run[op.x]
+    if op.weights is None:
+        return x.sum(axis=1)
+    weights = run[op.weights]
     if op.out.heads == 1 and op.weights.heads == op.x.heads:
         return np.einsum("th,thw->tw", weights[..., -1], x)
     return np.einsum("tih,thw->tiw", weights, x)

@@ -33,10 +33,82 @@ def shift(run: Run, op: Shift) -> np.ndarray:
     return made
 
 
+def _ssm(state: np.ndarray, inputs: list[np.ndarray], weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Selective state space (Mamba, Gu & Dao 2023; Mamba-2, Dao & Gu 2024): h = exp(dt·A)·h + dt·x⊗B, y = h·C + D·x.
+
+    inputs: x (heads, width), steps dt (heads, 1), B and C (groups of neighbouring heads, n). weights: A (heads, n), or
+    (heads, 1) for one number a head, and D (heads, 1). state: (heads, width, n). In Mamba every column is a head.
+    """
+    x, dt, b, c = inputs
+    a, d = weights
+    b, c = (np.repeat(part, len(x) // len(part), axis=0)[:, None] for part in (b, c))
+    state = np.exp(dt * a)[:, None] * state + (dt * x)[..., None] * b
+    return state, (state * c).sum(axis=-1) + d * x
+
+
+def _delta(state: np.ndarray, inputs: list[np.ndarray], weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Gated delta rule (Yang et al. 2024; by channel: Kimi Linear 2025): S = e^g·S, S += k⊗β(v − Sᵀk), y = Sᵀq.
+
+    inputs: q, k (heads, n), v (heads, width), g (heads, n), or (heads, 1) for one number a head, β (heads, 1).
+    state: (heads, n, width).
+    """
+    q, k, v, g, beta = inputs
+    state = np.exp(g)[..., None] * state
+    state = state + k[..., None] * (beta * (v - _read(state, k)))[:, None]
+    return state, _read(state, q)
+
+
+def _linear(state: np.ndarray, inputs: list[np.ndarray], weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Linear attention that forgets (GLA, Yang et al. 2023; Lightning, Qin et al. 2024): S = d·S + k⊗v, y = Sᵀq.
+
+    inputs: q, k (heads, n), v (heads, width); d (heads, n) follows them, or is the only weight, (heads, 1).
+    state: (heads, n, width).
+    """
+    q, k, v, decay = [*inputs, *weights]
+    state = decay[..., None] * state + k[..., None] * v[:, None]
+    return state, _read(state, q)
+
+
+def _rwkv6(state: np.ndarray, inputs: list[np.ndarray], weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """RWKV 6 (Peng et al. 2024): y = (S + (u·k)⊗v)ᵀr, then S = d·S + k⊗v: a token's own part is weighted by u.
+
+    inputs: r, k (heads, n), v (heads, width), d (heads, n). weights: u (heads, n). state: (heads, n, width).
+    """
+    r, k, v, decay = inputs
+    new = k[..., None] * v[:, None]
+    return decay[..., None] * state + new, _read(state + weights[0][..., None] * new, r)
+
+
+def _rwkv7(state: np.ndarray, inputs: list[np.ndarray], weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """RWKV 7's generalised delta rule (Peng et al. 2025): S = d·S + b⊗(Sᵀa) + k⊗v, y = Sᵀr.
+
+    inputs: r, k (heads, n), v (heads, width), d, a, b (heads, n). state: (heads, n, width).
+    """
+    r, k, v, decay, a, b = inputs
+    state = decay[..., None] * state + b[..., None] * _read(state, a)[:, None] + k[..., None] * v[:, None]
+    return state, _read(state, r)
+
+
+def _read(state: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Sᵀk of each head: f64[heads, width]."""
+    return np.einsum("hnw,hn->hw", state, key)
+
+
 #: The kinds of Recurrence: (state, inputs of one token, weights) → (state, f64[heads, width]).
-KINDS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {}
-#: The shape of a kind's state.
-STATES: dict[str, Callable[[Run, Recurrence], tuple[int, ...]]] = {}
+KINDS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "ssm": _ssm,
+    "delta": _delta,
+    "linear": _linear,
+    "rwkv6": _rwkv6,
+    "rwkv7": _rwkv7,
+}
+
+
+def state_shape(op: Recurrence) -> tuple[int, int, int]:
+    """The shape of a sequence's state."""
+    if op.kind == "ssm":
+        return op.heads, op.width, op.inputs[2].width
+    return op.heads, op.inputs[1].width, op.width
 
 
 def recurrence(run: Run, op: Recurrence) -> np.ndarray:
@@ -44,7 +116,7 @@ def recurrence(run: Run, op: Recurrence) -> np.ndarray:
     inputs, weights = [run[value] for value in op.inputs], [run.weights(tensor) for tensor in op.weights]
     made = np.empty((len(run.ids), op.heads, op.width))
     for part, rows in run.sequences():
-        state = run.memory.state(part.sequence, op.slot, part.position, np.zeros(STATES[op.kind](run, op)))
+        state = run.memory.state(part.sequence, op.slot, part.position, np.zeros(state_shape(op)))
         for token in range(rows.start, rows.stop):
             state, made[token] = KINDS[op.kind](state, [x[token] for x in inputs], weights)
         run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), state)
