@@ -18,6 +18,7 @@ from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.cache import Sequence
 from gguf_runtime.graph import Graph, join
 from gguf_runtime.loader import Tensor, open_gguf
+from gguf_runtime.operations import Add, Embed, Linear, SelectRows
 from gguf_runtime.pipeline import Pipeline
 from tests.make_model import write_model
 
@@ -74,13 +75,13 @@ def test_a_block_ends_only_where_one_sum_is_all_that_is_read_later() -> None:
         return Tensor(f"w{shape}", shape, "F32", np.zeros(0, np.uint8))
 
     g = Graph()
-    x = g.embed(tensor(9, 8))
-    a, b = g.linear(x, tensor(8, 8)), g.linear(x, tensor(8, 8))  # both read x, and are added one after the other
-    x = g.add(g.add(x, a), b)
-    y = g.add(x, x)  # and this one is read together with x
-    z = g.add(x, y)
-    picked = g.pick(z)
-    g.linear(g.add(picked, picked), tensor(9, 8))
+    x = g(Embed(tensor(9, 8)))
+    a, b = g(Linear(x, tensor(8, 8))), g(Linear(x, tensor(8, 8)))  # both read x, and are added one after the other
+    x = g(Add(g(Add(x, a)), b))
+    y = g(Add(x, x))  # and this one is read together with x
+    z = g(Add(x, y))
+    selected = g(SelectRows(z))
+    g(Linear(g(Add(selected, selected)), tensor(9, 8)))
     assert [block.ops[-1].out for block in g.blocks()] == [x, z, g.result]
     assert join(g.blocks()).ops == g.ops
 
