@@ -30,7 +30,7 @@ from .operations import (
 
 
 class KvShape(NamedTuple):
-    """What one slot keeps of a token: heads, and the widths of a key and a value head (0: values are part of keys)."""
+    """What one slot keeps of a token: heads, and the widths of a key and a value head."""
 
     n_heads: int
     k_dim: int
@@ -82,8 +82,10 @@ class Graph:
         """What the cache keeps of every token, by slot."""
         found = {}
         for op in self._all_ops:
-            if isinstance(op, Attention | Keep) and op.k:
-                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width if op.v else 0)
+            if isinstance(op, Attention) and op.k:
+                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v_width)
+            elif isinstance(op, Keep):
+                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width)
             elif isinstance(op, BestKeys):
                 found[op.slot] = KvShape(1, op.k.width, 0)
         return found

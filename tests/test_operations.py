@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from gguf_runtime.operations import (
 CPU = Cpu(2)
 N_TOKENS, WIDTH, HEADS = 50, 96, 4
 #: Steps of a test: of each sequence, how many tokens come next.
-STEPS = [(30, 17), (1, 0), (1, 3), (40, 1), (2, 2)]
+STEPS = [(30, 17), (1, 0), (1, 3), (60, 1), (2, 2), (300, 0), (1, 1), (1, 40)]
 
 
 def tensor(name: str, *shape: int, mean: float = 0.0) -> Tensor:
@@ -64,7 +65,7 @@ def of_two(make: Callable[[Value, Value], object], heads: int = HEADS, width: in
 
 CASES: dict[str, Callable[[Graph], None]] = {
     "embed-scaled": lambda g: g(Embed(tensor("t", N_TOKENS, 33), 3.0)),  # type: ignore[dict-item,return-value]
-    "embed-position": lambda g: g(Embed(tensor("p", 200, 40), 1.0, "position")),  # type: ignore[dict-item,return-value]
+    "embed-position": lambda g: g(Embed(tensor("p", 400, 40), 1.0, "position")),  # type: ignore[dict-item,return-value]
     "norm-rms": over_x(lambda x: Norm(x, tensor("w", 24), 1e-5)),
     "norm-rms-bare": over_x(lambda x: Norm(x, None, 1e-5)),
     "norm-rms-own": over_x(lambda x: Norm(x, tensor("w", 96), 1e-5)),
@@ -117,21 +118,45 @@ def products_of_a_gelu_gate(g: Graph) -> None:
     g(Add(embedded(g, 1), y))
 
 
-def attention(g: Graph) -> None:
-    q = g(Scale(g(View(g(Linear(embedded(g, 1), tensor("q", 128, 96))), 4)), 0.1))
-    k, v = (g(View(g(Linear(embedded(g, 1), tensor(name, 64, 96))), 2)) for name in "kv")
-    g(Attention(q, k, v, 3, 2, 32, 0.02, window=20))
+def attends(heads: int = 4, kv_heads: int = 2, latent: int = 0, **options: Any) -> Callable[[Graph], None]:
+    """Attention of heads of 32; latent: values are so many first columns of the keys."""
+
+    def write(g: Graph) -> None:
+        x = embedded(g, 1)
+
+        def projected(name: str, n_heads: int) -> Value:
+            return g(Scale(g(Linear(x, tensor(name, 32 * n_heads, 96), None, n_heads)), 0.1))
+
+        v = None if latent else projected("v", kv_heads)
+        q, k = projected("q", heads), projected("k", kv_heads)
+        g(Attention(q, k, v, 3, kv_heads, latent or 32, 0.5, **options))
+
+    return write
 
 
-CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate, attention)}
+CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate)}
+CASES |= {
+    "attention": attends(),
+    "attention-window": attends(window=20),
+    "attention-chunk": attends(chunk=32),
+    "attention-softcap": attends(softcap=1.5),
+    "attention-alibi": attends(6, 3, alibi=8.0),
+    "attention-sinks": attends(sinks=tensor("sinks", 4)),
+    "attention-latent": attends(4, 1, 24),
+    "attention-both": attends(causal=False),
+    "attention-both-window": attends(causal=False, window=15),
+    "attention-bias": attends(causal=False, bias=tensor("bias", 32, 4)),
+    "attention-causal-bias": attends(bias=tensor("bias", 32, 4)),
+    "attention-all": attends(window=30, chunk=40, softcap=2.0, sinks=tensor("sinks", 4), alibi=4.0),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_operation(name: str) -> None:
     g = Graph()
     CASES[name](g)
-    wanted, found = run(ReferenceBackend(g, 64)), run(CpuBackend(g, CPU, 64, "f16", "f16"))
-    tolerance = 1e-3 if g.kv else 3e-6  # keys and values are halves
+    wanted, found = run(ReferenceBackend(g, 320)), run(CpuBackend(g, CPU, 320, "f16", "f16"))
+    tolerance = 2e-3 if g.kv else 3e-6  # keys and values are halves
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max(), rtol=tolerance)
 
 

@@ -11,15 +11,18 @@ from functools import cache
 from typing import Any
 
 from ..code import Ref
-from ..layout import MAX_TASK_ROWS, PAGE, SCRATCH
+from ..layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH
 from ..simd import (
+    absolute,
     any_above,
+    divide,
     exp2,
     first_lanes,
     fma,
     get_f32,
     get_i64,
     inline,
+    lane_numbers,
     last_lanes,
     load_f32,
     load_first,
@@ -32,6 +35,7 @@ from ..simd import (
     store_first,
     to_bfloat,
 )
+from .activations import tanh
 from .kv import key_loader, value_loader
 from .page_products import by_pairs, direct
 from .records import writer
@@ -86,32 +90,74 @@ def _softener(pairs: bool) -> Any:
     return soften
 
 
-def _page(k_type: str, v_type: str, pairs: bool) -> Any:
+@cache
+def _scorer(terms: str) -> Any:
+    """change(s, at, head, softcap, slopes, bias): what a row's scores of a page become, in their place.
+
+    at: position of the row's token, counted from the page's first. terms: "softcap", "alibi", "bias", or some of them.
+    """
+    soft, sloped, biased = "softcap" in terms, "alibi" in terms, "bias" in terms
+
+    @inline
+    def change(s, at, head, softcap, slopes, bias):
+        cap, slope = splat_f32(softcap * _LOG2_E), splat_f32(0.0)
+        if sloped:
+            slope = splat_f32(get_f32(slopes + 4 * head) * _LOG2_E)
+        for i in range(0, PAGE, 16):
+            v = load_f32(s + 4 * i)
+            if soft:
+                v = cap * tanh(divide(v, cap))
+            if sloped:
+                v = v - slope * absolute(splat_f32(at - i) - lane_numbers())
+            store(s + 4 * i, v)
+        if biased:
+            for i in range(PAGE):
+                distance = min(max(at - i, -MOST_DISTANCE), MOST_DISTANCE) + MOST_DISTANCE
+                added = get_f32(bias + 4 * (head * (2 * MOST_DISTANCE + 1) + distance)) * _LOG2_E
+                put_f32(s + 4 * i, get_f32(s + 4 * i) + added)
+
+    return change
+
+
+def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
     """see(first, n_rows, q, s, bases, totals, sums, keys, …): let rows, from the first on, see a page.
 
-    place: of the task's first token, counted from the page's first. pairs: multiply bf16.
+    start: the page's first position; place: of the task's first token, counted from it; n_keys: of the sequence, the
+    same. pairs: multiply bf16. terms: as in `attend`.
     """
     multiply, soften = by_pairs if pairs else direct, _softener(pairs)
     add_scores, add_values = multiply(key_loader(k_type)), multiply(value_loader(v_type))
+    both, in_chunks = "both" in terms, "chunk" in terms
+    changed, change = any(term in terms for term in ("softcap", "alibi", "bias")), _scorer(terms)
 
     @inline
     def see(
         first, n_rows, q, s, bases, totals, sums, keys, next_keys, values, next_values, group, place, window, dim,
-        stride, spare,
+        stride, spare, start, n_keys, first_head, chunk, softcap, slopes, bias,
     ):  # fmt: skip
         for i in range(first * PAGE // 16, n_rows * PAGE // 16):
             store(s + 64 * i, splat_f32(0.0))
         at, n = s + 4 * PAGE * first, n_rows - first
         add_scores(at, 4 * PAGE, q + 4 * dim * first, 4 * dim, n, keys, next_keys, dim, PAGE, spare)
         for row in range(first, n_rows):
-            end = place + row // group + 1
-            before = end - window if window else 0
+            at_token = place + row // group
+            if changed:
+                change(s + 4 * PAGE * row, at_token, first_head + row % group, softcap, slopes, bias)
+            if both:
+                end, before = n_keys, 0
+                if window:
+                    end, before = min(n_keys, at_token + window // 2 + 1), at_token - window // 2
+            else:
+                end = at_token + 1
+                before = end - window if window else 0
+            if in_chunks:
+                before = max(before, (at_token + start) // chunk * chunk - start)
             if end < PAGE or before > 0:
                 _hide(s + 4 * PAGE * row, before, end)
             soften(s + 4 * PAGE * row, bases + 4 * row, totals + 64 * row, sums + 4 * stride * row, stride)
-        n_keys = min(place + (n_rows - 1) // group + 1, PAGE)
+        n_seen = min(n_keys if both else place + (n_rows - 1) // group + 1, PAGE)
         add_values(
-            sums + 4 * stride * first, 4 * stride, at, 4 * PAGE, n, values, next_values, n_keys, stride, spare
+            sums + 4 * stride * first, 4 * stride, at, 4 * PAGE, n, values, next_values, n_seen, stride, spare
         )  # fmt: skip
 
     return see
@@ -158,6 +204,12 @@ def _begin(q, first_token, kv_head, n_rows, group, n_heads, dim, scale, pairs, q
 
 
 @inline
+def _sunk(sinks, head, base):
+    """The weight of a head's sink, relative to a score."""
+    return reduce_max(exp2(splat_f32(min(get_f32(sinks + 4 * head) * _LOG2_E - base, 126.0))))
+
+
+@inline
 def _save_partial(to, o, base, total, stride):
     for i in range(0, stride, 16):
         store(to + 4 * i, load_f32(o + 4 * i))
@@ -165,24 +217,30 @@ def _save_partial(to, o, base, total, stride):
     put_f32(to + 4 * stride + 4, total)
 
 
-def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
+def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str = "") -> Any:
     """out = softmax(q·k·scale, causal)·v for every head of every token, as rows of a kind (records.py).
 
-    blocks: i64[n_blocks][8] of (address of the sequence's page addresses, first token of the block in the batch, its
+    blocks: i64[n_blocks][9] of (address of the sequence's page addresses, first token of the block in the batch, its
     tokens, the first one's position, the first page to see and the page to end before, the first row of `partials`
-    to write or -1 for `out`, whether it may be rounded), with tokens·(n_heads / n_kv_heads) <= MAX_TASK_ROWS. window:
-    how many keys a token sees, its own the last; 0 for all. partials: f32[row][head][stride + 16], a row for each token
-    of a block: the weighted sum of values, then the score that weights are relative to, and their sum; stride: v_dim up
-    to 16s. k_offset, v_offset, k_bytes, v_bytes: as in kv.py. how: "bfloats" where blocks that may be rounded multiply
-    bf16. A task: a block, a key head.
+    to write or -1 for `out`, whether it may be rounded, keys of the sequence), with tokens·(n_heads / n_kv_heads) <=
+    MAX_TASK_ROWS. window: how many keys a token sees, its own the last; 0 for all. partials: f32[row][head][stride +
+    16], a row for each token of a block: the weighted sum of values, then the score that weights are relative to, and
+    their sum; stride: v_dim up to 16s. k_offset, v_offset, k_bytes, v_bytes: as in kv.py. how: "bfloats" where blocks
+    that may be rounded multiply bf16. A task: a block, a key head.
+
+    terms, joined by "+": "both": tokens see those after them too, and half of a window on each side; "chunk": only
+    their own `chunk` of the sequence; "softcap": scores become c·tanh(score / c); "alibi": less slopes[head]·distance;
+    "bias": plus bias[head][distance + MOST_DISTANCE]; "sinks": sinks[head] joins the softmax and gives nothing.
     """
-    bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False)
-    see_rounded = _page(k_type, v_type, True) if bfloats else see_exactly
+    bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False, terms)
+    see_rounded = _page(k_type, v_type, True, terms) if bfloats else see_exactly
+    both, in_chunks, sunk = "both" in terms, "chunk" in terms, "sinks" in terms
 
     def body(
         thread: int, n_threads: int, counter: int,
         q: int, out: int, blocks: int, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, scale: float,
-        window: int, k_offset: int, v_offset: int, k_bytes: int, v_bytes: int, partials: int, scratch: int,
+        window: int, chunk: int, softcap: float, slopes: int, bias: int, sinks: int,
+        k_offset: int, v_offset: int, k_bytes: int, v_bytes: int, partials: int, scratch: int,
         n_blocks: Ref, n_tokens: Ref,
     ) -> None:  # fmt: skip
         group, stride = n_heads // n_kv_heads, (v_dim + 15) // 16 * 16
@@ -197,7 +255,7 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
             task = claim(counter, thread, n_threads, n_blocks * n_kv_heads)
             if task >= n_blocks * n_kv_heads:
                 break
-            block, kv_head = blocks + task // n_kv_heads * 64, task % n_kv_heads
+            block, kv_head = blocks + task // n_kv_heads * 72, task % n_kv_heads
             table, first_token = get_i64(block), get_i64(block + 8)
             n_rows, position, partial = get_i64(block + 16) * group, get_i64(block + 24), get_i64(block + 48)
             rounded = bfloats and get_i64(block + 56) > 0
@@ -208,25 +266,33 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
             keys, values = k_offset + kv_head * k_bytes, v_offset + kv_head * v_bytes
             first_page, end_page = get_i64(block + 32), get_i64(block + 40)
             if window:
-                first_page = max(first_page, (position + 1 - window) // PAGE)
+                first_page = max(first_page, (position - window // 2 if both else position + 1 - window) // PAGE)
+            if in_chunks:
+                first_page = max(first_page, position // chunk * chunk // PAGE)
             for i in range(first_page, end_page):
                 page, following = get_i64(table + 8 * i), get_i64(table + 8 * min(i + 1, end_page - 1))
                 place = position - i * PAGE
-                first = max(0, -place) * group  # the row of the first token that sees any key of this page
+                # the row of the first token that sees any key of this page
+                first = 0 if both else max(0, -place) * group
+                n_keys = get_i64(block + 64) - i * PAGE
                 if rounded:
                     see_rounded(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
-                        following + values, group, place, window, head_dim, stride, spare,
+                        following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
+                        kv_head * group, chunk, softcap, slopes, bias,
                     )  # fmt: skip
                 else:
                     see_exactly(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
-                        following + values, group, place, window, head_dim, stride, spare,
+                        following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
+                        kv_head * group, chunk, softcap, slopes, bias,
                     )  # fmt: skip
             for r in range(n_rows):
                 t, head, o = r // group, kv_head * group + r % group, sums + 4 * r * stride
                 total = reduce_add(load_f32(totals + 64 * r))
                 if partial < 0:
+                    if sunk:
+                        total += _sunk(sinks, head, get_f32(bases + 4 * r))
                     put(out, first_token + t, head, o, splat_f32(1.0 / total), n_heads, v_dim, n_tokens)
                 else:
                     to = partials + 4 * ((partial + t) * n_heads + head) * (stride + 16)
@@ -235,16 +301,18 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact") -> Any:
     return body
 
 
-def merge(kind: str) -> Any:
+def merge(kind: str, terms: str = "") -> Any:
     """Join the partial results of blocks that were cut into spans, into `out`, as rows of a kind.
 
     splits: i64[n_splits][4] of (first token, tokens, the first row of `partials`, spans). A task: a split, a head.
+    terms: as in `attend`.
     """
-    put = _head_writer(kind)
+    put, sunk = _head_writer(kind), "sinks" in terms
 
     def body(
         thread: int, n_threads: int, counter: int,
-        out: int, splits: int, n_heads: int, v_dim: int, partials: int, scratch: int, n_splits: Ref, n_tokens: Ref,
+        out: int, splits: int, n_heads: int, v_dim: int, sinks: int, partials: int, scratch: int,
+        n_splits: Ref, n_tokens: Ref,
     ) -> None:  # fmt: skip
         stride = (v_dim + 15) // 16 * 16
         row_bytes, o = 4 * (stride + 16), scratch + thread * SCRATCH
@@ -260,7 +328,7 @@ def merge(kind: str) -> Any:
                 largest = get_f32(row + 4 * stride)
                 for i in range(1, n_spans):
                     largest = max(largest, get_f32(row + i * span_bytes + 4 * stride))
-                total = splat_f32(0.0)
+                total = splat_f32(_sunk(sinks, head, largest) if sunk else 0.0)
                 for c in range(0, stride, 16):
                     store(o + 4 * c, splat_f32(0.0))
                 for i in range(n_spans):

@@ -135,13 +135,13 @@ def save(k_type: str, v_type: str) -> Any:
     """Put each token's key and value into its page.
 
     slots: i64[token][2], the page's address and the place in it; k_offset, v_offset: where the layer's keys and values
-    begin in a page; k_bytes, v_bytes: from one head to the next.
+    begin in a page; k_bytes, v_bytes: from one head to the next. v_token: numbers of v from one token to the next.
     """
     put_key, put_value = _put_key(k_type), _put_value(v_type)
 
     def body(
         thread: int, n_threads: int, counter: int,
-        k: int, v: int, slots: int, n_heads: int, head_dim: int, v_dim: int,
+        k: int, v: int, slots: int, n_heads: int, head_dim: int, v_dim: int, v_token: int,
         k_offset: int, v_offset: int, k_bytes: int, v_bytes: int, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         spare = scratch + thread * SCRATCH
@@ -153,7 +153,7 @@ def save(k_type: str, v_type: str) -> Any:
             for head in range(n_heads):
                 x = k + 4 * (t * n_heads + head) * head_dim
                 put_key(page + k_offset + head * k_bytes, place, x, head_dim, spare)
-                x = v + 4 * (t * n_heads + head) * v_dim
+                x = v + 4 * (t * v_token + head * v_dim)
                 put_value(page + v_offset + head * v_bytes, place, x, v_dim)
 
     return body

@@ -47,6 +47,8 @@ absolute, nearest, sqrt = (_lanewise(f"llvm.{name}", 1) for name in ("fabs", "ri
 
 negative = operation(f32x16, [f32x16], lambda b, v: b.fneg(v))
 splat_f32 = operation(f32x16, [types.float32], lambda b, x: splat(b, x, 16))
+#: 0, 1, … 15
+lane_numbers = operation(f32x16, [], lambda b: constant(F32, range(16)))
 splat_i32 = operation(i32x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I32), 16))
 splat_i16 = operation(i16x32, [types.int64], lambda b, x: splat(b, b.trunc(x, I16), 32))
 splat_i8 = operation(i8x64, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 64))

@@ -60,6 +60,7 @@ class CpuBackend:
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load(operations.kernels(self._plan))
         self._programs: dict[tuple[int, int, bool], Program] = {}
+        self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
@@ -124,15 +125,16 @@ class CpuBackend:
             for start in range(0, len(tokens), self._task_tokens):
                 n = min(self._task_tokens, len(tokens) - start)
                 task = table, first + start, n, position + start
-                n_pages = (position + start + n - 1) // PAGE + 1
+                n_keys = position + len(tokens)
+                n_pages = ((position + start + n if self._causal else n_keys) - 1) // PAGE + 1
                 span = max(_SPAN, -(-n_pages // _MOST_SPANS))
                 if batch.n_tokens > _SHORT or n_pages <= span:
-                    blocks.append((*task, 0, n_pages, -1, len(tokens) > _SHORT))
+                    blocks.append((*task, 0, n_pages, -1, len(tokens) > _SHORT, n_keys))
                     continue
                 spans = range(0, n_pages, span)
                 splits.append((first + start, n, row, len(spans)))
                 for page in spans:
-                    blocks.append((*task, page, min(page + span, n_pages), row, 0))
+                    blocks.append((*task, page, min(page + span, n_pages), row, 0, n_keys))
                     row += n
             first += len(tokens)
         inputs.blocks[: len(blocks)] = blocks

@@ -28,7 +28,7 @@ class Inputs:
         self.positions = np.zeros(n_tokens, np.int32)
         self.ids = np.zeros(n_tokens, np.int32)
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
-        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 8), np.int64)  # attention's tasks
+        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64)  # attention's tasks
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...operations import Attention, BestKeys, Keep
+from ..biases import alibi_slopes, distance_buckets
 from .operations import Run, softmax
 from .selection import greatest
 
@@ -15,10 +16,10 @@ def attention(run: Run, op: Attention) -> np.ndarray:
     for part, rows in run.sequences():
         n_keys = part.sequence.n_source if op.source else part.position + len(part.tokens)
         if op.k:
-            v = run[op.v][rows] if op.v else None
-            run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
+            k = run[op.k][rows]
+            v = run[op.v][rows] if op.v else k[..., : op.v_width]
+            run.memory.save(part.sequence, op.slot, part.position, k, v)
         k, v = run.memory.load(part.sequence, op.slot, n_keys)
-        v = v if v.shape[2] else k[..., : op.v_width]
         keys = run[op.keys][rows] if op.keys else None
         made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows], keys)
     return made
@@ -62,7 +63,8 @@ def _attend(
     if op.alibi:
         logits -= alibi_slopes(n_heads, op.alibi)[None, :, None] * np.abs(behind)[:, None]
     if op.bias:
-        logits += run.weights(op.bias)[_buckets(behind, len(run.weights(op.bias)), op.causal)].transpose(0, 2, 1)
+        table = run.weights(op.bias)
+        logits += table[distance_buckets(behind, len(table), op.causal)].transpose(0, 2, 1)
     sees = _sees(op, positions, behind)
     if keys is not None:
         sees &= (np.arange(len(k)) == keys.reshape(len(q), -1, 1)).any(axis=1)
@@ -83,22 +85,3 @@ def _sees(op: Attention, positions: np.ndarray, behind: np.ndarray) -> np.ndarra
     if op.chunk:
         sees = sees & (positions[:, None] - behind >= (positions // op.chunk * op.chunk)[:, None])
     return sees
-
-
-def alibi_slopes(n_heads: int, greatest: float) -> np.ndarray:
-    """Of each head (Press et al. 2022)."""
-    n = 1 << (n_heads.bit_length() - 1)
-    h = np.arange(n_heads)
-    return np.where(h < n, 2.0 ** (-greatest * (h + 1) / n), 2.0 ** (-greatest / 2 * (2 * (h - n) + 1) / n))
-
-
-def _buckets(behind: np.ndarray, n: int, causal: bool, greatest: int = 128) -> np.ndarray:
-    """T5's bucket of each distance (Raffel et al. 2020): exact for near ones, logarithmic beyond."""
-    if causal:
-        first, distance = np.zeros_like(behind), np.maximum(behind, 0)
-    else:
-        n //= 2
-        first, distance = n * (behind < 0), np.abs(behind)
-    exact = n // 2
-    far = exact + np.log(np.maximum(distance, 1) / exact) / np.log(greatest / exact) * (n - exact)
-    return first + np.where(distance < exact, distance, np.minimum(far.astype(np.int64), n - 1))

@@ -5,42 +5,74 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ....kernels.layout import MAX_TASK_ROWS, PAGE, SCRATCH, head_bytes
+import numpy as np
+
+from ....kernels.layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH, head_bytes
 from ....operations import Attention
+from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
 from ..writer import Writer, unknown
 
 
 def _attention(w: Writer, op: Attention) -> None:
-    if not op.k or not op.v or not op.causal or op.chunk or op.sinks or op.softcap or op.alibi or op.bias:
-        raise unknown(op, ", with more than a causal mask and a window,")
-    layout, isa = w.plan.layout, w.plan.isa
-    q, k, v, out = (w.plan.buffer(value) for value in (op.q, op.k, op.v, op.out))
-    n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v.width
+    if op.keys or op.source:
+        raise unknown(op, ", over chosen keys or a source text,")
     _check_heads(op)
+    layout, isa = w.plan.layout, w.plan.isa
+    n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
     types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
     shared = {
         "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[op.slot],
         "v_offset": layout.v_offset[op.slot], "k_bytes": head_bytes(layout.k_type, head_dim),
         "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
     }  # fmt: skip
-    w.step(
-        f"kv.save:{types}", op.out, [k, v], [pages], k=k, v=v, slots=w.inputs.slots, n_heads=op.kv_heads, **shared
-    )
+    if op.k:
+        k, v = w.plan.buffer(op.k), w.plan.buffer(op.v or op.k)
+        w.step(
+            f"kv.save:{types}", op.out, [k, v], [pages],
+            k=k, v=v, v_token=(op.v or op.k).size, slots=w.inputs.slots, n_heads=op.kv_heads, **shared,
+        )  # fmt: skip
+    q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     partials, kind = w.plan.buffers.partials(w.inputs.n_partials, n_heads, v_dim), w.kind(op.out)
     # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
-    how = ":bfloats" if isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") else ""
+    how = "bfloats" if isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") else "exact"
+    terms = _terms(op)
+    suffix = f":{how}:{terms}" if terms else ":bfloats" if how == "bfloats" else ""
+    sinks = w.plan.floats(op.sinks) if op.sinks else 0
     w.step(
-        f"attention.attend:{types}:{kind}{how}", op.out, [q, pages], [out, partials], q=q, out=out,
+        f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages], [out, partials], q=q, out=out,
         blocks=w.inputs.blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
+        chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
         partials=partials, n_blocks=w.inputs.n_blocks, **shared,
     )  # fmt: skip
     if w.split:
         w.step(
-            f"attention.merge:{kind}", op.out, [partials], [out], out=out, splits=w.inputs.splits, n_heads=n_heads,
-            v_dim=v_dim, partials=partials, scratch=w.inputs.scratch, n_splits=w.inputs.n_splits,
-            n_tokens=w.inputs.n_tokens,
+            f"attention.merge:{kind}{':sinks' if op.sinks else ''}", op.out, [partials], [out], out=out,
+            splits=w.inputs.splits, n_heads=n_heads, v_dim=v_dim, sinks=sinks, partials=partials,
+            scratch=w.inputs.scratch, n_splits=w.inputs.n_splits, n_tokens=w.inputs.n_tokens,
         )  # fmt: skip
+
+
+def _terms(op: Attention) -> str:
+    """What an attention has beyond a causal mask and a window, as its kernel names it."""
+    terms = {
+        "both": not op.causal, "chunk": op.chunk, "softcap": op.softcap, "alibi": op.alibi, "bias": op.bias,
+        "sinks": op.sinks,
+    }  # fmt: skip
+    return "+".join(name for name, has in terms.items() if has)
+
+
+def _slopes(op: Attention) -> np.ndarray | int:
+    return alibi_slopes(op.q.heads, op.alibi).astype(np.float32) if op.alibi else 0
+
+
+def _bias(w: Writer, op: Attention) -> np.ndarray | int:
+    """f32[heads][2·MOST_DISTANCE + 1], by distance."""
+    if not op.bias:
+        return 0
+    table = w.plan.floats(op.bias).reshape(op.bias.shape)
+    distances = np.arange(-MOST_DISTANCE, MOST_DISTANCE + 1)
+    return np.ascontiguousarray(table[distance_buckets(distances, len(table), op.causal)].T)
 
 
 def _check_heads(op: Attention) -> None:
