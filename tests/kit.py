@@ -1,0 +1,64 @@
+"""The conformance kit's models, in ../shared: how to make one, and what the reference gives for it."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gguf_runtime import architectures
+from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends.reference import ReferenceBackend
+from gguf_runtime.cache import Sequence
+from gguf_runtime.graph import Graph
+from gguf_runtime.loader import open_gguf
+from tests.paths import SHARED
+
+KIT = SHARED / "conformance" / "architectures"
+
+
+@cache
+def _kit() -> tuple[Any, Any]:
+    spec = importlib.util.spec_from_file_location("make_arch_model", KIT / "make_arch_model.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, module.load(KIT / "skeletons.json")
+
+
+def record(name: str) -> dict[str, np.ndarray]:
+    """What llama.cpp gave."""
+    return dict(np.load(KIT / "expected" / f"{name}.npz"))
+
+
+def load(name: str, folder: Path, result: architectures.Result = "") -> architectures.Model:
+    """A model of the kit, made in a folder."""
+    module, skeletons = _kit()
+    path = folder / f"{name}.gguf"
+    if not path.exists():
+        path.write_bytes(module.make(skeletons, name, kind="F32"))
+    return architectures.load(open_gguf(path), result=result)
+
+
+def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None = None) -> np.ndarray:
+    """What the reference makes of a text that it is given in pieces: a row for each token, or one for each piece."""
+    backend = ReferenceBackend(graph, 512)
+    sequence = Sequence([backend.pool] if backend.pool else [])
+    if source is not None:
+        sequence.grow(len(source))
+        backend.encode(Batch([Part(sequence, source, 0, 0)]))
+    rows = []
+    for first in range(0, len(tokens), step):
+        piece = tokens[first : first + step].astype(np.int32)
+        sequence.grow(len(piece))
+        rows.append(backend.start(Batch([Part(sequence, piece, first, len(piece))]))())
+        sequence.n_tokens += len(piece)
+    return np.concatenate(rows)
+
+
+def nmse(truth: np.ndarray, found: np.ndarray) -> float:
+    truth, found = truth.astype(np.float64), found.astype(np.float64).reshape(truth.shape)
+    return float(((truth - found) ** 2).sum() / (truth**2).sum())
