@@ -351,7 +351,9 @@ class Route(NamedTuple):
 
     gating: softmax of all logits, their sigmoid, "softmax_used": of those that were taken, "sqrt_softplus", "none".
     selection: added for the choice only. groups: n > 1 groups of neighbours, of which the `groups_used` best compete.
-    normalise: weights sum to 1. expert_scale: a factor for each expert's weight.
+    normalise: weights sum to 1 (at most 2¹⁴ times what they were). expert_scale: a factor for each expert's weight.
+    share: so many neighbours share one expert, whose number is theirs divided by this; its weight is that of the
+    expert that has this number among all.
     """
 
     logits: Value
@@ -364,6 +366,7 @@ class Route(NamedTuple):
     scale: float = 1.0
     expert_scale: Tensor | None = None
     by_logits: bool = False  # chosen by raw logits, whatever the gating
+    share: int = 1
     out: Value = _UNMADE
 
     @property

@@ -60,6 +60,8 @@ def _sparse(m: Layers, indexer_layout: Literal["pairs", "halves"], gating: str) 
         a = mla.absorbed(m, h, rope)
         if keys is None or m.w.flag("attention.indexer.types", m.has("indexer.proj"), layer=m.i):
             keys = mla.best_keys(m, h, a.q_latent, indexer_rope)
+        else:
+            mla.ignore_indexer(m)
         return m.project(mla.attend(m, a, growth=growth, keys=keys))
 
     m.output(m.pre_norm(m.embed(), attention, lambda h: m.moe(h, gating=gating)))

@@ -1,7 +1,7 @@
 """Models after GPT-2 (Radford et al. 2019): LayerNorms, GELU without a gate, biases.
 
 StarCoder (Li et al. 2023) and 2 (2024), CodeShell (2024), GPT-NeoX, Pythia (Black et al. 2022), BLOOM (2022),
-MPT (MosaicML 2023), Jais (Sengupta et al. 2023), Nemotron (2024), Orion (2024).
+MPT (MosaicML 2023), Jais (Sengupta et al. 2023) and 2, Nemotron (2024), Orion (2024).
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ def nemotron(m: Layers) -> None:
     rope = m.rope_frequencies("halves")
     x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.ffn(h, "squared_relu", gated=False))
     m.output(x)
+
+
+jais2 = nemotron
 
 
 def orion(m: Layers) -> None:

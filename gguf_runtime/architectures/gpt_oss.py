@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..operations import Combine, Gate, Value
+from ..operations import Gate, Value
 from .layers import Layers
 
 
@@ -17,12 +17,9 @@ def gpt_oss(m: Layers) -> None:
         q, k = m.rotate(q, k, local if window else rope)
         return m.project(m.attend(q, k, v, window=window, sinks=m.tensor("attn_sinks.weight", m.n_head)))
 
-    m.output(m.pre_norm(m.embed(), attention, lambda h: _experts(m, h), second="post_attention_norm"))
+    def experts(h: Value) -> Value:
+        """The weights are the softmax of the logits of those taken; values beyond ±7 are cut off."""
+        route = m.route(h, gating="softmax_used", normalise=False)
+        return m.experts(h, route, lambda gate, up: m.graph(Gate(gate, up, "clamped_silu", 7.0)))
 
-
-def _experts(m: Layers, h: Value) -> Value:
-    """The weights are the softmax of the logits of those taken; values beyond ±7 are cut off."""
-    route = m.route(h, gating="softmax_used", normalise=False)
-    gate, up = (m.expert_linear(h, route, f"ffn_{part}_exps", m.n_ff_expert) for part in ("gate", "up"))
-    y = m.graph(Gate(gate, up, "clamped_silu", 7.0))
-    return m.graph(Combine(m.expert_linear(y, route, "ffn_down_exps", m.n_embd), route))
+    m.output(m.pre_norm(m.embed(), attention, experts, second="post_attention_norm"))

@@ -14,9 +14,16 @@ _LIMIT = 1 << 31  # no hyperparameter of a real model comes near
 _NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?")
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset(
-    "vocab_size tensor_data_layout nextn_predict_layers attention.layer_norm_epsilon rope.scaling.finetuned "
-    "feed_forward_length "
-    "rope.scaling.original_context_length rope.scaling.yarn_attn_factor".split()
+    {
+        "attention.layer_norm_epsilon",
+        "feed_forward_length",
+        "nextn_predict_layers",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",
+        "rope.scaling.yarn_attn_factor",
+        "tensor_data_layout",
+        "vocab_size",
+    }
 )
 #: Keys that, as their names tell, have a part in what is computed.
 _COMPUTED = re.compile(r"(attention|rope|ssm|expert|moe)|.*(scale|scaling|soft_?cap|norm|clamp|residual|step|gating)")
@@ -70,6 +77,15 @@ class HParams:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _LIMIT:
             raise ModelError(f"{self.prefix}{key} is {value!r}, which is not a sensible count")
         return value
+
+    def counts(self, key: str) -> list[int]:
+        """Integers, not below 0, that are not one for each layer; none where the file has no such key."""
+        self._keys.add(key)
+        values = self.file.metadata.get(self.prefix + key, ())
+        found = [int(value) for value in values] if isinstance(values, GGUFArray | tuple) else [-1]
+        if any(not 0 <= value < _LIMIT for value in found):
+            raise ModelError(f"{self.prefix}{key} is {values!r}, which are not sensible counts")
+        return found
 
     def number(
         self, key: str, default: float | None = None, *, layer: int | None = None, at_least: float = -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import count
@@ -229,19 +230,20 @@ class Layers:
         return self.graph(Rope(q, frequencies)), self.graph(Rope(k, frequencies))
 
     def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
-               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None) -> Value:  # fmt: skip
-        """Attention with a cache slot of the layer's number; scale: by default width^-½ of a head."""
-        scale = scale or k.width**-0.5
+               chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None,
+               slot: int | None = None) -> Value:  # fmt: skip
+        """Attention; scale: by default width^-½ of a head. slot: of the cache, by default of the layer's number."""
+        scale, slot = scale or k.width**-0.5, self.i if slot is None else slot
         return self.graph(
-            Attention(q, k, v, self.i, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
+            Attention(q, k, v, slot, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
         )
 
-    def gate(self, o: Value, h: Value) -> Value:
-        """Attention's result times sigmoid(attn_gate·h): a number for each of it, or one for each head."""
+    def gate(self, o: Value, h: Value, kind: str = "sigmoid") -> Value:
+        """Attention's result times activation(attn_gate·h): a number for each of it, or one for each head."""
         n_rows = self.w.shape(self.name("attn_gate.weight"))[0]
         if n_rows not in (o.heads, o.size):
             raise ModelError(f"{n_rows} gates do not fit {o.heads} heads of {o.width}")
-        return self.graph(Mul(o, self.graph(Activate(self.linear(h, "attn_gate", n_rows, o.heads), "sigmoid"))))
+        return self.graph(Mul(o, self.graph(Activate(self.linear(h, "attn_gate", n_rows, o.heads), kind))))
 
     def project(self, o: Value) -> Value:
         """The end of attention."""
@@ -261,6 +263,16 @@ class Layers:
         if not isinstance(kind, str):
             return kind(gate or up, up)
         return self.graph(Gate(gate, up, kind) if gate else Activate(up, kind))
+
+    def clamped_glu(self, key: str) -> Glu:
+        """SwiGLU of gates up to a limit of the layer, and of up within it; 0 for no limit."""
+        limit = self.w.number(key, 0.0, layer=self.i)
+
+        def glu(gate: Value, up: Value) -> Value:
+            gate = self.graph(Activate(gate, "clamp", (-math.inf, limit)))
+            return self.graph(Gate(gate, self.graph(Activate(up, "clamp", (-limit, limit)))))
+
+        return glu if limit > 1e-6 else "silu"
 
     def ffn(self, h: Value, kind: Glu = "silu", *, gated: bool = True, suffix: str = "", n_ff: int = 0) -> Value:
         """Feed-forward: down(activation(gate)·up), or without a gate down(activation(up)).
@@ -301,7 +313,7 @@ class Layers:
         groups, used = (groups, used) if groups > 1 else (1, 1)
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
-        selection = self.optional("exp_probs_b.bias", n)
+        selection = self.optional("exp_probs_b.bias", n) or self.optional("exp_probs_b", n)
         return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits))
 
     def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
@@ -326,19 +338,22 @@ class Layers:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
         return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
 
-    def moe(self, h: Value, kind: Glu = "silu", *, gating: str = "softmax", normalise: bool | None = None) -> Value:
+    def moe(self, h: Value, kind: Glu = "silu", *, shared_kind: Glu | None = None, gating: str = "softmax",
+            normalise: bool | None = None) -> Value:  # fmt: skip
         """Experts, and where there are some those that every token passes; in layers without experts a feed-forward.
 
-        gating, normalise: where the file's keys do not say how; normalise is None where they do.
+        shared_kind: of the latter two, by default that of experts. gating, normalise: where the file's keys do not say
+        how; normalise is None where they do.
         """
+        shared_kind = shared_kind or kind
         # which layers these are keys tell by rules that differ by architecture, and tensors by being there
         self.w.ignore("leading_dense_block_count", "interleave_moe_layer_step")
         if not self.has("ffn_gate_inp"):
-            return self.ffn(h, kind)
+            return self.ffn(h, shared_kind)
         if normalise is None:
             gating, normalise = self.gating(gating), self.w.flag("expert_weights_norm")
         y = self.experts(h, self.route(h, gating=gating, normalise=normalise), kind)
-        return self.add(y, self.shared_expert(h, kind)) if self.has("ffn_up_shexp") else y
+        return self.add(y, self.shared_expert(h, shared_kind)) if self.has("ffn_up_shexp") else y
 
     def gating(self, default: str = "softmax") -> str:
         """How logits of experts become weights; default: where the file does not say so."""

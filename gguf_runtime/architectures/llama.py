@@ -42,13 +42,6 @@ def cogvlm(m: Layers) -> None:
 _VISION = "attn_qkv", "attn_output", "gate", "up", "down"
 
 
-def arcee(m: Layers) -> None:
-    """As llama, but with the square of a ReLU and no gate."""
-    rope = m.rope_frequencies("pairs")
-    x = m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.ffn(h, "squared_relu", gated=False))
-    m.output(x)
-
-
 def refact(m: Layers) -> None:
     """As llama, with ALiBi instead of RoPE."""
     m.output(m.pre_norm(m.embed(), lambda h: m.project(m.attend(*m.qkv(h), alibi=8.0)), m.ffn))
@@ -56,7 +49,7 @@ def refact(m: Layers) -> None:
 
 def baichuan(m: Layers) -> None:
     """As llama; of 40 layers, which is 13B, with ALiBi instead of RoPE."""
-    rope = m.rope_frequencies("pairs")
+    m.w.ignore("rope.freq_base", "rope.dimension_count")  # in files of both
     (refact if m.n_layer == 40 else llama)(m)
 
 
@@ -74,3 +67,10 @@ def mistral3(m: Layers) -> None:
         return m.project(m.attend(q, k, v, scale=scale))
 
     m.output(m.pre_norm(m.embed(), attention, lambda h: m.moe(h, normalise=True)))
+
+
+def llada_moe(m: Layers) -> None:
+    """LLaDA with experts whose weights do not sum to 1, norms of queries and keys, and halves that rotate."""
+    m.causal = False
+    rope = m.rope_frequencies("halves")
+    m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope, qk_norm=True), lambda h: m.moe(h, normalise=False)))

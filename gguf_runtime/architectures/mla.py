@@ -82,17 +82,28 @@ def attend_heads(m: Layers, h: Value, frequencies: RopeFrequencies | None, *, gr
     return m.attend(_rotate(m, q, frequencies, n_nope), k, v, scale=growth * width**-0.5)
 
 
-def best_keys(m: Layers, h: Value, q_latent: Value, frequencies: RopeFrequencies) -> Value:
-    """The keys that a small attention of its own, the indexer, finds to matter (DeepSeek-V3.2, 2025)."""
+def best_keys(m: Layers, h: Value, q_latent: Value, frequencies: RopeFrequencies, *, rotated_last: bool = False,
+              eps: float = 1e-6) -> Value:  # fmt: skip
+    """The keys that a small attention of its own, the indexer, finds to matter (DeepSeek-V3.2, 2025).
+
+    rotated_last: whether the last columns of its heads are rotated, not the first. eps: of its norm.
+    """
     n_head, width = m.w.count("attention.indexer.head_count"), m.w.count("attention.indexer.key_length")
     q = m.linear(q_latent, "indexer.attn_q_b", n_head * width, n_head)
     weight, bias = (m.tensor(f"indexer.k_norm.{part}", width) for part in ("weight", "bias"))
-    k = m.graph(Norm(m.linear(h, "indexer.attn_k", width), weight, 1e-6, "layer", bias))
+    k = m.graph(Norm(m.linear(h, "indexer.attn_k", width), weight, eps, "layer", bias))
     weights = m.graph(Linear(h, m.tensor("indexer.proj.weight", n_head, m.n_embd)))
     weights = m.graph(Scale(weights, (width * n_head) ** -0.5))
-    q, k = m.rotate(q, k, frequencies)
+    first = width - 2 * len(frequencies.frequencies) if rotated_last else 0
+    q, k = _rotate(m, q, frequencies, first), _rotate(m, k, frequencies, first)
     n = min(m.w.count("attention.indexer.top_k"), m.n_ctx)
     return m.graph(BestKeys(q, k, weights, m.new_slot(), n))
+
+
+def ignore_indexer(m: Layers) -> None:
+    """Files may have its tensors in layers that see the keys which were found for one before."""
+    names = "attn_q_b.weight", "attn_k.weight", "k_norm.weight", "k_norm.bias", "proj.weight"
+    m.w.ignore(*(m.name(f"indexer.{name}") for name in names))
 
 
 def _queries(m: Layers, h: Value, width: int) -> tuple[Value, Value]:
@@ -118,4 +129,6 @@ def _nope(width: int, n_rot: int) -> int:
 
 
 def _rotate(m: Layers, x: Value, frequencies: RopeFrequencies | None, offset: int = 0) -> Value:
+    if frequencies and not 0 <= offset <= x.width - 2 * len(frequencies.frequencies):
+        raise ModelError(f"RoPE over {2 * len(frequencies.frequencies)} dimensions, but a head has {x.width}")
     return m.graph(Rope(x, frequencies, offset)) if frequencies else x

@@ -64,8 +64,12 @@ def _divisors(w: HParams, n_rot: int, n_ctx: int, needed: bool) -> np.ndarray | 
         return _values(long if n_ctx > original else short)
     if needed or long or short:
         raise ModelError("LongRoPE needs the tensors rope_factors_long.weight and rope_factors_short.weight")
-    factors = w.optional("rope_freqs.weight", n_rot // 2)
-    return _values(factors) if factors else 1.0
+    if not w.has(name := "rope_freqs.weight"):
+        return 1.0
+    divisors = _values(w.tensor(name, *w.shape(name)))
+    if len(divisors) < n_rot // 2:
+        raise ModelError(f"tensor {name} has {len(divisors)} values, but {n_rot} dimensions rotate")
+    return divisors[: n_rot // 2]  # layers that rotate fewer dimensions use the first
 
 
 def _values(tensor: Tensor) -> np.ndarray:

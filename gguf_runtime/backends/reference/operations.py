@@ -13,10 +13,8 @@ import numpy as np
 from ...operations import (
     Activate,
     Add,
-    Attention,
     Combine,
     Concat,
-    Conv,
     Embed,
     ExpertLinear,
     Gate,
@@ -26,14 +24,12 @@ from ...operations import (
     Mul,
     Norm,
     Pool,
-    Recurrence,
     Repeat,
     Rope,
     Route,
     Scale,
     ScaleByPosition,
     SelectRows,
-    Shift,
     Slice,
     Value,
     View,
@@ -214,12 +210,12 @@ def _route(run: Run, op: Route) -> np.ndarray:
         allowed = np.zeros(grouped.shape, bool)
         np.put_along_axis(allowed, best[:, : op.groups_used, None], True, axis=1)
         score = np.where(allowed.reshape(score.shape), score, -np.inf)
-    used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used]
+    used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used] // op.share
     weights = np.take_along_axis(weights, used, axis=1)
     if op.gating == "softmax_used":
         weights = softmax(weights)
     if op.normalise:
-        weights = weights / weights.sum(axis=1, keepdims=True)
+        weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-14)
     weights = weights * op.scale
     if op.expert_scale:
         weights = weights * run.weights(op.expert_scale).reshape(-1)[used]

@@ -1,0 +1,56 @@
+"""Hyper-connections (Zhu et al. 2024): several residual streams, of which each block reads a mixture.
+
+How much of each stream is read, and how much of what the block made each receives, depends on all of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..loader import Tensor
+from ..operations import Activate, Add, Combine, Linear, Mul, Repeat, Scale, SelectRows, Slice, Value, View
+from .layers import Layers
+
+
+class Streams:
+    """Reads and writes the streams of one model, `n` heads of a value."""
+
+    def __init__(self, m: Layers) -> None:
+        self.m, self.n = m, m.w.count("hyper_connection.count")
+        self._eps = m.w.number("hyper_connection.epsilon", at_least=0)
+
+    def start(self, x: Value) -> Value:
+        """All streams begin with the embedding."""
+        return self.m.graph(Repeat(x, self.n))
+
+    def mixes(self, streams: Value, fn: Tensor) -> Value:
+        """Numbers that depend on all streams."""
+        return self.m.graph(Linear(self.m.bare_norm(self.m.graph(View(streams, 1))), fn))
+
+    def shares(self, mixes: Value, scale: Tensor, base: Tensor, part: int, factor: float = 1.0) -> Value:
+        """factor·sigmoid of the part's n numbers, each at least epsilon."""
+        graph, first, last = self.m.graph, part * self.n, (part + 1) * self.n
+        x = graph(Scale(graph(Slice(mixes, first, last)), 1.0, scale.rows(part, part + 1), base.rows(first, last)))
+        least = self.m.constant("hc_epsilon", np.full(1, self._eps))
+        return graph(Scale(graph(Activate(x, "sigmoid")), factor, bias=least))
+
+    def read(self, streams: Value, shares: Value) -> Value:
+        return self.m.graph(Combine(streams, shares))
+
+    def write(self, streams: Value, y: Value, shares: Value) -> Value:
+        """Each stream plus its share of y."""
+        return self.m.graph(Add(streams, self.m.graph(Mul(y, self.m.graph(View(shares, self.n))))))
+
+    def tensors(self, block: str, n_mixes: int, n_parts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a block's mixes and shares are made with: a matrix, a scale for each part, and biases."""
+        m = self.m
+        fn = m.tensor(f"hc_{block}_fn.weight", n_mixes, self.n * m.n_embd)
+        return fn, m.tensor(f"hc_{block}_scale.weight", n_parts), m.tensor(f"hc_{block}_base.weight", n_mixes)
+
+    def end(self, streams: Value) -> Value:
+        """The mixture that logits are made of, for the wanted tokens."""
+        m = self.m
+        streams = m.graph(SelectRows(streams))
+        mixes = self.mixes(streams, m.w.tensor("output_hc_fn.weight", self.n, self.n * m.n_embd))
+        scale, base = m.w.tensor("output_hc_scale.weight", 1), m.w.tensor("output_hc_base.weight", self.n)
+        return self.read(streams, self.shares(mixes, scale, base, 0))
