@@ -392,8 +392,8 @@ class Route(NamedTuple):
     gating: softmax of all logits, their sigmoid, "softmax_used": of those that were taken, "sqrt_softplus", "none".
     selection: added for the choice only. groups: n > 1 groups of neighbours, of which the `groups_used` best compete.
     normalise: weights sum to 1 (at most 2¹⁴ times what they were). expert_scale: a factor for each expert's weight.
-    experts: (vocabulary, n_used): they are chosen by the token's id. share: so many neighbours share one expert, whose number is theirs divided by this; its weight is that of the
-    expert that has this number among all.
+    experts: (vocabulary, n_used): they are chosen by the token's id. share: so many neighbours share one expert, whose
+    number is theirs divided by this; its weight is that of the expert that has this number among all.
     """
 
     logits: Value
@@ -492,9 +492,9 @@ class Recurrence(NamedTuple):
 
 
 Op = (
-    Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm | Linear | HeadLinear | Activate | Gate
-    | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route | ExpertLinear | Combine | Conv
-    | Shift | Recurrence
+    Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm | Linear
+    | HeadLinear | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
+    | ExpertLinear | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

@@ -49,9 +49,7 @@ def deepseek4(m: Layers) -> None:
 
     x = streams.start(m.embed())
     for _ in m.layers():
-        stride = w.count("attention.compress_ratios", layer=m.i, least=0)
-        rope = stretched if stride else plain
-        x = block(x, "attn", lambda h, stride=stride, rope=rope: _attention(m, h, rope, stride))
+        x = block(x, "attn", lambda h: _attention(m, h, plain, stretched))
         x = block(x, "ffn", lambda h: _experts(m, h))
     m.output(streams.end(x))
 
@@ -64,8 +62,10 @@ class _Summaries(NamedTuple):
     keys: Value | None = None
 
 
-def _attention(m: Layers, h: Value, rope: RopeFrequencies, stride: int) -> Value:
+def _attention(m: Layers, h: Value, plain: RopeFrequencies, stretched: RopeFrequencies) -> Value:
     """One key, which is the value too, for all heads; what is read is turned back, and projected by groups of heads."""
+    stride = m.w.count("attention.compress_ratios", layer=m.i, least=0)
+    rope = stretched if stride else plain
     n_head, width = m.n_head, m.head_dim
     offset = width - 2 * len(rope.frequencies)
     if offset < 0:
