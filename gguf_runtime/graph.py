@@ -85,7 +85,7 @@ class Graph:
             if isinstance(op, Attention) and op.k:
                 found[op.slot] = KvShape(op.k.heads, op.k.width, op.v_width)
             elif isinstance(op, Keep):
-                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width)
+                found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width if op.v else 0)
             elif isinstance(op, BestKeys):
                 found[op.slot] = KvShape(1, op.k.width, 0)
         return found
@@ -101,7 +101,7 @@ class Graph:
             elif isinstance(op, BestKeys):
                 found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Keep):
-                found[op.slot] = CacheSlot("full")
+                found[op.slot] = CacheSlot("full" if op.v else "latent")
             elif isinstance(op, Conv | Shift | Recurrence):
                 found[op.slot] = CacheSlot("state")
         return found

@@ -451,7 +451,8 @@ class Attended:
             "v_bytes": v_bytes, "scratch": np.zeros(SCRATCH, np.uint8),
         }  # fmt: skip
         library.get(f"kv.save:{k_type}:{v_type}")(
-            k=self.k, v=self.v, v_token=self.n_kv_heads * v_dim, slots=slots, n_heads=self.n_kv_heads, n_tokens=count(total), **common
+            k=self.k, v=self.v, v_token=self.n_kv_heads * v_dim, slots=slots, n_heads=self.n_kv_heads,
+            n_tokens=count(total), **common
         )
         step = max(1, 32 // (self.n_heads // self.n_kv_heads))
         blocks, splits, row = [], [], 0
@@ -469,12 +470,14 @@ class Attended:
         partials = np.full((row, self.n_heads, -(-v_dim // 16) * 16 + 16), np.nan, np.float32)
         library.get(f"attention.attend:{k_type}:{v_type}:plain{how}")(
             q=self.q, out=out, blocks=np.array(blocks, np.int64), n_heads=self.n_heads, n_kv_heads=self.n_kv_heads,
-            scale=head_dim**-0.5, window=window, chunk=0, softcap=0.0, slopes=0, bias=0, sinks=0, partials=partials, n_blocks=count(len(blocks)),
+            scale=head_dim**-0.5, window=window, chunk=0, softcap=0.0, slopes=0, bias=0, sinks=0, partials=partials,
+            n_blocks=count(len(blocks)),
             n_tokens=count(self.n_tokens), **common,
         )  # fmt: skip
         if span:
             library.get("attention.merge:plain")(
-                out=out, splits=np.array(splits, np.int64), n_heads=self.n_heads, v_dim=v_dim, sinks=0, partials=partials,
+                out=out, splits=np.array(splits, np.int64), n_heads=self.n_heads, v_dim=v_dim, sinks=0,
+                partials=partials,
                 scratch=common["scratch"], n_splits=count(len(splits)), n_tokens=count(self.n_tokens),
             )  # fmt: skip
         return out
@@ -512,7 +515,8 @@ def test_halves_round_as_numpy_does(values: list[float]) -> None:
         page = np.zeros(2 * len(x) * PAGE, np.uint8)
         nothing = np.zeros(16, np.float32)
         Library(one).get("kv.save:f16:f16")(
-            k=x, v=nothing, slots=np.array([[address(page), 0]], np.int64), n_heads=1, head_dim=len(x), v_dim=0, v_token=0,
+            k=x, v=nothing, slots=np.array([[address(page), 0]], np.int64), n_heads=1, head_dim=len(x), v_dim=0,
+            v_token=0,
             k_offset=0, v_offset=0, k_bytes=0, v_bytes=0, scratch=nothing, n_tokens=count(1),
         )  # fmt: skip
         np.testing.assert_array_equal(page.view(np.float16)[::PAGE], wanted)

@@ -6,15 +6,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from ..loader import Value
-from . import pretokenizers
-from .bpe import BytePairEncoding
+from . import models
 from .special import SpecialTokens
-from .spm import SentencePiece
 from .stream import StreamDecoder
-from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError, Vocabulary
-
-#: What tokenizer.ggml.model may be.
-_MODELS = ("gpt2", "llama", "gemma4")
+from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError
 
 
 class Tokenizer:
@@ -28,31 +23,23 @@ class Tokenizer:
         return cls(metadata)
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
-        model = metadata.get("tokenizer.ggml.model")
-        if not isinstance(model, str) or model not in _MODELS:
-            found = "missing" if model is None else f"{model!r}, which is not supported"
-            raise TokenizerError(f"tokenizer.ggml.model is {found}; ggrun knows {', '.join(_MODELS)}")
-        self._model: SentencePiece | BytePairEncoding
-        if model == "llama":
-            self._vocabulary = vocabulary = Vocabulary(metadata, {"bos": 1, "eos": 2, "unknown": 0})
-            self._model = SentencePiece(vocabulary, vocabulary.special_id("unknown"))
-            add_bos, needs_bos = True, False
-        else:
-            pre = pretokenizers.find(model if model == "gemma4" else metadata.get("tokenizer.ggml.pre"))
-            defaults = {} if model == "gemma4" else {"bos": pre.bos_id, "eos": 11}
-            self._vocabulary = vocabulary = Vocabulary(metadata, defaults)
-            self._model = BytePairEncoding(vocabulary, metadata, pre)
-            add_bos, needs_bos = pre.add_bos, pre.needs_bos
+        kind, self._vocabulary, self._model = models.find(metadata)
+        vocabulary = self._vocabulary
         self._special = SpecialTokens(vocabulary, metadata)
+
+        def flag(name: str, default: bool) -> bool:
+            return bool(metadata.get(f"tokenizer.ggml.{name}", default))
 
         self.n_vocab, self.tokens = len(vocabulary), vocabulary.tokens
         self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
+        self._end_id = vocabulary.special_id(kind.end)
         self.eog_ids = vocabulary.eog_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
-        self.add_bos = needs_bos or bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
-        self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
+        self.add_bos = flag("add_bos_token", kind.adds_bos) if kind.obeys_bos else kind.adds_bos
+        self.add_eos = flag("add_eos_token", kind.adds_end) if kind.obeys_end else kind.adds_end
         # SentencePiece takes each text, and each part of one after a special token, to begin with a space
-        self._add_space = model == "llama" and bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+        self._is_padded = kind.pads is not None and flag("add_space_prefix", kind.pads)
+        self._pads = self._is_padded and not kind.pads_itself
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.
@@ -68,10 +55,10 @@ class Tokenizer:
             if isinstance(fragment, int):
                 ids.append(fragment)
             else:
-                ids += self._model.encode(" " + fragment if self._add_space and after_special else fragment)
+                ids += self._model.encode(" " + fragment if self._pads and after_special else fragment)
             after_special = isinstance(fragment, int)
-        if add_special and self.add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
+        if add_special and self.add_eos and self._end_id is not None:
+            ids.append(self._end_id)
         return ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -80,7 +67,7 @@ class Tokenizer:
         skip_special leaves out control tokens. Bytes that are not UTF-8 become U+FFFD.
         """
         pieces = [self.token_bytes(id) for id in ids if not (skip_special and id in self.special_ids)]
-        if pieces and self._add_space:
+        if pieces and self._is_padded:
             pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode(errors="replace")
 
