@@ -157,6 +157,7 @@ FAMILIES = {
     "jais2": "gpt",
     "hy_v3": "hunyuan",
     "spark2_5": "spark",
+    "glm5-next": "glm5_next",
 }
 
 
