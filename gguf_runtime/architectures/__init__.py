@@ -158,6 +158,7 @@ FAMILIES = {
     "hy_v3": "hunyuan",
     "spark2_5": "spark",
     "glm5-next": "glm5_next",
+    "qwen4exp": "qwen4exp",
 }
 
 

@@ -109,6 +109,7 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "tanh": np.tanh,
     "exp": np.exp,
     "softcap": lambda x, c: c * np.tanh(x / c),
+    "signed_sqrt": lambda x, least: np.sign(x) * np.sqrt(np.maximum(np.abs(x), least)),
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
