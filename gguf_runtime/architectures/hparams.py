@@ -98,6 +98,15 @@ class HParams:
     def text(self, key: str, default: str) -> str:
         return str(self._get(key, default, None))
 
+    def integers(self, key: str, n: int = 0) -> list[int]:
+        """A list of whole numbers that are not one for each layer, at least n of them; empty where there is none."""
+        self._keys.add(key)
+        values = self.file.metadata.get(self.prefix + key)
+        numbers = [int(value) for value in values] if isinstance(values, GGUFArray) else []
+        if len(numbers) < n or any(number < 0 for number in numbers):
+            raise ModelError(f"{self.prefix}{key} has {len(numbers)} entries, not {n} whole numbers")
+        return numbers[:n] if n else numbers
+
     def is_array(self, key: str) -> bool:
         """Whether the file has a value for each layer."""
         return isinstance(self.file.metadata.get(self.prefix + key), GGUFArray)

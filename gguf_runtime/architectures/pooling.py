@@ -53,6 +53,7 @@ class _Classifier(NamedTuple):
 
 
 def _classifier(w: HParams, width: int) -> _Classifier:
+    w.ignore("classifier.output_labels")  # their names
     n_labels = math.prod(w.shape("cls.output.weight")) // width if w.has("cls.output.weight") else 0
     return _Classifier(
         w.optional("cls.weight", width, width),

@@ -90,6 +90,16 @@ def _sparse(x: np.ndarray, deviations: float) -> np.ndarray:
     return np.maximum(x - floor, 0)
 
 
+def _sinkhorn(x: np.ndarray, iterations: float, eps: float) -> np.ndarray:
+    """A matrix of heads × columns made nearly doubly stochastic (Sinkhorn & Knopp 1967), transposed."""
+    x = softmax(x) + eps
+    x = x / (x.sum(axis=-2, keepdims=True) + eps)
+    for _ in range(int(iterations) - 1):
+        x = x / (x.sum(axis=-1, keepdims=True) + eps)
+        x = x / (x.sum(axis=-2, keepdims=True) + eps)
+    return x.swapaxes(-1, -2)
+
+
 #: Activate's kinds, and their parameters.
 ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "silu": lambda x: x * sigmoid(x),
@@ -102,10 +112,12 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "exp": np.exp,
     "reciprocal": lambda x: 1 / x,
     "softcap": lambda x, c: c * np.tanh(x / c),
+    "signed_sqrt": lambda x, least: np.sign(x) * np.sqrt(np.maximum(np.abs(x), least)),
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
     "softmax": softmax,
+    "sinkhorn": _sinkhorn,
 }
 
 
