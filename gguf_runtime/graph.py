@@ -102,7 +102,7 @@ class Graph:
             elif isinstance(op, BestKeys):
                 found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Keep):
-                found[op.slot] = CacheSlot("full")
+                found[op.slot] = CacheSlot("full" if op.v else "latent")
             elif isinstance(op, Conv | Shift | Recurrence | EmbedNgrams):
                 found[op.slot] = CacheSlot("state")
         return found

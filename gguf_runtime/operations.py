@@ -55,11 +55,11 @@ class Input(NamedTuple):
 
 
 class Embed(NamedTuple):
-    """The row of a table for each token, by its id or its position, times `scale`."""
+    """The row of a table for each token, by its id or its position, times `scale`; "cycle": rows again and again."""
 
     table: Tensor
     scale: float = 1.0
-    by: Literal["token", "position"] = "token"
+    by: Literal["token", "position", "cycle"] = "token"
     out: Value = _UNMADE
 
     @property
@@ -159,6 +159,34 @@ class Repeat(NamedTuple):
     @property
     def shape(self) -> Shape:
         return self.x.heads * self.times, self.x.width
+
+
+class Transpose(NamedTuple):
+    """Heads and columns change places."""
+
+    x: Value
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.x.width, self.x.heads
+
+
+class Sinkhorn(NamedTuple):
+    """A matrix for each token, whose rows and columns sum to nearly 1 (Sinkhorn & Knopp 1967).
+
+    The softmax of each head, plus eps; then columns, and `iterations` − 1 times rows and columns, are divided by
+    their sums plus eps.
+    """
+
+    x: Value
+    iterations: int
+    eps: float
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.x.heads, self.x.width
 
 
 class Norm(NamedTuple):
@@ -289,11 +317,15 @@ class ScaleByPosition(NamedTuple):
 
 
 class Rope(NamedTuple):
-    """Rotary position embedding of 2·len(frequencies) columns of each head, from `offset` on."""
+    """Rotary position embedding of 2·len(frequencies) columns of each head, from `offset` on.
+
+    delay: tokens are turned as one so many positions before them.
+    """
 
     x: Value
     frequencies: RopeFrequencies
     offset: int = 0
+    delay: int = 0
     out: Value = _UNMADE
 
     @property
@@ -310,7 +342,8 @@ class Attention(NamedTuple):
     after); chunk: they see only their own piece of the sequence; 0 for all. sinks: for each head a logit that joins
     the softmax and gives nothing. softcap: c·tanh(logit / c), 0 for none. alibi: the greatest bias, 0 for none.
     bias: (buckets, heads) added by distance, as T5 does. keys: the positions of those that each token sees (BestKeys).
-    source: keys and values are those of the source text, which the graph's encoder has kept.
+    source: keys and values are those of the source text, which the graph's encoder has kept. summaries: a slot whose
+    keys of each `stride`-th token join those of `slot`, outside of any window; `keys` then chooses among them only.
     """
 
     q: Value
@@ -329,6 +362,8 @@ class Attention(NamedTuple):
     bias: Tensor | None = None
     keys: Value | None = None
     source: bool = False
+    summaries: int | None = None
+    stride: int = 0
     out: Value = _UNMADE
 
     @property
@@ -340,6 +375,7 @@ class BestKeys(NamedTuple):
     """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
 
     A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
+    stride: only each stride-th token's key counts.
     """
 
     q: Value
@@ -347,6 +383,7 @@ class BestKeys(NamedTuple):
     weights: Value
     slot: int
     n: int
+    stride: int = 1
     out: Value = _UNMADE
 
     @property
@@ -355,10 +392,13 @@ class BestKeys(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Keys and values of each token, kept by a slot for attention in other places; the keys again."""
+    """Keys and values of each token, kept by a slot for attention in other places; the keys again.
+
+    v is None where values are part of keys.
+    """
 
     k: Value
-    v: Value
+    v: Value | None
     slot: int
     out: Value = _UNMADE
 
@@ -373,8 +413,8 @@ class Route(NamedTuple):
     gating: softmax of all logits, their sigmoid, "softmax_used": of those that were taken, "sqrt_softplus", "none".
     selection: added for the choice only. groups: n > 1 groups of neighbours, of which the `groups_used` best compete.
     normalise: weights sum to 1 (at most 2¹⁴ times what they were). expert_scale: a factor for each expert's weight.
-    share: so many neighbours share one expert, whose number is theirs divided by this; its weight is that of the
-    expert that has this number among all.
+    experts: (vocabulary, n_used): they are chosen by the token's id. share: so many neighbours share one expert, whose
+    number is theirs divided by this; its weight is that of the expert that has this number among all.
     """
 
     logits: Value
@@ -388,6 +428,7 @@ class Route(NamedTuple):
     expert_scale: Tensor | None = None
     by_logits: bool = False  # chosen by raw logits, whatever the gating
     share: int = 1
+    experts: Tensor | None = None
     out: Value = _UNMADE
 
     @property
@@ -476,9 +517,9 @@ class Recurrence(NamedTuple):
 
 
 Op = (
-    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
-    | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
-    | ExpertLinear | Combine | Conv | Shift | Recurrence
+    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm
+    | Linear | HeadLinear | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep
+    | Route | ExpertLinear | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

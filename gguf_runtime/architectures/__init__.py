@@ -159,6 +159,7 @@ FAMILIES = {
     "spark2_5": "spark",
     "glm5-next": "glm5_next",
     "qwen4exp": "qwen4exp",
+    "deepseek4": "deepseek4",
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..operations import Activate, Add, Combine, Mul, Scale, Slice, Value, View
+from ..operations import Combine, Scale, Value
 from . import mla
 from .delta_net import kimi_delta_attention, low_rank
 from .hparams import ModelError
@@ -26,8 +24,8 @@ def glm5_next(m: Layers) -> None:
 
     x = streams.start(m.embed())
     for _ in m.layers():
-        x = _block(m, streams, x, "attn", attention)
-        x = _block(m, streams, x, "ffn", lambda h: m.moe(h, gating="sigmoid"))
+        x = streams.block(x, "attn", attention)
+        x = streams.block(x, "ffn", lambda h: m.moe(h, gating="sigmoid"))
     m.output(m.graph(Scale(m.graph(Combine(x, None)), 1 / streams.n)))
 
 
@@ -41,20 +39,3 @@ def _check_keys(m: Layers) -> None:
             f"{m.w.file.path}: choosing among more than {n_best} keys is not supported: "
             f"ask for a context of {n_best} with -c"
         )
-
-
-def _block(m: Layers, streams: Streams, x: Value, name: str, run: Callable[[Value], Value]) -> Value:
-    """Reads a mixture of the streams; they mix among each other, and each receives a share of the result."""
-    n = streams.n
-    fn, scale, base = streams.tensors(name, (2 + n) * n, 3)
-    mixes = streams.mixes(x, fn)
-    y = run(m.norm(streams.read(x, streams.shares(mixes, scale, base, 0)), f"{name}_norm"))
-
-    def part(i: int, first: int, end: int) -> Value:
-        numbers = m.graph(Slice(mixes, first, end))
-        return m.graph(View(m.graph(Scale(numbers, 1.0, scale.rows(i, i + 1), base.rows(first, end))), n))
-
-    post = m.graph(Scale(m.graph(Activate(part(1, n, 2 * n), "sigmoid")), 2.0))
-    iterations, eps = m.w.count("hyper_connection.sinkhorn_iterations"), m.w.number("hyper_connection.epsilon")
-    among = m.graph(Activate(part(2, 2 * n, mixes.width), "sinkhorn", (iterations, eps)))
-    return m.graph(Add(m.graph(Combine(x, among)), m.graph(Mul(y, post))))

@@ -5,10 +5,26 @@ How much of each stream is read, and how much of what the block made each receiv
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..loader import Tensor
-from ..operations import Activate, Add, Combine, Linear, Mul, Repeat, Scale, SelectRows, Slice, Value, View
+from ..operations import (
+    Activate,
+    Add,
+    Combine,
+    Linear,
+    Mul,
+    Repeat,
+    Scale,
+    SelectRows,
+    Sinkhorn,
+    Slice,
+    Transpose,
+    Value,
+    View,
+)
 from .layers import Layers
 
 
@@ -17,7 +33,7 @@ class Streams:
 
     def __init__(self, m: Layers) -> None:
         self.m, self.n = m, m.w.count("hyper_connection.count")
-        self._eps = m.w.number("hyper_connection.epsilon", at_least=0)
+        self.eps = m.w.number("hyper_connection.epsilon", at_least=0)
 
     def start(self, x: Value) -> Value:
         """All streams begin with the embedding."""
@@ -27,12 +43,22 @@ class Streams:
         """Numbers that depend on all streams."""
         return self.m.graph(Linear(self.m.bare_norm(self.m.graph(View(streams, 1))), fn))
 
-    def shares(self, mixes: Value, scale: Tensor, base: Tensor, part: int, factor: float = 1.0) -> Value:
-        """factor·sigmoid of the part's n numbers, each at least epsilon."""
+    def shares(self, mixes: Value, scale: Tensor, base: Tensor, part: int, factor: float = 1.0, *,
+               least: float | None = None) -> Value:  # fmt: skip
+        """factor·sigmoid of the part's n numbers, plus `least`, by default epsilon."""
         graph, first, last = self.m.graph, part * self.n, (part + 1) * self.n
         x = graph(Scale(graph(Slice(mixes, first, last)), 1.0, scale.rows(part, part + 1), base.rows(first, last)))
-        least = self.m.constant("hc_epsilon", np.full(1, self._eps))
-        return graph(Scale(graph(Activate(x, "sigmoid")), factor, bias=least))
+        bias = self.m.constant("hc_least", np.full(1, self.eps if least is None else least))
+        return graph(Scale(graph(Activate(x, "sigmoid")), factor, bias=bias))
+
+    def mixture(self, streams: Value, mixes: Value, scale: Tensor, base: Tensor) -> Value:
+        """Streams mixed with each other, by a matrix whose rows and columns sum to 1: it follows the shares."""
+        graph, first = self.m.graph, 2 * self.n
+        x = graph(Slice(mixes, first, first + self.n**2))
+        x = graph(Scale(x, 1.0, scale.rows(2, 3), base.rows(first, first + self.n**2)))
+        iterations = self.m.w.count("hyper_connection.sinkhorn_iterations")
+        matrix = graph(Sinkhorn(graph(View(x, self.n)), iterations, self.eps))
+        return graph(Combine(streams, graph(Transpose(matrix))))
 
     def read(self, streams: Value, shares: Value) -> Value:
         return self.m.graph(Combine(streams, shares))
@@ -40,6 +66,14 @@ class Streams:
     def write(self, streams: Value, y: Value, shares: Value) -> Value:
         """Each stream plus its share of y."""
         return self.m.graph(Add(streams, self.m.graph(Mul(y, self.m.graph(View(shares, self.n))))))
+
+    def block(self, streams: Value, name: str, run: Callable[[Value], Value]) -> Value:
+        """A block that reads a mixture, while the streams mix with each other, and each receives a share."""
+        fn, scale, base = self.tensors(name, (2 + self.n) * self.n, 3)
+        mixes = self.mixes(streams, fn)
+        y = run(self.m.norm(self.read(streams, self.shares(mixes, scale, base, 0)), f"{name}_norm"))
+        mixed = self.mixture(streams, mixes, scale, base)
+        return self.write(mixed, y, self.shares(mixes, scale, base, 1, 2.0, least=0.0))
 
     def tensors(self, block: str, n_mixes: int, n_parts: int) -> tuple[Tensor, Tensor, Tensor]:
         """What a block's mixes and shares are made with: a matrix, a scale for each part, and biases."""

@@ -305,7 +305,7 @@ class Layers:
         return self.route_by(self.linear(h, "ffn_gate_inp", self.n_expert), gating=gating, normalise=normalise)
 
     def route_by(self, logits: Value, *, gating: str = "softmax", normalise: bool = True, by_logits: bool = False,
-                 scale: Tensor | None = None) -> Value:  # fmt: skip
+                 scale: Tensor | None = None, experts: Tensor | None = None) -> Value:  # fmt: skip
         """Which experts take each token; with a selection bias, groups and a factor where the file has them."""
         w, n, factor = self.w, self.n_expert, self.w.number("expert_weights_scale", 0.0) or 1.0
         groups = w.count("expert_group_count", 1, least=0) or 1
@@ -314,7 +314,9 @@ class Layers:
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n) or self.optional("exp_probs_b", n)
-        return self.graph(Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits))
+        return self.graph(
+            Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits, experts=experts)
+        )
 
     def experts(self, h: Value, route: Value, kind: Glu = "silu", *, gated: bool = True) -> Value:
         """The routed experts' feed-forwards, summed by the route's weights."""

@@ -35,6 +35,8 @@ def frequencies(
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         if factors:
             freqs = freqs / _divisors(w, n_rot, n_ctx, needed=kind == "longrope")
+        if kind != "yarn":
+            w.ignore(*(f"rope.scaling.yarn_{name}" for name in ("beta_fast", "beta_slow", "ext_factor")))
         if kind == "yarn":
             freqs = _yarn(w, freqs, base, factor)
             magnitude *= yarn_magnitude(factor) / yarn_magnitude(factor, yarn_mu)

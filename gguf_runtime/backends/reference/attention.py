@@ -18,6 +18,10 @@ def attention(run: Run, op: Attention) -> np.ndarray:
             v = run[op.v][rows] if op.v else None
             run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], v)
         k, v = run.memory.load(part.sequence, op.slot, n_keys)
+        if op.summaries is not None:
+            summaries, _ = run.memory.load(part.sequence, op.summaries, n_keys)
+            k = np.concatenate([k, summaries[op.stride - 1 :: op.stride]])
+            v = np.zeros((len(k), *v.shape[1:]))
         v = v if v.shape[2] else k[..., : op.v_width]
         keys = run[op.keys][rows] if op.keys else None
         made[rows] = _attend(run, op, run[op.q][rows], k, v, run.positions[rows], keys)
@@ -33,15 +37,15 @@ def best_keys(run: Run, op: BestKeys) -> np.ndarray:
         products = np.maximum(np.einsum("thd,sd->ths", run[op.q][rows], k[:, 0]), 0)
         scores = np.einsum("ths,th->ts", products, run[op.weights][rows].reshape(len(products), -1))
         for row, score in zip(range(rows.start, rows.stop), scores, strict=True):
-            best = greatest(score[: run.positions[row] + 1], op.n)
-            made[row, : len(best)] = best
+            best = greatest(score[op.stride - 1 : run.positions[row] + 1 : op.stride], op.n)
+            made[row, : len(best)] = np.array(best) * op.stride + op.stride - 1
     return made
 
 
 def keep(run: Run, op: Keep) -> np.ndarray:
     """f64[tokens, heads, width]: the keys."""
     for part, rows in run.sequences():
-        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows])
+        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows] if op.v else None)
     return run[op.k]
 
 
@@ -58,14 +62,17 @@ def _attend(
     logits = np.einsum("thd,shd->ths", q, k) * op.scale
     if op.softcap:
         logits = op.softcap * np.tanh(logits / op.softcap)
-    behind = positions[:, None] - np.arange(len(k))  # how far each key lies before each query
+    at, n_own = _key_positions(op, len(k))
+    behind = positions[:, None] - at  # how far each key lies before each query
     if op.alibi:
         logits -= alibi_slopes(n_heads, op.alibi)[None, :, None] * np.abs(behind)[:, None]
     if op.bias:
         logits += run.weights(op.bias)[_buckets(behind, len(run.weights(op.bias)), op.causal)].transpose(0, 2, 1)
     sees = _sees(op, positions, behind)
+    sees[:, n_own:] = behind[:, n_own:] >= 0
     if keys is not None:
-        sees &= (np.arange(len(k)) == keys.reshape(len(q), -1, 1)).any(axis=1)
+        of_choice = slice(n_own if op.stride else 0, None)
+        sees[:, of_choice] &= (at[of_choice] == keys.reshape(len(q), -1, 1)).any(axis=1)
     logits = np.where(sees[:, None], logits, -np.inf)
     if op.sinks:
         sinks = np.broadcast_to(run.weights(op.sinks).reshape(1, n_heads, 1), (len(q), n_heads, 1))
@@ -73,6 +80,14 @@ def _attend(
     else:
         shares = softmax(logits)
     return np.einsum("ths,shd->thd", shares, v)
+
+
+def _key_positions(op: Attention, n: int) -> tuple[np.ndarray, int]:
+    """Where n keys are, of which the first are the slot's own, and how many these are; then come summaries."""
+    if not op.stride:
+        return np.arange(n), n
+    n_own = next(own for own in range(n + 1) if own + own // op.stride == n)
+    return np.concatenate([np.arange(n_own), np.arange(op.stride - 1, n_own, op.stride)]), n_own
 
 
 def _sees(op: Attention, positions: np.ndarray, behind: np.ndarray) -> np.ndarray:

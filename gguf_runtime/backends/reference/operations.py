@@ -30,7 +30,9 @@ from ...operations import (
     Scale,
     ScaleByPosition,
     SelectRows,
+    Sinkhorn,
     Slice,
+    Transpose,
     Value,
     View,
 )
@@ -88,16 +90,6 @@ def _sparse(x: np.ndarray, deviations: float) -> np.ndarray:
     return np.maximum(x - floor, 0)
 
 
-def _sinkhorn(x: np.ndarray, iterations: float, eps: float) -> np.ndarray:
-    """A matrix of heads × columns made nearly doubly stochastic (Sinkhorn & Knopp 1967), transposed."""
-    x = softmax(x) + eps
-    x = x / (x.sum(axis=-2, keepdims=True) + eps)
-    for _ in range(int(iterations) - 1):
-        x = x / (x.sum(axis=-1, keepdims=True) + eps)
-        x = x / (x.sum(axis=-2, keepdims=True) + eps)
-    return x.swapaxes(-1, -2)
-
-
 #: Activate's kinds, and their parameters.
 ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "silu": lambda x: x * sigmoid(x),
@@ -108,18 +100,33 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "softplus": softplus,
     "tanh": np.tanh,
     "exp": np.exp,
+    "reciprocal": lambda x: 1 / x,
     "softcap": lambda x, c: c * np.tanh(x / c),
     "signed_sqrt": lambda x, least: np.sign(x) * np.sqrt(np.maximum(np.abs(x), least)),
     "clamp": lambda x, low, high: np.clip(x, low, high),
     "xielu": _xielu,
     "sparse": _sparse,
     "softmax": softmax,
-    "sinkhorn": _sinkhorn,
 }
 
 
 def _embed(run: Run, op: Embed) -> np.ndarray:
-    return run.weights.rows(op.table, run.ids if op.by == "token" else run.positions) * op.scale
+    cycle = run.positions % op.table.shape[0]
+    numbers = {"token": run.ids, "position": run.positions, "cycle": cycle}[op.by]
+    return run.weights.rows(op.table, numbers) * op.scale
+
+
+def _transpose(run: Run, op: Transpose) -> np.ndarray:
+    return run[op.x].transpose(0, 2, 1)
+
+
+def _sinkhorn(run: Run, op: Sinkhorn) -> np.ndarray:
+    y = softmax(run[op.x]) + op.eps
+    y = y / (y.sum(axis=1, keepdims=True) + op.eps)
+    for _ in range(op.iterations - 1):
+        y = y / (y.sum(axis=2, keepdims=True) + op.eps)
+        y = y / (y.sum(axis=1, keepdims=True) + op.eps)
+    return y
 
 
 def _select(run: Run, op: SelectRows) -> np.ndarray:
@@ -192,7 +199,7 @@ def _scale_by_position(run: Run, op: ScaleByPosition) -> np.ndarray:
 def _rope(run: Run, op: Rope) -> np.ndarray:
     frequencies, half = op.frequencies, len(op.frequencies.frequencies)
     x = run[op.x].copy()
-    turn = frequencies.magnitude * np.exp(1j * run.positions[:, None, None] * frequencies.frequencies)
+    turn = frequencies.magnitude * np.exp(1j * (run.positions - op.delay)[:, None, None] * frequencies.frequencies)
     part = x[..., op.offset : op.offset + 2 * half]
     if frequencies.layout == "pairs":
         turned = (part[..., 0::2] + 1j * part[..., 1::2]) * turn
@@ -223,6 +230,8 @@ def _route(run: Run, op: Route) -> np.ndarray:
         np.put_along_axis(allowed, best[:, : op.groups_used, None], True, axis=1)
         score = np.where(allowed.reshape(score.shape), score, -np.inf)
     used = np.argsort(-score, axis=1, kind="stable")[:, : op.n_used] // op.share
+    if op.experts:
+        used = run.weights.rows(op.experts, run.ids).astype(np.int64)
     weights = np.take_along_axis(weights, used, axis=1)
     if op.gating == "softmax_used":
         weights = softmax(weights)
@@ -262,6 +271,8 @@ MEANING: dict[type[Any], Callable[[Run, Any], np.ndarray]] = {
     Slice: lambda run, op: run[op.x][..., op.start : op.stop],
     Concat: _concat,
     Repeat: _repeat,
+    Transpose: _transpose,
+    Sinkhorn: _sinkhorn,
     Norm: _norm,
     Linear: _linear,
     HeadLinear: _head_linear,

@@ -37,6 +37,8 @@ def to_float64(tensor: Tensor) -> np.ndarray:
     """f64 of the tensor's shape, by the gguf package: another's reading of the formats than the kernels'."""
     if tensor.type == "F64":
         return np.ascontiguousarray(tensor.data).view(np.float64).reshape(tensor.shape)
+    if tensor.type == "I32":
+        return np.ascontiguousarray(tensor.data).view(np.int32).reshape(tensor.shape).astype(np.float64)
     import gguf
 
     try:
