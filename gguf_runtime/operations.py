@@ -374,16 +374,19 @@ class Attention(NamedTuple):
 class BestKeys(NamedTuple):
     """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
 
-    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
-    stride: only each stride-th token's key counts.
+    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0), without weights the sum. −1 fills up where there
+    are fewer keys. stride: only each stride-th token's key counts. spread: it stands for the block of tokens that ends
+    with it; chosen are those after the last block, and of the rest n − (stride − 1) in blocks ("whole"), or so many
+    that there are n ("filled").
     """
 
     q: Value
     k: Value
-    weights: Value
+    weights: Value | None
     slot: int
     n: int
     stride: int = 1
+    spread: Literal["", "whole", "filled"] = ""
     out: Value = _UNMADE
 
     @property

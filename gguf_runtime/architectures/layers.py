@@ -231,11 +231,13 @@ class Layers:
 
     def attend(self, q: Value, k: Value, v: Value, *, scale: float = 0.0, window: int = 0, softcap: float = 0.0,
                chunk: int = 0, alibi: float = 0.0, sinks: Tensor | None = None,
-               slot: int | None = None) -> Value:  # fmt: skip
+               slot: int | None = None, keys: Value | None = None) -> Value:  # fmt: skip
         """Attention; scale: by default width^-½ of a head. slot: of the cache, by default of the layer's number."""
         scale, slot = scale or k.width**-0.5, self.i if slot is None else slot
         return self.graph(
-            Attention(q, k, v, slot, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi)
+            Attention(
+                q, k, v, slot, k.heads, v.width, scale, self.causal, window, chunk, sinks, softcap, alibi, keys=keys
+            )
         )
 
     def gate(self, o: Value, h: Value, kind: str = "sigmoid") -> Value:
