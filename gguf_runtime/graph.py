@@ -15,6 +15,7 @@ from .operations import (
     BestKeys,
     Conv,
     Embed,
+    EmbedNgrams,
     Input,
     Keep,
     Op,
@@ -74,7 +75,9 @@ class Graph:
     @property
     def tensors(self) -> list[Tensor]:
         """The weights, each once; of an embedding only single rows are read, so it is not among them."""
-        read = (tensor for op in self._all_ops if not isinstance(op, Embed) for tensor in tensors_read(op))
+        read = (
+            tensor for op in self._all_ops if not isinstance(op, Embed | EmbedNgrams) for tensor in tensors_read(op)
+        )
         return list({tensor.name: tensor for tensor in read}.values())
 
     @property
@@ -100,7 +103,7 @@ class Graph:
                 found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Keep):
                 found[op.slot] = CacheSlot("full" if op.v else "latent")
-            elif isinstance(op, Conv | Shift | Recurrence):
+            elif isinstance(op, Conv | Shift | Recurrence | EmbedNgrams):
                 found[op.slot] = CacheSlot("state")
         return found
 

@@ -67,6 +67,27 @@ class Embed(NamedTuple):
         return 1, self.table.shape[1]
 
 
+class EmbedNgrams(NamedTuple):
+    """Rows of a table for each token, by the n-grams that end with it, 2-grams first: a head for each row.
+
+    The row of head h is offsets[h] + (t₀·multipliers[0] xor t₁·multipliers[1] …) mod sizes[h] (in 64 bits), t₀ being
+    the token itself, t₁ the one before. `end` stands for those before the text, and before an `end`. The slot keeps
+    the last tokens.
+    """
+
+    table: Tensor
+    multipliers: tuple[int, ...]
+    sizes: tuple[int, ...]
+    offsets: tuple[int, ...]
+    end: int
+    slot: int
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return len(self.sizes), self.table.shape[1]
+
+
 class SelectRows(NamedTuple):
     """The rows of the tokens whose logits are wanted."""
 
@@ -138,34 +159,6 @@ class Repeat(NamedTuple):
     @property
     def shape(self) -> Shape:
         return self.x.heads * self.times, self.x.width
-
-
-class Transpose(NamedTuple):
-    """Heads and columns change places."""
-
-    x: Value
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.width, self.x.heads
-
-
-class Sinkhorn(NamedTuple):
-    """A matrix for each token, whose rows and columns sum to nearly 1 (Sinkhorn & Knopp 1967).
-
-    The softmax of each head, plus eps; then columns, and `iterations` − 1 times rows and columns, are divided by
-    their sums plus eps.
-    """
-
-    x: Value
-    iterations: int
-    eps: float
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.heads, self.x.width
 
 
 class Norm(NamedTuple):
@@ -447,12 +440,16 @@ class Combine(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """A causal convolution of each column with itself: weight (columns, taps); the slot keeps the last taps − 1."""
+    """A causal convolution of each column with itself: weight (columns, taps), taps `dilation` tokens apart.
+
+    The slot keeps the last (taps − 1)·dilation tokens.
+    """
 
     x: Value
     weight: Tensor
     slot: int
     bias: Tensor | None = None
+    dilation: int = 1
     out: Value = _UNMADE
 
     @property
@@ -492,8 +489,8 @@ class Recurrence(NamedTuple):
 
 
 Op = (
-    Input | Embed | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm | Linear
-    | HeadLinear | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
+    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
+    | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
     | ExpertLinear | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)

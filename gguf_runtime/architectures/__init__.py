@@ -158,6 +158,8 @@ FAMILIES = {
     "hy_v3": "hunyuan",
     "spark2_5": "spark",
     "deepseek4": "deepseek4",
+    "glm5-next": "glm5_next",
+    "qwen4exp": "qwen4exp",
 }
 
 

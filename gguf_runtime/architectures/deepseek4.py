@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,17 +39,10 @@ def deepseek4(m: Layers) -> None:
     base = w.number("attention.compress_rope_freq_base")
     stretched = m.rope_frequencies("pairs", base=base, factors=False, yarn_mu=1.0)
 
-    def block(x: Value, name: str, run: Callable[[Value], Value]) -> Value:
-        fn, scale, base = streams.tensors(name, (2 + streams.n) * streams.n, 3)
-        mixes = streams.mixes(x, fn)
-        y = run(m.norm(streams.read(x, streams.shares(mixes, scale, base, 0)), f"{name}_norm"))
-        mixed = streams.mixture(x, mixes, scale, base)
-        return streams.write(mixed, y, streams.shares(mixes, scale, base, 1, 2.0, least=0.0))
-
     x = streams.start(m.embed())
     for _ in m.layers():
-        x = block(x, "attn", lambda h: _attention(m, h, plain, stretched))
-        x = block(x, "ffn", lambda h: _experts(m, h))
+        x = streams.block(x, "attn", lambda h: _attention(m, h, plain, stretched))
+        x = streams.block(x, "ffn", lambda h: _experts(m, h))
     m.output(streams.end(x))
 
 

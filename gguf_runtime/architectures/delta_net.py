@@ -7,10 +7,11 @@ from .layers import Layers
 from .state_space import convolve_silu
 
 
-def gated_delta_net(m: Layers, h: Value, qkv: Value, z: Value, beta: Value, alpha: Value, *, tiled: bool) -> Value:
+def gated_delta_net(m: Layers, h: Value, qkv: Value, z: Value, beta: Value, alpha: Value, *, tiled: bool,
+                    gate: str = "silu") -> Value:  # fmt: skip
     """Gated delta net (Yang et al. 2024) of qkv before its convolution; z, β and α before their activations.
 
-    tiled: key head j serves the value heads j, j + n, …; otherwise a run of neighbours.
+    gate: the activation of z. tiled: key head j serves the value heads j, j + n, …; otherwise a run of neighbours.
     """
     w = m.w
     n_k, n_v, k_dim = w.count("ssm.group_count"), w.count("ssm.time_step_rank"), w.count("ssm.state_size")
@@ -21,7 +22,7 @@ def gated_delta_net(m: Layers, h: Value, qkv: Value, z: Value, beta: Value, alph
     steps = m.graph(Activate(m.graph(Scale(alpha, bias=m.tensor("ssm_dt.bias", n_v))), "softplus"))
     decay = m.graph(Scale(steps, weight=m.tensor("ssm_a", n_v)))
     o = m.norm(delta_rule(m, q, k, v, decay, beta), "ssm_norm")
-    return m.linear(m.graph(Gate(z, o)), "ssm_out", m.n_embd)
+    return m.linear(m.graph(Gate(z, o, gate)), "ssm_out", m.n_embd)
 
 
 def kimi_delta_attention(m: Layers, h: Value, gate: Value, *, bounded_sign: float = 1.0) -> Value:

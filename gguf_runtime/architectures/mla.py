@@ -54,6 +54,10 @@ def absorbed(m: Layers, h: Value, frequencies: RopeFrequencies | None, *, suffix
     rank = m.w.count(f"attention.kv_lora_rank{suffix}")
     width, v_width = (m.w.count(f"attention.{part}_length_mla{suffix}") for part in ("key", "value"))
     q, q_latent = _queries(m, h, width)
+    if not m.w.count("rope.dimension_count", least=0):  # keys are the latent alone
+        of_latent = HeadLinear(q, m.tensor("attn_k_b.weight", q.heads, rank, width))
+        c = m.norm(m.linear(h, "attn_kv_a_mqa", rank), "attn_kv_a_norm")
+        return Absorbed(m.graph(of_latent), c, q_latent, rank, width, v_width)
     c, k = _latent(m, h, rank)
     n_nope = _nope(width, k.width)
     of_latent = HeadLinear(m.graph(Slice(q, 0, n_nope)), m.tensor("attn_k_b.weight", q.heads, rank, n_nope))

@@ -16,7 +16,7 @@ def qwen3next(m: Layers) -> None:
 
 def qwen35(m: Layers) -> None:
     m.w.ignore("rope.dimension_sections")  # of positions in pictures; a text's are the same in all
-    _layers(m, _delta_net_35)
+    _layers(m, delta_net_35)
 
 
 qwen35moe = qwen35
@@ -44,13 +44,14 @@ def gated_attention(m: Layers, h: Value) -> Value:
     return m.project(m.graph(Gate(gate, m.attend(q, k, v), "sigmoid")))
 
 
-def _delta_net_35(m: Layers, h: Value) -> Value:
+def delta_net_35(m: Layers, h: Value, gate: str = "silu") -> Value:
+    """gate: the activation of the result's gate."""
     n_k, n_v = m.w.count("ssm.group_count"), m.w.count("ssm.time_step_rank")
     inner = m.w.count("ssm.inner_size")
     qkv = m.linear(h, "attn_qkv", 2 * n_k * m.w.count("ssm.state_size") + inner)
     z = m.linear(h, "attn_gate", inner, n_v)
     beta, alpha = (m.linear(h, f"ssm_{part}", n_v, n_v) for part in ("beta", "alpha"))
-    return gated_delta_net(m, h, qkv, z, beta, alpha, tiled=True)
+    return gated_delta_net(m, h, qkv, z, beta, alpha, tiled=True, gate=gate)
 
 
 def _delta_net_next(m: Layers, h: Value) -> Value:

@@ -85,7 +85,11 @@ class _Test(NamedTuple):
 @numbers("-b", "--batch-size", default="2048", help="Tokens per batch.")
 @numbers("-ub", "--ubatch-size", default="0", help="Tokens of a batch to compute at once; 0: as the device likes.")
 @click.option(
-    "-ngl", "--n-gpu-layers", type=_LayerCounts(), default="auto", metavar="N,...",
+    "-ngl",
+    "--n-gpu-layers",
+    type=_LayerCounts(),
+    default="auto",
+    metavar="N,...",
     help="Layers to put on GPUs; or all, or auto: as many as fit.",
 )
 @placement_options

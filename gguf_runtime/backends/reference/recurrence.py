@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...operations import Conv, Recurrence, Shift
+from ...operations import Conv, EmbedNgrams, Recurrence, Shift
 from .operations import Run
 
 
@@ -14,12 +14,39 @@ def conv(run: Run, op: Conv) -> np.ndarray:
     """f64[tokens, heads, width]."""
     weight, x = run.weights(op.weight), run[op.x].reshape(len(run.ids), -1)  # (columns, taps)
     taps, made = weight.shape[1], np.empty_like(x)
+    n_before = (taps - 1) * op.dilation
     for part, rows in run.sequences():
-        before = run.memory.state(part.sequence, op.slot, part.position, np.zeros((taps - 1, x.shape[1])))
-        seen = np.concatenate([before, x[rows]])
-        made[rows] = sum(seen[tap : tap + len(part.tokens)] * weight[:, tap] for tap in range(taps))
-        run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), seen[len(seen) - taps + 1 :])
+        before = run.memory.state(part.sequence, op.slot, part.position, np.zeros((n_before, x.shape[1])))
+        seen, n = np.concatenate([before, x[rows]]), len(part.tokens)
+        made[rows] = sum(seen[tap * op.dilation :][:n] * weight[:, tap] for tap in range(taps))
+        run.memory.keep(part.sequence, op.slot, part.position + n, seen[n:])
     return made + run.weights(op.bias).reshape(-1) if op.bias else made
+
+
+def embed_ngrams(run: Run, op: EmbedNgrams) -> np.ndarray:
+    """f64[tokens, heads, width]."""
+    n = len(op.multipliers)
+    made = np.empty((len(run.ids), *op.shape))
+    for part, rows in run.sequences():
+        before = run.memory.state(part.sequence, op.slot, part.position, np.full(n - 1, op.end))
+        tokens = np.concatenate([before, part.tokens]).astype(np.int64).tolist()
+        numbers = [_ngram_rows(op, tokens[at : at + n][::-1]) for at in range(len(part.tokens))]
+        made[rows] = run.weights.rows(op.table, np.array(numbers).reshape(-1)).reshape(len(part.tokens), *op.shape)
+        run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), np.array(tokens[1 - n :]))
+    return made
+
+
+def _ngram_rows(op: EmbedNgrams, tokens: list[int]) -> list[int]:
+    """The row of each head, from a token and those before it, the last first."""
+    ended = tokens.index(op.end, 1) if op.end in tokens[1:] else len(tokens)
+    tokens = tokens[:ended] + [op.end] * (len(tokens) - ended)
+    per_n, mixed = len(op.sizes) // (len(tokens) - 1), tokens[0] * op.multipliers[0]
+    rows: list[int] = []
+    for token, multiplier in zip(tokens[1:], op.multipliers[1:], strict=True):
+        mixed = (mixed ^ token * multiplier) & (1 << 64) - 1
+        heads = range(len(rows), len(rows) + per_n)
+        rows += [mixed % op.sizes[head] + op.offsets[head] for head in heads]
+    return rows
 
 
 def shift(run: Run, op: Shift) -> np.ndarray:
