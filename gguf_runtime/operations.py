@@ -161,34 +161,6 @@ class Repeat(NamedTuple):
         return self.x.heads * self.times, self.x.width
 
 
-class Transpose(NamedTuple):
-    """Heads and columns change places."""
-
-    x: Value
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.width, self.x.heads
-
-
-class Sinkhorn(NamedTuple):
-    """A matrix for each token, whose rows and columns sum to nearly 1 (Sinkhorn & Knopp 1967).
-
-    The softmax of each head, plus eps; then columns, and `iterations` − 1 times rows and columns, are divided by
-    their sums plus eps.
-    """
-
-    x: Value
-    iterations: int
-    eps: float
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.heads, self.x.width
-
-
 class Norm(NamedTuple):
     """Each head by itself: x / √(mean x² + eps), "layer": of x less its mean, "l2": x / max(√Σx², eps).
 
@@ -520,9 +492,9 @@ class Recurrence(NamedTuple):
 
 
 Op = (
-    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm
-    | Linear | HeadLinear | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep
-    | Route | ExpertLinear | Combine | Conv | Shift | Recurrence
+    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
+    | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
+    | ExpertLinear | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..operations import (
-    Activate,
-    Add,
     Attention,
     BestKeys,
-    Conv,
-    Embed,
     HeadLinear,
     Keep,
     Linear,
-    Mul,
     Rope,
     RopeFrequencies,
     Scale,
-    Slice,
     Value,
     View,
 )

@@ -30,9 +30,7 @@ from ...operations import (
     Scale,
     ScaleByPosition,
     SelectRows,
-    Sinkhorn,
     Slice,
-    Transpose,
     Value,
     View,
 )
@@ -90,6 +88,16 @@ def _sparse(x: np.ndarray, deviations: float) -> np.ndarray:
     return np.maximum(x - floor, 0)
 
 
+def _sinkhorn(x: np.ndarray, iterations: float, eps: float) -> np.ndarray:
+    """A matrix of heads × columns made nearly doubly stochastic (Sinkhorn & Knopp 1967), transposed."""
+    x = softmax(x) + eps
+    x = x / (x.sum(axis=-2, keepdims=True) + eps)
+    for _ in range(int(iterations) - 1):
+        x = x / (x.sum(axis=-1, keepdims=True) + eps)
+        x = x / (x.sum(axis=-2, keepdims=True) + eps)
+    return x.swapaxes(-1, -2)
+
+
 #: Activate's kinds, and their parameters.
 ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "silu": lambda x: x * sigmoid(x),
@@ -107,6 +115,7 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {
     "xielu": _xielu,
     "sparse": _sparse,
     "softmax": softmax,
+    "sinkhorn": _sinkhorn,
 }
 
 
@@ -114,19 +123,6 @@ def _embed(run: Run, op: Embed) -> np.ndarray:
     cycle = run.positions % op.table.shape[0]
     numbers = {"token": run.ids, "position": run.positions, "cycle": cycle}[op.by]
     return run.weights.rows(op.table, numbers) * op.scale
-
-
-def _transpose(run: Run, op: Transpose) -> np.ndarray:
-    return run[op.x].transpose(0, 2, 1)
-
-
-def _sinkhorn(run: Run, op: Sinkhorn) -> np.ndarray:
-    y = softmax(run[op.x]) + op.eps
-    y = y / (y.sum(axis=1, keepdims=True) + op.eps)
-    for _ in range(op.iterations - 1):
-        y = y / (y.sum(axis=2, keepdims=True) + op.eps)
-        y = y / (y.sum(axis=1, keepdims=True) + op.eps)
-    return y
 
 
 def _select(run: Run, op: SelectRows) -> np.ndarray:
@@ -271,8 +267,6 @@ MEANING: dict[type[Any], Callable[[Run, Any], np.ndarray]] = {
     Slice: lambda run, op: run[op.x][..., op.start : op.stop],
     Concat: _concat,
     Repeat: _repeat,
-    Transpose: _transpose,
-    Sinkhorn: _sinkhorn,
     Norm: _norm,
     Linear: _linear,
     HeadLinear: _head_linear,
