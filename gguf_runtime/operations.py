@@ -161,34 +161,6 @@ class Repeat(NamedTuple):
         return self.x.heads * self.times, self.x.width
 
 
-class Transpose(NamedTuple):
-    """Heads and columns change places."""
-
-    x: Value
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.width, self.x.heads
-
-
-class Sinkhorn(NamedTuple):
-    """A matrix for each token, whose rows and columns sum to nearly 1 (Sinkhorn & Knopp 1967).
-
-    The softmax of each head, plus eps; then columns, and `iterations` − 1 times rows and columns, are divided by
-    their sums plus eps.
-    """
-
-    x: Value
-    iterations: int
-    eps: float
-    out: Value = _UNMADE
-
-    @property
-    def shape(self) -> Shape:
-        return self.x.heads, self.x.width
-
-
 class Norm(NamedTuple):
     """Each head by itself: x / √(mean x² + eps), "layer": of x less its mean, "l2": x / max(√Σx², eps).
 
@@ -374,16 +346,19 @@ class Attention(NamedTuple):
 class BestKeys(NamedTuple):
     """The positions of the n keys that matter most to each token, for sparse attention (DeepSeek 2025).
 
-    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0). −1 fills up where there are fewer keys.
-    stride: only each stride-th token's key counts.
+    A key, which the slot keeps, scores Σₕ weights[h]·max(q[h]·k, 0), without weights the sum. −1 fills up where there
+    are fewer keys. stride: only each stride-th token's key counts. spread: it stands for the block of tokens that ends
+    with it; chosen are those after the last block, and of the rest n − (stride − 1) in blocks ("whole"), or so many
+    that there are n ("filled").
     """
 
     q: Value
     k: Value
-    weights: Value
+    weights: Value | None
     slot: int
     n: int
     stride: int = 1
+    spread: Literal["", "whole", "filled"] = ""
     out: Value = _UNMADE
 
     @property
@@ -517,9 +492,8 @@ class Recurrence(NamedTuple):
 
 
 Op = (
-    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Transpose | Sinkhorn | Norm
-    | Linear | HeadLinear | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep
-    | Route
+    Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
+    | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
     | ExpertLinear | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)

@@ -40,6 +40,7 @@ KINDS = {
     "step35": EXACT,  # gates, clamps
     "nanbeige": EXACT,  # layers that a text passes twice
     "hy_v4": EXACT,  # hyper-connections
+    "deepseek4": EXACT,  # summaries of earlier tokens, experts by token
     "hunyuan_vl": EXACT,  # axes of positions
 }
 

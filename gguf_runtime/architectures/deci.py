@@ -11,7 +11,7 @@ def deci(m: Layers) -> None:
     rope = m.rope_frequencies("pairs")
     x = m.embed()
     for _ in m.layers():
-        if not m.n_ff:
+        if not m.n_ff:  # such layers have no attention either
             continue
         if m.n_head:
             h = m.norm(x, "attn_norm")

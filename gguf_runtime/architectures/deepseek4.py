@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from ..operations import (
-    Activate,
-    Add,
     Attention,
     BestKeys,
-    Conv,
-    Embed,
     HeadLinear,
     Keep,
     Linear,
-    Mul,
     Rope,
     RopeFrequencies,
     Scale,
-    Slice,
     Value,
     View,
 )
 from .hparams import ModelError
 from .hyper import Streams
 from .layers import Layers
+from .summaries import weighted_mean
 
 
 def deepseek4(m: Layers) -> None:
@@ -40,17 +32,10 @@ def deepseek4(m: Layers) -> None:
     base = w.number("attention.compress_rope_freq_base")
     stretched = m.rope_frequencies("pairs", base=base, factors=False, yarn_mu=1.0)
 
-    def block(x: Value, name: str, run: Callable[[Value], Value]) -> Value:
-        fn, scale, base = streams.tensors(name, (2 + streams.n) * streams.n, 3)
-        mixes = streams.mixes(x, fn)
-        y = run(m.norm(streams.read(x, streams.shares(mixes, scale, base, 0)), f"{name}_norm"))
-        mixed = streams.mixture(x, mixes, scale, base)
-        return streams.write(mixed, y, streams.shares(mixes, scale, base, 1, 2.0, least=0.0))
-
     x = streams.start(m.embed())
     for _ in m.layers():
-        x = block(x, "attn", lambda h: _attention(m, h, plain, stretched))
-        x = block(x, "ffn", lambda h: _experts(m, h))
+        x = streams.block(x, "attn", lambda h: _attention(m, h, plain, stretched))
+        x = streams.block(x, "ffn", lambda h: _experts(m, h))
     m.output(streams.end(x))
 
 
@@ -114,26 +99,10 @@ def _compress(m: Layers, h: Value, name: str, width: int, rope: RopeFrequencies,
     n = m.w.shape(m.name(f"{name}_kv.weight"))[0]
     if n not in (width, 2 * width):
         raise ModelError(f"{name} makes {n} columns, but keys have {width}")
-    scores = m.linear(h, f"{name}_gate", n)
-    scores = m.graph(Add(scores, m.graph(Embed(m.tensor(f"{name}_ape.weight", stride, n), by="cycle"))))
-    shares = m.graph(Activate(scores, "exp"))
-    weighted = m.graph(Mul(shares, m.linear(h, f"{name}_kv", n)))
-    total, sum_ = (_sums(m, x, width, stride) for x in (shares, weighted))
-    mean = m.graph(Mul(sum_, m.graph(Activate(total, "reciprocal"))))
+    x, scores = m.linear(h, f"{name}_kv", n), m.linear(h, f"{name}_gate", n)
+    mean = weighted_mean(m, x, scores, f"{name}_ape", width, stride)
     offset = width - 2 * len(rope.frequencies)
     return m.graph(Rope(m.norm(mean, f"{name}_norm"), rope, offset, stride - 1))
-
-
-def _sums(m: Layers, x: Value, width: int, stride: int) -> Value:
-    """Of the last `stride` rows; and where x is twice as wide, of its first half in those before them."""
-
-    def convolve(part: Value, before: int) -> Value:
-        taps = np.concatenate([np.ones(stride), np.zeros(before)])
-        weight = m.constant(f"taps_{stride}_{before}_{width}", np.tile(taps, (width, 1)))
-        return m.graph(Conv(part, weight, m.new_slot()))
-
-    last = convolve(m.graph(Slice(x, x.width - width, x.width)), 0)
-    return last if x.width == width else m.graph(Add(last, convolve(m.graph(Slice(x, 0, width)), stride)))
 
 
 def _experts(m: Layers, h: Value) -> Value:

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..operations import Activate, Add, Combine, Mul, Scale, Slice, Value, View
+from ..operations import BestKeys, Combine, Norm, Scale, Value
 from . import mla
 from .delta_net import kimi_delta_attention, low_rank
 from .hparams import ModelError
 from .hyper import Streams
 from .layers import Layers
+from .summaries import weighted_mean
 
 
 def glm5_next(m: Layers) -> None:
     """Experts are chosen as in GLM 5; streams are mixed by matrices that are nearly doubly stochastic."""
-    _check_keys(m)
+    m.w.ignore("rope.freq_base")
     streams = Streams(m)
+    keys: Value | None = None
 
     def attention(h: Value) -> Value:
+        nonlocal keys
         if not m.n_head_kv:
             return kimi_delta_attention(m, h, low_rank(m, h, "ssm_g"), bounded_sign=-1.0)
-        mla.ignore_indexer(m)
-        m.w.ignore(*(m.name(f"indexer_compressor_{part}.weight") for part in ("gate", "ape")))
-        return m.project(mla.attend(m, mla.absorbed(m, h, None)))
+        a = mla.absorbed(m, h, None)
+        if keys is None or m.w.flag("attention.indexer.types", True, layer=m.i):
+            keys = _best_keys(m, h, a.q_latent)
+        return m.project(mla.attend(m, a, keys=keys))
 
     x = streams.start(m.embed())
     for _ in m.layers():
-        x = _block(m, streams, x, "attn", attention)
-        x = _block(m, streams, x, "ffn", lambda h: m.moe(h, gating="sigmoid"))
+        x = streams.block(x, "attn", attention)
+        x = streams.block(x, "ffn", lambda h: m.moe(h, gating="sigmoid"))
     m.output(m.graph(Scale(m.graph(Combine(x, None)), 1 / streams.n)))
 
 
-def _check_keys(m: Layers) -> None:
-    """Tokens see the best pools of keys; up to so many tokens, which are all that there are."""
-    n_best, select_tail = m.w.count("attention.indexer.top_k"), m.w.flag("attention.indexer.kpool_select_tail")
-    m.w.ignore(*(f"attention.indexer.{key}" for key in ("kpool", "head_count", "key_length", "types")))
-    m.w.ignore("rope.freq_base")
-    if m.n_ctx > n_best or not select_tail:
-        raise ModelError(
-            f"{m.w.file.path}: choosing among more than {n_best} keys is not supported: "
-            f"ask for a context of {n_best} with -c"
-        )
-
-
-def _block(m: Layers, streams: Streams, x: Value, name: str, run: Callable[[Value], Value]) -> Value:
-    """Reads a mixture of the streams; they mix among each other, and each receives a share of the result."""
-    n = streams.n
-    fn, scale, base = streams.tensors(name, (2 + n) * n, 3)
-    mixes = streams.mixes(x, fn)
-    y = run(m.norm(streams.read(x, streams.shares(mixes, scale, base, 0)), f"{name}_norm"))
-
-    def part(i: int, first: int, end: int) -> Value:
-        numbers = m.graph(Slice(mixes, first, end))
-        return m.graph(View(m.graph(Scale(numbers, 1.0, scale.rows(i, i + 1), base.rows(first, end))), n))
-
-    post = m.graph(Scale(m.graph(Activate(part(1, n, 2 * n), "sigmoid")), 2.0))
-    iterations, eps = m.w.count("hyper_connection.sinkhorn_iterations"), m.w.number("hyper_connection.epsilon")
-    among = m.graph(Activate(part(2, 2 * n, mixes.width), "sinkhorn", (iterations, eps)))
-    return m.graph(Add(m.graph(Combine(x, among)), m.graph(Mul(y, post))))
+def _best_keys(m: Layers, h: Value, q_latent: Value) -> Value:
+    """Whole pools of tokens, whose keys are weighted means, and those in no pool yet."""
+    pool, n_head, width = (m.w.count(f"attention.indexer.{key}") for key in ("kpool", "head_count", "key_length"))
+    if not m.w.flag("attention.indexer.kpool_select_tail"):
+        raise ModelError("attention that does not see the last tokens is not supported")
+    q = m.linear(q_latent, "indexer.attn_q_b", n_head * width, n_head)
+    weight, bias = (m.tensor(f"indexer.k_norm.{part}", width) for part in ("weight", "bias"))
+    eps = m.w.number("attention.layer_norm_epsilon", 0.0)
+    k = m.graph(Norm(m.linear(h, "indexer.attn_k", width), weight, eps, "layer", bias))
+    gate = m.linear(h, "indexer_compressor_gate", width)
+    k = weighted_mean(m, k, gate, "indexer_compressor_ape", width, pool)
+    weights = m.graph(Scale(m.linear(h, "indexer.proj", n_head), (width * n_head) ** -0.5))
+    n = min(m.w.count("attention.indexer.top_k"), m.n_ctx) // pool * pool
+    return m.graph(BestKeys(q, k, weights, m.new_slot(), n + pool - 1, pool, "whole"))

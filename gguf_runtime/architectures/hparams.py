@@ -70,15 +70,6 @@ class HParams:
             raise ModelError(f"{self.prefix}{key} is {value!r}, which is not a sensible count")
         return value
 
-    def counts(self, key: str) -> list[int]:
-        """Integers, not below 0, that are not one for each layer; none where the file has no such key."""
-        self._keys.add(key)
-        values = self.file.metadata.get(self.prefix + key, ())
-        found = [int(value) for value in values] if isinstance(values, GGUFArray | tuple) else [-1]
-        if any(not 0 <= value < _LIMIT for value in found):
-            raise ModelError(f"{self.prefix}{key} is {values!r}, which are not sensible counts")
-        return found
-
     def number(
         self, key: str, default: float | None = None, *, layer: int | None = None, at_least: float = -math.inf
     ) -> float:

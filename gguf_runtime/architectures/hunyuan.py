@@ -14,7 +14,7 @@ def hunyuan_dense(m: Layers) -> None:
     alpha, width = m.w.number("rope.scaling.alpha", 0.0, at_least=0), m.head_dim
     base = m.w.number("rope.freq_base", 10000.0) * ((alpha or 1.0) ** (width / (width - 2)))
     rope = m.rope_frequencies("halves", base=base)
-    if sections := m.w.counts("rope.dimension_sections"):
+    if sections := m.w.integers("rope.dimension_sections"):
         # positions have several axes, all the same for text but the last one of four, which is 0 there
         axes = np.arange(len(rope.frequencies)) % max(sum(sections), 1)
         rope = rope._replace(frequencies=np.where(axes < sum(sections[:3]), rope.frequencies, 0.0))

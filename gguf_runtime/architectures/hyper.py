@@ -5,6 +5,8 @@ How much of each stream is read, and how much of what the block made each receiv
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..loader import Tensor
@@ -17,9 +19,7 @@ from ..operations import (
     Repeat,
     Scale,
     SelectRows,
-    Sinkhorn,
     Slice,
-    Transpose,
     Value,
     View,
 )
@@ -49,14 +49,18 @@ class Streams:
         bias = self.m.constant("hc_least", np.full(1, self.eps if least is None else least))
         return graph(Scale(graph(Activate(x, "sigmoid")), factor, bias=bias))
 
-    def mixture(self, streams: Value, mixes: Value, scale: Tensor, base: Tensor) -> Value:
-        """Streams mixed with each other, by a matrix whose rows and columns sum to 1: it follows the shares."""
-        graph, first = self.m.graph, 2 * self.n
-        x = graph(Slice(mixes, first, first + self.n**2))
-        x = graph(Scale(x, 1.0, scale.rows(2, 3), base.rows(first, first + self.n**2)))
-        iterations = self.m.w.count("hyper_connection.sinkhorn_iterations")
-        matrix = graph(Sinkhorn(graph(View(x, self.n)), iterations, self.eps))
-        return graph(Combine(streams, graph(Transpose(matrix))))
+    def block(self, x: Value, name: str, run: Callable[[Value], Value]) -> Value:
+        """x after a block with its norm: streams mix with each other, by a matrix whose rows and columns sum to 1, and
+        each receives its share of what the block made of its mixture (DeepSeek-V4, 2026)."""
+        m, graph, first, n = self.m, self.m.graph, 2 * self.n, self.n**2
+        fn, scale, base = self.tensors(name, first + n, 3)
+        mixes = self.mixes(x, fn)
+        y = run(m.norm(self.read(x, self.shares(mixes, scale, base, 0)), f"{name}_norm"))
+        among = graph(Slice(mixes, first, first + n))
+        among = graph(View(graph(Scale(among, 1.0, scale.rows(2, 3), base.rows(first, first + n))), self.n))
+        iterations = m.w.count("hyper_connection.sinkhorn_iterations")
+        mixed = graph(Combine(x, graph(Activate(among, "sinkhorn", (iterations, self.eps)))))
+        return self.write(mixed, y, self.shares(mixes, scale, base, 1, 2.0, least=0.0))
 
     def read(self, streams: Value, shares: Value) -> Value:
         return self.m.graph(Combine(streams, shares))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from .layers import Layers
 
 
@@ -17,13 +19,20 @@ def phi2(m: Layers) -> None:
 
 def phi3(m: Layers) -> None:
     """As llama, with fused matrices and LongRoPE."""
-    m.w.ignore("attention.sliding_window")  # in files; the window is as long as the text the model was trained for
+    _ignore_window(m)
     rope = m.rope_frequencies("halves")
     m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), m.ffn))
 
 
 def phimoe(m: Layers) -> None:
     """As phi3, with biases, of the norms too, and experts."""
-    m.w.ignore("attention.sliding_window")
+    _ignore_window(m)
     rope = m.rope_frequencies("halves")
     m.output(m.pre_norm(m.embed(), lambda h: m.attention(h, rope), lambda h: m.experts(h, m.route(h))))
+
+
+def _ignore_window(m: Layers) -> None:
+    """Files tell a window, but not of which layers it is, and converters have written wrong ones."""
+    window = m.w.count("attention.sliding_window", 0, least=0)
+    if 0 < window < m.n_ctx:
+        warnings.warn(f"a window of {window} tokens is in the file, and ignored: tokens see all", stacklevel=2)

@@ -13,12 +13,14 @@ from .hparams import HParams, ModelError
 #: What a graph gives: logits, embeddings of tokens, or a row for each sequence; "" for what the model is made for.
 Result = Literal["", "logits", "embeddings", "mean", "first", "last", "rank"]
 _BY_NUMBER: tuple[Result, ...] = ("", "mean", "first", "last", "rank")
+_TENSORS = "cls", "cls.norm", "cls.output", "dense_2", "dense_3"
 #: Where rerankers look, if not at the first token: a decoder's last one has seen all others.
 _RANKED: dict[str, Literal["mean", "first", "last"]] = {"modern-bert": "mean", "qwen3": "last", "qwen3vl": "last"}
 
 
 def named(w: HParams) -> Result:
     """The pooling that a file asks for; "" where it asks for none."""
+    w.ignore(*(f"{name}.{part}" for name in _TENSORS for part in ("weight", "bias")))  # where logits are asked for
     number = w.count("pooling_type", 0, least=0)
     if number >= len(_BY_NUMBER):
         raise ModelError(f"{w.prefix}pooling_type is {number}, which is not known")

@@ -7,6 +7,7 @@ import numpy as np
 from ..operations import (
     Activate,
     Add,
+    BestKeys,
     Combine,
     Conv,
     EmbedNgrams,
@@ -16,18 +17,18 @@ from ..operations import (
     Mul,
     Norm,
     Repeat,
+    Rope,
     Scale,
     Value,
     View,
 )
-from .hparams import ModelError
 from .layers import Layers
 from .qwen_next import delta_net_35, gated_attention
+from .summaries import mean
 
 
 def qwen4exp(m: Layers) -> None:
     """Blocks read mixtures of several streams instead of norms, and what they made is shared out to all of them."""
-    _check_keys(m)
     m.w.ignore("rope.dimension_sections")  # of positions in pictures; a text's are the same in all
     memory, with_memory = _ngrams(m)
     x = m.graph(Repeat(m.embed(), m.w.count("hyper_connection.count", least=2)))
@@ -42,20 +43,18 @@ def qwen4exp(m: Layers) -> None:
     m.output(h, norm="")
 
 
-def _check_keys(m: Layers) -> None:
-    """Tokens see the best blocks of keys; up to so many tokens, which are all that there are."""
-    n_best = m.w.count("attention.indexer.top_k")
-    m.w.ignore("attention.compress_ratios", "attention.indexer.head_count", "attention.indexer.key_length")
-    if m.n_ctx > n_best:
-        raise ModelError(
-            f"{m.w.file.path}: choosing among more than {n_best} keys is not supported: "
-            f"ask for a context of {n_best} with -c"
-        )
-
-
 def _attention(m: Layers, h: Value) -> Value:
-    m.w.ignore(*(m.name(f"indexer.{part}.weight") for part in ("q_proj", "k_proj", "q_norm", "k_norm")))
-    return gated_attention(m, h)
+    """Tokens see the best blocks of keys, whose means are rotated as the first of a block would be."""
+    stride = m.w.count("attention.compress_ratios", 0, layer=m.i, least=0)
+    n_head, width = m.w.count("attention.indexer.head_count"), m.w.count("attention.indexer.key_length")
+    if not stride:
+        return gated_attention(m, h)
+    rope = m.rope_frequencies("halves")
+    q = m.norm(m.linear(h, "indexer.q_proj", n_head * width, n_head), "indexer.q_norm")
+    k = m.norm(mean(m, m.linear(h, "indexer.k_proj", width), stride), "indexer.k_norm")
+    q, k = m.graph(Rope(q, rope)), m.graph(Rope(k, rope, 0, stride - 1))
+    n = min(m.w.count("attention.indexer.top_k"), m.n_ctx) + stride - 1
+    return gated_attention(m, h, m.graph(BestKeys(q, k, None, m.new_slot(), n, stride, "filled")))
 
 
 def _mixture(m: Layers, x: Value, prefix: str) -> tuple[Value, Value]:

@@ -31,8 +31,8 @@ def _layers(m: Layers, delta_net: Callable[[Layers, Value], Value]) -> None:
     m.output(x)
 
 
-def gated_attention(m: Layers, h: Value) -> Value:
-    """attn_q gives for each head its query, then a gate of its result."""
+def gated_attention(m: Layers, h: Value, keys: Value | None = None) -> Value:
+    """attn_q gives for each head its query, then a gate of its result. keys: the only ones that tokens see."""
     n_head, n_kv, dim = m.n_head, m.n_head_kv, m.head_dim
     if not n_kv or n_head % n_kv:
         raise ModelError(f"{n_head} attention heads cannot share {n_kv} key heads")
@@ -41,7 +41,7 @@ def gated_attention(m: Layers, h: Value) -> Value:
     k, v = (m.linear(h, f"attn_{part}", n_kv * size, n_kv) for part, size in (("k", dim), ("v", m.head_dim_v)))
     q, k = m.qk_norm(q, k)
     q, k = m.rotate(q, k, m.rope_frequencies("halves"))
-    return m.project(m.graph(Gate(gate, m.attend(q, k, v), "sigmoid")))
+    return m.project(m.graph(Gate(gate, m.attend(q, k, v, keys=keys), "sigmoid")))
 
 
 def delta_net_35(m: Layers, h: Value, gate: str = "silu") -> Value:

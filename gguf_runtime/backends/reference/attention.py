@@ -36,11 +36,24 @@ def best_keys(run: Run, op: BestKeys) -> np.ndarray:
         run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], None)
         k, _ = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
         products = np.maximum(np.einsum("thd,sd->ths", run[op.q][rows], k[:, 0]), 0)
-        scores = np.einsum("ths,th->ts", products, run[op.weights][rows].reshape(len(products), -1))
+        weights = run[op.weights][rows].reshape(len(products), -1) if op.weights else np.ones(products.shape[:2])
+        scores = np.einsum("ths,th->ts", products, weights)
         for row, score in zip(range(rows.start, rows.stop), scores, strict=True):
-            best = greatest(score[op.stride - 1 : run.positions[row] + 1 : op.stride], op.n)
-            made[row, : len(best)] = np.array(best) * op.stride + op.stride - 1
+            best = _choose(op, score[op.stride - 1 : run.positions[row] + 1 : op.stride], run.positions[row] + 1)
+            made[row, : len(best)] = best
     return made
+
+
+def _choose(op: BestKeys, scores: np.ndarray, n_tokens: int) -> np.ndarray:
+    """Positions, by the scores of each stride-th of n_tokens."""
+    tail = np.arange(len(scores) * op.stride, n_tokens)
+    if op.spread == "filled":
+        each = np.concatenate([np.repeat(scores, op.stride), np.full(len(tail), np.inf)])
+        return np.array(greatest(each, op.n))
+    if op.spread == "whole":
+        best = np.array(greatest(scores, (op.n + 1) // op.stride - 1), np.int64)
+        return np.concatenate([(best[:, None] * op.stride + np.arange(op.stride)).reshape(-1), tail])
+    return np.array(greatest(scores, op.n)) * op.stride + op.stride - 1
 
 
 def keep(run: Run, op: Keep) -> np.ndarray:

@@ -30,9 +30,7 @@ from ...operations import (
     Scale,
     ScaleByPosition,
     SelectRows,
-    Sinkhorn,
     Slice,
-    Transpose,
     Value,
     View,
 )
@@ -125,19 +123,6 @@ def _embed(run: Run, op: Embed) -> np.ndarray:
     cycle = run.positions % op.table.shape[0]
     numbers = {"token": run.ids, "position": run.positions, "cycle": cycle}[op.by]
     return run.weights.rows(op.table, numbers) * op.scale
-
-
-def _transpose(run: Run, op: Transpose) -> np.ndarray:
-    return run[op.x].transpose(0, 2, 1)
-
-
-def _sinkhorn(run: Run, op: Sinkhorn) -> np.ndarray:
-    y = softmax(run[op.x]) + op.eps
-    y = y / (y.sum(axis=1, keepdims=True) + op.eps)
-    for _ in range(op.iterations - 1):
-        y = y / (y.sum(axis=2, keepdims=True) + op.eps)
-        y = y / (y.sum(axis=1, keepdims=True) + op.eps)
-    return y
 
 
 def _select(run: Run, op: SelectRows) -> np.ndarray:
@@ -282,8 +267,6 @@ MEANING: dict[type[Any], Callable[[Run, Any], np.ndarray]] = {
     Slice: lambda run, op: run[op.x][..., op.start : op.stop],
     Concat: _concat,
     Repeat: _repeat,
-    Transpose: _transpose,
-    Sinkhorn: _sinkhorn,
     Norm: _norm,
     Linear: _linear,
     HeadLinear: _head_linear,
