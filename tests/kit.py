@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,25 @@ def record(name: str) -> dict[str, np.ndarray]:
     return dict(np.load(KIT / "expected" / f"{name}.npz"))
 
 
-def load(name: str, folder: Path, result: architectures.Result = "") -> architectures.Model:
-    """A model of the kit, made in a folder."""
+def load(
+    name: str, folder: Path, result: architectures.Result = "", changes: Mapping[str, Any] | None = None
+) -> architectures.Model:
+    """A model of the kit, made in a folder; changes: other values of its keys."""
     module, skeletons = _kit()
+    if changes:
+        skeletons = deepcopy(skeletons)
+        _change(skeletons["models"][name], changes)
     path = folder / f"{name}.gguf"
     if not path.exists():
         path.write_bytes(module.make(skeletons, name, kind="F32"))
     return architectures.load(open_gguf(path), result=result)
+
+
+def _change(skeleton: Any, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        full = f"{skeleton['arch']}.{key}"
+        skeleton["kv"] = [entry for entry in skeleton["kv"] if entry[0] != full]
+        skeleton["kv"].append([full, "str" if isinstance(value, str) else "u32", value])
 
 
 def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None = None) -> np.ndarray:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gguf_runtime.architectures import ModelError
+from gguf_runtime.architectures import ModelError, Result
 from gguf_runtime.backends import Batch, Part
 from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.backends.reference import ReferenceBackend
 from gguf_runtime.cache import Sequence
 from gguf_runtime.graph import Graph
 from gguf_runtime.loader import Tensor
-from gguf_runtime.operations import Embed, Recurrence, Slice, Value, View
+from gguf_runtime.operations import Embed, EmbedNgrams, Recurrence, Slice, Value, View
 from tests import kit
 from tests.paths import needs
 
 #: One of each kind of state.
 STATES = ["lfm2moe", "mamba-falcon", "mamba2", "nemotron_h_moe", "plamo2", "qwen3next", "qwen35", "rwkv6", "rwkv7",
-          "rwkv6qwen2", "minimax-01", "kimi-linear", "bailingmoe3", "kimi-k3"]  # fmt: skip
+          "rwkv6qwen2", "minimax-01", "kimi-linear", "bailingmoe3", "kimi-k3", "glm5-next", "qwen4exp"]  # fmt: skip
 ENCODERS = ["bert", "bert-rank", "nomic-bert-moe", "jina-bert-v2-code", "modern-bert", "neo-bert", "eurobert",
             "gemma-embedding", "t5encoder"]  # fmt: skip
 #: llama.cpp reads GELU from a table of halves, which an encoder's norms make more of than a decoder's.
@@ -56,6 +57,31 @@ def test_a_decoder_looks_at_what_its_encoder_made(name: str, limit: float, tmp_p
     for step in 48, 5:
         logits = kit.run(model.graph, record["decoder_tokens"], step, record["tokens"].astype(np.int32))
         assert kit.nmse(record["logits"], logits[record["positions"]]) < limit
+
+
+#: Models of the kit with other values of keys, whose results were recorded from llama.cpp (llama-cpp-python 0.3.36).
+CHANGED: dict[str, dict[str, Any]] = {
+    "glm5-next": {"attention.indexer.top_k": 32},  # fewer keys than there are
+    "qwen4exp": {"attention.indexer.top_k": 32},
+    "lfm2": {"attention.sliding_window": 16},
+    "rwkv6": {"rescale_every_n_layers": 2},
+    "bert": {"pooling_type": 2},
+    "modern-bert": {"hidden_activation": "silu", "attention.sliding_window": 12},
+    "qwen3": {"pooling_type": 3},
+}
+
+
+@needs(kit.KIT)
+@pytest.mark.parametrize("name", CHANGED)
+def test_other_keys_as_in_llama_cpp(name: str, tmp_path: Path) -> None:
+    recorded = np.load(Path(__file__).with_name("recorded") / "changed_keys.npz")
+    model = kit.load(name, tmp_path, changes=CHANGED[name])
+    pooling: Result = model.pooling or ("mean" if name == "modern-bert" else "")
+    if pooling:
+        model = kit.load(name, tmp_path, pooling)
+    found = kit.run(model.graph, recorded["tokens"], 120)
+    rows = found if pooling else found[recorded["positions"]]
+    assert kit.nmse(recorded[name], rows) < (1e-6 if name == "bert" else LIMIT)
 
 
 @needs(kit.KIT)
@@ -121,6 +147,18 @@ def test_sequences_do_not_share_a_state_and_cannot_go_back() -> None:
     assert np.allclose(together, np.concatenate([kit.run(graph, text, 64) for text in texts]), rtol=1e-6)
     with pytest.raises(PlanError, match="cannot go on at 3"):
         backend.start(Batch([Part(sequences[0], texts[0], 3, 0)]))
+
+
+def test_ngrams_end_where_a_text_does() -> None:
+    """Rows by hand: multipliers 1, 3, 5; two heads, of the 2-gram and the 3-gram; token 0 ends a text."""
+    rows = _tensor("rows", np.arange(40, dtype=np.float64).reshape(40, 1))
+    graph = Graph()
+    graph(EmbedNgrams(rows, (1, 3, 5), (20, 20), (0, 20), 0, 0))
+    tokens = np.array([7, 2, 0, 4, 9])
+    before = [(0, 0), (7, 0), (2, 7), (0, 0), (4, 0)]
+    truth = [[(t ^ 3 * a) % 20, (t ^ 3 * a ^ 5 * b) % 20 + 20] for t, (a, b) in zip(tokens, before, strict=True)]
+    for step in 1, 2, 5:
+        assert kit.run(graph, tokens, step).tolist() == truth
 
 
 def test_linear_attention_is_attention_without_a_softmax() -> None:

@@ -114,8 +114,8 @@ RECORDED = json.loads(Path(__file__).with_name("recorded").joinpath("tokenizers.
 @pytest.mark.parametrize("name", [name for name in RECORDED if name != "texts"])
 def test_small_vocabularies_as_in_llama_cpp(make: Any, name: str) -> None:
     """Recorded from llama.cpp (llama-cpp-python 0.3.36); the Unigram ones are SentencePiece's own training."""
-    keys = dict(RECORDED[name]["keys"])
-    charsmap = keys.pop("precompiled_charsmap", None)
+    keys = {f"tokenizer.ggml.{key}": value for key, value in RECORDED[name]["keys"].items()}
+    charsmap = keys.pop("tokenizer.ggml.precompiled_charsmap", None)
     tokenizer = make(keys | ({"precompiled_charsmap": bytes(charsmap)} if charsmap else {}))
     for text, ids in zip(RECORDED["texts"], RECORDED[name]["ids"], strict=True):
         assert tokenizer.encode(text, add_special=False) == ids, text

@@ -76,7 +76,7 @@ def find(metadata: Mapping[str, Value]) -> tuple[Kind, Vocabulary, TokenModel]:
     if name == "llama":
         return kind, vocabulary, SentencePiece(vocabulary, unknown)
     if name == "bert":
-        return kind, vocabulary, WordPiece(vocabulary, unknown)
+        return kind, vocabulary, WordPiece(vocabulary, metadata, unknown)
     if name == "t5":
         return kind, vocabulary, Unigram(vocabulary, metadata, unknown)
     return kind, vocabulary, LongestMatch(vocabulary, unknown) if name == "rwkv" else Plamo(vocabulary)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
+from ..loader import Value
 from .vocabulary import Vocabulary
 
 _CACHE_SIZE = 1 << 16  # words whose tokens are remembered
@@ -16,10 +18,12 @@ _START = "▁"  # of a word, in the tokens of files; what follows inside of one 
 
 
 class WordPiece:
-    """Text ↔ tokens. Text loses its case, accents and control characters, as in llama.cpp."""
+    """Text ↔ tokens. Text loses its control characters, and unless the file says otherwise its case and accents."""
 
-    def __init__(self, vocabulary: Vocabulary, unknown_id: int | None) -> None:
+    def __init__(self, vocabulary: Vocabulary, metadata: Mapping[str, Value], unknown_id: int | None) -> None:
         self._vocabulary, self._unknown_id = vocabulary, unknown_id
+        self._lower = bool(metadata.get("tokenizer.ggml.normalizer.lowercase", True))
+        self._strip = bool(metadata.get("tokenizer.ggml.normalizer.strip_accents", self._lower))
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -27,7 +31,7 @@ class WordPiece:
         if len(self._cache) > _CACHE_SIZE:
             self._cache.clear()
         ids: list[int] = []
-        for word in _words(text):
+        for word in _words(text, self._lower, self._strip):
             found = self._cache.get(word)
             if found is None:
                 found = self._cache[word] = self._encode_word(word)
@@ -61,22 +65,23 @@ class WordPiece:
         return ids
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, lower: bool, strip: bool) -> list[str]:
     """Words between white space; each punctuation mark and each Han character is one by itself."""
     from unicodedata import category, normalize  # 4 ms, and most models do without
 
     cleaned: list[str] = []
     for character in text:
-        character = normalize("NFD", character)[0]  # without accents
+        if strip:
+            character = normalize("NFD", character)[0]  # without accents
         kind = category(character)
         if character.isspace() and kind != "Cc" or character in "\t\n\v\f\r\x85":
             cleaned.append(" ")
-        elif kind[0] == "M" or kind in ("Cc", "Cf", "Cs", "Co") or character == "\ufffd":
+        elif (strip and kind[0] == "M") or kind in ("Cc", "Cf", "Cs", "Co") or character == "\ufffd":
             continue
         else:
-            lower = character.lower()[0]
             alone = kind[0] == "P" or (kind[0] == "S" and character < "\x7f") or _is_han(character)
-            cleaned.append(f" {lower} " if alone else lower)
+            character = character.lower()[0] if lower else character
+            cleaned.append(f" {character} " if alone else character)
     return [word for word in "".join(cleaned).split(" ") if word]
 
 
