@@ -16,8 +16,8 @@ import click
 from ..kernels.layout import KV_TYPES
 
 if TYPE_CHECKING:
+    from ..engine.layer_split import Layers
     from ..llm import LLM
-    from ..splitter import Layers
 
 Command = Callable[..., None]
 

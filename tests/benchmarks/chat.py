@@ -21,7 +21,7 @@ def first_span(talk: Conversation) -> float:
     seconds = perf_counter() - start
     reply.close()
     talk.undo()
-    talk.context.truncate(n_tokens)
+    talk.context.rewind(n_tokens)
     return seconds
 
 

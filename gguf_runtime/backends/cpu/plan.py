@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...cache import PageLayout
 from ...graph import Add, Graph, Input, Linear, Rope, Value, values_read
 from ...kernels.isa import Isa
 from ...loader import Tensor
 from ..errors import PlanError
 from ..floats import floats
+from ..pages import PageLayout
 from . import fusion
 from .buffers import Buffers
 from .inputs import Inputs

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...cache import PageLayout
 from ...graph import Attention, RopeFrequencies
 from ...kernels.layout import PAGE
 from ..errors import PlanError
+from ..pages import PageLayout
 from .device import Launch
 from .fuse import Attend, Rows
 from .launches import Launches, spans

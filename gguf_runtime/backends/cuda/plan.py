@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ...cache import PageLayout
 from ...graph import Add, Embed, Graph, Input, Norm, Pick, SwiGlu
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
 from ..errors import PlanError
+from ..pages import PageLayout
 from .attention import AttentionWriter
 from .device import Launch
 from .fuse import AddedProduct, Attend, Fused, Gate, Plain, Products, Rows, fuse
