@@ -58,7 +58,7 @@ class DraftModel:
         self._pending = []
         while True:
             logits = self._engine.step([sequence.chunk(sequence.n_left, 1, [])])
-            sequence.share()
+            sequence.share(tail=False)
             token, sure = _likeliest(logits[0])
             if sure >= self._SURE or not self._pending:
                 self._pending.append(token)

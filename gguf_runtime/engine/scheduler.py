@@ -145,7 +145,7 @@ class Scheduler:
             slot.sequence.rewind(chunk.position)
             self._fail(slot, error)
         else:
-            slot.sequence.share()
+            slot.sequence.share(tail=chunk.n_logits < len(chunk.tokens))
             if request.done:
                 slot.sequence.release()
 

@@ -107,8 +107,8 @@ class Sequence:
             self._leave_tail()  # it is about to be overwritten
         self._set_pages([pages.take() for _ in range(self.n_missing(n_tokens))])
 
-    def share(self) -> None:
-        """Let others use what is computed of the text."""
+    def share(self, *, tail: bool) -> None:
+        """Let others use what is computed of the text: full pages, and the last one too if `tail`."""
         if not self._root:
             return
         tokens, pages = self.context, self._cache.pages
@@ -122,7 +122,7 @@ class Sequence:
                 self.pages[i] = node.page
             self._nodes.append(node)
         first = len(self._nodes) * PAGE
-        if n > first and (not self._tail or self._tail.n_tokens < n - first):
+        if tail and n > first and (not self._tail or self._tail.n_tokens < n - first):
             self._leave_tail()
             node = self._cache.add(self._parent, page := int(self.pages[len(self._nodes)]), tokens[first:n])
             self._tail = node if node.page == page else None
@@ -149,7 +149,7 @@ class Sequence:
 
     def release(self) -> None:
         """Give all pages back, for others to use what is in them. The text stays."""
-        self.share()
+        self.share(tail=True)
         self.rewind(0)
 
     def __del__(self) -> None:
