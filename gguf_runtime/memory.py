@@ -8,11 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
 #: Of a control group: its limit, what it uses, and what of that is files' pages, which give way. Version 2, then 1.
 _CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -29,15 +28,28 @@ def available() -> int:
 
 
 def _within_cgroup() -> int:
-    """What the limit of a container leaves. Where there is none, no limit."""
+    """What the limits of the process's control groups leave, as of a container; where there is none, no limit."""
     left = sys.maxsize
-    for limit, usage, cached in _CGROUP_FILES:
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number
-            most, used = (int((_CGROUPS / name).read_text()) for name in (limit, usage))
-            statistics = (_CGROUPS / usage).with_name("memory.stat").read_text().split()
-            spare = int(statistics[statistics.index(cached) + 1]) if cached in statistics else 0
-            left = min(left, max(0, most - used + spare))
+    for folder in _cgroups():
+        for limit, usage, cached in _CGROUP_FILES:
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                statistics = (folder / "memory.stat").read_text().split()
+                spare = int(statistics[statistics.index(cached) + 1]) if cached in statistics else 0
+                left = min(left, max(0, most - used + spare))
     return left
+
+
+def _cgroups() -> list[Path]:
+    """The folders of the groups that limit memory: the process's own, and those in which it lies."""
+    found = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                own = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
+                found += [own, *(folder for folder in own.parents if "cgroup" in folder.parts)]
+    return list(dict.fromkeys(found))
 
 
 def _windows() -> int:
