@@ -54,7 +54,8 @@ class Generation(Iterator[str]):
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         prompt rather than stop. tree: of the prefix cache (Engine.new_sequence).
 
-        Raises ContextFull where the prompt does not fit, ValueError where it is empty.
+        Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
+        where it is empty.
         """
         engine = scheduler.engine
         if not prompt:
@@ -64,6 +65,7 @@ class Generation(Iterator[str]):
                 f"the prompt has {len(prompt)} tokens and the context room for {engine.n_ctx}: "
                 "ask for a larger one with -c, or shorten the prompt"
             )
+        engine.check(np.asarray(prompt, np.int64))
         self.sequence = engine.new_sequence(prompt, tree)
         self.n_prompt = len(prompt)
         self.text = ""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.engine import NoPages, Scheduler
+from gguf_runtime.engine import EngineError, NoPages, Scheduler
 from gguf_runtime.engine.cache import PageAllocator, PrefixCache
 from gguf_runtime.generation import Generation
 from gguf_runtime.kernels.layout import PAGE
@@ -176,6 +176,23 @@ def test_what_goes_wrong_in_an_answer_ends_only_this_one(llm: LLM) -> None:
     with pytest.raises(ValueError, match="grammar"):
         "".join(bad)
     assert llm.engine.pages.n_held == 0
+
+
+def test_a_token_that_there_is_not_is_told_before_others_meet_it(llm: LLM) -> None:
+    for token in (-1, llm.engine.n_vocab, 1 << 40):
+        with pytest.raises(EngineError, match=str(token)):
+            llm.stream([1, token])
+
+
+def test_abort_frees_pages_at_once(llm: LLM) -> None:
+    some = scheduler(llm)
+    answers = [ask(llm, some, [i, 5, 6], 20) for i in range(2)]
+    some.step()
+    assert llm.engine.pages.n_held == 2
+    some.abort(answers[0])
+    assert llm.engine.pages.n_held == 1
+    run(some, answers)
+    assert answers[1].n_tokens == 20 and answers[0].n_tokens == 1
 
 
 def test_what_does_not_fit_at_all_is_told(llm: LLM) -> None:

@@ -70,6 +70,11 @@ class Engine:
         """
         return Sequence(self._cache, self._specs, tokens, None if tree is None else self._cache.root(tree))
 
+    def check(self, tokens: np.ndarray) -> None:
+        """Raises EngineError where a token, i64, is not in the vocabulary."""
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.n_vocab):
+            raise EngineError(f"token {tokens.min() if tokens.min() < 0 else tokens.max()} is not in the vocabulary")
+
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to what is computed of its sequence; gives f32[sum of n_logits, n_vocab], in the
         chunks' order.
@@ -110,8 +115,7 @@ class Engine:
             ids = np.asarray(tokens, np.int64)
             if not len(ids) or not 0 <= n_logits <= len(ids):
                 raise EngineError(f"a chunk of {len(ids)} tokens cannot give logits for {n_logits}")
-            if ids.min() < 0 or ids.max() >= self.n_vocab:
-                raise EngineError(f"token {ids.min() if ids.min() < 0 else ids.max()} is not in the vocabulary")
+            self.check(ids)
             if sequence.n_computed + len(ids) > self.n_ctx:
                 raise ContextFull(
                     f"{sequence.n_computed} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "

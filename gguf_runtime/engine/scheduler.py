@@ -58,7 +58,7 @@ class _Slot:
 
     def __init__(self, request: Request) -> None:
         self.request, self.sequence = ref(request), request.sequence
-        self.running = self.active = False
+        self.running = self.active = self.aborted = False
 
 
 class Scheduler:
@@ -87,7 +87,9 @@ class Scheduler:
             self._slots.append(_Slot(request))
 
     def abort(self, request: Request) -> None:
-        """Give up a request that is done: its pages are free at once, or after the step that is under way."""
+        """Give up a request: its pages are free at once, or after the step that is under way."""
+        for slot in self._slots:
+            slot.aborted |= slot.request() is request
         if self.engine.lock.acquire(blocking=False):
             try:
                 self._sweep()
@@ -151,7 +153,11 @@ class Scheduler:
 
     def _sweep(self) -> dict[_Slot, Request]:
         """The requests that are not done; those that are give their pages back."""
-        found = {slot: request for slot in self._slots if (request := slot.request()) and not request.done}
+        found = {
+            slot: request
+            for slot in self._slots
+            if not slot.aborted and (request := slot.request()) and not request.done
+        }
         for slot in self._slots:
             if slot not in found:
                 slot.sequence.release()
@@ -167,7 +173,11 @@ class Scheduler:
         prompts = [slot for slot in active if slot not in writing]
         plan: dict[_Slot, Chunk] = {}
         for slot in writing:
-            guess = requests[slot].guess() if len(active) == 1 else []
+            try:
+                guess = requests[slot].guess() if len(active) == 1 else []  # others' tokens are worth more than guesses
+            except Exception as error:
+                self._fail(slot, error)
+                continue
             if self._reserve(slot, 1 + len(guess), plan):
                 plan[slot] = slot.sequence.chunk(1, 1, guess)
         room = self._room(len(writing), prompts) if prompts else 0

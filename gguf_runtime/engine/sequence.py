@@ -91,7 +91,7 @@ class Sequence:
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
-        return -(-(self.n_computed + n_tokens) // PAGE) - self._n_pages + self._writes_to_shared
+        return max(0, -(-(self.n_computed + n_tokens) // PAGE) - self._n_pages) + self._writes_to_shared
 
     def reserve(self, n_tokens: int) -> None:
         """Take the pages that this many more tokens need. Raises NoPages."""
