@@ -83,10 +83,11 @@ class Generation(Iterator[str]):
 
     def __next__(self) -> str:
         while True:
+            done = self.done  # another thread may be adding the last pieces: they are there before it is done
             while self._pieces:
                 if text := self._pieces.popleft().text:
                     return text
-            if self.done:
+            if done:
                 raise self.error or StopIteration
             self._wait()
 
@@ -153,11 +154,9 @@ class Generation(Iterator[str]):
         """Of the scheduler: the answer's next pieces, from the logits of a chunk. Raises what the sampler does."""
         if not self._begun:
             self._begun, self.n_reused = True, chunk.position
-        was_answering, pieces = self._answering, list[Piece]()
-        n_right = self._draw(logits, chunk, pieces) if len(logits) else 0
+        was_answering = self._answering
+        n_right = self._draw(logits, chunk) if len(logits) else 0
         self.sequence.rewind(chunk.position + len(chunk.tokens) - max(len(logits) - 1, 0) + n_right)
-        self.text += "".join(piece.text for piece in pieces)
-        self._pieces += pieces
         if self._shift and not self.done and self.sequence.n_context > self._n_ctx:
             n_kept = min(self.n_prompt, self._n_ctx // 2)
             self.sequence.forget(n_kept, -(-(self._n_ctx - n_kept) // 2))
@@ -171,44 +170,48 @@ class Generation(Iterator[str]):
         """Of the scheduler: the answer ends with this error."""
         self.error = error
 
-    def _draw(self, logits: np.ndarray, chunk: Chunk, pieces: list[Piece]) -> int:
+    def _draw(self, logits: np.ndarray, chunk: Chunk) -> int:
         """Draw tokens as far as the logits go; gives how many guesses proved right."""
         if not self._answering:
             self._answering = True
             if self._speculation:
                 self._speculation.begin(self.n_prompt - self.n_reused)
         if self._max_tokens == 0:
-            self._stop("length", pieces)
+            self._stop("length")
         guess = chunk.tokens[len(chunk.tokens) - len(logits) + 1 :]
         n_before, n_right = chunk.position + len(chunk.tokens) - len(guess), 0
         while not self.stop_reason:
             token = self.sampler.sample(logits[n_right])
-            self._append(token, n_before + n_right, pieces)
+            self._append(token, n_before + n_right)
             if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
                 break
             n_right += 1
         return n_right
 
-    def _append(self, token: int, n_context: int, pieces: list[Piece]) -> None:
+    def _append(self, token: int, n_context: int) -> None:
         """The text goes on with this token, n_context tokens being in the context before it."""
         if token in self._end_ids:
-            self._stop("end", pieces)
+            self._stop("end")
             return
         self.sequence.text.append(token)
         if self._speculation:
             self._speculation.drawn(token)
-        pieces.append(Piece(token, self._watch.push(self._decoder.push(token))))
+        self._emit(token, self._watch.push(self._decoder.push(token)))
         if self._watch.stopped:
             self.stop_reason = "stop"
         elif self.n_tokens == self._max_tokens:
-            self._stop("length", pieces)
+            self._stop("length")
         elif n_context == self._n_ctx and not self._shift:
-            self._stop("context", pieces)
+            self._stop("context")
 
-    def _stop(self, reason: StopReason, pieces: list[Piece]) -> None:
-        self.stop_reason = reason
+    def _stop(self, reason: StopReason) -> None:
         if rest := self._watch.push(self._decoder.flush()) + self._watch.flush():
-            pieces.append(Piece(None, rest))
+            self._emit(None, rest)
+        self.stop_reason = reason
+
+    def _emit(self, token: int | None, text: str) -> None:
+        self.text += text
+        self._pieces.append(Piece(token, text))
 
     def _account(self, n_logits: int, n_right: int, seconds: float, alone: bool) -> None:
         """Note what a step after the prompt has cost and given; without logits it only computed anew what was lost."""

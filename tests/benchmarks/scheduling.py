@@ -14,7 +14,7 @@ import numpy as np
 from gguf_runtime import LLM
 from gguf_runtime.generation import Generation
 
-N_WRITTEN, N_COMMON, N_OWN = 200, 500, 30
+N_WRITTEN, N_COMMON, N_OWN = 300, 500, 30
 
 
 def prompts(llm: LLM, n: int, n_tokens: int, seed: int) -> list[list[int]]:
