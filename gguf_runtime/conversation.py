@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import numpy as np
+
 from .chat.reasoning import ReasoningSplitter, Span
 from .generation import Generation
 from .llm import LLM
+from .text import common
 
 
 class ConversationError(Exception):
@@ -28,7 +31,6 @@ class Conversation:
         self.llm, self.shift, self.template = llm, shift, template
         self.messages: list[dict[str, Any]] = []
         self.system = system
-        self.context = llm.new_context()
         self.n_forgotten = 0  # messages at the beginning that the last prompt had to leave out
         self._written = _Written(llm)
 
@@ -85,15 +87,11 @@ class Conversation:
     @property
     def n_tokens(self) -> int:
         """Tokens of the context that the last prompt and its answer take."""
-        return len(self.context.tokens)
-
-    def close(self) -> None:
-        """Give the cache's memory back."""
-        self.context.release()
+        return self._written.n_context
 
     def _answer(self, options: dict[str, Any]) -> Reply:
         text, tokens = self._prompt()
-        generation = self.llm.stream(tokens, context=self.context, context_shift=self.shift, **options)
+        generation = self.llm.stream(tokens, context_shift=self.shift, **options)
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         self.messages.append(message)
         return Reply(generation, ReasoningSplitter(text), message, self._written, text)
@@ -143,7 +141,7 @@ class Reply(Iterator[Span]):
                 yield from map(self._keep, self._splitter.push(piece))
             yield from map(self._keep, self._splitter.flush())
         finally:
-            written.note(prompt, self.generation.prompt, said, self.generation.tokens)
+            written.note(prompt, said, self.generation)
 
     def _keep(self, span: Span) -> Span:
         name = "content" if span.kind == "answer" else "reasoning_content"
@@ -152,7 +150,7 @@ class Reply(Iterator[Span]):
 
 
 class _Written:
-    """The text of the last prompt and answer with its tokens, as they are in the context.
+    """The text of the last prompt and answer, and the answer, which has their tokens.
 
     The model may have spelled its answer with other tokens than the tokenizer would. A conversation that goes on from
     a prompt or an answer takes these, and only what comes after is encoded. That is safe where it begins with a
@@ -162,19 +160,25 @@ class _Written:
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
         self._text = ""
-        self._tokens: list[int] = []
+        self._answer: Generation | None = None
         self._ends: list[tuple[int, int]] = []  # of prompts and answers: characters, tokens
 
-    def note(self, prompt: str, prompt_tokens: list[int], said: str, tokens: list[int]) -> None:
+    @property
+    def n_context(self) -> int:
+        """Tokens of the context that it takes."""
+        return self._answer.sequence.n_context if self._answer else 0
+
+    def note(self, prompt: str, said: str, answer: Generation) -> None:
         """This prompt got this answer."""
-        self._ends = [end for end in self._ends if prompt.startswith(self._text[: end[0]])]
-        self._ends = [end for end in self._ends if prompt_tokens[: end[1]] == self._tokens[: end[1]]]
-        self._text, self._tokens = prompt, list(prompt_tokens)
-        self._ends.append((len(prompt), len(prompt_tokens)))
+        ids = answer.sequence.text.ids
+        same = common(self._ids, ids[: answer.n_prompt])
+        self._ends = [end for end in self._ends if prompt.startswith(self._text[: end[0]]) and end[1] <= same]
+        self._text, self._answer = prompt, answer
+        self._ends.append((len(prompt), answer.n_prompt))
         decoder = self._llm.tokenizer.decoder()
-        if "".join(map(decoder.push, tokens)) == said:  # and not cut at a stop string, or within a character
-            self._text, self._tokens = prompt + said, prompt_tokens + tokens
-            self._ends.append((len(self._text), len(self._tokens)))
+        if "".join(map(decoder.push, answer.tokens)) == said:  # and not cut at a stop string, or within a character
+            self._text = prompt + said
+            self._ends.append((len(self._text), len(ids)))
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a conversation's text."""
@@ -183,5 +187,9 @@ class _Written:
             if text.startswith(self._text[:n_characters]):
                 rest = tokenizer.encode(text[n_characters:], add_special=False, parse_special=True)
                 if not rest or rest[0] in tokenizer.special_ids:
-                    return self._tokens[:n_tokens] + rest
+                    return [*self._ids[:n_tokens].tolist(), *rest]
         return self._llm.prompt_tokens(text)
+
+    @property
+    def _ids(self) -> np.ndarray:
+        return self._answer.sequence.text.ids if self._answer else np.zeros(0, np.int32)

@@ -1,21 +1,22 @@
-"""An answer in the making: which tokens to compute next, and what text their logits make."""
+"""An answer in the making: what text the logits make of a prompt, one token after another."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from time import perf_counter
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .context import Context
-from .engine import Chunk, ContextFull, Engine
+from .engine import Chunk, ContextFull, Scheduler
 from .sampling import Sampler
 from .speculation import Speculation
+from .text import Text
 from .tokenizer import Tokenizer
 
 StopReason = Literal["end", "length", "stop", "context"]
+
+_AHEAD = 64  # pieces that nobody has read, while other answers are read
 
 
 class Piece(NamedTuple):
@@ -26,35 +27,37 @@ class Piece(NamedTuple):
 
 
 class Generation(Iterator[str]):
-    """Iterate for the text, in pieces, as it is made. The attributes tell the rest. Several answers are made together
-    by computing the `chunk` of each in one step, for each to `take` its logits.
+    """Iterate for the text, in pieces, as it is made. The attributes tell the rest. While one answer is read, others
+    that have begun are made with it.
 
-    prompt: token ids of the prompt. text, tokens: the answer so far, and its ids without the one that ends it.
+    sequence: prompt and answer. text, tokens: the answer so far, and its ids without the one that ends it.
     stop_reason: None while it goes on, then "end" (the model ended it), "length" (max_tokens), "stop" (a stop
-    string, which is left out) or "context" (no room for more). n_reused: tokens of the prompt that were in the
-    context already; prompt_seconds: time to compute the others and draw a token. n_steps, step_seconds: the steps
-    after it and their time, with sampling; n_decoded: the tokens that they gave. n_guessed, n_accepted: tokens that
-    speculation proposed, and those that proved right.
+    string, which is left out) or "context" (no room for more). error: what has ended it instead; reading raises it.
+    n_reused: tokens of the prompt that had been computed before; prompt_seconds: time to compute the others and draw a
+    token. n_steps, step_seconds: the steps after it and their time, with sampling; n_decoded: the tokens that they
+    gave. n_guessed, n_accepted: tokens that speculation proposed, and those that proved right.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        scheduler: Scheduler,
         tokenizer: Tokenizer,
         prompt: Sequence[int],
         sampler: Sampler,
         max_tokens: int | None = None,
         stop: Collection[str] = (),
         *,
-        context: Context | None = None,
-        speculation: Speculation | None = None,
+        speculation: Callable[[Text], Speculation] | None = None,
         shift: bool = False,
+        tree: Hashable = "",
     ) -> None:
-        """context: what to go on from where the prompt begins alike; it will hold prompt and answer. shift: in a full
-        context, forget half of what is after the prompt rather than stop.
+        """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
+        prompt rather than stop. tree: of the prefix cache (Engine.new_sequence).
 
-        Raises ContextFull where the prompt does not fit, ValueError where it is empty.
+        Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
+        where it is empty.
         """
+        engine = scheduler.engine
         if not prompt:
             raise ValueError("the prompt is empty")
         if len(prompt) > engine.n_ctx:
@@ -62,125 +65,162 @@ class Generation(Iterator[str]):
                 f"the prompt has {len(prompt)} tokens and the context room for {engine.n_ctx}: "
                 "ask for a larger one with -c, or shorten the prompt"
             )
-        self.prompt = list(prompt)
+        engine.check(np.asarray(prompt, np.int64))
+        self.sequence = engine.new_sequence(prompt, tree)
+        self.n_prompt = len(prompt)
         self.text = ""
-        self.tokens: list[int] = []
         self.stop_reason: StopReason | None = None
+        self.error: Exception | None = None
         self.prompt_seconds = self.step_seconds = 0.0
         self.n_reused = self.n_steps = self.n_decoded = self.n_guessed = self.n_accepted = 0
-        self.sampler = sampler
-        self._engine, self._max_tokens, self._shift = engine, max_tokens, shift
-        self._context, self._owned = context or Context(engine), context is None
-        self._speculation = speculation
+        self.sampler, sampler.text = sampler, self.sequence.text
+        self._scheduler, self._n_ctx, self._max_tokens, self._shift = scheduler, engine.n_ctx, max_tokens, shift
+        self._speculation = speculation(self.sequence.text) if speculation else None
         self._end_ids = tokenizer.eog_ids
         self._decoder, self._watch = tokenizer.decoder(), _StopWatch(stop)
-        self._ready: deque[str] = deque()
-        self._closed = False
-        self._chunk = self._context.begin(self.prompt)
-        self.n_reused = len(self.prompt) - len(self._chunk.tokens)
+        self._pieces: deque[Piece] = deque()
+        self._added = self._begun = self._answering = self._closed = False
 
     def __next__(self) -> str:
-        while not self._ready:
-            if self.done:
-                raise StopIteration
-            self._ready += [piece.text for piece in self.advance() if piece.text]
-        return self._ready.popleft()
+        while True:
+            done = self.done  # another thread may be adding the last pieces: they are there before it is done
+            while self._pieces:
+                if text := self._pieces.popleft().text:
+                    return text
+            if done:
+                raise self.error or StopIteration
+            self._wait()
+
+    @property
+    def prompt(self) -> list[int]:
+        """Token ids of the prompt."""
+        return list(map(int, self.sequence.text.ids[: self.n_prompt]))
+
+    @property
+    def tokens(self) -> list[int]:
+        return list(map(int, self.sequence.text.ids[self.n_prompt :]))
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.sequence.text) - self.n_prompt
 
     @property
     def done(self) -> bool:
-        return self._closed or self.stop_reason is not None
+        return self._closed or self.stop_reason is not None or self.error is not None
+
+    @property
+    def is_ahead(self) -> bool:
+        return len(self._pieces) > _AHEAD
+
+    def begin(self) -> None:
+        """Have the answer made from the next step on, whoever takes it. Otherwise that begins with reading it."""
+        if not self._added:
+            self._added = True
+            self._scheduler.add(self)
 
     def close(self) -> None:
         """Give up the answer here. What it alone holds of the KV cache is free again."""
         self._closed = True
-        if self._owned:
-            self._context.release()
+        self._pieces.clear()
+        self._scheduler.abort(self)
 
     def advance(self) -> list[Piece]:
-        """Take one step, unless the answer is done."""
-        start = perf_counter()
-        return self.take(self._engine.step([self.chunk()]), start)
+        """Take a step, unless there are pieces that have not been read, or the answer is done; then read. Raises what
+        has ended the answer."""
+        if not self._pieces and not self.done:
+            self._wait()
+        if self.error and not self._pieces:
+            raise self.error
+        return self.read()
 
-    def chunk(self) -> Chunk:
-        """What the engine is to compute next."""
-        if self.tokens:
-            self._chunk = self._following()
-        return self._chunk
+    def read(self) -> list[Piece]:
+        """The pieces that have come and not been read."""
+        return [self._pieces.popleft() for _ in range(len(self._pieces))]
 
-    def take(self, logits: np.ndarray, start: float) -> list[Piece]:
-        """The answer's next pieces, from the chunk's logits, whose step began at `start` (by perf_counter)."""
-        first = not self.tokens
-        if first:
-            self._begin()
-        self._context.note(self._chunk)
-        guess = self._chunk.tokens[len(self._chunk.tokens) - len(logits) + 1 :]
-        n_before, n_right = len(self._context.tokens) - len(guess), 0
-        pieces: list[Piece] = []
+    def _wait(self) -> None:
+        self.begin()
+        self._scheduler.advance(self, lambda: self._pieces or self.done)
+
+    def guess(self) -> list[int]:
+        """Of the scheduler: what may follow the last token."""
+        if not self._speculation:
+            return []
+        room = self._n_ctx - self.sequence.n_context
+        if self._max_tokens is not None:
+            room = min(room, self._max_tokens - self.n_tokens - 1)
+        return self._speculation.guess(room)
+
+    def take(self, logits: np.ndarray, chunk: Chunk, start: float, *, alone: bool) -> None:
+        """Of the scheduler: the answer's next pieces, from the logits of a chunk. Raises what the sampler does."""
+        if not self._begun:
+            self._begun, self.n_reused = True, chunk.position
+        was_answering = self._answering
+        n_right = self._draw(logits, chunk) if len(logits) else 0
+        self.sequence.rewind(chunk.position + len(chunk.tokens) - max(len(logits) - 1, 0) + n_right)
+        if self._shift and not self.done and self.sequence.n_context > self._n_ctx:
+            n_kept = min(self.n_prompt, self._n_ctx // 2)
+            self.sequence.forget(n_kept, -(-(self._n_ctx - n_kept) // 2))
+        seconds = self._scheduler.clock() - start
+        if not was_answering:
+            self.prompt_seconds += seconds
+        else:
+            self._account(len(logits), n_right, seconds, alone)
+
+    def fail(self, error: Exception) -> None:
+        """Of the scheduler: the answer ends with this error."""
+        self.error = error
+
+    def _draw(self, logits: np.ndarray, chunk: Chunk) -> int:
+        """Draw tokens as far as the logits go; gives how many guesses proved right."""
+        if not self._answering:
+            self._answering = True
+            if self._speculation:
+                self._speculation.begin(self.n_prompt - self.n_reused)
         if self._max_tokens == 0:
-            self._stop("length", pieces)
+            self._stop("length")
+        guess = chunk.tokens[len(chunk.tokens) - len(logits) + 1 :]
+        n_before, n_right = chunk.position + len(chunk.tokens) - len(guess), 0
         while not self.stop_reason:
             token = self.sampler.sample(logits[n_right])
-            self._append(token, n_before + n_right, pieces)
+            self._append(token, n_before + n_right)
             if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
                 break
             n_right += 1
-        self._context.truncate(n_before + n_right)
-        seconds = perf_counter() - start
-        if first:
-            self.prompt_seconds = seconds
-        else:
-            self._account(len(guess), n_right, seconds)
-        self.text += "".join(piece.text for piece in pieces)
-        if self.done:
-            self.close()
-        return pieces
+        return n_right
 
-    def _following(self) -> Chunk:
-        """The last token, with a guess of how it goes on."""
-        context, last = self._context, self.tokens[-1]
-        if context.is_full:
-            n_kept = min(len(self.prompt), self._engine.n_ctx // 2)
-            n_lost = -(-(len(context.tokens) - n_kept) // 2)
-            return context.begin([*context.tokens[:n_kept], *context.tokens[n_kept + n_lost :], last])
-        room = self._engine.n_ctx - len(context.tokens) - 1
-        if self._max_tokens is not None:
-            room = min(room, self._max_tokens - len(self.tokens) - 1)
-        guess = self._speculation.guess(room) if self._speculation else []
-        return Chunk(context.sequence, [last, *guess], 1 + len(guess))
-
-    def _begin(self) -> None:
-        self.sampler.begin(self.prompt)
-        if self._speculation:
-            self._speculation.begin(self.prompt, len(self._chunk.tokens))
-
-    def _append(self, token: int, n_context: int, pieces: list[Piece]) -> None:
+    def _append(self, token: int, n_context: int) -> None:
         """The text goes on with this token, n_context tokens being in the context before it."""
         if token in self._end_ids:
-            self._stop("end", pieces)
+            self._stop("end")
             return
-        self.sampler.accept(token)
+        self.sequence.text.append(token)
         if self._speculation:
             self._speculation.drawn(token)
-        self.tokens.append(token)
-        pieces.append(Piece(token, self._watch.push(self._decoder.push(token))))
+        self._emit(token, self._watch.push(self._decoder.push(token)))
         if self._watch.stopped:
             self.stop_reason = "stop"
-        elif len(self.tokens) == self._max_tokens:
-            self._stop("length", pieces)
-        elif n_context == self._engine.n_ctx and not self._shift:
-            self._stop("context", pieces)
+        elif self.n_tokens == self._max_tokens:
+            self._stop("length")
+        elif n_context == self._n_ctx and not self._shift:
+            self._stop("context")
 
-    def _stop(self, reason: StopReason, pieces: list[Piece]) -> None:
-        self.stop_reason = reason
+    def _stop(self, reason: StopReason) -> None:
         if rest := self._watch.push(self._decoder.flush()) + self._watch.flush():
-            pieces.append(Piece(None, rest))
+            self._emit(None, rest)
+        self.stop_reason = reason
 
-    def _account(self, n_guessed: int, n_right: int, seconds: float) -> None:
-        self.n_steps, self.step_seconds = self.n_steps + 1, self.step_seconds + seconds
-        self.n_decoded += n_right + 1
-        self.n_guessed, self.n_accepted = self.n_guessed + n_guessed, self.n_accepted + n_right
-        if self._speculation:
-            self._speculation.spent(1 + n_guessed, n_right + 1, seconds)
+    def _emit(self, token: int | None, text: str) -> None:
+        self.text += text
+        self._pieces.append(Piece(token, text))
+
+    def _account(self, n_logits: int, n_right: int, seconds: float, alone: bool) -> None:
+        """Note what a step after the prompt has cost and given; without logits it only computed anew what was lost."""
+        self.step_seconds += seconds
+        if n_logits:
+            self.n_steps, self.n_decoded = self.n_steps + 1, self.n_decoded + n_right + 1
+            self.n_guessed, self.n_accepted = self.n_guessed + n_logits - 1, self.n_accepted + n_right
+            if self._speculation and alone:
+                self._speculation.spent(n_logits, n_right + 1, seconds)
 
 
 class _StopWatch:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .context import Context
 from .draft import DraftModel
-from .engine import Chunk, Engine
+from .engine import Chunk, Engine, Offload, Scheduler
+from .engine.layer_split import Layers
 from .generation import Generation
 from .loader import open_gguf
 from .sampling import Sampler, SamplingParams
 from .speculation import PromptLookup, Speculation
-from .splitter import Layers, Offload
+from .text import Text
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
@@ -28,7 +28,7 @@ _TEMPLATE = "tokenizer.chat_template"
 
 
 class LLM:
-    """A model in a GGUF file, ready to answer.
+    """A model in a GGUF file, ready to answer, several prompts at once, and in any thread.
 
         with LLM("model.gguf") as llm:
             print(llm.chat([{"role": "user", "content": "Hi"}], temperature=0))
@@ -36,7 +36,8 @@ class LLM:
     n_ctx: tokens that a text may have, prompt and answer together; 0 for what the model was trained for.
     n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass, 0 for 512
     on the CPU and 2,048 on a GPU.
-    type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. mmap: map the file rather than read it.
+    type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. kv_memory: bytes that these may take, 0 for
+    what is free. mmap: map the file rather than read it.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
 
@@ -63,6 +64,7 @@ class LLM:
         n_ubatch: int = 0,
         type_k: str = "f16",
         type_v: str = "f16",
+        kv_memory: int = 0,
         mmap: bool = True,
         chat_template: str | None = None,
         draft: str | Path | None = None,
@@ -71,15 +73,15 @@ class LLM:
         offload = Offload(n_gpu_layers, main_gpu, tuple(tensor_split), tuple(override_tensors), not offload_kv)
         self.engine = Engine(
             self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v,
-            offload=offload,
+            kv_memory=kv_memory, offload=offload,
         )  # fmt: skip
+        self.scheduler = Scheduler(self.engine)
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self._chat_template = chat_template
         self._templates: dict[str, ChatTemplate] = {}
         self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
             raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
-        self._guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes) if self._draft else None
         if chat_template is not None:
             self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
 
@@ -100,43 +102,41 @@ class LLM:
         max_tokens: int | None = None,
         stop: str | Collection[str] = (),
         ignore_eos: bool = False,
-        context: Context | None = None,
         context_shift: bool = False,
         lookup: bool = True,
+        cache_prompt: bool = True,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
 
         prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
-        the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
-        from. context_shift: in a full context, forget its older half rather than stop. lookup: guess tokens from the
-        text so far, which makes the answer no other, only sooner. sampling: fields of SamplingParams.
+        the model end it, unless a grammar does. context_shift: in a full context, forget its older half rather than
+        stop. lookup: guess tokens from the text so far, which makes the answer no other, only sooner. cache_prompt:
+        begin with what was computed of other prompts and answers, and leave this one's to others; sums are then made in
+        another order, so that in rare cases another token is the likeliest. sampling: fields of SamplingParams.
         """
         if ignore_eos and not SamplingParams(**sampling).constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
             sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
         return Generation(
-            self.engine,
+            self.scheduler,
             self.tokenizer,
             self.prompt_tokens(prompt),
             Sampler(SamplingParams(**sampling), self.tokenizer),
             max_tokens,
             [stop] if isinstance(stop, str) else stop,
-            context=context,
-            speculation=self._speculation() if lookup else None,
+            speculation=self._speculation if lookup else None,
             shift=context_shift,
+            tree="" if cache_prompt else None,
         )
 
-    def _speculation(self) -> Speculation:
+    def _speculation(self, text: Text) -> Speculation:
         """Guesses for one answer: of the draft model, or from the text so far."""
-        if self._guesser:
-            self._guesser.begin()
-        return Speculation(self._guesser or PromptLookup(), self.engine.step_cost)
-
-    def new_context(self) -> Context:
-        """An empty context, to be given to several calls of `stream`."""
-        return Context(self.engine)
+        if not self._draft:
+            return Speculation(PromptLookup(text), self.engine.step_cost)
+        draft = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes, text)
+        return Speculation(draft, self.engine.step_cost)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""
@@ -212,11 +212,8 @@ class LLM:
     def logits(self, text: str | Sequence[int]) -> np.ndarray:
         """f32[n_tokens, n_vocab]: after each token of the text, how much each token is expected next."""
         tokens = self.tokenize(text) if isinstance(text, str) else list(text)
-        sequence = self.engine.new_sequence()
-        try:
-            return self.engine.step([Chunk(sequence, tokens, len(tokens))])
-        finally:
-            sequence.release()
+        with self.engine.lock:
+            return self.engine.step([Chunk(self.engine.new_sequence(), tokens, len(tokens))])
 
     def close(self) -> None:
         """End the threads and unmap the file."""

@@ -13,7 +13,6 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .cache import Sequence
 from .files import replacing
 from .generation import Generation
 from .llm import LLM
@@ -28,30 +27,33 @@ class PromptCacheError(Exception):
 
 
 class PromptCache:
-    """A context that begins with what the file holds, if that is of this model in these settings."""
+    """A prefix that is kept in a file: the model begins with it where that is of this model in these settings."""
 
     def __init__(self, path: str | Path, llm: LLM) -> None:
         """Raises PromptCacheError, OSError. A file that is of no use here is told in a warning."""
-        self.path = Path(path)
-        self.context = llm.new_context()
-        self._origin = {"model": fingerprint(llm.file), "form": self.context.sequence.form}
+        self.path, self._engine = Path(path), llm.engine
+        self._memories = llm.engine.pages.memories
+        form = " ".join(memory.layout.form for memory in self._memories)
+        self._origin = {"model": fingerprint(llm.file), "form": form}
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
                 self._read(file)
 
     def keep(self, generation: Generation) -> None:
-        """Write what the context holds of the answer's prompt, unless the file had most of it. Raises OSError."""
-        n = min(len(generation.prompt), len(self.context.tokens))
-        if generation.n_reused >= n / 2 or self.context.tokens[:n] != generation.prompt[:n]:
+        """Write what is computed of the answer's prompt, unless the file had most of it. Raises OSError."""
+        if generation.n_reused >= generation.n_prompt / 2:
             return
-        self.context.truncate(n)
-        pages = self.context.sequence.pages
-        checksums = [zlib.crc32(pool.read(page)) for pool, page in pages()]
-        head = {**self._origin, "tokens": generation.prompt[:n], "checksums": checksums}
+        with self._engine.lock:
+            sequence = self._engine.new_sequence([*generation.prompt, 0], tree="")  # the last token is never there
+            sequence.begin()
+            tokens = sequence.context[: sequence.n_computed].tolist()
+            pages = sequence.pages[: sequence.n_pages].tolist()
+            contents = [memory.read(page) for memory in self._memories for page in pages]
+            sequence.release()
+        head = {**self._origin, "tokens": tokens, "checksums": list(map(zlib.crc32, contents))}
         with replacing(self.path) as file:
             file.write(_MAGIC + json.dumps(head).encode() + b"\n")
-            for pool, page in pages():
-                file.write(pool.read(page))
+            file.writelines(contents)
 
     def _read(self, file: BinaryIO) -> None:
         if file.read(len(_MAGIC)) != _MAGIC:
@@ -65,25 +67,26 @@ class PromptCache:
             return
         if origin != self._origin:
             self._useless("was made with another model or other settings")
-        elif len(tokens) <= self.context.engine.n_ctx and not self._fill(file, tokens, checksums):
+        elif len(tokens) <= self._engine.n_ctx and not self._fill(file, tokens, checksums):
             self._useless("is damaged")
 
     def _fill(self, file: BinaryIO, tokens: list[int], checksums: list[Any]) -> bool:
-        """Fill the context with the pages that follow in the file; False where they are not what was written."""
-        sequence: Sequence = self.context.sequence
-        sequence.grow(len(tokens))
-        sequence.n_tokens, self.context.tokens = len(tokens), tokens
-        pages = list(sequence.pages())
-        sound = len(pages) == len(checksums)
-        for (pool, page), checksum in zip(pages, checksums, strict=False):
-            data = file.read(pool.layout.n_bytes)
-            sound = sound and len(data) == pool.layout.n_bytes and zlib.crc32(data) == checksum
-            if sound:
-                pool.write(page, data)
-        if not sound or file.read(1):
-            self.context.release()
-            return False
-        return True
+        """Fill pages with what follows in the file; False where they are not what was written."""
+        with self._engine.lock:
+            sequence = self._engine.new_sequence(tokens, tree="")
+            sequence.reserve(len(tokens))
+            pages = sequence.pages[: sequence.n_pages].tolist()
+            places = [(memory, page) for memory in self._memories for page in pages]
+            sound = len(places) == len(checksums)
+            for (memory, page), checksum in zip(places, checksums, strict=False):
+                data = file.read(memory.layout.n_bytes)
+                sound = sound and len(data) == memory.layout.n_bytes and zlib.crc32(data) == checksum
+                if sound:
+                    memory.write(page, data)
+            sound = sound and not file.read(1)
+            sequence.n_computed = len(tokens) if sound else 0
+            sequence.release()
+            return sound
 
     def _useless(self, why: str) -> None:
         warnings.warn(f"the prompt cache {self.path} {why}: it is made anew", RuntimeWarning, stacklevel=2)

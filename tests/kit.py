@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from gguf_runtime import architectures
-from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends import Batch, Chunk
+from gguf_runtime.backends.cpu import CpuBackend
 from gguf_runtime.backends.reference import ReferenceBackend
-from gguf_runtime.cache import Sequence
+from gguf_runtime.engine.cache import PageAllocator, PrefixCache, specs
+from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph
 from gguf_runtime.loader import open_gguf
 from tests.paths import SHARED
@@ -60,17 +62,24 @@ def _change(skeleton: Any, changes: Mapping[str, Any]) -> None:
 def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None = None) -> np.ndarray:
     """What the reference makes of a text that it is given in pieces: a row for each token, or one for each piece."""
     backend = ReferenceBackend(graph, 512)
-    sequence = Sequence([backend.pool] if backend.pool else [])
+    (sequence,) = sequences(backend, 1)
     if source is not None:
-        sequence.grow(len(source))
-        backend.encode(Batch([Part(sequence, source, 0, 0)]))
+        sequence.reserve(len(source))
+        backend.encode(Batch([Chunk(sequence, source, 0)]))
     rows = []
     for first in range(0, len(tokens), step):
         piece = tokens[first : first + step].astype(np.int32)
-        sequence.grow(len(piece))
-        rows.append(backend.start(Batch([Part(sequence, piece, first, len(piece))]))())
-        sequence.n_tokens += len(piece)
+        sequence.reserve(len(piece))
+        rows.append(backend.start(Batch([Chunk(sequence, piece, len(piece), first)]))())
+        sequence.n_computed += len(piece)
     return np.concatenate(rows)
+
+
+def sequences(backend: ReferenceBackend | CpuBackend, n: int) -> list[Sequence]:
+    """Empty texts, whose pages are the backend's."""
+    memories = [backend.memory] if backend.memory else []
+    cache = PrefixCache(PageAllocator(memories, 256))
+    return [Sequence(cache, specs(memories), (), None) for _ in range(n)]
 
 
 def nmse(truth: np.ndarray, found: np.ndarray) -> float:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from gguf_runtime.architectures import ModelError, Result
-from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends import Batch, Chunk
 from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.backends.reference import ReferenceBackend
-from gguf_runtime.cache import Sequence
 from gguf_runtime.graph import Graph
 from gguf_runtime.loader import Tensor
 from gguf_runtime.operations import Embed, EmbedNgrams, Recurrence, Slice, Value, View
@@ -142,11 +141,11 @@ def test_sequences_do_not_share_a_state_and_cannot_go_back() -> None:
     rng = np.random.default_rng(8)
     graph, backend = (g := _recurrence("delta", rng)), ReferenceBackend(g, 64)
     texts = [rng.integers(0, 30, n).astype(np.int32) for n in (9, 4)]
-    sequences = [Sequence([]), Sequence([])]
-    together = backend.start(Batch([Part(s, t, 0, 0) for s, t in zip(sequences, texts, strict=True)]))()
+    sequences = kit.sequences(backend, 2)
+    together = backend.start(Batch([Chunk(s, t, 0) for s, t in zip(sequences, texts, strict=True)]))()
     assert np.allclose(together, np.concatenate([kit.run(graph, text, 64) for text in texts]), rtol=1e-6)
     with pytest.raises(PlanError, match="cannot go on at 3"):
-        backend.start(Batch([Part(sequences[0], texts[0], 3, 0)]))
+        backend.start(Batch([Chunk(sequences[0], texts[0], 0, 3)]))
 
 
 def test_ngrams_end_where_a_text_does() -> None:

@@ -102,3 +102,15 @@ def test_inspect(ggrun, model):
     assert len(everything["metadata"]["tokenizer.ggml.tokens"]) == 320
     assert {"name": "output_norm.weight", "type": "F32", "shape": [64], "n_bytes": 256} in everything["tensors"]
     assert ggrun("inspect", "nothing.gguf").returncode == 1
+
+
+def test_memory_for_keys_and_values(ggrun, model):
+    ask = ("-m", model, "-p", "The rain", "-n", 3, "--temp", 0, "--ignore-eos")
+    plain = ggrun(*ask)
+    assert ggrun(*ask, "--kv-memory", "1M").stdout == plain.stdout
+    small = ggrun(*ask, "--kv-memory", "1k")
+    assert small.returncode == 1 and b"smaller than a page" in small.stderr and small.stdout == b""
+    # a page of this model has 16 KiB: 64 tokens, keys and values of 32 halves, in two heads' room
+    full = ggrun("-m", model, "-p", "The rain " * 99, "-n", 3, "--kv-memory", "40k")
+    assert full.returncode == 1 and b"--kv-memory gives it more" in full.stderr.replace(b"\n", b" ")
+    assert ggrun(*ask, "--kv-memory", "much").returncode == 2

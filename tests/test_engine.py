@@ -153,13 +153,13 @@ def test_truncate_and_release(tmp_path: Path) -> None:
     engine, _ = make(tmp_path, types="F32")
     sequence = engine.new_sequence()
     first = engine.step([Chunk(sequence, TOKENS)])
-    sequence.truncate(PAGE + 3)
+    sequence.rewind(PAGE + 3)
     again = engine.step([Chunk(sequence, TOKENS[PAGE + 3 :])])
     np.testing.assert_allclose(again, first, atol=TOLERANCE)
     with pytest.raises(ValueError):
-        sequence.truncate(1000)
+        sequence.rewind(1000)
     sequence.release()
-    assert sequence.n_tokens == 0
+    assert sequence.n_computed == 0
     np.testing.assert_allclose(engine.step([Chunk(sequence, TOKENS)]), first, atol=TOLERANCE)
 
 
@@ -177,7 +177,7 @@ def test_refusals_change_nothing(tmp_path: Path) -> None:
     ]:
         with pytest.raises(error):
             engine.step(chunks)
-        assert sequence.n_tokens == len(TOKENS)
+        assert sequence.n_computed == len(TOKENS)
     engine.step([Chunk(sequence, [1] * 10)])
 
 
@@ -197,7 +197,7 @@ def test_interrupted_steps_leave_the_engine_usable(tmp_path: Path) -> None:
             time.sleep(0.01)
         except KeyboardInterrupt:
             interrupted += 1
-            assert sequence.n_tokens == 0
+            assert sequence.n_computed == 0
         np.testing.assert_array_equal(run(engine, TOKENS, 1), wanted)
     assert interrupted
 
@@ -238,5 +238,5 @@ def test_what_many_tokens_leave_in_memory_does_not_reach_few(tmp_path: Path, fmt
         for memory in stage._plan._buffers.values():
             if memory.dtype == np.uint8:
                 memory[:] = 0xFF  # as floats, no numbers; as quants, -1
-    sequence.truncate(len(TOKENS))
+    sequence.rewind(len(TOKENS))
     assert np.array_equal(engine.step([Chunk(sequence, TOKENS[:1])]), wanted)

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_runtime import stages
 from gguf_runtime.backends.errors import GpuError, PlanError
 from gguf_runtime.backends.gpus import gpu_present, open_gpus
-from gguf_runtime.engine import Chunk, Engine
+from gguf_runtime.engine import Chunk, Engine, placement
+from gguf_runtime.engine.layer_split import Offload, SplitError
 from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import source
 from gguf_runtime.loader import Tensor, open_gguf
-from gguf_runtime.splitter import Offload, SplitError
 from tests.make_model import write_model
 from tests.paths import SHARED, needs
 from tests.reference import llama_logits
@@ -116,7 +115,7 @@ def test_long_contexts_in_spans(tmp_path: Path) -> None:
     sequence = gpu.new_sequence()
     gpu.step([Chunk(sequence, tokens[:-40], 1)])
     few = np.concatenate([gpu.step([Chunk(sequence, [t])]) for t in tokens[-40:]])
-    sequence.truncate(len(tokens) - 40)
+    sequence.rewind(len(tokens) - 40)
     many = gpu.step([Chunk(sequence, tokens[-40:], 40)])
     assert error(few, many) < 2e-3
 
@@ -166,7 +165,7 @@ def test_any_number_of_tokens(tmp_path: Path, types: str) -> None:
         few = gpu.step([Chunk(sequence, tokens[: n // k], 1) for k, sequence in enumerate(sequences, 1)])
         assert error(few, exact[[n // k - 1 for k in (1, 2, 3)]]) < 5e-3, n
         for sequence in sequences:
-            sequence.truncate(0)
+            sequence.rewind(0)
 
 
 def streamed(engine: Engine, least: int = 2) -> Engine:
@@ -232,7 +231,7 @@ def test_few_tokens_on_cpu_and_bus(tmp_path: Path, n: int) -> None:
     texts = [TOKENS[:40], TOKENS[:53], TOKENS[:7]]
     chunks = [Chunk(some.new_sequence(), text) for text in texts]
     some.step(chunks)
-    found = some.step([Chunk(chunk.sequence, [TOKENS[chunk.sequence.n_tokens]]) for chunk in chunks])
+    found = some.step([Chunk(chunk.sequence, [TOKENS[chunk.sequence.n_computed]]) for chunk in chunks])
     assert error(found, exact[[len(text) for text in texts]]) < 2 * most
     some.close()
 
@@ -295,7 +294,7 @@ def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
     some = engine(tmp_path, layers, n_ctx=8192)
     sequence = some.new_sequence()
     some.step([Chunk(sequence, TOKENS * 20)])
-    sequence.grow(8192 - 20 * len(TOKENS))  # all of the cache
+    sequence.reserve(8192 - 20 * len(TOKENS))  # all of the cache
     owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, Memory)}
     taken = sum(owner.size for i, owner in owners.items() if i not in before)
     placement = some.placement
@@ -330,7 +329,7 @@ def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         pytest.skip("there is one GPU")
     gpus = [CudaDevice(0), CudaDevice(request.param)]
     gpus[1].name = "CUDA1"
-    monkeypatch.setattr(stages, "open_gpus", lambda only: gpus)
+    monkeypatch.setattr(placement, "open_gpus", lambda only: gpus)
 
 
 @pytest.mark.usefixtures("two")
@@ -409,7 +408,7 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     gpu = CudaDevice(0)
     gpu.overlaps = gpu.has_wgmma = False
     gpu.max_shared, gpu.shared_of_processor = most << 10, of_processor << 10
-    monkeypatch.setattr(stages, "open_gpus", lambda only: [gpu])
+    monkeypatch.setattr(placement, "open_gpus", lambda only: [gpu])
     monkeypatch.setattr(device, "source", lambda name: source(name).replace("__CUDA_ARCH__", str(capability)))
     yield gpu
     own = driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES

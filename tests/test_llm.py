@@ -1,6 +1,8 @@
 """The Python API and the generate loop, on small random models and on SmolLM2."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ import pytest
 import gguf_runtime
 from gguf_runtime import LLM
 from gguf_runtime.backends.gpus import gpu_present
-from gguf_runtime.batching import generate_together
 from gguf_runtime.chat.template import ChatError
 from gguf_runtime.engine import ContextFull
 from tests.make_model import BOS
@@ -106,17 +107,18 @@ def test_a_full_context_can_forget_and_go_on(model):
         assert text.startswith(llm.generate("Once upon a time", **options))
 
 
-def test_a_context_is_gone_on_from(llm):
-    context = llm.new_context()
-    first = llm.stream("The rain in spain", max_tokens=5, temperature=0, context=context)
-    list(first)
-    again = llm.stream("The rain in the mountains", max_tokens=5, temperature=0, context=context)
-    text = "".join(again)
-    assert first.n_reused == 0 and 0 < again.n_reused < len(again.prompt)
-    assert text == llm.generate("The rain in the mountains", max_tokens=5, temperature=0)
-    assert context.tokens == (again.prompt + again.tokens)[: context.sequence.n_tokens]
-    context.release()
-    assert context.tokens == [] and context.sequence.n_tokens == 0
+def test_what_was_computed_is_gone_on_from(model):
+    with LLM(model) as llm:
+        options = {"max_tokens": 5, "temperature": 0, "ignore_eos": True}
+        first = llm.stream("The rain in spain", **options)
+        list(first)
+        again = llm.stream("The rain in the mountains", **options)
+        text = "".join(again)
+        assert first.n_reused == 0
+        assert again.n_reused == len(os.path.commonprefix([first.prompt, again.prompt])) > 5
+        assert text == llm.generate("The rain in the mountains", cache_prompt=False, **options)
+        alone = llm.stream("The rain in the mountains", cache_prompt=False, **options)
+        assert "".join(alone) == text and alone.n_reused == 0
 
 
 def test_answers_made_together_are_those_made_alone(llm):
@@ -124,10 +126,37 @@ def test_answers_made_together_are_those_made_alone(llm):
     options = [{"max_tokens": 80 - 5 * i, "seed": i, "ignore_eos": True, "lookup": bool(i % 2)} for i in range(15)]
     pairs = list(zip(prompts, options, strict=True))
     answers = [llm.stream(prompt, **option) for prompt, option in pairs]
-    done = list(generate_together(llm.engine, iter(answers), 4))
-    assert {id(answer) for answer in done} == {id(answer) for answer in answers}
-    assert done != answers  # the short ones are done first
+    for answer in answers:
+        answer.begin()
+    while llm.scheduler.step():
+        for answer in answers:
+            answer.read()
+    assert all(answer.done for answer in answers)
     assert [answer.text for answer in answers] == [llm.generate(prompt, **option) for prompt, option in pairs]
+
+
+def test_answers_in_several_threads_are_those_made_alone(llm):
+    prompts = ["Once", "The rain in spain", "A mountain", "Tea for two"]
+    options = {"max_tokens": 60, "temperature": 0, "ignore_eos": True}
+    with ThreadPoolExecutor(4) as threads:
+        texts = list(threads.map(lambda prompt: llm.generate(prompt, **options), prompts))
+    assert texts == [llm.generate(prompt, **options) for prompt in prompts]
+
+
+def test_an_answer_waits_for_its_reader_and_does_not_hold_up_others(llm):
+    options = {"max_tokens": 300, "temperature": 0, "ignore_eos": True}
+    slow, other = llm.stream("Once", **options), llm.stream("A mountain", **options)
+    text = next(slow)
+    list(other)
+    assert other.n_tokens == 300 and 60 < slow.n_tokens < 130
+    assert text + "".join(slow) == llm.generate("Once", **options)
+
+
+def test_an_answer_that_nobody_holds_is_given_up(model):
+    with LLM(model) as llm:
+        next(llm.stream("Once", ignore_eos=True))
+        assert not llm.scheduler.step()
+        assert llm.engine.pages.n_held == 0
 
 
 def test_an_answer_can_be_given_up(llm):

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_runtime.backends import Batch, Part
+from gguf_runtime.backends import Batch, Chunk
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.backends.reference import ReferenceBackend
-from gguf_runtime.cache import Sequence
 from gguf_runtime.graph import Graph
 from gguf_runtime.loader import Tensor
 from gguf_runtime.operations import (
@@ -33,6 +32,7 @@ from gguf_runtime.operations import (
     Value,
     View,
 )
+from tests import kit
 
 CPU = Cpu(2)
 N_TOKENS, WIDTH, HEADS = 50, 96, 4
@@ -163,15 +163,15 @@ def test_operation(name: str) -> None:
 def run(backend: ReferenceBackend | CpuBackend) -> np.ndarray:
     """The result of all steps."""
     rng = np.random.default_rng(1)
-    sequences = [Sequence([backend.pool] if backend.pool else []) for _ in STEPS[0]]
+    sequences = kit.sequences(backend, len(STEPS[0]))
     made = []
     for sizes in STEPS:
-        parts = []
+        chunks = []
         for sequence, n in zip(sequences, sizes, strict=True):
             if n:
-                sequence.grow(n)
+                sequence.reserve(n)
                 tokens = rng.integers(0, N_TOKENS, n).astype(np.int32)
-                parts.append(Part(sequence, tokens, sequence.n_tokens, n))
-                sequence.n_tokens += n
-        made.append(backend.start(Batch(parts))().copy())
+                chunks.append(Chunk(sequence, tokens, n, sequence.n_computed))
+                sequence.n_computed += n
+        made.append(backend.start(Batch(chunks))().copy())
     return np.concatenate(made)

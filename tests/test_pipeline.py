@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import architectures
-from gguf_runtime.backends import Batch, Part, Result
+from gguf_runtime.backends import Batch, Chunk, Result
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
-from gguf_runtime.cache import Sequence
+from gguf_runtime.engine.cache import PageAllocator, PrefixCache, specs
+from gguf_runtime.engine.pipeline import Pipeline
+from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph, join
 from gguf_runtime.loader import Tensor, open_gguf
 from gguf_runtime.operations import Add, Embed, Linear, SelectRows
-from gguf_runtime.pipeline import Pipeline
 from tests.make_model import write_model
 
 N_LAYER = 3
@@ -51,13 +52,20 @@ def pipeline(blocks: list[Graph], *cuts: int, sizes: tuple[int, ...] = ()) -> Pi
 
 def run(pipeline: Pipeline, size: int) -> np.ndarray:
     """Logits of all tokens, in batches of a size."""
-    sequence = Sequence(pipeline.pools)
-    sequence.grow(len(TOKENS))
+    sequence = reserved(pipeline)
     starts = range(0, len(TOKENS), size)
-    batches = [Batch([Part(sequence, part := TOKENS[i : i + size], i, len(part))]) for i in starts]
+    batches = [Batch([Chunk(sequence, part := TOKENS[i : i + size], len(part), i)]) for i in starts]
     logits = np.concatenate(list(pipeline.run(batches)))
     pipeline.close()
     return logits
+
+
+def reserved(pipeline: Pipeline) -> Sequence:
+    """A sequence with pages for all tokens."""
+    memories = pipeline.memories
+    sequence = Sequence(PrefixCache(PageAllocator(memories, 8)), specs(memories), (), None)
+    sequence.reserve(len(TOKENS))
+    return sequence
 
 
 def test_blocks_are_attention_and_feed_forward(blocks: list[Graph]) -> None:
@@ -105,19 +113,15 @@ def test_any_assignment_of_blocks_changes_no_bit(
 
 def test_a_stage_without_attention_keeps_nothing(blocks: list[Graph]) -> None:
     stages = pipeline(blocks, 1, 2, 5)  # attention; feed-forward; one of each, and attention; the rest
-    kept = [stage.pool and list(stage.pool.layout.k_offset) for stage in stages.stages]
+    kept = [stage.memory and list(stage.memory.layout.k_offset) for stage in stages.stages]
     assert kept == [[0], None, [1, 2], None]
-    sequence = Sequence(stages.pools)
-    sequence.grow(100)
-    assert [pool for pool, _ in sequence.pages()] == [stages.stages[i].pool for i in (0, 0, 2, 2)]
+    assert stages.memories == [stages.stages[i].memory for i in (0, 2)]
 
 
 def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph]) -> None:
     # cut where 16 tokens end, which share the choice of columns that are kept apart (kernels/cpu/apart.py)
     stages = pipeline(blocks, 1, 6, sizes=(160, 80, 96))
-    sequence = Sequence(stages.pools)
-    sequence.grow(len(TOKENS))
-    batches = stages.batches([Part(sequence, TOKENS, 0, len(TOKENS))])
+    batches = stages.batches([Chunk(reserved(stages), TOKENS, len(TOKENS))])
     assert [batch.n_tokens for batch in batches] == [150]
     found = np.concatenate(list(stages.run(batches)))
     np.testing.assert_array_equal(found, run(pipeline(blocks, sizes=(80,)), 80))
@@ -127,7 +131,7 @@ def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph])
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    pool, max_logits, n_batch = None, None, 64
+    memory, max_logits, n_batch = None, None, 64
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name
@@ -136,7 +140,7 @@ class Slow:
         return self.name
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
-        n = batch.parts[0].position
+        n = batch.chunks[0].position
         self.log.append((self.name, n, time.perf_counter()))
         time.sleep(0.02)
         if n < 0:
@@ -148,7 +152,7 @@ class Slow:
 
 
 def batches(*numbers: int) -> list[Batch]:
-    return [Batch([Part(Sequence([]), TOKENS[:1], n, 1)]) for n in numbers]
+    return [Batch([Chunk(reserved(Pipeline([Slow([], "")])), TOKENS[:1], 1, n)]) for n in numbers]
 
 
 def test_stages_work_at_the_same_time() -> None:

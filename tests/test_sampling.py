@@ -85,7 +85,7 @@ def test_penalties_look_back_on_the_last_n_tokens():
     for last_n, expected in {0: 0, 1: 0, 2: 1, -1: 1}.items():
         sampler = Sampler(SamplingParams(temperature=0, presence_penalty=2.0, repeat_last_n=last_n))
         for token in (0, 2):
-            sampler.accept(token)
+            sampler.text.append(token)
         assert sampler.sample(logits) == expected, last_n
 
 
@@ -266,7 +266,7 @@ def test_dry_penalizes_what_would_repeat(history, allowed, base):
     sampler = Sampler(params)
     sampler._breakers = dry.Breakers([BREAKER, (1, 2)])
     for token in history:
-        sampler.accept(token)
+        sampler.text.append(token)
     ends = [i for i, token in enumerate(history) if token == 3 or history[max(0, i - 1) : i + 1] == [1, 2]]
     (step,) = sampler._steps
     logits = np.zeros(5, np.float32)
@@ -284,7 +284,7 @@ def test_dry_as_in_llama_cpp(smollm2):
         breakers = tuple(case["breakers"])
         sampler = Sampler(SamplingParams(samplers=("dry",), dry_sequence_breakers=breakers, **params), tokenizer)
         for token in case["ids"]:
-            sampler.accept(token)
+            sampler.text.append(token)
         (step,) = sampler._steps
         logits = step(everything(np.zeros(tokenizer.n_vocab, np.float32))).logits
         changed = [[int(i), float(logits[i])] for i in np.flatnonzero(logits)]
@@ -342,11 +342,12 @@ def test_a_prompt_is_as_its_tokens_one_by_one(model):
         for text in ("", "bcd", "a", "xyabc", "abca\n", "bcdbcd bcd"):
             together, one_by_one = (Sampler(params, llm.tokenizer) for _ in range(2))
             tokens = llm.tokenize(text, add_special=False)
-            together.begin(tokens)
+            together.text.extend(tokens)
             for token in tokens:
-                one_by_one.accept(token)
+                one_by_one.text.append(token)
+                assert one_by_one._unbroken <= len(one_by_one.text)
             for sampler in (together, one_by_one):
-                sampler.accept(tokens[0] if tokens else 5)
+                sampler.text.append(tokens[0] if tokens else 5)
             assert together._unbroken == one_by_one._unbroken
             assert together._last(-1).tolist() == one_by_one._last(-1).tolist()
 
@@ -379,7 +380,7 @@ def test_penalties_after_a_filter():
     for order, expected in ((("penalties", "top_k"), 1), (("top_k", "penalties"), 1)):
         sampler = Sampler(SamplingParams(samplers=(*order, "temperature"), **params))
         for token in (0, 3):
-            sampler.accept(token)
+            sampler.text.append(token)
         assert sampler.sample(logits) == expected
 
 
@@ -393,11 +394,11 @@ def test_one_draw_leaves_nothing_for_the_next():
     for i in range(30):
         fresh = Sampler(params)  # as this one is now, but with no memory used before
         for token in sampler._last(-1):
-            fresh.accept(int(token))
+            fresh.text.append(int(token))
         fresh._random.__self__.setstate(sampler._random.__self__.getstate())
         token = sampler.sample(texts[i % 3])
         assert token == fresh.sample(texts[i % 3])
-        sampler.accept(token)
+        sampler.text.append(token)
     assert all(np.array_equal(a, b) for a, b in zip(texts, before, strict=True))
 
 

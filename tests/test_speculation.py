@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
+from gguf_runtime.draft import DraftModel
 from gguf_runtime.generation import Generation
 from gguf_runtime.sampling import Sampler, SamplingParams
 from gguf_runtime.speculation import PromptLookup, Speculation
+from gguf_runtime.text import Text
 from tests.make_model import write_model
 
 
 class Fixed:
     """Always guesses the same tokens, right or wrong."""
 
-    credit, advantage, faith, reach, support = 1.5, 1.3, 2.0, 31, 50
+    budget, advantage, prior_weight, reach, support = 1.5, 1.3, 2.0, 31, 50
     expected: int | None
 
     def __init__(self, *tokens: int) -> None:
@@ -29,7 +31,7 @@ class Fixed:
     def cost(self, n_tokens: int) -> float:
         return 0
 
-    def extend(self, tokens: Iterable[int]) -> None:
+    def update(self) -> None:
         pass
 
     def guess(self, n_tokens: int) -> list[int]:
@@ -51,13 +53,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     return LLM(path)
 
 
-def generate(llm: LLM, speculation: Speculation | None, n: int, context=None, **sampling) -> Generation:
+def generate(llm: LLM, speculate: Callable[[Text], Speculation] | None, n: int, **sampling) -> Generation:
     prompt = llm.tokenize("the rain in the train in the rain")
     bias = {token: float("-inf") for token in llm.tokenizer.eog_ids} | sampling.pop("logit_bias", {})
     sampler = Sampler(SamplingParams(logit_bias=bias, **sampling))
-    answer = Generation(
-        llm.engine, llm.tokenizer, prompt, sampler, n, context=context or llm.new_context(), speculation=speculation
-    )
+    answer = Generation(llm.scheduler, llm.tokenizer, prompt, sampler, n, speculation=speculate)
     "".join(answer)
     return answer
 
@@ -68,10 +68,10 @@ def flat(n_tokens: int) -> float:
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"seed": 1}, {"seed": 2, "repeat_penalty": 1.3}])
-@pytest.mark.parametrize("guesser", [PromptLookup, lambda: Fixed(7, 8)])
+@pytest.mark.parametrize("guesser", [PromptLookup, lambda text: Fixed(7, 8)])
 def test_the_same_text_with_and_without(tiny, sampling, guesser):
     plain = generate(tiny, None, 150, **sampling)
-    guessed = generate(tiny, Always(guesser(), flat), 150, **sampling)
+    guessed = generate(tiny, lambda text: Always(guesser(text), flat), 150, **sampling)
     assert guessed.tokens == plain.tokens and guessed.stop_reason == "length"
     assert guessed.n_guessed > 0 and guessed.n_decoded == 149 and plain.n_steps == 149
     assert guessed.n_steps == guessed.n_decoded - guessed.n_accepted
@@ -95,12 +95,11 @@ def test_the_distribution_is_the_models(tiny):
             expected[first, second] = shares([*prompt, 61])[first] * third
     n = 3000
     counts = np.zeros((4, 4))
-    context = tiny.new_context()
     for seed in range(n):
         sampler = Sampler(SamplingParams(seed=seed, **sampling))
         answer = Generation(
-            tiny.engine, tiny.tokenizer, [*prompt, 61], sampler, 4, context=context,
-            speculation=Always(Fixed(61, 62), flat),
+            tiny.scheduler, tiny.tokenizer, [*prompt, 61], sampler, 4,
+            speculation=lambda text: Always(Fixed(61, 62), flat),
         )  # fmt: skip
         "".join(answer)
         counts[allowed.index(answer.tokens[0]), allowed.index(answer.tokens[1])] += 1
@@ -110,11 +109,12 @@ def test_the_distribution_is_the_models(tiny):
     assert chi_square < 37.7  # 15 degrees of freedom: exceeded by chance once in 1000
 
 
-def test_guesses_leave_nothing_in_the_context(tiny):
-    context = tiny.new_context()
-    answer = generate(tiny, Always(Fixed(5), flat), 20, context, temperature=0)
-    assert context.tokens == (answer.prompt + answer.tokens)[: context.sequence.n_tokens]
-    assert len(context.tokens) == len(answer.prompt) + 19
+def test_guesses_leave_nothing_behind(tiny):
+    answer = generate(tiny, lambda text: Always(Fixed(5), flat), 20, temperature=0)
+    assert answer.n_guessed > answer.n_accepted
+    again = tiny.stream([*answer.prompt, *answer.tokens[:-1], 9], max_tokens=9, temperature=0, lookup=False)
+    fresh = tiny.stream([*answer.prompt, *answer.tokens[:-1], 9], max_tokens=9, temperature=0, cache_prompt=False)
+    assert "".join(again) == "".join(fresh) and again.n_reused == answer.n_prompt + 19
 
 
 def test_a_stop_within_a_guess(tiny):
@@ -128,8 +128,8 @@ def test_a_stop_within_a_guess(tiny):
     tiny.tokenizer.eog_ids, kept = frozenset([end]), tiny.tokenizer.eog_ids
     try:
         answer = Generation(
-            tiny.engine, tiny.tokenizer, prompt, Sampler(SamplingParams(temperature=0)), 100,
-            speculation=Always(PromptLookup(), flat),
+            tiny.scheduler, tiny.tokenizer, prompt, Sampler(SamplingParams(temperature=0)), 100,
+            speculation=lambda text: Always(PromptLookup(text), flat),
         )  # fmt: skip
         "".join(answer)
     finally:
@@ -139,10 +139,12 @@ def test_a_stop_within_a_guess(tiny):
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
 def test_lookup_finds_what_stood_there_before(text, n_prompt):
-    lookup = PromptLookup()
-    lookup.extend(text[:n_prompt])
+    known = Text(text[:n_prompt])
+    lookup = PromptLookup(known)
+    lookup.update()
     for token in text[n_prompt:]:
-        lookup.extend([token])
+        known.append(token)
+        lookup.update()
     if lookup.support:
         n, guess = lookup.support, lookup.guess(len(text) + 3)
         assert len(guess) == len(text) + 3
@@ -155,8 +157,8 @@ def test_lookup_finds_what_stood_there_before(text, n_prompt):
 
 @pytest.mark.parametrize("period", [1, 3])
 def test_lookup_goes_on_with_what_repeats(period):
-    lookup = PromptLookup()
-    lookup.extend(list(range(period)) * 5)
+    lookup = PromptLookup(Text(list(range(period)) * 5))
+    lookup.update()
     assert lookup.guess(20) == (list(range(period)) * 30)[:20]
 
 
@@ -165,7 +167,7 @@ def test_losses_are_bounded(right):
     """A guesser that seems sure and is wrong: what it costs stays small, in the units in which steps are paid."""
     rng = np.random.default_rng(0)
     speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
-    speculation.begin([0] * 100, 100)
+    speculation.begin(100)
     n_drawn = cost = 0
     while n_drawn < 500:
         guess = speculation.guess(1000)
@@ -184,7 +186,7 @@ def test_losses_are_bounded(right):
 
 def test_it_pays_where_guesses_are_right():
     speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
-    speculation.begin([0] * 100, 100)
+    speculation.begin(100)
     n_drawn, cost = 0, 0.0
     while n_drawn < 300:
         n = 1 + len(speculation.guess(1000))
@@ -198,7 +200,7 @@ def test_it_pays_where_guesses_are_right():
 
 def test_the_clock_ends_guessing_that_costs_time():
     speculation = Speculation(Fixed(1), lambda n: 1 if n == 1 else 2 + n / 6)
-    speculation.begin([0] * 1000, 1000)
+    speculation.begin(1000)
     speculation.spent(1, 1, 0.01)
     assert speculation.guess(100)
     speculation.spent(16, 16, 1.0)  # all right, and yet it took as long as a hundred steps
@@ -227,12 +229,11 @@ def test_a_draft_model_makes_the_same_text(tmp_path: Path) -> None:
             for sampling in ({"temperature": 0}, {"seed": 3}):
                 options = {"max_tokens": 60, "ignore_eos": True, **sampling}
                 expected = plain.stream(prompt, lookup=False, **options)
-                helped._guesser.begin()
                 bias = dict.fromkeys(plain.tokenizer.eog_ids, float("-inf"))
                 answer = Generation(
-                    helped.engine, helped.tokenizer, helped.prompt_tokens(prompt),
+                    helped.scheduler, helped.tokenizer, helped.prompt_tokens(prompt),
                     Sampler(SamplingParams(logit_bias=bias, **sampling)), 60,
-                    speculation=Always(helped._guesser, flat),
+                    speculation=lambda text: Always(DraftModel(helped._draft.engine, 0.5, text), flat),
                 )  # fmt: skip
                 assert "".join(answer) == "".join(expected) == helped.generate(prompt, **options)
                 if sampling == {"temperature": 0}:

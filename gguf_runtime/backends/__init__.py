@@ -8,39 +8,59 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..cache import PagePool, Sequence
+from .pages import PageMemory
 
 #: Gives what a backend made of a batch, once it is there.
 Result = Callable[[], np.ndarray]
 
 
-class Part(NamedTuple):
-    """Some tokens of one sequence, which begin at `position` of it; logits are wanted for the last `n_logits`."""
+class Sequence(Protocol):
+    """What a step must know of a text (engine/sequence.py)."""
+
+    pages: np.ndarray  # i32: the numbers of its pages, in order; more than needed
+    n_computed: int  # tokens that are in them
+    n_source: int  # of the text that an encoder has read, which they keep beside this one
+
+    def n_missing(self, n_tokens: int) -> int:
+        """How many pages must be taken so that this many more tokens can be computed."""
+
+    def reserve(self, n_tokens: int) -> None:
+        """Take them."""
+
+    def rewind(self, n: int) -> int:
+        """Forget what is computed beyond the first n tokens; gives how many of these could be kept."""
+
+
+class Chunk(NamedTuple):
+    """Tokens that follow what is computed of a sequence; logits are wanted for the last `n_logits` of them.
+
+    position: of the first one in the sequence, which the engine fills in.
+    """
 
     sequence: Sequence
-    tokens: np.ndarray  # i32
-    position: int
-    n_logits: int
+    tokens: np.ndarray | Items[int]  # i32 where the engine has filled in the position
+    n_logits: int = 1
+    position: int = 0
 
 
 class Batch(NamedTuple):
     """A ragged batch, small enough for one pass: any number of sequences, each with its tokens."""
 
-    parts: list[Part]
+    chunks: list[Chunk]
 
     @property
     def n_tokens(self) -> int:
-        return sum(len(part.tokens) for part in self.parts)
+        return sum(len(chunk.tokens) for chunk in self.chunks)
 
     @property
     def n_logits(self) -> int:
-        return sum(part.n_logits for part in self.parts)
+        return sum(chunk.n_logits for chunk in self.chunks)
 
 
 class Backend(Protocol):
     """A graph of some layers on some device."""
 
-    pool: PagePool | None  # where its layers keep keys and values; None where none does
+    memory: PageMemory | None  # where its layers keep keys and values; None where none does
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
 
@@ -63,18 +83,18 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def cut(parts: Items[Part], n_tokens: int, n_logits: int | None = None) -> Iterator[Batch]:
+def cut(chunks: Items[Chunk], n_tokens: int, n_logits: int | None = None) -> Iterator[Batch]:
     """Cut a ragged batch into passes of at most n_tokens tokens and n_logits rows of logits, in order."""
-    batch: list[Part] = []
+    batch: list[Chunk] = []
     most = n_logits or n_tokens
     room, logits_room = n_tokens, most
-    for sequence, tokens, position, wanted in parts:
+    for sequence, tokens, wanted, position in chunks:
         start, n = 0, len(tokens)
         while start < n:
             first_wanted = max(start, n - wanted)
             end = min(n, start + room, first_wanted + logits_room)
             here = max(0, end - first_wanted)
-            batch.append(Part(sequence, tokens[start:end], position + start, here))
+            batch.append(Chunk(sequence, tokens[start:end], here, position + start))
             room, logits_room = room - (end - start), logits_room - here
             start = end
             if not (room and logits_room):
@@ -89,7 +109,7 @@ def in_passes(
 ) -> list[np.ndarray]:
     """What `run` gives for each n_tokens tokens of a batch; x: what the stage before gave, a row for each token."""
     results, first = [], 0
-    for part in cut(batch.parts, n_tokens):
+    for part in cut(batch.chunks, n_tokens):
         end = first + part.n_tokens
         results.append(run(part, x if x is None else x[first:end]))
         first = end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 from collections import deque
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from ..batching import generate_together
-from ..context import Context, common
 from . import process
 from .answers import FOR_ONE_ANSWER, sort_options
 from .options import load
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from ..generation import Generation
     from ..llm import LLM
 
-_N_PARALLEL = 32  # answers that are made together
-_WORTH_SHARING = 16  # tokens
 _FIELDS = ("prompt", "messages", "system", "id", "max_tokens", "stop", "temperature", "seed")
 
 
@@ -38,7 +35,6 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
             raise click.UsageError(f"{shown} is for a single answer: --prompts writes JSON lines of its own")
     verbose = options.pop("verbose")
     defaults, engine = sort_options(options)
-    defaults.pop("lookup")
     source = sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes()
     tasks = [Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     n_failed, n_tokens, start = 0, 0, perf_counter()
@@ -89,47 +85,40 @@ class Task:
 
 
 class Answers:
-    """Answers to tasks, given in their order however they are made. What prompts have in common is computed once."""
+    """Answers to tasks, given in their order however they are made."""
 
     def __init__(self, llm: LLM, tasks: list[Task], raw: bool, defaults: dict[str, Any]) -> None:
-        self._llm, self._tasks, self._raw, self._defaults = llm, tasks, raw, defaults
+        self._llm, self._raw, self._defaults = llm, raw, defaults
+        self._tasks = iter(tasks)
         self._begun: deque[tuple[Task, Generation | str]] = deque()  # in order; text where it failed
-        self._contexts: dict[int, Context] = {}  # by the id of the answer that is made in it
-        self._common = self._beginning()
+        self._scheduler = llm.scheduler
+        self._scheduler.step_seconds = math.inf  # nobody waits for a token
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for answer in generate_together(self._llm.engine, self._start(), _N_PARALLEL):
-            self._contexts.pop(id(answer)).release()
+        running: list[Generation] = []
+        while True:
+            running = [answer for answer in running if not answer.done]
+            running += self._start(self._scheduler.n_parallel - len(running))
             yield from self._ready()
-        yield from self._ready()
+            if not running:
+                return
+            self._scheduler.step()
+            for answer in running:
+                answer.read()
 
-    def _start(self) -> Iterator[Generation]:
-        for task in self._tasks:
+    def _start(self, n: int) -> list[Generation]:
+        """Begin n more answers, or as many as are left."""
+        found: list[Generation] = []
+        while len(found) < n and (task := next(self._tasks, None)):
             try:
-                tokens = task.tokens(self._llm, self._raw)
-                alike = common(self._common.tokens, tokens) == len(self._common.tokens) < len(tokens)
-                context = self._common.fork() if alike else self._llm.new_context()
-                options = {**self._defaults, **task.options}
-                # a guess would take the place of another answer's token
-                answer = self._llm.stream(tokens, **options, context=context, lookup=False)
+                answer = self._llm.stream(task.tokens(self._llm, self._raw), **{**self._defaults, **task.options})
             except Exception as error:
                 self._begun.append((task, process.describe(error)))
             else:
                 self._begun.append((task, answer))
-                self._contexts[id(answer)] = context
-                yield answer
-
-    def _beginning(self) -> Context:
-        """What the first prompts have in common, such as a system message, computed; empty where that is little."""
-        context = self._llm.new_context()
-        with contextlib.suppress(Exception):  # what is wrong with a prompt is told where it is answered
-            first, *others = (task.tokens(self._llm, self._raw) for task in self._tasks[:4])
-            n = min((common(first, other) for other in others), default=0)
-            if n >= _WORTH_SHARING:
-                chunk = context.begin(first[:n])._replace(n_logits=0)
-                self._llm.engine.step([chunk])
-                context.note(chunk)
-        return context
+                answer.begin()
+                found.append(answer)
+        return found
 
     def _ready(self) -> Iterator[dict[str, Any]]:
         while self._begun and (isinstance(first := self._begun[0][1], str) or first.done):
@@ -137,11 +126,14 @@ class Answers:
             if isinstance(answer, str):
                 yield {"id": task.id, "error": answer}
                 continue
+            if answer.error:
+                yield {"id": task.id, "error": process.describe(answer.error)}
+                continue
             yield {
                 "id": task.id,
                 "text": answer.text,
-                "n_prompt": len(answer.prompt),
-                "n_tokens": len(answer.tokens),
+                "n_prompt": answer.n_prompt,
+                "n_tokens": answer.n_tokens,
                 "stop_reason": answer.stop_reason,
             }
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from .. import __version__
 from ..engine import Chunk, Engine
+from ..engine.layer_split import Layers
 from ..llm import LLM
-from ..splitter import Layers
 from .inspect import describe, n_bytes, n_params
 from .options import cache_type, integer, model_path, pass_size, placement_options, verbose_option
 
@@ -184,14 +184,14 @@ def _run(engine: Engine, test: _Test, repetitions: int) -> Iterator[int]:
 
     feed(test.n_prompt)
     generate(min(test.n_gen, 1))
-    sequence.truncate(0)
+    sequence.rewind(0)
     feed(test.n_depth)
     for _ in range(repetitions):
         start = perf_counter_ns()
         feed(test.n_prompt)
         generate(test.n_gen)
         yield perf_counter_ns() - start
-        sequence.truncate(test.n_depth)
+        sequence.rewind(test.n_depth)
 
 
 def _cpu_name() -> str:

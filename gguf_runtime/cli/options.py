@@ -16,8 +16,8 @@ import click
 from ..kernels.layout import KV_TYPES
 
 if TYPE_CHECKING:
+    from ..engine.layer_split import Layers
     from ..llm import LLM
-    from ..splitter import Layers
 
 Command = Callable[..., None]
 
@@ -117,6 +117,18 @@ class GpuLayers(click.ParamType):
             self.fail(f"{value!r} is neither a number nor all nor auto", param, ctx)
 
 
+class Bytes(click.ParamType):
+    """A number of bytes: 4G, 512M, 1.5G; a bare number is of GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", str(value).lower())
+        if not match or (n := int(float(match[1]) * 1024 ** ("kmgt".index(match[2] or "g") + 1))) <= 0:
+            self.fail(f"{value!r} is no size such as 4G or 512M", param, ctx)
+        return n
+
+
 class Shares(click.ParamType):
     """Numbers, separated by commas or, as llama.cpp also takes them, slashes."""
 
@@ -195,6 +207,10 @@ def engine_options(ctx_size: int = 0) -> Callable[[Command], Command]:
         placement_options,
         cache_type("-ctk", "--cache-type-k", default="f16", help="Type of the cache's keys."),
         cache_type("-ctv", "--cache-type-v", default="f16", help="Type of the cache's values."),
+        click.option(
+            "--kv-memory", type=Bytes(), metavar="SIZE", help="Memory for keys and values, as in 4G.",
+            show_default="what is free",
+        ),
         click.option("--mmap/--no-mmap", default=True, help="Map the file, or read all of it at first."),
     )
 
@@ -216,6 +232,7 @@ def load(
     gpu_layers: Layers,
     cache_type_k: str,
     cache_type_v: str,
+    kv_memory: int | None,
     mmap: bool,
     chat_template: str | None = None,
     draft: str | None = None,
@@ -232,6 +249,7 @@ def load(
         n_ubatch=pass_size(batch_size, ubatch_size or 0),
         type_k=cache_type_k,
         type_v=cache_type_v,
+        kv_memory=kv_memory or 0,
         mmap=mmap,
         chat_template=chat_template,
         draft=model_path(draft) if draft else None,

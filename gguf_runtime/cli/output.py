@@ -97,9 +97,9 @@ def _facts(generation: Generation, llm: LLM, load_seconds: float) -> dict[str, A
         "stop_reason": g.stop_reason,
         "model": llm.name,
         "seed": g.sampler.seed,
-        "n_prompt": len(g.prompt),
+        "n_prompt": g.n_prompt,
         "n_prompt_cached": g.n_reused,
-        "n_tokens": len(g.tokens),
+        "n_tokens": g.n_tokens,
         "n_guessed": g.n_guessed,
         "n_accepted": g.n_accepted,
         "timings": {

@@ -101,9 +101,7 @@ def _answer(
             from ..prompt_cache import PromptCache
 
             cache = PromptCache(prompt_cache, llm)
-            generation = llm.stream(text, context=cache.context, **answer)
-        else:
-            generation = llm.stream(text, **answer)
+        generation = llm.stream(text, **answer)
         if display_prompt:
             out.prompt(text)
         while not generation.done:
@@ -126,7 +124,7 @@ def _report(load_seconds: float, answer: Generation) -> None:
 
     click.echo(f"load       {1e3 * load_seconds:9.1f} ms", err=True)
     kept = f", {answer.n_reused} kept" if answer.n_reused else ""
-    click.echo(f"prompt     {speed(len(answer.prompt) - answer.n_reused, answer.prompt_seconds)}{kept}", err=True)
+    click.echo(f"prompt     {speed(answer.n_prompt - answer.n_reused, answer.prompt_seconds)}{kept}", err=True)
     click.echo(f"generation {speed(answer.n_decoded, answer.step_seconds)}", err=True)
     if answer.n_guessed:
         click.echo(f"guesses    {answer.n_accepted} of {answer.n_guessed} right, in {answer.n_steps} steps", err=True)

@@ -58,7 +58,7 @@ class Chat:
         elif generation.stop_reason == "context":
             note(f"the context of {self.llm.engine.n_ctx} tokens is full: -c makes it larger, --context-shift forgets")
         elif generation.stop_reason == "length":
-            note(f"stopped after {len(generation.tokens)} tokens, as asked with -n")
+            note(f"stopped after {generation.n_tokens} tokens, as asked with -n")
         if conversation.n_forgotten:
             note(f"the context is full: the model no longer sees the first {conversation.n_forgotten} messages")
         if self.verbose:
@@ -71,7 +71,7 @@ def summary(generation: Generation) -> str:
     """What an answer cost, in a line."""
     g = generation
     kept = f" and {g.n_reused} kept" if g.n_reused else ""
-    parts = [f"prompt of {len(g.prompt) - g.n_reused}{kept}: {g.prompt_seconds:.2f} s"]
+    parts = [f"prompt of {g.n_prompt - g.n_reused}{kept}: {g.prompt_seconds:.2f} s"]
     if g.step_seconds:
         parts.append(f"{g.n_decoded / g.step_seconds:.1f} t/s")
     if g.n_guessed:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..text import Text
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
 from .candidates import Candidates, Scratch, Step
@@ -24,16 +25,15 @@ _KEEP_THE_LIKELIEST = ("top_n_sigma", "top_k", "top_p", "min_p")  # so that a gr
 
 
 class Sampler:
-    """Draws tokens from logits; remembers the tokens that it is told of, for the steps that look back."""
+    """Draws tokens from logits. text: what is gone on with, for the steps that look back."""
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer | None = None) -> None:
         """tokenizer: what DRY finds its sequence breakers with, and a grammar needs. Raises GrammarError."""
         self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
         # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
         self._random = random.Random(self.seed).random
-        self._tokens = np.zeros(0, np.int64)
-        self._n_tokens = 0
-        self._unbroken = 0  # tokens since the last sequence breaker
+        self.text = Text()
+        self._n_seen = self._n_unbroken = 0  # tokens of the text that were searched for breakers; those after the last
         self._breakers: dry.Breakers | None = None
         if tokenizer and params.dry_multiplier and "dry" in params.samplers:
             self._breakers = dry.breakers(tokenizer, tuple(params.dry_sequence_breakers))
@@ -44,26 +44,6 @@ class Sampler:
             self._constraint = constrain(params, tokenizer)
         self._steps = self._chain(params)
         self._ids, self._scratch = np.arange(0), Scratch()
-
-    def begin(self, prompt: Sequence[int]) -> None:
-        """Note that the text begins with these tokens."""
-        self._tokens, self._n_tokens = np.array(prompt, np.int64), len(prompt)
-        self._unbroken = 0
-        while self._unbroken < len(prompt):
-            if self._breakers and self._breakers.end(self._tokens[: len(prompt) - self._unbroken]):
-                break
-            self._unbroken = self._unbroken + 1 if self._breakers else len(prompt)
-
-    def accept(self, token: int) -> None:
-        """Note that the text goes on with this token."""
-        if self._n_tokens == len(self._tokens):
-            self._tokens = np.concatenate([self._tokens, np.zeros(self._n_tokens + 256, np.int64)])
-        self._tokens[self._n_tokens] = token
-        self._n_tokens += 1
-        if self._breakers:
-            self._unbroken = 0 if self._breakers.end(self._last(-1)) else self._unbroken + 1
-        else:
-            self._unbroken += 1
 
     def sample(self, logits: np.ndarray) -> int:
         """Draw a token, given f32[n_vocab], which is left as it is. A grammar takes it to be a part of the answer.
@@ -88,7 +68,18 @@ class Sampler:
 
     def _last(self, n: int) -> np.ndarray:
         """int64: the last n tokens of the text; all of them for -1."""
-        return self._tokens[max(0, self._n_tokens - n) if n >= 0 else 0 : self._n_tokens]
+        return self.text.ids[max(0, len(self.text) - n) if n >= 0 else 0 :].astype(np.int64)
+
+    @property
+    def _unbroken(self) -> int:
+        """Tokens since the last sequence breaker."""
+        n, ids = len(self.text), self.text.ids
+        if not self._breakers:
+            return n
+        new = range(n - self._n_seen)
+        ends = (back for back in new if self._breakers and self._breakers.end(ids[: n - back]))
+        self._n_unbroken, self._n_seen = next(ends, self._n_unbroken + len(new)), n
+        return self._n_unbroken
 
     def _chain(self, p: SamplingParams) -> list[Step]:
         """The steps that these parameters switch on."""

@@ -8,20 +8,18 @@ from time import perf_counter
 from gguf_runtime import LLM
 from gguf_runtime.conversation import Conversation
 
-QUESTION = "Which of these is the best, and why do you think so? Answer in one sentence."
+QUESTION = "Which of these is the best, and why do you think so? Answer in {} sentences."
 N_HISTORY, N_REPEATS = 4000, 9
 
 
-def first_span(talk: Conversation) -> float:
-    """Seconds until the answer begins; the conversation and what is computed of it are then as they were."""
-    n_tokens = talk.n_tokens
+def first_span(talk: Conversation, n: int) -> float:
+    """Seconds until the answer to the n-th question begins; the conversation is then as it was."""
     start = perf_counter()
-    reply = talk.ask(QUESTION, max_tokens=4, temperature=0)
+    reply = talk.ask(QUESTION.format(n), max_tokens=4, temperature=0)
     next(reply)
     seconds = perf_counter() - start
     reply.close()
     talk.undo()
-    talk.context.truncate(n_tokens)
     return seconds
 
 
@@ -33,9 +31,9 @@ def main(model: str, text: str) -> None:
         for _ in long.ask(history, max_tokens=32, temperature=0):
             pass
         times: dict[str, list[float]] = {"new": [], "long": []}
-        for _ in range(N_REPEATS):  # in turns
-            times["new"].append(first_span(new))
-            times["long"].append(first_span(long))
+        for n in range(N_REPEATS):  # in turns
+            times["new"].append(first_span(new, n))
+            times["long"].append(first_span(long, n))
         a, b = (statistics.median(times[name]) for name in ("new", "long"))
         print(f"a new chat: {1e3 * a:.1f} ms; after {long.n_tokens} tokens: {1e3 * b:.1f} ms, {b / a:.2f} times")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from gguf_runtime.engine import Chunk, Engine
+from gguf_runtime.engine.layer_split import Offload
 from gguf_runtime.loader import open_gguf
-from gguf_runtime.splitter import Offload
 
 TESTS = {"pp512": (512, 5), "pp2048": (2048, 5), "tg128": (1, 128)}  # tokens of a step, steps
 
@@ -41,7 +41,7 @@ def _speed(engine: Engine, n_tokens: int, n_steps: int) -> float:
         engine.step([Chunk(sequence, tokens)])
         times.append(time.perf_counter() - start)
         if n_tokens > 1:
-            sequence.truncate(0)
+            sequence.rewind(0)
             if sum(times) > 4:
                 break
     sequence.release()

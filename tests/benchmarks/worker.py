@@ -60,7 +60,7 @@ class Ggrun:
 
     def cut(self, n_sequences: int, n_tokens: int) -> None:
         for sequence in self._sequences[:n_sequences]:
-            sequence.truncate(min(n_tokens, sequence.n_tokens))
+            sequence.rewind(min(n_tokens, sequence.n_computed))
 
     def read(self) -> float:
         """Bytes per second at which as many threads read the tensors and do nothing else."""

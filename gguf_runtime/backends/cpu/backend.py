@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 
-from ...cache import PageLayout, PagePool
 from ...graph import Graph
 from ...kernels.code import Library, address, aligned
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.team import Program, Team
 from ...operations import Attention
 from .. import Batch, Result
+from ..pages import PageLayout, PageMemory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
 from .inputs import Inputs
@@ -48,14 +48,15 @@ class CpuBackend:
     max_logits: int | None = None
 
     def __init__(
-        self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, pool: PagePool | None = None
+        self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, memory: PageMemory | None = None
     ) -> None:
-        """pool: one that others share whose layers are in its pages too; by default there is one for this graph."""
+        """memory: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
         self._selected = graph.result.rows == "selected"
-        layout = pool.layout if pool else PageLayout(graph.kv, k_type, v_type)
-        self.pool = (pool or PagePool(layout)) if graph.kv else None
+        layout = memory.layout if memory else PageLayout(graph.kv, k_type, v_type)
+        self.memory = (memory or PageMemory(layout)) if graph.kv else None
+        self._tables: list[np.ndarray] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load(operations.kernels(self._plan))
@@ -99,29 +100,30 @@ class CpuBackend:
     def _fill(self, batch: Batch) -> None:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""
         inputs, first, n_logits = self._inputs, 0, 0
-        positions = np.concatenate([np.arange(p.position, p.position + len(p.tokens)) for p in batch.parts])
-        for sequence, tokens, _, wanted in batch.parts:
+        positions = np.concatenate([np.arange(c.position, c.position + len(c.tokens)) for c in batch.chunks])
+        self._tables = [self.memory.table(c.sequence.pages) for c in batch.chunks] if self.memory else []
+        for i, (_, tokens, wanted, _) in enumerate(batch.chunks):
             n = len(tokens)
             inputs.ids[first : first + n] = tokens
             at = positions[first : first + n]
-            if self.pool:
-                inputs.slots[first : first + n, 0] = sequence.table(self.pool)[at // PAGE]
+            if self.memory:
+                inputs.slots[first : first + n, 0] = self._tables[i][at // PAGE]
                 inputs.slots[first : first + n, 1] = at % PAGE
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
-        if self.pool:
-            self._fill_blocks(batch, self.pool)
+        if self.memory:
+            self._fill_blocks(batch)
         inputs.write_positions(positions)
 
-    def _fill_blocks(self, batch: Batch, pool: PagePool) -> None:
+    def _fill_blocks(self, batch: Batch) -> None:
         """Cut the batch into tasks for attention; where tokens are few, also along a long context."""
         inputs, first = self._inputs, 0
         blocks: list[tuple[int, ...]] = []
         splits: list[tuple[int, ...]] = []
         row = 0
-        for sequence, tokens, position, _ in batch.parts:
-            table = address(sequence.table(pool))
+        for pages, (_, tokens, _, position) in zip(self._tables, batch.chunks, strict=True):
+            table = address(pages)
             for start in range(0, len(tokens), self._task_tokens):
                 n = min(self._task_tokens, len(tokens) - start)
                 task = table, first + start, n, position + start

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ... import memory_plan
-from ...cache import PageLayout
 from ...fusion import Fused, Fusions, Single, fuse
 from ...graph import Graph
 from ...kernels.isa import Isa
 from ...loader import Tensor
 from ...operations import Input, Norm, Rope, Value
 from ..floats import floats
+from ..pages import PageLayout
 from . import forms
 from .buffers import Buffers
 from .inputs import Inputs

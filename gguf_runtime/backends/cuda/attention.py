@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...cache import PageLayout
 from ...fusion import RotatedAttention
 from ...kernels.layout import PAGE
 from ...operations import Attention, RopeFrequencies, describe
 from ..errors import PlanError
+from ..pages import PageLayout
 from .device import Launch
 from .launches import Launches, spans
 from .places import Rows

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, cycle
 from typing import Any, NamedTuple
 
-from ...cache import PageLayout
 from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...loader import Tensor
+from ..pages import PageLayout
 from .device import Memory
 from .inputs import Inputs
 from .launches import Workspace, matrices_of

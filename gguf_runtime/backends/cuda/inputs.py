@@ -69,12 +69,12 @@ class Inputs:
     def write(self, batch: Batch, tables: Sequence[np.ndarray] | None, n_rows: int, with_tasks: bool) -> int:
         """Send a batch to the GPU; gives how many tasks of attention there are to launch, if they are wanted.
 
-        tables: of each part, the addresses of its sequence's pages, i64; None where there is no cache. n_rows: for how
+        tables: of each chunk, the addresses of its sequence's pages, i64; None where there is no cache. n_rows: for how
         many tokens the embedding is made, at least those of the batch. Waits until what was sent before has left.
         """
         self._sent.synchronize()
         first = n_logits = n_tables = n_tasks = 0
-        for i, (_, tokens, position, wanted) in enumerate(batch.parts):
+        for i, (_, tokens, wanted, position) in enumerate(batch.chunks):
             n = len(tokens)
             place = self._host_tokens[first : first + n]
             place[:, 0] = np.arange(position, position + n)
@@ -96,7 +96,7 @@ class Inputs:
         self._device.copy(self._memory.address, self._host.ctypes.data, self._tables_at + 8 * n_tables)
         if self._embed:
             ids = np.zeros(n_rows, np.int32)
-            ids[:first] = np.concatenate([part.tokens for part in batch.parts])
+            ids[:first] = np.concatenate([chunk.tokens for chunk in batch.chunks])
             if with_tasks:
                 self._tile_embedding(self._embed.table, ids)
             else:  # as they lie in tiles, in one copy

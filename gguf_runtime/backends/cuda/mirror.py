@@ -6,9 +6,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from ...cache import PagePool
 from ...kernels.layout import PAGE
-from .. import Batch, Part
+from .. import Batch, Chunk
+from ..pages import PageMemory
 from .device import CudaDevice, Memory
 
 
@@ -23,34 +23,34 @@ class Mirror:
     page_bytes: of the largest layer.
     """
 
-    def __init__(self, device: CudaDevice, pool: PagePool, memory: Memory, page_bytes: int) -> None:
-        self._device, self._pool, self._memory, self._page_bytes = device, pool, memory, page_bytes
-        self._n_pages = memory.n_bytes // page_bytes
+    def __init__(self, device: CudaDevice, memory: PageMemory, staging: Memory, page_bytes: int) -> None:
+        self._device, self._memory, self._staging, self._page_bytes = device, memory, staging, page_bytes
+        self._n_pages = staging.n_bytes // page_bytes
 
     def holds(self, batch: Batch) -> bool:
         """Whether there is room for this batch's sequences."""
-        return sum(map(_pages_of, batch.parts)) <= self._n_pages
+        return sum(map(_pages_of, batch.chunks)) <= self._n_pages
 
     def tables(self, batch: Batch) -> list[np.ndarray]:
-        """Addresses of each part's pages."""
-        ends = list(accumulate(map(_pages_of, batch.parts)))
-        pages = self._memory.address + self._page_bytes * np.arange(ends[-1])
+        """Addresses of each chunk's pages."""
+        ends = list(accumulate(map(_pages_of, batch.chunks)))
+        pages = self._staging.address + self._page_bytes * np.arange(ends[-1])
         return np.split(pages, ends[:-1])
 
     def load(self, batch: Batch, at: int, n_bytes: int) -> None:
-        """Fetch what is there from before the batch. at, n_bytes: where the layer is in a page of the pool."""
-        for part, table in zip(batch.parts, self.tables(batch), strict=True):
-            pages = part.sequence.table(self._pool)
-            for i in range(-(-part.position // PAGE)):
+        """Fetch what is there from before the batch. at, n_bytes: where the layer is in a page."""
+        for chunk, table in zip(batch.chunks, self.tables(batch), strict=True):
+            pages = self._memory.table(chunk.sequence.pages)
+            for i in range(-(-chunk.position // PAGE)):
                 self._device.copy(int(table[i]), int(pages[i]) + at, n_bytes)
 
     def save(self, batch: Batch, at: int, n_bytes: int) -> None:
-        """Bring the pages to the pool in which the batch has put something."""
-        for part, table in zip(batch.parts, self.tables(batch), strict=True):
-            pages = part.sequence.table(self._pool)
-            for i in range(part.position // PAGE, _pages_of(part)):
+        """Bring the pages back in which the batch has put something."""
+        for chunk, table in zip(batch.chunks, self.tables(batch), strict=True):
+            pages = self._memory.table(chunk.sequence.pages)
+            for i in range(chunk.position // PAGE, _pages_of(chunk)):
                 self._device.copy(int(pages[i]) + at, int(table[i]), n_bytes)
 
 
-def _pages_of(part: Part) -> int:
-    return -(-(part.position + len(part.tokens)) // PAGE)
+def _pages_of(chunk: Chunk) -> int:
+    return -(-(chunk.position + len(chunk.tokens)) // PAGE)

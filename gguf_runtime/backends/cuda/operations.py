@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...cache import PageLayout
 from ...fusion import AddedProduct, Fused, GatedProduct, Products, RotatedAttention, Single
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...operations import Add, Embed, Gate, Input, Norm, Op, SelectRows, Value, View, describe
 from ..errors import PlanError
+from ..pages import PageLayout
 from .attention import AttentionWriter
 from .launches import Launches, Token
 from .places import Rows

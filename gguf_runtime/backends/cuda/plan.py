@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...cache import PageLayout
 from ...graph import Graph
 from ...loader import Tensor
 from ...operations import Input
+from ..pages import PageLayout
 from .device import Launch
 from .inputs import Inputs
 from .launches import FEW, MAX_LOGITS, Launches, Workspace, rows_of_few

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ...cache import PageLayout, PagePool
 from ...graph import Graph
 from .. import Batch, Result
+from ..pages import SYSTEM, Heap, PageLayout, PageMemory
+from .device import CudaDevice
 from .inputs import Inputs
 from .launches import FEW, MAX_LOGITS, Workspace, rows_of_few
 from .plan import Plan
 from .weights import Upload
+
+_MARGIN = 384 << 20  # bytes of a GPU that pages leave free, for kernels and what the driver takes as it goes
 
 
 class CudaBackend:
@@ -26,9 +30,9 @@ class CudaBackend:
         """space: of this graph and others on the same GPU, for n_batch tokens or more; types: of keys and values."""
         self._space, self._device, self.n_batch = space, space.device, n_batch
         layout = PageLayout(graph.kv, *types)
-        self.pool: PagePool | None = None
+        self.memory: PageMemory | None = None
         if graph.kv:
-            self.pool = PagePool(layout, self._device.pinned_zeros if cache_in_ram else self._gpu_memory, self._copy)
+            self.memory = PageMemory(layout, pinned(self._device) if cache_in_ram else on_gpu(self._device))
         self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
         with Upload(self._device, graph.tensors) as upload:
             self._plan = Plan(graph, space, layout, self._inputs, upload)
@@ -40,7 +44,7 @@ class CudaBackend:
         n, device = batch.n_tokens, self._device
         few = n <= FEW
         n_rows = rows_of_few(n) if few else self._space.rows_of_many(n)
-        tables = [part.sequence.table(self.pool) for part in batch.parts] if self.pool else None
+        tables = [self.memory.table(chunk.sequence.pages) for chunk in batch.chunks] if self.memory else None
         with device.working():
             if x is not None and self._plan.input:
                 device.send(self._plan.input.at, x)
@@ -61,11 +65,23 @@ class CudaBackend:
     def close(self) -> None:
         """Nothing: memory goes with the last who holds it."""
 
-    def _gpu_memory(self, n_bytes: int) -> tuple[Any, int]:
-        memory = self._device.allocate(n_bytes)
+
+def on_gpu(device: CudaDevice) -> Heap:
+    """Pages in a GPU's memory."""
+
+    def allocate(n_bytes: int) -> tuple[Any, int]:
+        memory = device.allocate(n_bytes)
         return memory, memory.address
 
-    def _copy(self, to: int, source: int, n_bytes: int) -> None:
-        with self._device.working():
-            self._device.copy(to, source, n_bytes)
-            self._device.synchronize()
+    return Heap(device.name, allocate, partial(_copy, device), lambda: device.free - _MARGIN)
+
+
+def pinned(device: CudaDevice) -> Heap:
+    """Pages in the system's memory that a GPU reads."""
+    return SYSTEM._replace(allocate=device.pinned_zeros, copy=partial(_copy, device))
+
+
+def _copy(device: CudaDevice, to: int, source: int, n_bytes: int) -> None:
+    with device.working():
+        device.copy(to, source, n_bytes)
+        device.synchronize()

@@ -8,39 +8,39 @@ from typing import Protocol
 
 import numpy as np
 
-from ...cache import PageLayout, PagePool
 from ...graph import Graph
 from .. import Batch
 from ..cpu import CpuBackend
+from ..pages import PageLayout, PageMemory
 from .bus import Bus, Cargo
 from .inputs import Inputs
 from .launches import FEW, rows_of_few
 
 
 class OnCpu(Protocol):
-    """Makes a backend for layers `first` to `last` - 1 of those in RAM, whose cache is in a pool."""
+    """Makes a backend for layers `first` to `last` - 1 of those in RAM, whose cache is in a memory."""
 
-    def __call__(self, first: int, last: int, n_tokens: int, pool: PagePool | None) -> CpuBackend: ...
+    def __call__(self, first: int, last: int, n_tokens: int, memory: PageMemory | None) -> CpuBackend: ...
 
 
 class Shared:
     """Runs some layers on the CPU, then one on the GPU that has come over the bus meanwhile, and so on.
 
-    n: how many of the layers come over the bus, at equal distances; not the first one. The only cache is in the pool,
-    in RAM, where the GPU reads and writes it.
+    n: how many of the layers come over the bus, at equal distances; not the first one. The only cache is in
+    RAM, where the GPU reads and writes it.
     """
 
     def __init__(
-        self, n: int, layers: Sequence[Graph], on_cpu: OnCpu, pool: PagePool | None, bus: Bus, layout: PageLayout,
+        self, n: int, layers: Sequence[Graph], on_cpu: OnCpu, memory: PageMemory | None, bus: Bus, layout: PageLayout,
         n_ctx: int,
     ) -> None:  # fmt: skip
-        self.n, self._pool, self._bus, self._device = n, pool, bus, bus.device
+        self.n, self._memory, self._bus, self._device = n, memory, bus, bus.device
         self._inputs = Inputs(bus.device, layers[-1], FEW, n_ctx)
         self._turns: list[tuple[CpuBackend | None, Cargo]] = []
         first = 0
         for i in range(n):
             last = ceil((i + 1) * len(layers) / n) - 1
-            cpu = on_cpu(first, last, FEW, pool) if first < last else None
+            cpu = on_cpu(first, last, FEW, memory) if first < last else None
             self._turns.append((cpu, bus.cargo(layers[last], layout, self._inputs)))
             first = last + 1
         self._width = layers[-1].result.size
@@ -48,7 +48,7 @@ class Shared:
     def run(self, batch: Batch, x: np.ndarray | None) -> np.ndarray:
         """Run one batch of at most FEW tokens; x: what the stage before gave, f32[n_tokens, width]."""
         device, n, n_rows = self._device, batch.n_tokens, rows_of_few(batch.n_tokens)
-        tables = [part.sequence.table(self._pool) for part in batch.parts] if self._pool else None
+        tables = [self._memory.table(chunk.sequence.pages) for chunk in batch.chunks] if self._memory else None
         with device.working():
             self._inputs.write(batch, tables, n_rows, False)
         for i, (cpu, cargo) in enumerate(self._turns):

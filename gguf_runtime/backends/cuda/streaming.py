@@ -4,30 +4,33 @@ many, some of them, while the CPU is at work on the others, where tokens are few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from functools import partial
 from itertools import pairwise
 from math import ceil
 from time import perf_counter
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 
-from ... import cache
-from ...cache import PageLayout, PagePool
 from ...graph import Graph, join
-from .. import Batch, Part, Result, in_passes
+from .. import Batch, Chunk, Result, Sequence, in_passes
 from ..errors import PlanError
+from ..pages import PageLayout, PageMemory
 from .bus import Bus, Cargo, room_for
 from .inputs import Inputs
 from .launches import FEW
 from .mirror import Mirror
+from .resident import pinned
 from .sharing import OnCpu, Shared
 from .weights import device_bytes
 
 _TRIAL = 32  # tokens with which the two ways of a prompt are compared
 
 
-def streaming_bytes(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: str) -> int:
+def streaming_bytes(layers: Items[Graph], n_ctx: int, k_type: str, v_type: str) -> int:
     """Bytes of a GPU that streaming these layers takes, beside a workspace."""
     vectors = sum(device_bytes(t) for graph in layers for t in graph.tensors if len(t.shape) == 1)
     return room_for(layers, n_ctx, k_type, v_type).n_bytes + vectors
@@ -44,19 +47,19 @@ class StreamingBackend:
     max_logits: int | None = None
 
     def __init__(
-        self, layers: Sequence[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str
+        self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str
     ) -> None:
         """n_ubatch: tokens of a pass on the CPU; types: of keys and values. Raises PlanError."""
         self._device, self._n_ubatch, self.n_batch, self.least = bus.device, n_ubatch, bus.space.n_tokens, 0
         whole = join(layers)
         self._layout = PageLayout(whole.kv, *types)
-        self.pool = PagePool(self._layout, self._device.pinned_zeros) if whole.kv else None
+        self.memory = PageMemory(self._layout, pinned(self._device)) if whole.kv else None
         self._graphs, self._on_cpu, self._bus, self._n_ctx = layers, on_cpu, bus, n_ctx
-        self._cpu = on_cpu(0, len(layers), n_ubatch, self.pool)
+        self._cpu = on_cpu(0, len(layers), n_ubatch, self.memory)
         self._inputs = inputs = Inputs(self._device, whole, bus.space.n_rows, n_ctx)
         layouts = [PageLayout(graph.kv, *types) for graph in layers]  # of a layer's own pages, in the mirror
         page_bytes = max(layout.n_bytes for layout in layouts)
-        self._mirror = Mirror(self._device, self.pool, bus.pages, page_bytes) if self.pool else None
+        self._mirror = Mirror(self._device, self.memory, bus.pages, page_bytes) if self.memory else None
         self._cargo = [bus.cargo(graph, layout, inputs) for graph, layout in zip(layers, layouts, strict=True)]
         self.following: Cargo | None = None
         for before, after in pairwise(cargo.plan for cargo in self._cargo):
@@ -107,7 +110,7 @@ class StreamingBackend:
             self.least = like.least
             return
         x = np.random.default_rng(0).standard_normal((_TRIAL, self._width), np.float32)
-        some, one = self._cargo[:2], self._on_cpu(0, 1, _TRIAL, self.pool)
+        some, one = self._cargo[:2], self._on_cpu(0, 1, _TRIAL, self.memory)
         stream = self._seconds(_TRIAL, partial(self._stream, x=x, layers=some)) / len(some)
         self.least = max(2, ceil(_TRIAL * stream / self._seconds(_TRIAL, partial(one.run, x=x))))
         if self._pinned:  # else the bus needs the CPU
@@ -121,7 +124,7 @@ class StreamingBackend:
         """Have n of the layers come over the bus when tokens are few."""
         self._shared = None
         if n:
-            self._shared = Shared(n, self._graphs, self._on_cpu, self.pool, self._bus, self._layout, self._n_ctx)
+            self._shared = Shared(n, self._graphs, self._on_cpu, self.memory, self._bus, self._layout, self._n_ctx)
 
     def _balance(self, stream: float, alone: float, x: np.ndarray) -> int:
         """How many layers to share so that the bus is as soon through with its layers as the CPU with the others.
@@ -145,7 +148,7 @@ class StreamingBackend:
         on_cpu = min(times) / n_layers
         return min(int(n_layers * on_cpu / (on_cpu + on_bus)), n_layers - 1)  # the first layer is the CPU's
 
-    def _stream(self, batch: Batch, x: np.ndarray | None, layers: Sequence[Cargo]) -> np.ndarray:
+    def _stream(self, batch: Batch, x: np.ndarray | None, layers: Items[Cargo]) -> np.ndarray:
         """All layers on the GPU, each of which comes over the bus while the one before it is at work."""
         device, n = self._device, batch.n_tokens
         n_rows = self._bus.space.rows_of_many(n)
@@ -173,13 +176,13 @@ class StreamingBackend:
 
     def _seconds(self, n_tokens: int, run: Callable[[Batch], object]) -> float:
         """How long a batch of some tokens takes, once all that it needs is there."""
-        sequence = cache.Sequence([self.pool] if self.pool else [])
-        sequence.grow(n_tokens)
-        batch = Batch([Part(sequence, np.zeros(n_tokens, np.int32), 0, 0)])
+        if self.memory:
+            self.memory.extend_to(1)
+        first_page = cast(Sequence, SimpleNamespace(pages=np.zeros(1, np.int32)))
+        batch = Batch([Chunk(first_page, np.zeros(n_tokens, np.int32), 0)])
         times = []
         for _ in range(3):
             start = perf_counter()
             run(batch)
             times.append(perf_counter() - start)
-        sequence.release()
         return min(times)

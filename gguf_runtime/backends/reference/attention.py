@@ -13,15 +13,15 @@ from .selection import greatest
 def attention(run: Run, op: Attention) -> np.ndarray:
     """f64[tokens, heads, v_width]; keeps the keys and values of the batch's tokens first."""
     made = np.empty((len(run.ids), op.out.heads, op.v_width))
-    for part, rows in run.sequences():
-        n_keys = part.sequence.n_source if op.source else part.position + len(part.tokens)
+    for chunk, rows in run.sequences():
+        n_keys = chunk.sequence.n_source if op.source else chunk.position + len(chunk.tokens)
         if op.k:
             k = run[op.k][rows]
             v = run[op.v][rows] if op.v else k[..., : op.v_width]
-            run.memory.save(part.sequence, op.slot, part.position, k, v)
-        k, v = run.memory.load(part.sequence, op.slot, n_keys)
+            run.memory.save(chunk.sequence, op.slot, chunk.position, k, v)
+        k, v = run.memory.load(chunk.sequence, op.slot, n_keys)
         if op.summaries is not None:
-            summaries, _ = run.memory.load(part.sequence, op.summaries, n_keys)
+            summaries, _ = run.memory.load(chunk.sequence, op.summaries, n_keys)
             k = np.concatenate([k, summaries[op.stride - 1 :: op.stride]])
             v = k[..., : op.v_width]
         keys = run[op.keys][rows] if op.keys else None
@@ -32,9 +32,9 @@ def attention(run: Run, op: Attention) -> np.ndarray:
 def best_keys(run: Run, op: BestKeys) -> np.ndarray:
     """f64[tokens, 1, n]; keeps the keys of the batch's tokens first."""
     made = np.full((len(run.ids), op.n), -1.0)
-    for part, rows in run.sequences():
-        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], None)
-        k, _ = run.memory.load(part.sequence, op.slot, part.position + len(part.tokens))
+    for chunk, rows in run.sequences():
+        run.memory.save(chunk.sequence, op.slot, chunk.position, run[op.k][rows], None)
+        k, _ = run.memory.load(chunk.sequence, op.slot, chunk.position + len(chunk.tokens))
         products = np.maximum(np.einsum("thd,sd->ths", run[op.q][rows], k[:, 0]), 0)
         weights = run[op.weights][rows].reshape(len(products), -1) if op.weights else np.ones(products.shape[:2])
         scores = np.einsum("ths,th->ts", products, weights)
@@ -58,8 +58,8 @@ def _choose(op: BestKeys, scores: np.ndarray, n_tokens: int) -> np.ndarray:
 
 def keep(run: Run, op: Keep) -> np.ndarray:
     """f64[tokens, heads, width]: the keys."""
-    for part, rows in run.sequences():
-        run.memory.save(part.sequence, op.slot, part.position, run[op.k][rows], run[op.v][rows] if op.v else None)
+    for chunk, rows in run.sequences():
+        run.memory.save(chunk.sequence, op.slot, chunk.position, run[op.k][rows], run[op.v][rows] if op.v else None)
     return run[op.k]
 
 

@@ -24,7 +24,7 @@ class ReferenceBackend:
                 raise PlanError(f"{describe(op)}: nothing says what that means")
         self._graph, self.n_batch = graph, n_batch
         self._memory, self._weights = Memory(graph), Weights()
-        self.pool = self._memory.pool
+        self.memory = self._memory.pages
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
         """The result is there when this returns."""
@@ -37,8 +37,8 @@ class ReferenceBackend:
         """Read whole source texts, for what is started on these sequences after that; sets their `n_source`."""
         assert self._graph.encoder
         self._run(self._graph.encoder, batch, None)
-        for part in batch.parts:
-            part.sequence.n_source = len(part.tokens)
+        for chunk in batch.chunks:
+            chunk.sequence.n_source = len(chunk.tokens)
 
     def values(self, batch: Batch, x: np.ndarray | None = None) -> dict[int, np.ndarray]:
         """What every operation makes of a batch: f64[rows, heads, width], by the value's number."""

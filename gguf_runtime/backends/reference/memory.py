@@ -7,25 +7,27 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ...cache import PagePool, Sequence
 from ...graph import Graph
 from ...kernels.layout import PAGE
+from .. import Sequence
 from ..errors import PlanError
+from ..pages import PageMemory
 
 
 class Layout:
-    """Where in a page each slot's keys and values begin, in numbers of 8 bytes."""
+    """Where in a page each slot's keys and values begin (bytes), and how large a page is."""
 
     k_type = v_type = "f64"
 
     def __init__(self, graph: Graph) -> None:
-        self.offsets: dict[int, tuple[int, int]] = {}
+        self.k_offset: dict[int, int] = {}
+        self.v_offset: dict[int, int] = {}
         self.shapes = graph.kv
         size = 0
         for slot, (heads, k_dim, v_dim) in self.shapes.items():
-            self.offsets[slot] = size, size + PAGE * heads * k_dim
-            size += PAGE * heads * (k_dim + v_dim)
-        self.n_bytes = 8 * size
+            self.k_offset[slot], self.v_offset[slot] = size, size + 8 * PAGE * heads * k_dim
+            size += 8 * PAGE * heads * (k_dim + v_dim)
+        self.n_bytes = size
 
 
 class Memory:
@@ -33,7 +35,7 @@ class Memory:
 
     def __init__(self, graph: Graph) -> None:
         self._layout = Layout(graph)
-        self.pool = PagePool(self._layout) if graph.kv else None  # type: ignore[arg-type]
+        self.pages = PageMemory(self._layout) if graph.kv else None  # type: ignore[arg-type]
         self._states: WeakKeyDictionary[Sequence, dict[int, tuple[int, np.ndarray]]] = WeakKeyDictionary()
 
     def save(self, sequence: Sequence, slot: int, position: int, k: np.ndarray, v: np.ndarray | None) -> None:
@@ -65,11 +67,11 @@ class Memory:
         self._states.setdefault(sequence, {})[slot] = position, state
 
     def _page(self, sequence: Sequence, slot: int, page: int) -> tuple[np.ndarray, np.ndarray]:
-        assert self.pool
+        assert self.pages
         heads, k_dim, v_dim = self._layout.shapes[slot]
-        start = int(sequence.table(self.pool)[page])
-        k_at, v_at = (start + 8 * offset for offset in self._layout.offsets[slot])
-        return _numbers(k_at, PAGE, heads, k_dim), _numbers(v_at, PAGE, heads, v_dim)
+        start = int(self.pages.table(sequence.pages)[page])
+        k_at, v_at = self._layout.k_offset[slot], self._layout.v_offset[slot]
+        return _numbers(start + k_at, PAGE, heads, k_dim), _numbers(start + v_at, PAGE, heads, v_dim)
 
 
 def _numbers(address: int, *shape: int) -> np.ndarray:

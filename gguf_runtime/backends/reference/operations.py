@@ -34,28 +34,28 @@ from ...operations import (
     Value,
     View,
 )
-from .. import Batch, Part
+from .. import Batch, Chunk
 from .memory import Memory
 from .weights import Weights
 
 
 class Run:
-    """One batch: its parts, and what was made of it so far."""
+    """One batch: its chunks, and what was made of it so far."""
 
     def __init__(self, batch: Batch, memory: Memory, weights: Weights) -> None:
-        self.parts, self.memory, self.weights = batch.parts, memory, weights
-        self.ids = np.concatenate([part.tokens for part in self.parts])
-        self.positions = np.concatenate([np.arange(p.position, p.position + len(p.tokens)) for p in self.parts])
+        self.chunks, self.memory, self.weights = batch.chunks, memory, weights
+        self.ids = np.concatenate([chunk.tokens for chunk in self.chunks])
+        self.positions = np.concatenate([np.arange(c.position, c.position + len(c.tokens)) for c in self.chunks])
         self.values: dict[int, np.ndarray] = {}
 
     def __getitem__(self, value: Value) -> np.ndarray:
         return self.values[value.number]
 
-    def sequences(self) -> Iterator[tuple[Part, slice]]:
-        """Each part with the rows that are its tokens."""
+    def sequences(self) -> Iterator[tuple[Chunk, slice]]:
+        """Each chunk with the rows that are its tokens."""
         first = 0
-        for part in self.parts:
-            yield part, slice(first, first := first + len(part.tokens))
+        for chunk in self.chunks:
+            yield chunk, slice(first, first := first + len(chunk.tokens))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def _embed(run: Run, op: Embed) -> np.ndarray:
 
 def _select(run: Run, op: SelectRows) -> np.ndarray:
     x = run[op.x]
-    return np.concatenate([x[rows][len(part.tokens) - part.n_logits :] for part, rows in run.sequences()])
+    return np.concatenate([x[rows][len(chunk.tokens) - chunk.n_logits :] for chunk, rows in run.sequences()])
 
 
 def _pool(run: Run, op: Pool) -> np.ndarray:

@@ -15,11 +15,11 @@ def conv(run: Run, op: Conv) -> np.ndarray:
     weight, x = run.weights(op.weight), run[op.x].reshape(len(run.ids), -1)  # (columns, taps)
     taps, made = weight.shape[1], np.empty_like(x)
     n_before = (taps - 1) * op.dilation
-    for part, rows in run.sequences():
-        before = run.memory.state(part.sequence, op.slot, part.position, np.zeros((n_before, x.shape[1])))
-        seen, n = np.concatenate([before, x[rows]]), len(part.tokens)
+    for chunk, rows in run.sequences():
+        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros((n_before, x.shape[1])))
+        seen, n = np.concatenate([before, x[rows]]), len(chunk.tokens)
         made[rows] = sum(seen[tap * op.dilation :][:n] * weight[:, tap] for tap in range(taps))
-        run.memory.keep(part.sequence, op.slot, part.position + n, seen[n:])
+        run.memory.keep(chunk.sequence, op.slot, chunk.position + n, seen[n:])
     return made + run.weights(op.bias).reshape(-1) if op.bias else made
 
 
@@ -27,12 +27,12 @@ def embed_ngrams(run: Run, op: EmbedNgrams) -> np.ndarray:
     """f64[tokens, heads, width]."""
     n = len(op.multipliers)
     made = np.empty((len(run.ids), *op.shape))
-    for part, rows in run.sequences():
-        before = run.memory.state(part.sequence, op.slot, part.position, np.full(n - 1, op.end))
-        tokens = np.concatenate([before, part.tokens]).astype(np.int64).tolist()
-        numbers = [_ngram_rows(op, tokens[at : at + n][::-1]) for at in range(len(part.tokens))]
-        made[rows] = run.weights.rows(op.table, np.array(numbers).reshape(-1)).reshape(len(part.tokens), *op.shape)
-        run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), np.array(tokens[1 - n :]))
+    for chunk, rows in run.sequences():
+        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.full(n - 1, op.end))
+        tokens = np.concatenate([before, chunk.tokens]).astype(np.int64).tolist()
+        numbers = [_ngram_rows(op, tokens[at : at + n][::-1]) for at in range(len(chunk.tokens))]
+        made[rows] = run.weights.rows(op.table, np.array(numbers).reshape(-1)).reshape(len(chunk.tokens), *op.shape)
+        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), np.array(tokens[1 - n :]))
     return made
 
 
@@ -53,10 +53,10 @@ def shift(run: Run, op: Shift) -> np.ndarray:
     """f64[tokens, heads, width]."""
     x = run[op.x]
     made = np.empty_like(x)
-    for part, rows in run.sequences():
-        before = run.memory.state(part.sequence, op.slot, part.position, np.zeros_like(x[:1]))
+    for chunk, rows in run.sequences():
+        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros_like(x[:1]))
         made[rows] = np.concatenate([before, x[rows][:-1]])
-        run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), x[rows][-1:])
+        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), x[rows][-1:])
     return made
 
 
@@ -142,9 +142,9 @@ def recurrence(run: Run, op: Recurrence) -> np.ndarray:
     """f64[tokens, heads, width], token by token."""
     inputs, weights = [run[value] for value in op.inputs], [run.weights(tensor) for tensor in op.weights]
     made = np.empty((len(run.ids), op.heads, op.width))
-    for part, rows in run.sequences():
-        state = run.memory.state(part.sequence, op.slot, part.position, np.zeros(state_shape(op)))
+    for chunk, rows in run.sequences():
+        state = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros(state_shape(op)))
         for token in range(rows.start, rows.stop):
             state, made[token] = KINDS[op.kind](state, [x[token] for x in inputs], weights)
-        run.memory.keep(part.sequence, op.slot, part.position + len(part.tokens), state)
+        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), state)
     return made

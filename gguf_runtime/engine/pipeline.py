@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backends import Backend, Batch, Part, Result, cut
+from ..backends import Backend, Batch, Chunk, Result, cut
 
 if TYPE_CHECKING:  # loaded once there are several stages
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,14 +24,14 @@ class Pipeline:
 
     def __init__(self, stages: Sequence[Backend]) -> None:
         self.stages = stages
-        self.pools = [stage.pool for stage in stages if stage.pool]
+        self.memories = [stage.memory for stage in stages if stage.memory]
         self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
         self._workers: list[ThreadPoolExecutor] = []
 
-    def batches(self, parts: Sequence[Part]) -> list[Batch]:
+    def batches(self, chunks: Sequence[Chunk]) -> list[Batch]:
         """Cut what is to be run into batches of as many tokens as a pass can have."""
-        return list(cut(parts, self.n_batch, self._max_logits))
+        return list(cut(chunks, self.n_batch, self._max_logits))
 
     def run(self, batches: Sequence[Batch]) -> Generator[np.ndarray]:
         """Logits of each batch, f32[n_logits, n_vocab], in order; what a batch puts in the cache, the next may need."""
@@ -64,7 +64,7 @@ class Pipeline:
         if i == len(self.stages):
             return [before] if before else []
         results, first = [], 0
-        for part in cut(batch.parts, self.stages[i].n_batch):
+        for part in cut(batch.chunks, self.stages[i].n_batch):
             rows = before and _rows(before, first, first + part.n_tokens)
             results += self._through(i + 1, part, start(i, part, rows), start)
             first += part.n_tokens

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_runtime import splitter
-from gguf_runtime.splitter import CPU, Block, Gpu, Offload, SplitError, table
+from gguf_runtime.engine import layer_split
+from gguf_runtime.engine.layer_split import CPU, Block, Gpu, Offload, SplitError, table
 
 N = 8
 BLOCKS = [
@@ -21,7 +21,8 @@ ONE = [Gpu("CUDA0", 10_000)]
 
 def split(blocks: list[Block], gpus: list[Gpu], offload: Offload) -> list[str]:
     """The layers' devices, where no layer is divided."""
-    devices = dict(zip((block.layer for block in blocks), splitter.split(blocks, gpus, offload).devices, strict=True))
+    devices = layer_split.split(blocks, gpus, offload).devices
+    devices = dict(zip((block.layer for block in blocks), devices, strict=True))
     return list(devices.values())
 
 
@@ -65,11 +66,11 @@ def test_overrides_move_blocks() -> None:
     devices = split(BLOCKS, ONE, Offload("all", overrides=((r"blk\.[0-2]\.", "cpu"), ("output", "CPU"))))
     assert devices == [CPU] * 3 + ["CUDA0"] * 5 + [CPU]
     for pattern, *layer in ("ffn_.*", "CUDA0", CPU), ("attn", CPU, "CUDA0"), ("expert", "CUDA0", "CUDA0"):
-        devices = splitter.split(BLOCKS, ONE, Offload("all", overrides=((pattern, "CPU"),))).devices
+        devices = layer_split.split(BLOCKS, ONE, Offload("all", overrides=((pattern, "CPU"),))).devices
         assert devices == layer * N + ["CUDA0"]
     for layers in 0, 3, "auto":  # the other way; of two that match the last counts
         overrides = ("attn", "CPU"), ("attn_q", "CUDA0")
-        devices = splitter.split(BLOCKS, ONE, Offload(layers, overrides=overrides)).devices
+        devices = layer_split.split(BLOCKS, ONE, Offload(layers, overrides=overrides)).devices
         assert devices[: 2 * N : 2] == ["CUDA0"] * N
     with pytest.raises(SplitError, match="CUDA7"):
         split(BLOCKS, ONE, Offload("all", overrides=(("output", "CUDA7"),)))
@@ -80,17 +81,17 @@ def test_overrides_move_blocks() -> None:
 def test_what_overrides_move_away_leaves_room() -> None:
     to_ram = Offload("all", overrides=(("ffn", "CPU"),))
     room = N * 50 + 300  # the attention of all layers, and the output
-    assert splitter.split(BLOCKS, [Gpu("CUDA0", room)], to_ram).devices == ["CUDA0", CPU] * N + ["CUDA0"]
+    assert layer_split.split(BLOCKS, [Gpu("CUDA0", room)], to_ram).devices == ["CUDA0", CPU] * N + ["CUDA0"]
     with pytest.raises(SplitError, match=r"8 layers fit"):
-        splitter.split(BLOCKS, [Gpu("CUDA0", room - 1)], to_ram)
-    found = splitter.split(BLOCKS, [Gpu("CUDA0", 260)], to_ram._replace(layers="auto"))
+        layer_split.split(BLOCKS, [Gpu("CUDA0", room - 1)], to_ram)
+    found = layer_split.split(BLOCKS, [Gpu("CUDA0", 260)], to_ram._replace(layers="auto"))
     assert found.n_layers == 5 and found.devices.count("CUDA0") == 5
     # what they bring takes of it
     to_gpu = Offload("auto", overrides=(("ffn", "CUDA0"),))
-    found = splitter.split(BLOCKS, [Gpu("CUDA0", N * 60 + 110)], to_gpu)
+    found = layer_split.split(BLOCKS, [Gpu("CUDA0", N * 60 + 110)], to_gpu)
     assert found.devices == [CPU, "CUDA0"] * 6 + ["CUDA0"] * 4 + [CPU]
     with pytest.raises(SplitError, match="-ot moves"):
-        splitter.split(BLOCKS, [Gpu("CUDA0", N * 60 - 1)], to_gpu)
+        layer_split.split(BLOCKS, [Gpu("CUDA0", N * 60 - 1)], to_gpu)
 
 
 @given(
@@ -106,7 +107,7 @@ def test_no_gpu_gets_more_than_it_has_room_for(sizes: list[tuple[int, int]], roo
     overrides = tuple((rf"block {i}\.", device) for i, device in moved.items())
     in_ram = data.draw(st.booleans())
     try:
-        found = splitter.split(blocks, gpus, Offload("auto", overrides=overrides, cache_in_ram=in_ram))
+        found = layer_split.split(blocks, gpus, Offload("auto", overrides=overrides, cache_in_ram=in_ram))
     except SplitError:
         assert set(moved.values()) - {CPU}  # by name more was put somewhere than fits
         return
@@ -120,11 +121,11 @@ def test_no_gpu_gets_more_than_it_has_room_for(sizes: list[tuple[int, int]], roo
     assert on_gpu - moved.keys() == {i for i, block in enumerate(blocks) if block.layer in chosen} - moved.keys()
     if n < n_layers:
         with pytest.raises(SplitError):
-            splitter.split(blocks, gpus, Offload(n + 1, overrides=overrides, cache_in_ram=in_ram))
+            layer_split.split(blocks, gpus, Offload(n + 1, overrides=overrides, cache_in_ram=in_ram))
 
 
 def rows(offload: Offload) -> list[list[str]]:
-    lines = table(BLOCKS, splitter.split(BLOCKS, ONE, offload).devices).splitlines()
+    lines = table(BLOCKS, layer_split.split(BLOCKS, ONE, offload).devices).splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
     return [line.replace("MiB", "").split() for line in lines[1:]]
 
@@ -150,7 +151,7 @@ def test_the_table_says_where_layers_are_divided() -> None:
     ("room", "n", "streams"), [(1180, 9, False), (1179, 8, False), (879, 5, True), (550, 2, True), (400, 3, False)]
 )
 def test_auto_leaves_room_for_streaming_where_layers_stay_in_ram(room: int, n: int, streams: bool) -> None:
-    found = splitter.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload("auto"))
+    found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload("auto"))
     assert found.n_layers == n
     assert bool(found.streams_to) == streams
 
@@ -158,13 +159,13 @@ def test_auto_leaves_room_for_streaming_where_layers_stay_in_ram(room: int, n: i
 def test_auto_leaves_room_for_streaming_of_what_overrides_keep_in_ram() -> None:
     to_ram = Offload("auto", overrides=(("ffn", "CPU"),))
     for room, n, streams in (950, 9, True), (949, 8, True), (649, 7, True), (501, 5, True), (500, 8, False):
-        found = splitter.split(BLOCKS, [Gpu("CUDA0", room, 250)], to_ram)
+        found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], to_ram)
         assert (found.n_layers, bool(found.streams_to)) == (n, streams), room
 
 
 def test_layers_asked_for_come_before_streaming() -> None:
     for room, streams in (1000, True), (800, True), (799, False):
-        found = splitter.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload(5))
+        found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload(5))
         assert found.devices.count("CUDA0") == 10 and bool(found.streams_to) == streams
-    only_output_in_ram = splitter.split(BLOCKS, [Gpu("CUDA0", 9999, 250)], Offload(8))
+    only_output_in_ram = layer_split.split(BLOCKS, [Gpu("CUDA0", 9999, 250)], Offload(8))
     assert only_output_in_ram.streams_to is None

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import splitter
-from .architectures import Model
-from .backends import Backend
-from .backends.cpu import Cpu, CpuBackend
-from .backends.errors import GpuError, PlanError
-from .backends.gpus import gpu_present, open_gpus
-from .cache import SLAB, PageLayout, PagePool
-from .graph import Graph, join
-from .kernels.layout import PAGE
-from .splitter import CPU, Block, Offload, Split, SplitError
+from ..architectures import Model
+from ..backends import Backend
+from ..backends.cpu import Cpu, CpuBackend
+from ..backends.errors import GpuError, PlanError
+from ..backends.gpus import gpu_present, open_gpus
+from ..backends.pages import SLAB, PageLayout, PageMemory
+from ..graph import Graph, join
+from ..kernels.layout import PAGE
+from . import layer_split
+from .layer_split import CPU, Block, Offload, Split, SplitError
 
 if TYPE_CHECKING:
-    from .backends.cuda import Bus, CudaDevice, StreamingBackend, Workspace
+    from ..backends.cuda import Bus, CudaDevice, StreamingBackend, Workspace
 
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
 _CPU_TOKENS = 512  # of a pass, if nothing else is asked for
@@ -102,9 +102,15 @@ class Placement:
         """How many layers are on a GPU, or a part of them; the output counts as one."""
         return len({layer for layer, device in zip(self._layers, self.devices, strict=True) if device != CPU})
 
+    @property
+    def bytes_in_ram(self) -> int:
+        """What weights take in the system's memory."""
+        placed = zip(self._graphs, self.devices, strict=True)
+        return sum(tensor.n_bytes for graph, device in placed if device == CPU for tensor in graph.tensors)
+
     def table(self) -> str:
         """Who has what, for people."""
-        lines = [splitter.table(self.blocks, self.devices)] if self.blocks else []
+        lines = [layer_split.table(self.blocks, self.devices)] if self.blocks else []
         if gpu := self._split.streams_to:
             least = " or ".join(map(str, sorted({stage.least for stage in self._streamed})))
             n_shared = sum(stage.n_shared for stage in self._streamed)
@@ -136,14 +142,14 @@ class Placement:
 
     def _choose(self, gpus: Sequence[CudaDevice], offload: Offload) -> tuple[Split, int]:
         """Where layers go, and the tokens of a pass on a GPU: many, unless more layers fit with fewer, or all."""
-        from .backends.cuda import streaming_bytes
+        from ..backends.cuda import streaming_bytes
 
         n_ctx, _, _, type_k, type_v = self._settings
         streaming = streaming_bytes(self._by_layer(range(len(self._graphs) - 1)), n_ctx, type_k, type_v)
         found, failure = [], None
         for n in self._settings.gpu_tokens:
             try:
-                found.append((splitter.split(self.blocks, self._rooms(gpus, n, streaming), offload), n))
+                found.append((layer_split.split(self.blocks, self._rooms(gpus, n, streaming), offload), n))
             except SplitError as error:
                 failure = error
         if not found:
@@ -185,7 +191,7 @@ class Placement:
         """A workspace on each GPU that has work, for all of it."""
         if not gpus:
             return {}
-        from .backends.cuda import Workspace
+        from ..backends.cuda import Workspace
 
         work = {gpu: [graph for run in runs if run.device == gpu.name for graph in run.graphs] for gpu in gpus}
         return {gpu.name: Workspace(gpu, graphs, self._gpu_tokens) for gpu, graphs in work.items() if graphs}
@@ -196,13 +202,13 @@ class Placement:
         if space is None:
             self._cpu = self._cpu or Cpu(n_threads)
             return CpuBackend(graph, self._cpu, self._settings.cpu_tokens, type_k, type_v)
-        from .backends.cuda import CudaBackend
+        from ..backends.cuda import CudaBackend
 
         return CudaBackend(graph, space, n_gpu, n_ctx, type_k, type_v, cache_in_ram=self._offload.cache_in_ram)
 
     def _bus(self, layers: Sequence[Graph], spaces: dict[str, Workspace]) -> Bus:
         """What brings these layers to the GPU to which they are streamed."""
-        from .backends.cuda import Bus, room_for
+        from ..backends.cuda import Bus, room_for
 
         assert self._split.streams_to
         n_ctx, _, _, type_k, type_v = self._settings
@@ -210,13 +216,13 @@ class Placement:
 
     def _streaming(self, layers: Sequence[Graph], bus: Bus) -> Backend:
         """A backend for what is in RAM that streams it where that is faster."""
-        from .backends.cuda import StreamingBackend
+        from ..backends.cuda import StreamingBackend
 
         n_ctx, _, n_threads, k, v = self._settings
         self._cpu = cpu = self._cpu or Cpu(n_threads)
 
-        def on_cpu(first: int, last: int, n_tokens: int, pool: PagePool | None) -> CpuBackend:
-            return CpuBackend(join(layers[first:last]), cpu, n_tokens, k, v, pool)
+        def on_cpu(first: int, last: int, n_tokens: int, memory: PageMemory | None) -> CpuBackend:
+            return CpuBackend(join(layers[first:last]), cpu, n_tokens, k, v, memory)
 
         stage = StreamingBackend(layers, on_cpu, self._settings.cpu_tokens, bus, n_ctx, k, v)
         self._streamed.append(stage)
@@ -227,7 +233,7 @@ class Placement:
         return [join([self._graphs[i] for i in run]) for _, run in groupby(blocks, key=lambda i: self._layers[i])]
 
     def _block(self, layer: int, graph: Graph) -> Block:
-        from .backends.cuda import device_bytes
+        from ..backends.cuda import device_bytes
 
         pages = -(-self._settings.n_ctx // (PAGE * SLAB)) * SLAB
         cache = pages * PageLayout(graph.kv, self._settings.type_k, self._settings.type_v).n_bytes
@@ -236,12 +242,12 @@ class Placement:
     def _all_on_cpu(self) -> Split:
         return Split([CPU] * len(self._graphs))
 
-    def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int, streaming: int) -> list[splitter.Gpu]:
-        from .backends.cuda import workspace_bytes
+    def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int, streaming: int) -> list[layer_split.Gpu]:
+        from ..backends.cuda import workspace_bytes
 
         whole = [join(self._graphs)]
         rooms = [gpu.free - workspace_bytes(gpu, whole, n_tokens) - _MARGIN for gpu in gpus]
-        return [splitter.Gpu(gpu.name, room, streaming) for gpu, room in zip(gpus, rooms, strict=True)]
+        return [layer_split.Gpu(gpu.name, room, streaming) for gpu, room in zip(gpus, rooms, strict=True)]
 
 
 def _gpus(offload: Offload) -> list[CudaDevice]:

@@ -1,0 +1,128 @@
+"""The engine: a model, its KV cache, and one step that takes any number of sequences forward."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable
+from contextlib import closing
+
+import numpy as np
+
+from .. import architectures
+from ..backends import Chunk
+from ..kernels.team import physical_cores
+from ..loader import GGUFFile
+from .cache import PageAllocator, PrefixCache, capacity, specs
+from .layer_split import Offload
+from .pipeline import Pipeline
+from .placement import Placement, Settings
+from .sequence import Sequence
+
+
+class EngineError(Exception):
+    """A step, or a setting, that cannot be carried out."""
+
+
+class ContextFull(EngineError):
+    """A sequence would outgrow the context."""
+
+
+class Engine:
+    """Runs one model.
+
+    n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
+    pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
+    type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0
+    for what is free; offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
+
+    lock: to be held around all that changes sequences, where several threads do.
+    """
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        *,
+        n_ctx: int = 0,
+        n_ubatch: int = 0,
+        n_threads: int = 0,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        kv_memory: int = 0,
+        offload: Offload = Offload(),  # noqa: B008
+    ) -> None:
+        self.model = architectures.load(file, n_ctx)
+        self.n_ctx = n_ctx or self.model.n_ctx_train
+        self.n_vocab = self.model.n_vocab
+        self.n_threads = n_threads or physical_cores()
+        settings = Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
+        self.placement = Placement(self.model, offload, settings)
+        self._pipeline = Pipeline(self.placement.stages)
+        self.n_ubatch = self._pipeline.n_batch
+        memories = self._pipeline.memories
+        self.pages = PageAllocator(memories, capacity(memories, kv_memory, self.placement.bytes_in_ram))
+        self._cache, self._specs = PrefixCache(self.pages), specs(memories)
+        self.lock = threading.Lock()
+
+    def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None) -> Sequence:
+        """A sequence of which nothing is computed.
+
+        tree: sequences of the same name here use each other's pages; None for one that is by itself.
+        """
+        return Sequence(self._cache, self._specs, tokens, None if tree is None else self._cache.root(tree))
+
+    def check(self, tokens: np.ndarray) -> None:
+        """Raises EngineError where a token, i64, is not in the vocabulary."""
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.n_vocab):
+            raise EngineError(f"token {tokens.min() if tokens.min() < 0 else tokens.max()} is not in the vocabulary")
+
+    def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
+        """Append each chunk's tokens to what is computed of its sequence; gives f32[sum of n_logits, n_vocab], in the
+        chunks' order.
+
+        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
+        ContextFull, EngineError for a token that is not in the vocabulary, NoPages; then nothing has changed.
+        """
+        chunks = self._checked(list(chunks))
+        logits = []
+        try:
+            batches = self._pipeline.batches(chunks)
+            with closing(self._pipeline.run(batches)) as results:
+                for batch, result in zip(batches, results, strict=True):
+                    logits.append(result)
+                    for chunk in batch.chunks:
+                        chunk.sequence.n_computed += len(chunk.tokens)
+        except BaseException:  # interrupted: forget what was half done
+            for chunk in chunks:
+                chunk.sequence.rewind(chunk.position)
+            raise
+        return np.concatenate(logits) if len(logits) != 1 else logits[0]
+
+    def step_cost(self, n_tokens: int) -> float:
+        """About what a step of n tokens costs, in steps of one."""
+        return self._pipeline.step_cost(n_tokens)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pipeline.close()
+        self.placement.close()
+
+    def _checked(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The chunks with their positions, and pages for them."""
+        if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
+            raise EngineError("a sequence appears twice in one step")
+        found = []
+        for sequence, tokens, n_logits, _ in chunks:
+            ids = np.asarray(tokens, np.int64)
+            if not len(ids) or not 0 <= n_logits <= len(ids):
+                raise EngineError(f"a chunk of {len(ids)} tokens cannot give logits for {n_logits}")
+            self.check(ids)
+            if sequence.n_computed + len(ids) > self.n_ctx:
+                raise ContextFull(
+                    f"{sequence.n_computed} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "
+                    "a larger one is asked for with -c"
+                )
+            found.append(Chunk(sequence, ids.astype(np.int32), n_logits, sequence.n_computed))
+        self.pages.require(sum(chunk.sequence.n_missing(len(chunk.tokens)) for chunk in found))
+        for chunk in found:
+            chunk.sequence.reserve(len(chunk.tokens))
+        return found

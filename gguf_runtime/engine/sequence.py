@@ -1,0 +1,181 @@
+"""A text, and the pages of the KV cache in which it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..backends import Chunk
+from ..kernels.layout import PAGE
+from ..text import Text
+from .cache import CacheSpec, Node, NoPages, PrefixCache
+
+
+class Sequence:
+    """One text, the pages that hold what is computed of it, and which of these other sequences may use.
+
+    text: its tokens. n_computed: tokens whose keys and values the pages hold, which may be more than the text has:
+    guesses, until they are accepted. n_source: tokens of the text that an encoder has read, which the pages keep beside
+    this one. pages: i32, numbers of pages in order, more than needed.
+    """
+
+    def __init__(self, cache: PrefixCache, specs: list[CacheSpec], tokens: Iterable[int], root: Node | None) -> None:
+        """root: of the tree whose pages it uses and to which it leaves its own; None for neither."""
+        self._n_pages = 0
+        self.text = Text(tokens)
+        self.n_computed = 0
+        self.n_source = 0
+        self.pages = np.zeros(16, np.int32)
+        self._cache, self._specs, self._root = cache, specs, root
+        self._nodes: list[Node] = []  # of its first pages, as far as they are in the tree
+        self._tail: Node | None = None  # of the page after these, which it goes on filling
+        self._forgotten = range(0)
+
+    @property
+    def context(self) -> np.ndarray:
+        """i32: the tokens of the text that the model is to see: all that were not forgotten."""
+        ids, gap = self.text.ids, self._forgotten
+        return np.concatenate([ids[: gap.start], ids[gap.stop :]]) if gap else ids
+
+    @property
+    def n_context(self) -> int:
+        return len(self.text) - len(self._forgotten)
+
+    @property
+    def n_left(self) -> int:
+        """Tokens of the context that are not computed."""
+        return self.n_context - self.n_computed
+
+    @property
+    def n_pages(self) -> int:
+        """Pages that it holds."""
+        return self._n_pages
+
+    def chunk(self, n_tokens: int, n_logits: int, guess: list[int]) -> Chunk:
+        """The next tokens to compute, and a guess of what follows; logits are wanted for the last n_logits."""
+        end = self.n_computed + n_tokens
+        tokens = self.context[self.n_computed : end]
+        if guess:
+            tokens = np.append(tokens, np.array(guess, np.int32))
+        return Chunk(self, tokens, n_logits + len(guess), self.n_computed)
+
+    def outlook(self) -> tuple[int, int]:
+        """How many tokens of the context are there already, and how many pages `begin` and all others would take."""
+        n_pages = -(-self.n_context // PAGE)
+        if not self._root:
+            return 0, n_pages
+        full, _, n_more = self._cache.find(self._root, self.context[:-1])
+        held = sum(not self._cache.pages.is_idle(node.page) for node in full)
+        return len(full) * PAGE + n_more, n_pages - held
+
+    def begin(self) -> None:
+        """Hold what there is of the context already, but for its last token, which is always computed."""
+        if not self._root or self._n_pages:
+            return
+        pages = self._cache.pages
+        full, partial, n_more = self._cache.find(self._root, self.context[:-1])
+        for node in full:
+            pages.hold(node.page)
+        self._nodes = full
+        self._set_pages([node.page for node in full])
+        if partial:
+            pages.hold(partial.page)
+            try:
+                copy = pages.take()
+                pages.copy(copy, partial.page)
+                self._set_pages([copy])
+            except NoPages:
+                n_more = 0
+            finally:
+                pages.drop(partial.page)
+        self.n_computed = len(full) * PAGE + n_more
+
+    def n_missing(self, n_tokens: int) -> int:
+        """How many pages must be taken so that this many more tokens can be computed."""
+        return max(0, -(-(self.n_computed + n_tokens) // PAGE) - self._n_pages) + self._writes_to_shared
+
+    def reserve(self, n_tokens: int) -> None:
+        """Take the pages that this many more tokens need. Raises NoPages."""
+        pages, place = self._cache.pages, self.n_computed // PAGE
+        pages.require(self.n_missing(n_tokens))
+        if self._writes_to_shared:
+            shared, own = int(self.pages[place]), pages.take()
+            pages.copy(own, shared)
+            self.pages[place] = own
+            del self._nodes[place:]
+            pages.drop(shared)
+        elif self._tail and self.n_computed < len(self._nodes) * PAGE + self._tail.n_tokens:
+            self._leave_tail()  # it is about to be overwritten
+        self._set_pages([pages.take() for _ in range(self.n_missing(n_tokens))])
+
+    def share(self, *, tail: bool) -> None:
+        """Let others use what is computed of the text: full pages, and the last one too if `tail`."""
+        if not self._root:
+            return
+        tokens, pages = self.context, self._cache.pages
+        n = min(self.n_computed, len(tokens))
+        for i in range(len(self._nodes), n // PAGE):
+            self._leave_tail()
+            node = self._cache.add(self._parent, int(self.pages[i]), tokens[i * PAGE : (i + 1) * PAGE])
+            if node.page != self.pages[i]:  # another has computed the same meanwhile
+                pages.hold(node.page)
+                pages.drop(int(self.pages[i]))
+                self.pages[i] = node.page
+            self._nodes.append(node)
+        first = len(self._nodes) * PAGE
+        if tail and n > first and (not self._tail or self._tail.n_tokens < n - first):
+            self._leave_tail()
+            node = self._cache.add(self._parent, page := int(self.pages[len(self._nodes)]), tokens[first:n])
+            self._tail = node if node.page == page else None
+
+    def rewind(self, n: int) -> int:
+        """Forget what is computed beyond the first n tokens; gives how many of these could be kept."""
+        if not 0 <= n <= self.n_computed:
+            raise ValueError(f"cannot go back from {self.n_computed} tokens to {n}")
+        n = min(spec.rewound(self.n_computed, n) for spec in self._specs)
+        self.n_computed = n
+        kept = -(-n // PAGE)
+        if kept <= len(self._nodes):
+            self._tail = None  # its page stays in the tree
+        for page in self.pages[kept : self._n_pages][::-1].tolist():  # the last first: pages above it stay longer
+            self._cache.pages.drop(page)
+        del self._nodes[kept:]
+        self._n_pages = min(kept, self._n_pages)
+        return n
+
+    def forget(self, start: int, n: int) -> None:
+        """Leave n tokens of the context, from `start` on, out of it; what comes after is to be computed anew."""
+        self.rewind(min(start, self.n_computed))
+        self._forgotten = range(start, start + len(self._forgotten) + n)
+
+    def release(self) -> None:
+        """Give all pages back, for others to use what is in them. The text stays."""
+        self.share(tail=True)
+        self.rewind(0)
+
+    def __del__(self) -> None:
+        if self._n_pages:
+            self._cache.pages.orphans.append(self.pages[: self._n_pages][::-1].tolist())
+
+    @property
+    def _parent(self) -> Node:
+        assert self._root
+        return self._nodes[-1] if self._nodes else self._root
+
+    @property
+    def _writes_to_shared(self) -> bool:
+        """Whether the next token goes to a page that is full, after a rewind: others may need what is there."""
+        return self.n_computed < len(self._nodes) * PAGE
+
+    def _leave_tail(self) -> None:
+        if self._tail:
+            self._cache.remove(self._tail)
+            self._tail = None
+
+    def _set_pages(self, more: list[int]) -> None:
+        end = self._n_pages + len(more)
+        while end > len(self.pages):
+            self.pages = np.concatenate([self.pages, np.zeros_like(self.pages)])
+        self.pages[self._n_pages : end] = more
+        self._n_pages = end

@@ -1,0 +1,233 @@
+"""The scheduler: every answer comes, as it would alone, whatever else there is and however little memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gguf_runtime import LLM
+from gguf_runtime.engine import EngineError, NoPages, Scheduler
+from gguf_runtime.engine.cache import PageAllocator, PrefixCache
+from gguf_runtime.generation import Generation
+from gguf_runtime.kernels.layout import PAGE
+from gguf_runtime.sampling import Sampler, SamplingParams
+from tests.make_model import write_model
+
+N_CTX = 512
+SHAPE = {"n_layer": 1, "n_embd": 64, "n_head": 2, "n_head_kv": 1, "n_ff": 64, "n_ctx": N_CTX, "types": "F32"}
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    path: Path = tmp_path_factory.mktemp("scheduler") / "model.gguf"
+    write_model(path, **SHAPE)
+    with LLM(path, n_ubatch=128) as llm:
+        yield llm
+
+
+def scheduler(llm: LLM, n_pages: int = 1 << 20, **options: Any) -> Scheduler:
+    """One with so many pages, none of them used, for which each look at the clock is a second later."""
+    llm.engine.pages = PageAllocator(llm.engine.pages.memories, n_pages)
+    llm.engine._cache = PrefixCache(llm.engine.pages)
+    ticks = count()
+    return Scheduler(llm.engine, clock=lambda: float(next(ticks)), **options)
+
+
+def ask(llm: LLM, scheduler: Scheduler, prompt: list[int], n: int) -> Generation:
+    bias = dict.fromkeys(llm.tokenizer.eog_ids, float("-inf"))
+    sampler = Sampler(SamplingParams(temperature=0, logit_bias=bias))
+    answer = Generation(scheduler, llm.tokenizer, prompt, sampler, n)
+    answer.begin()
+    return answer
+
+
+def run(scheduler: Scheduler, answers: list[Generation]) -> int:
+    """Step until nothing is left to do; gives the number of steps."""
+    for n in count():
+        if not scheduler.step():
+            return n
+        for answer in answers:
+            answer.read()
+        assert n < 5000
+    return 0
+
+
+def agrees(llm: LLM, answer: Generation) -> bool:
+    """Whether each token was the likeliest one, or nearly."""
+    ids = [*answer.prompt, *answer.tokens]
+    logits = llm.logits(ids)[answer.n_prompt - 1 : -1]
+    nearly = 1e-3 * logits.std(axis=1)
+    logits[:, list(llm.tokenizer.eog_ids)] = -np.inf
+    chosen = logits[np.arange(len(logits)), answer.tokens]
+    return bool((chosen >= logits.max(axis=1) - nearly).all())
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(0, 12),  # the step before which it comes
+        st.integers(0, 3),  # with which beginning
+        st.integers(1, 180),  # tokens of the prompt
+        st.integers(0, 30),  # of the answer
+        st.one_of(st.none(), st.integers(0, 20)),  # steps after which it is given up
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    requests=REQUESTS,
+    n_pages=st.integers(4, 40),
+    n_parallel=st.integers(1, 6),
+    step_seconds=st.sampled_from([0.0, 1.0, 1e9]),
+)
+def test_every_answer_comes_as_it_would_alone(
+    llm: LLM, requests: list[Any], n_pages: int, n_parallel: int, step_seconds: float
+) -> None:
+    some = scheduler(llm, n_pages, n_parallel=n_parallel, step_seconds=step_seconds)
+    todo = sorted(enumerate(requests), key=lambda item: item[1][0])
+    answers: list[Generation] = []
+    ends: dict[int, Generation] = {}
+    for step in range(5000):
+        while todo and todo[0][1][0] <= step:
+            i, (_, beginning, n_prompt, n_answer, patience) = todo.pop(0)
+            prompt = [(7 * beginning + k // 50) % 300 for k in range(n_prompt - 1)] + [i]
+            answers.append(ask(llm, some, prompt, n_answer))
+            if patience is not None:
+                ends[step + patience] = answers[-1]
+        if step in ends:
+            ends.pop(step).close()
+        if not some.step() and not todo and not ends:
+            break
+        for answer in answers:
+            answer.read()
+    else:
+        raise AssertionError("an answer never came")
+    assert llm.engine.pages.n_held == 0
+    for answer in answers:
+        assert answer.done
+        if answer.error:
+            assert isinstance(answer.error, NoPages) and answer.sequence.n_context > (n_pages - 1) * PAGE
+        elif answer.stop_reason:
+            assert answer.stop_reason == "length" and answer.text == llm.tokenizer.decode(answer.tokens)
+        assert not answer.tokens or agrees(llm, answer)
+
+
+def test_a_common_beginning_is_computed_once(llm: LLM) -> None:
+    some = scheduler(llm)
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 300, 300).tolist()
+    prompts = [start + rng.integers(0, 300, 20).tolist() for _ in range(32)]
+    answers = [ask(llm, some, prompt, 3) for prompt in prompts]
+    run(some, answers)
+    assert all(answer.n_tokens == 3 for answer in answers)
+    n_of_prompts = some.n_computed - 32 * 2  # the last token of an answer is not computed
+    assert 300 + 32 * 20 <= n_of_prompts <= 1.1 * (300 + 32 * 20)
+    # where two of them go on alike by chance, that is found too
+    assert all(300 <= answer.n_reused <= 302 for answer in answers[1:])
+
+
+def test_a_text_that_goes_on_computes_only_what_is_new(llm: LLM) -> None:
+    some = scheduler(llm)
+    rng = np.random.default_rng(1)
+    first = ask(llm, some, rng.integers(0, 300, 400).tolist(), 10)
+    run(some, [first])
+    others = [ask(llm, some, rng.integers(0, 300, 90).tolist(), 10) for _ in range(9)]
+    run(some, others)
+    before = some.n_computed
+    second = ask(llm, some, [*first.prompt, *first.tokens, 1, 2, 3], 1)
+    run(some, [second])
+    # the answer's last token was drawn and not computed
+    assert second.n_reused == 400 + 9 and some.n_computed - before == 4
+
+
+def test_an_answer_that_was_set_back_goes_on_with_what_is_still_there(llm: LLM) -> None:
+    some = scheduler(llm, 6)
+    rng = np.random.default_rng(2)
+    answers = [ask(llm, some, rng.integers(0, 300, 120).tolist(), 100) for _ in range(3)]
+    run(some, answers)
+    assert some.n_preempted and llm.engine.pages.n_held == 0
+    assert all(answer.n_tokens == 100 and agrees(llm, answer) for answer in answers)
+    assert answers[0].n_reused == 0
+    assert some.n_computed < 2 * sum(len(answer.sequence.text) for answer in answers)
+
+
+def test_what_goes_wrong_in_an_answer_ends_only_this_one(llm: LLM) -> None:
+    some = scheduler(llm)
+    good, bad = (ask(llm, some, [i, 5, 6], 20) for i in range(2))
+
+    def fail(logits: np.ndarray) -> int:
+        raise ValueError("a grammar that does not work")
+
+    some.step()
+    bad.sampler.sample = fail  # type: ignore[method-assign]
+    run(some, [good, bad])
+    assert good.n_tokens == 20 and good.stop_reason == "length"
+    assert bad.done and bad.text
+    with pytest.raises(ValueError, match="grammar"):
+        "".join(bad)
+    assert llm.engine.pages.n_held == 0
+
+
+def test_a_token_that_there_is_not_is_told_before_others_meet_it(llm: LLM) -> None:
+    for token in (-1, llm.engine.n_vocab, 1 << 40):
+        with pytest.raises(EngineError, match=str(token)):
+            llm.stream([1, token])
+
+
+def test_abort_frees_pages_at_once(llm: LLM) -> None:
+    some = scheduler(llm)
+    answers = [ask(llm, some, [i, 5, 6], 20) for i in range(2)]
+    some.step()
+    assert llm.engine.pages.n_held == 2
+    some.abort(answers[0])
+    assert llm.engine.pages.n_held == 1
+    run(some, answers)
+    assert answers[1].n_tokens == 20 and answers[0].n_tokens == 1
+
+
+def test_what_does_not_fit_at_all_is_told(llm: LLM) -> None:
+    some = scheduler(llm, 2)
+    long, short = ask(llm, some, [1] * (3 * PAGE), 5), ask(llm, some, [2] * PAGE, 5)
+    run(some, [long, short])
+    assert isinstance(long.error, NoPages) and short.stop_reason == "length"
+
+
+def test_prompts_leave_time_to_answers(llm: LLM) -> None:
+    """While an answer is written, a step has no more tokens of prompts than fit the bound, and it gets a token each."""
+    now = [0.0]
+    scheduler(llm)
+    some = Scheduler(llm.engine, step_seconds=5.0, clock=lambda: now[0])
+    step, sizes = llm.engine.step, list[int]()
+
+    def timed(chunks: Any) -> np.ndarray:
+        chunks = list(chunks)
+        sizes.append(sum(len(chunk.tokens) for chunk in chunks))
+        now[0] += 0.1 * llm.engine.step_cost(sizes[-1])
+        return step(chunks)
+
+    llm.engine.step = timed  # type: ignore[method-assign]
+    try:
+        writing = ask(llm, some, [1, 2, 3], 60)
+        some.step()
+        some.step()
+        long = ask(llm, some, [4] * 450, 5)
+        while not long.n_tokens:
+            n = writing.n_tokens
+            some.step()
+            assert writing.n_tokens == n + 1
+    finally:
+        del llm.engine.step  # type: ignore[misc]
+    assert math.isclose(max(sizes), 1 + 6 * 48, abs_tol=16) and len(sizes) == 4
+    writing.close()
+    long.close()
+    assert llm.engine.pages.n_held == 0
