@@ -54,7 +54,7 @@ class Engine:
         type_v: str = "f16",
         offload: Offload = Offload(),  # noqa: B008
     ) -> None:
-        self.model = architectures.load(file)
+        self.model = architectures.load(file, n_ctx)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab = self.model.n_vocab
         self.n_threads = n_threads or physical_cores()

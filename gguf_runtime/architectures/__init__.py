@@ -28,13 +28,20 @@ class Model(Protocol):
         ...
 
 
-def load(file: GGUFFile) -> Model:
-    """Read the model in a file. Raises ModelError where its architecture, or something in it, is not supported."""
+def load(file: GGUFFile, n_ctx: int = 0) -> Model:
+    """Read the model in a file, for texts of up to n_ctx tokens, 0 for what it was trained for.
+
+    Raises ModelError where its architecture, or something in it, is not supported: nothing in a file is left out.
+    """
     name = file.metadata.get("general.architecture")
     if name not in FAMILIES:
         raise ModelError(f"{file.path}: architecture {name!r} is not supported; ggrun runs {', '.join(FAMILIES)}")
     module: Any = importlib.import_module(f".{FAMILIES[name]}", __name__)
-    return module.read(Weights(file))
+    weights = Weights(file)
+    model: Model = module.read(weights, n_ctx)
+    model.graph()  # asks for each tensor that it needs
+    weights.check_all_used()
+    return model
 
 
 __all__ = ["FAMILIES", "Model", "ModelError", "load"]
