@@ -173,4 +173,6 @@ def _is_neutral(key: str, value: Any) -> bool:
     """Whether a key changes nothing with this value, whatever it stands for."""
     if isinstance(value, GGUFArray):
         return len(value) == 0
-    return not value or (value == 1 and key.endswith("scale")) or (value is True and key == "attention.causal")
+    if key == "attention.causal":
+        return value is True
+    return not value or (value == 1 and key.endswith("scale"))
