@@ -188,7 +188,7 @@ def test_fewer_rows_than_tokens_are_refused(tmp_path: Path) -> None:
 
 
 def kit(name: str, path: Path, changes: dict[str, Any], scales: dict[str, float]) -> None:
-    """A model of the kit as one of architecture llama: other keys, and tensors times a number by a part of their name."""
+    """A model of the kit as one of architecture llama, with other keys, and tensors times a number, by their names."""
     spec = importlib.util.spec_from_file_location("make_arch_model", KIT / "make_arch_model.py")
     assert spec and spec.loader
     maker = importlib.util.module_from_spec(spec)

@@ -14,9 +14,7 @@ _LIMIT = 1 << 31  # no hyperparameter of a real model comes near
 _NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?")
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset(
-    "vocab_size tensor_data_layout attention.layer_norm_epsilon rope.scaling.finetuned "
-    "rope.scaling.original_context_length rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast "
-    "rope.scaling.yarn_beta_slow".split()
+    ["vocab_size", "tensor_data_layout", "attention.layer_norm_epsilon", "rope.scaling.finetuned", "rope.scaling.original_context_length", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
 )
 #: Keys that, as their names tell, have a part in what is computed.
 _COMPUTED = re.compile(r"(attention|rope|ssm|expert|moe)|.*(scale|scaling|soft_?cap|norm|clamp|residual|step|gating)")
@@ -125,7 +123,8 @@ class Weights:
             raise ModelError(
                 f"tensor {name} has shape {tuple(tensor.shape)}, but there are {n_rows} tokens of {n_columns} values"
             )
-        return tensor._replace(shape=(n_rows, n_columns), data=tensor.data[: tensor.n_bytes // tensor.shape[0] * n_rows])
+        n_bytes = tensor.n_bytes // tensor.shape[0] * n_rows
+        return tensor._replace(shape=(n_rows, n_columns), data=tensor.data[:n_bytes])
 
     def check_all_used(self) -> None:
         """Refuse what an architecture has not asked for and a result would lack. Raises ModelError."""

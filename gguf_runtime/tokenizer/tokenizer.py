@@ -51,7 +51,8 @@ class Tokenizer:
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
         self.add_bos = needs_bos or bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
         self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
-        # SentencePiece takes each text, and each part of one after a special token, to begin with a space
+        # SentencePiece takes each text, and each part of one after a control token, to begin with a space;
+        # a user-defined token is part of the text
         self._add_space = model == "llama" and bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
@@ -63,13 +64,14 @@ class Tokenizer:
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
-        after_special = True
+        begins = True
         for fragment in self._special.part(_valid(text), parse_special):
             if isinstance(fragment, int):
                 ids.append(fragment)
+                begins = fragment in self.special_ids
             else:
-                ids += self._model.encode(" " + fragment if self._add_space and after_special else fragment)
-            after_special = isinstance(fragment, int)
+                ids += self._model.encode(" " + fragment if self._add_space and begins else fragment)
+                begins = False
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids

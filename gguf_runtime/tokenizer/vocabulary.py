@@ -50,10 +50,8 @@ class Vocabulary:
         self.tokens = array(metadata, "tokens").strings()
         if b"" in self.tokens:
             self.tokens = [token or b"[EMPTY_%d]" % i for i, token in enumerate(self.tokens)]
-        self.types = np.full(len(self.tokens), NORMAL, np.uint8)
-        if "tokenizer.ggml.token_type" in metadata:
-            types = self.numbers("token_type")
-            self.types[:] = np.where((types >= NORMAL) & (types <= BYTE), types, UNUSED)
+        types = self.numbers("token_type", default=NORMAL)
+        self.types = np.where((types >= NORMAL) & (types <= BYTE), types, UNUSED).astype(np.uint8)
         self.eog_ids = self._find_special()
 
     def __len__(self) -> int:
@@ -69,8 +67,13 @@ class Vocabulary:
         ids: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()
         return ids
 
-    def numbers(self, name: str) -> np.ndarray:
-        """The array tokenizer.ggml.NAME, a number for each token. Raises TokenizerError, GGUFError."""
+    def numbers(self, name: str, default: float) -> np.ndarray:
+        """The array tokenizer.ggml.NAME, a number for each token, the default where there is no such array.
+
+        Raises TokenizerError, GGUFError.
+        """
+        if f"tokenizer.ggml.{name}" not in self._metadata:
+            return np.full(len(self), default)
         numbers = array(self._metadata, name).numpy()
         if len(numbers) < len(self):
             raise TokenizerError(f"tokenizer.ggml.{name} has {len(numbers)} entries for {len(self)} tokens")
