@@ -23,6 +23,17 @@ def data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept; it may have to be made."""
+    if folder := os.environ.get("GGRUN_CACHE"):
+        return Path(folder)
+    if sys.platform == "win32":
+        return data_folder() / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/ggrun"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes its place at `path` once it is whole. Raises OSError.

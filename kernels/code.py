@@ -24,6 +24,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from ..files import cache_folder
 from . import isa as isa_module
 from .layout import LINE
 
@@ -145,15 +146,7 @@ def _versions() -> str:
 
 
 def _cache_folder(isa: isa_module.Isa) -> Path:
-    if root := os.environ.get("GGRUN_CACHE"):
-        base = Path(root)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun" / "cache"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches/ggrun"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
-    return base / "kernels" / f"{isa.name}-{_source_key()}"
+    return cache_folder() / "kernels" / f"{isa.name}-{_source_key()}"
 
 
 class _writable:

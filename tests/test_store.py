@@ -143,6 +143,42 @@ def test_a_server_without_ranges(home, site):
     assert site.sent["x.gguf"] == len(BIG) + 2 * site.cut_after
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_tells_no_lengths(home, site, model, ranges):
+    data = model.read_bytes()
+    site.files, site.lengths, site.ranges = {"x.gguf": data}, False, ranges
+    site.cuts, site.cut_after = 1, len(data) // 2
+    path = resolve(f"{site.url}/files/x.gguf")  # goes on by itself
+    assert path.read_bytes() == data
+    site.cuts, site.cut_after = 1000, 0
+    path.unlink()
+    path.with_name("x.gguf.part").write_bytes(data[:50_000])
+    with pytest.raises(StoreError, match="no whole GGUF file"):
+        resolve(f"{site.url}/files/x.gguf")
+    assert not path.exists()
+    site.cuts = 0
+    assert resolve(f"{site.url}/files/x.gguf").read_bytes() == data
+
+
+def test_a_pull_mends_what_is_no_whole_model(home, site, model):
+    """As ggrun kept it when a server without lengths broke off."""
+    data = model.read_bytes()
+    site.files = {"x.gguf": data}
+    name = f"{site.url}/files/x.gguf"
+    path = resolve(name)
+    path.write_bytes(data[:-1000])
+    assert Store().pull(name, source_of(name)).path.read_bytes() == data
+    sent = site.sent.copy()
+    assert Store().pull(name, source_of(name)).path.read_bytes() == data and site.sent == sent
+
+
+def test_what_a_server_has_is_damaged(home, site, model):
+    site.files, site.lengths = {"x.gguf": model.read_bytes()[:-1000]}, False
+    with pytest.raises(StoreError, match=r"no whole GGUF file.*outside the file"):
+        resolve(f"{site.url}/files/x.gguf")
+    assert not left_over(home)
+
+
 def test_a_file_that_changes_between_two_tries(home, site):
     site.files, site.cuts, site.cut_after = {"x.gguf": BIG}, 99, 500_000
     site.seconds_per_chunk = 0.0

@@ -14,7 +14,16 @@ _LIMIT = 1 << 31  # no hyperparameter of a real model comes near
 _NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?")
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset(
-    ["vocab_size", "tensor_data_layout", "attention.layer_norm_epsilon", "rope.scaling.finetuned", "rope.scaling.original_context_length", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
+    [
+        "vocab_size",
+        "tensor_data_layout",
+        "attention.layer_norm_epsilon",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",
+        "rope.scaling.yarn_attn_factor",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow",
+    ]
 )
 #: Keys that, as their names tell, have a part in what is computed.
 _COMPUTED = re.compile(r"(attention|rope|ssm|expert|moe)|.*(scale|scaling|soft_?cap|norm|clamp|residual|step|gating)")
