@@ -13,9 +13,9 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from .files import cache_folder, replacing
+from .files import replacing
+from .kernels.code import cache_root
 from .loader import GGUFFile
 from .loader.file import Part
 
@@ -32,7 +32,7 @@ def content_digest(file: GGUFFile) -> str:
 def _part_digest(part: Part) -> str:
     identity = _identity(part.status)
     path = os.path.realpath(part.path)
-    note = cache_folder() / "digests" / hashlib.sha256(os.fsencode(path)).hexdigest()
+    note = cache_root() / "digests" / hashlib.sha256(os.fsencode(path)).hexdigest()
     with contextlib.suppress(OSError, ValueError):
         seen = json.loads(note.read_text("utf-8"))
         if seen["identity"] == identity:

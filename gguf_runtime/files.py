@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -23,15 +24,23 @@ def data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept; it may have to be made."""
-    if folder := os.environ.get("GGRUN_CACHE"):
-        return Path(folder)
-    if sys.platform == "win32":
-        return data_folder() / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/ggrun"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """A text file, with newlines only at the ends of its lines; errors: as in bytes.decode.
+
+    Raises OSError, and ValueError for what is no text.
+    """
+    try:
+        text = without_mark(Path(path).read_bytes()).decode(errors=errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text in UTF-8 or, with a byte order mark, UTF-16: {error.reason}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def without_mark(data: bytes) -> bytes:
+    """A text without the byte order mark that some editors put first, which tells UTF-16 too: that becomes UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class PromptCache:
 
 
 def fingerprint(llm: LLM) -> str:
-    """What tells a model from others: all bytes of its files, and its angles, which may depend on the context's size."""
+    """What tells a model from others: all bytes of its files, and its angles, on which the context's size may tell."""
     digest = hashlib.sha256(content_digest(llm.file).encode())
     for op in llm.engine.model.graph().ops:
         if isinstance(op, Rope):

@@ -24,7 +24,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..files import cache_folder
 from . import isa as isa_module
 from .layout import LINE
 
@@ -145,8 +144,19 @@ def _versions() -> str:
     return " ".join(sorted(found))
 
 
+def cache_root() -> Path:
+    """Where this user keeps what can be made again; it may have to be made."""
+    if root := os.environ.get("GGRUN_CACHE"):
+        return Path(root)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/ggrun"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
+
+
 def _cache_folder(isa: isa_module.Isa) -> Path:
-    return cache_folder() / "kernels" / f"{isa.name}-{_source_key()}"
+    return cache_root() / "kernels" / f"{isa.name}-{_source_key()}"
 
 
 class _writable:

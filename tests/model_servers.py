@@ -18,8 +18,9 @@ class ModelServer:
     """Both sites at once, and plain files; what it holds and how it fails can be set at any time.
 
     files: "owner/repo/path" → bytes. cuts: how many more answers are cut off, each after `cut_after` bytes.
-    lengths: whether it says how long files are. seconds_per_chunk: how slow it is. token: what repositories named private/… ask for. sent: bytes that went out, by
-    digest; tokens: those that came, by kind of path.
+    ranges, lengths: whether it goes on from where one asks, and says how long files are. seconds_per_chunk: how slow
+    it is. token: what repositories named private/… ask for. sent: bytes that went out, by digest; tokens: those that
+    came, by kind of path.
     """
 
     def __init__(self) -> None:

@@ -78,6 +78,8 @@ def test_the_old_name_of_the_linear_factor(tmp_path: Path) -> None:
         ({"rope.scaling.type": "yarn", "rope.scaling.yarn_log_multiplier": 0.1}, {}, "yarn_log_multiplier"),
         ({"rope.dimension_sections": [8, 8, 8, 8]}, {}, "dimension_sections"),
         ({"rope.freq_base": 0.0}, {}, "base"),
+        ({"block_count": (1 << 31) - 1}, {}, "2147483647 layers"),
+        ({"rope.dimension_count": (1 << 31) - 2, "attention.key_length": (1 << 31) - 1}, {}, "2147483646 dimensions"),
         ({"rope.freq_base_swa": 1e4}, {}, "freq_base_swa"),
         ({}, {"rope_freqs.weight": np.zeros(32)}, "damaged"),
         ({}, {**FACTORS, "rope_freqs.weight": LONG}, "rope_freqs.weight"),

@@ -22,7 +22,7 @@ SMALL = {"n_layer": 1, "n_embd": 64, "n_head": 2, "n_head_kv": 1, "n_ff": 128}
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Digests of this test only; kernels stay where they are."""
-    monkeypatch.setattr(digest, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(digest, "cache_root", lambda: tmp_path / "cache")
 
 
 def digest_of(path: Path) -> str:

@@ -172,6 +172,23 @@ def test_a_pull_mends_what_is_no_whole_model(home, site, model):
     assert Store().pull(name, source_of(name)).path.read_bytes() == data and site.sent == sent
 
 
+def test_names_as_people_give_them(ggrun, home, site, model):
+    data = model.read_bytes()
+    site.files = {"me/x-GGUF/x-Q8_0.GGUF": data, "a%20b%C3%A9.GGUF": data}
+    assert resolve("hf:me/x-GGUF").read_bytes() == resolve("hf:me/x-GGUF/x-Q8_0.GGUF").read_bytes() == data
+    path = resolve(f"{site.url}/files/a bé.GGUF")
+    assert path.read_bytes() == data and path.suffix == ".GGUF"
+    own = home / "models" / "my own model.GGUF"
+    own.write_bytes(data)
+    assert resolve("my own model") == own and "my own model" in [found.name for found in Store().models()]
+    elsewhere = home / "a folder" / "another model.GGUF"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(data)
+    done = ggrun("tokenize", "-m", elsewhere, "-p", "x")
+    assert done.returncode == 0 and not done.stderr
+    failed(ggrun("tokenize", "-m", home / "none.GGUF", "-p", "x"), "none.GGUF", "No such file")
+
+
 def test_what_a_server_has_is_damaged(home, site, model):
     site.files, site.lengths = {"x.gguf": model.read_bytes()[:-1000]}, False
     with pytest.raises(StoreError, match=r"no whole GGUF file.*outside the file"):

@@ -10,6 +10,8 @@ from ..graph import RopeFrequencies
 from ..loader import Tensor
 from .weights import ModelError, Weights
 
+_MOST = 1 << 16  # dimensions of a head; real ones have hundreds
+
 
 def frequencies(w: Weights, layout: str, n_rot: int, n_ctx: int) -> RopeFrequencies:
     """base^(-2i / n_rot) (Su et al. 2021) with the base of `rope.freq_base`, scaled as `rope.scaling.*` says.
@@ -17,7 +19,7 @@ def frequencies(w: Weights, layout: str, n_rot: int, n_ctx: int) -> RopeFrequenc
     n_ctx: tokens that a text may have, on which LongRoPE's factors depend. Raises ModelError.
     """
     base = w.number("rope.freq_base", 10000.0)
-    if base <= 1 or n_rot % 2:
+    if base <= 1 or n_rot % 2 or n_rot > _MOST:
         raise ModelError(f"RoPE with base {base} over {n_rot} dimensions makes no sense")
     kind = w.text("rope.scaling.type", "linear")
     # a factor of 0 stands for none; the second key is its old name

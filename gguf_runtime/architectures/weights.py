@@ -49,6 +49,8 @@ class Weights:
     def n_layer(self) -> int:
         """Layers of the forward pass: without those at the end that predict further tokens (MTP)."""
         n = self.count("block_count")
+        if n > len(self.file.tensors):  # before anything is made for each of them
+            raise ModelError(f"{self.file.path}: {n} layers cannot be made of {len(self.file.tensors)} tensors")
         if n <= self._n_nextn:
             raise ModelError(f"{self.prefix}nextn_predict_layers leaves none of {n} layers")
         return n - self._n_nextn

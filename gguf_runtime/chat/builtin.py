@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import read_text
 from .template import ChatError
 
 
@@ -209,4 +210,4 @@ def find(template: str) -> str:
         raise ChatError(
             f"{template} is neither a file nor the name of a chat template; names are {', '.join(sorted(FORMATS))}"
         )
-    return path.read_text("utf-8", errors="replace")
+    return read_text(path, errors="replace")

@@ -17,6 +17,7 @@ import click
 
 from ..batching import generate_together
 from ..context import Context, common
+from ..files import without_mark
 from . import process
 from .answers import FOR_ONE_ANSWER, sort_options
 from .options import load
@@ -39,7 +40,7 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
     verbose = options.pop("verbose")
     defaults, engine = sort_options(options)
     defaults.pop("lookup")
-    source = sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes()
+    source = without_mark(sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes())
     tasks = [Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     n_failed, n_tokens, start = 0, 0, perf_counter()
     with _open_results(output, source, [model, system, raw, defaults]) as (n_done, write):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from ..files import without_mark
 from ..kernels.layout import KV_TYPES
 
 if TYPE_CHECKING:
@@ -259,9 +260,9 @@ def read_prompt(prompt: str | None, file: str | None, escape: bool) -> str:
         raw = os.fsencode(prompt)
         parts.append(unescape(raw) if escape else raw)
     if file is not None:
-        parts.append(_without_newline(Path(file).read_bytes()))
+        parts.append(_without_newline(without_mark(Path(file).read_bytes())))
     if _is_piped(sys.stdin) and (piped := _read_piped(sys.stdin.buffer, patience=_PATIENCE if parts else None)):
-        parts.append(_without_newline(piped))
+        parts.append(_without_newline(without_mark(piped)))
     if not parts:
         raise click.UsageError("no prompt: give one with -p or -f, or pipe it in")
     return b"\n".join(parts).decode("utf-8", "replace")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from ..engine import Chunk, Engine
+from ..files import read_text
 from .options import engine_options, load, model_option, verbose_option
 
 _LOGITS_BYTES = 64 << 20  # of one step
@@ -22,7 +22,7 @@ _LOGITS_BYTES = 64 << 20  # of one step
 @verbose_option
 def command(file: str, verbose: bool, **options: Any) -> None:
     """Chunks of n_ctx tokens, each on its own; the second half of each is scored, so that all have some context."""
-    text = Path(file).read_text("utf-8", "replace").removesuffix("\n")
+    text = read_text(file, errors="replace").removesuffix("\n")
     llm = load(**options)
     n_ctx = llm.engine.n_ctx
     tokens = llm.tokenize(text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from ..files import read_text
 from .options import group, integer, number
 
 _LETTERS = {
@@ -44,12 +43,12 @@ def _schema(_context: click.Context, _option: click.Parameter, value: str | None
     """A JSON schema as it is, or in a file."""
     if value is None or value.lstrip()[:1] == "{" or value in ("true", "false"):
         return value
-    return Path(value).read_text("utf-8")
+    return read_text(value)
 
 
 def _grammar(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """A GBNF grammar as it is, or in a file."""
-    return value if value is None or "::=" in value else Path(value).read_text("utf-8")
+    return value if value is None or "::=" in value else read_text(value)
 
 
 chain_options = group(

@@ -17,7 +17,7 @@ from .errors import StoreError
 from .hub import HubSource
 from .model import Model, kept_by
 from .ollama import OllamaSource
-from .source import Source
+from .source import Source, is_gguf
 from .store import Store
 from .url import UrlSource
 from .wheel import WheelSource
@@ -100,4 +100,4 @@ def is_path(name: str) -> bool:
     if name.partition(":")[0] in ("hf", "ollama", "http", "https", "pypi") or name.startswith("hf.co/"):
         return False
     separators = [separator for separator in (os.sep, os.altsep) if separator]
-    return name.endswith(".gguf") or name.startswith(".") or any(separator in name for separator in separators)
+    return is_gguf(name) or name.startswith(".") or any(separator in name for separator in separators)

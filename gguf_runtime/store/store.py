@@ -19,7 +19,7 @@ from .disk import link_or_copy
 from .errors import StoreError
 from .model import Model
 from .progress import Progress
-from .source import Source, file_name
+from .source import Source, file_name, is_gguf
 
 _RECORD = "model.json"
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # Windows takes these for devices
@@ -34,14 +34,17 @@ class Store:
     def models(self) -> list[Model]:
         """Those that are here, and the GGUF files that somebody put into the folder."""
         records = [self._read(folder) for folder in sorted(self.root.glob("*/"))]
-        own = [Model(path.stem, (path,)) for path in sorted(self.root.glob("*.gguf"))]
+        own = [Model(path.stem, (path,)) for path in self._own()]
         return sorted([model for model in records if model] + own, key=lambda model: model.name)
 
     def find(self, name: str) -> Model | None:
         if model := self._read(self._folder(name)):
             return model
-        path = self.root / f"{name}.gguf"
-        return Model(name, (path,)) if re.fullmatch(r"[\w.-]+", name) and path.is_file() else None
+        return next((Model(name, (path,)) for path in self._own() if path.stem == name), None)
+
+    def _own(self) -> list[Path]:
+        """GGUF files that somebody put here."""
+        return sorted(path for path in self.root.glob("*") if is_gguf(path.name) and path.is_file())
 
     def pull(self, name: str, source: Source) -> Model:
         """Get a model, or what is missing of it; two that pull the same one at once share the work."""
