@@ -117,7 +117,7 @@ def test_files_as_editors_write_them(ggrun, model, tmp_path, encoding):
     assert plain and ggrun(*line, "-f", write("naïve tone\n")).stdout == plain
     assert ggrun(*line, input=write("naïve tone\n").read_bytes()).stdout == plain
     grammar = ["--grammar", write('root ::= "tone"\n'), "-n", 8, "--temp", 0]
-    done = ggrun("-m", model, "-p", "x", "--no-chat", *grammar)
+    done = ggrun("-m", model, "-p", "x", *grammar)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == b"tone" and not done.stderr
 
