@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_runtime.chat import builtin, meter
+from gguf_runtime.chat import builtin, limits
 from gguf_runtime.chat.template import ChatError, ChatTemplate
 from tests.paths import SHARED, needs
 
@@ -174,7 +174,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_templates_end(monkeypatch, name):
-    monkeypatch.setattr(meter, "_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "_SECONDS", 0.3)
     errors = []
 
     def run():  # off the main thread, where no signal could help

@@ -5,13 +5,12 @@ A template comes with the model and is not to be trusted, so it runs in a sandbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 
-from . import meter
+from .limits import limited
 from .sandbox import Sandbox
 
 Message = Mapping[str, Any]
@@ -29,7 +28,7 @@ class ChatTemplate:
         """`special_tokens`: text by name, such as bos_token; templates use them as variables."""
         self._special_tokens = dict(special_tokens)
         try:
-            with _metered():
+            with limited():
                 self._template = Sandbox().from_string(source)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
@@ -56,21 +55,11 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            with _metered(scope):
+            with limited(scope):
                 return self._template.render(scope)
         except Exception as error:  # a template can raise whatever Python can
             reason = str(error) or type(error).__name__
             raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
-
-
-@contextmanager
-def _metered(variables: object = ()) -> Iterator[None]:
-    """With limits for what is compiled or rendered."""
-    token = meter.current.set(meter.Meter(variables))
-    try:
-        yield
-    finally:
-        meter.current.reset(token)
 
 
 def _with_reasoning(message: Message) -> dict[str, Any]:
