@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .template import ChatError
+from .messages import ChatError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The filters of chat templates: Jinja's, which may not make more than the budget allows, and what models add."""
+"""The filters of chat templates: Jinja's, which may not make more than the budget allows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.filters import make_attrgetter
 
+from ..tokenizer import BREAK
 from .limits import LimitExceeded, current, fixed
 
 Filter = Callable[..., Any]
@@ -29,7 +30,7 @@ def foresee(name: str, value: Any, settings: list[Any]) -> None:
     """Refuse a filter or a method of a text, by its name, where it would multiply sizes. Raises LimitExceeded."""
     budget = current.get()
     if name in _WIDENING:
-        width = max((abs(s) if isinstance(s, int) else len(s) for s in settings if isinstance(s, (int, str))), default=0)
+        width = max((len(s) if isinstance(s, str) else abs(s) for s in settings if isinstance(s, str | int)), default=0)
         if width > _MAX_WIDTH:
             raise LimitExceeded(f"it asks for a width of {width}")
         lines = value.count("\n") + 1 if isinstance(value, str) else 0
@@ -55,7 +56,7 @@ def pieces(texts: Iterable[Any], separator: int = 0) -> list[str]:
     return kept
 
 
-def _guarded(name: str, filter: Filter) -> Filter:
+def guarded(name: str, filter: Filter) -> Filter:
     """The filter, asked before what it is going to make, and measured after."""
     n_passed = hasattr(filter, "jinja_pass_arg")
 
@@ -93,9 +94,10 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Plain JSON; Jinja's own filter would escape HTML. What `map` and its like make is written as a list."""
-    return json.dumps(
+    text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
     )
+    return text.replace(json.dumps(BREAK)[1:-1], BREAK) if ensure_ascii else text
 
 
 def _listed(value: object) -> list[Any]:
@@ -105,8 +107,8 @@ def _listed(value: object) -> list[Any]:
 
 
 FILTERS: dict[str, Filter] = {
-    name: _guarded(name, filter)
+    name: guarded(name, filter)
     for name, filter in {
-        **JINJA_FILTERS, "join": _join, "sum": _sum, "tojson": _to_json, "from_json": json.loads
+        **JINJA_FILTERS, "join": _join, "sum": _sum, "tojson": _to_json
     }.items()
 }  # fmt: skip

@@ -28,10 +28,15 @@ class LimitExceeded(TemplateError):
 
 
 class Budget:
-    """Counts what a rendering uses. Its methods raise LimitExceeded."""
+    """Counts what a rendering uses. Its methods raise LimitExceeded.
 
-    def __init__(self, variables: object = ()) -> None:
-        self._deadline = monotonic() + _SECONDS
+    strict: a name or id that a message does not have is not to be printed.
+    """
+
+    def __init__(self, variables: object = (), strict: bool = False, outer: Budget | None = None) -> None:
+        """outer: that of the rendering which this one is part of, and in whose time it has to be done."""
+        self.strict = strict
+        self._deadline: float = outer._deadline if outer else monotonic() + _SECONDS
         self._known: dict[int, tuple[int, int, object]] = {}  # by id; held here, an object keeps its id
         self._room = _ROOM + 4 * self.size(variables)
         self._left = _TOTAL * self._room
@@ -128,9 +133,9 @@ current: ContextVar[Budget] = ContextVar("budget")
 
 
 @contextmanager
-def limited(variables: object = ()) -> Iterator[None]:
+def limited(variables: object = (), strict: bool = False) -> Iterator[None]:
     """With a budget for what is compiled or rendered."""
-    token = current.set(Budget(variables))
+    token = current.set(Budget(variables, strict, current.get(None)))
     try:
         yield
     finally:

@@ -6,7 +6,8 @@ work without end: values are measured as they are made, and loops look at the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, cast
 
@@ -15,13 +16,14 @@ from jinja2.environment import Environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from .filters import FILTERS, foresee, pieces
+from .filters import FILTERS, foresee, guarded, pieces
 from .limits import Growing, LimitExceeded, current, fixed
+from .marks import unmarked
 
 _MAX_SOURCE = 1 << 19  # characters; the longest published template has 16 thousand
 _REFUSED = {"encode", "expandtabs", "maketrans", "striptags", "translate"}  # methods of texts, which no template needs
@@ -29,6 +31,7 @@ _REFUSED = {"encode", "expandtabs", "maketrans", "striptags", "translate"}  # me
 #: What loops and the makers of values call, as filters, by names that no template can spell.
 _HOOKS = {
     "<each>": lambda items: current.get().each(items),
+    "<Slice>": lambda value: current.get().made(value),
     "<List>": lambda items: current.get().made(Growing(items)),
     "<Tuple>": lambda items: current.get().made(tuple(map(fixed, items))),
     "<Dict>": lambda items: current.get().made({key: fixed(value) for key, value in items.items()}),
@@ -41,9 +44,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.filters = FILTERS | _HOOKS
+    def __init__(self, mark: Callable[[Any], Any]) -> None:
+        """mark: puts marks into what a filter has read in messages."""
+        extensions = [_Generation, loopcontrols]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, undefined=_Undefined)
+        from_json = guarded("from_json", lambda text: mark(json.loads(unmarked(text))))
+        self.filters = FILTERS | _HOOKS | {"from_json": from_json}
         del self.globals["lipsum"]
         self.globals |= {"dict": _Dict(), "namespace": _Namespace}
         self.globals["raise_exception"] = _raise_exception
@@ -59,6 +65,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, Growing) and attr in ("append", "pop"):
             return True
         return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def format(*args: Any, **kwargs: Any) -> str:
+            foresee("format", value.__self__, [args, kwargs])
+            return wrapped(*args, **kwargs)
+
+        return format
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
         owner = getattr(__obj, "__self__", None)
@@ -101,6 +118,10 @@ class _Hooked(NodeTransformer):
         node.iter = cast(nodes.Expr, self._filter(node.iter, "<each>"))
         return node
 
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return self._filter(node, "<Slice>") if isinstance(node.arg, nodes.Slice) else node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return self._filter(nodes.List(node.nodes, lineno=node.lineno), "<Concat>")
@@ -115,6 +136,13 @@ class _Hooked(NodeTransformer):
     def _filter(self, node: nodes.Node, name: str) -> nodes.Node:
         new = nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
         return new.set_environment(self._environment)
+
+
+class _Undefined(Undefined):
+    def __str__(self) -> str:
+        if current.get().strict and self._undefined_name in ("name", "tool_call_id"):
+            self._fail_with_undefined_error()
+        return ""
 
 
 class _Generation(Extension):

@@ -1,0 +1,75 @@
+"""Marks in what messages say, so that it never becomes control tokens, whatever a template makes of it.
+
+A break (tokenizer.BREAK) is put behind the first character of whatever could begin a control token. The tokenizer
+takes breaks away, but only after it has looked for special tokens. A template may move, trim or join marked text; it
+cannot make a control token of it without spelling one itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..tokenizer import BREAK
+
+
+class Marks:
+    """Puts breaks into texts."""
+
+    def __init__(self, control: Iterable[str], whole: Iterable[str]) -> None:
+        """control: the texts of control tokens. whole: texts to be left as they are where that is safe: a template
+        looks for them, or they are tokens that anybody may write."""
+        control = [text for text in control if len(text.strip()) > 1]
+        starts = {text.strip()[0] for text in control}
+        letters = {start for start in starts if start.isalnum()}  # too many to break at each
+        beginnings = {text.strip()[:n] for text in control for n in range(1, len(text.strip()))}
+        whole = {
+            text
+            for text in whole
+            if not starts.isdisjoint(text)
+            and not any(token in text for token in control)
+            and not any(text[i:] in beginnings for i in range(len(text)))
+        }
+        signs = "".join(map(re.escape, sorted(starts - letters)))
+        pieces = [
+            f"({_any_of(whole)})" if whole else "()(?!)",
+            f"[{signs}]" if signs else "",
+            _any_of(text.strip() for text in control if text.strip()[0] in letters),
+        ]
+        self._pattern = re.compile("|".join(filter(None, pieces))) if control else None
+
+    def __call__(self, value: Any) -> Any:
+        """A copy of messages, or parts of one, with breaks in all texts."""
+        if isinstance(value, str):
+            return self._pattern.sub(_broken, value) if self._pattern else value
+        if isinstance(value, Mapping):
+            # what a message's keys and its role are called is not up to who wrote it
+            return {self(key): item if key in ("role", "type") else self(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self(item) for item in value]
+        return value
+
+
+def unmarked(text: str) -> str:
+    """The text as it reads."""
+    return text.replace(BREAK, "")
+
+
+class Rendered(str):
+    """A conversation as text. marked: the same with marks, for the tokenizer."""
+
+    marked: str
+
+    def __new__(cls, marked: str) -> Rendered:
+        self = super().__new__(cls, unmarked(marked))
+        self.marked = marked
+        return self
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+
+
+def _broken(found: re.Match[str]) -> str:
+    return found[0] if found[1] else found[0][0] + BREAK + found[0][1:]
