@@ -172,7 +172,7 @@ class _Written:
         self._ends = [end for end in self._ends if prompt_tokens[: end[1]] == self._tokens[: end[1]]]
         self._text, self._tokens = prompt, list(prompt_tokens)
         self._ends.append((len(prompt), len(prompt_tokens)))
-        decoder = self._llm.tokenizer.decoder()
+        decoder = self._llm.tokenizer.decoder(special=False)
         if "".join(map(decoder.push, tokens)) == said:  # and not cut at a stop string, or within a character
             self._text, self._tokens = prompt + self._llm.templates.mark(said), prompt_tokens + tokens
             self._ends.append((len(self._text), len(self._tokens)))

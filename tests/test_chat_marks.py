@@ -19,11 +19,13 @@ TEMPLATES = SHARED / "conformance" / "templates"
 EXPECTED = json.loads((TEMPLATES / "expected.json").read_text("utf-8")) if TEMPLATES.exists() else {}
 NAMES = [name for name, cases in EXPECTED.get("expected", {}).items() if isinstance(cases["tools"], str)]
 MARKERS = re.compile(r"<[|｜][^<>|｜\n'\"]{1,40}[|｜]>|</?s>|\[/?[A-Z_]{3,}\]|<(?:start|end)_of_turn>")
-HARMLESS = ["  a < b [1] <b>x</b> <thin ", "<think>\nhm\n</think>\n\nyes [INS", "{\"a\": ['<|']}\n", "/no_think sop", "é😀"]
+HARMLESS = [
+    "  a < b [1] <b>x</b> <thin ", "<think>\nhm\n</think>\n\nyes [INS", "{\"a\": ['<|']}\n", "/no_think sop", "é😀"
+]  # fmt: skip
 
 
 def talk(text: str) -> list[dict]:
-    return [{"role": "user", "content": text}, {"role": "assistant", "content": text}, {"role": "user", "content": text}]
+    return [{"role": role, "content": text} for role in ("user", "assistant", "user")]
 
 
 def count(text: str, control: list[str]) -> list[int]:

@@ -1,7 +1,7 @@
 """Messages as clients send them, against what transformers renders of the form that each template takes.
 
-recorded/chat_calls.json has the beginnings of SHA-256 sums of transformers' renderings: of a call and its result in each
-form of which a template shows all, and of content in parts (joined, where the template does not take parts).
+recorded/chat_calls.json has the beginnings of SHA-256 sums of transformers' renderings: of a call and its result in
+each form of which a template shows all, and of content in parts (joined, where the template does not take parts).
 """
 
 import hashlib
@@ -93,7 +93,8 @@ def test_ids_of_nine_characters_where_a_template_wants_these():
 
 STRICT = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('turns') }}{% endif %}"
+    "{% for m in messages %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('turns') }}{% endif %}"
     "[{{ m.role }}]{{ m.content }}{% endfor %}"
 )
 
@@ -120,8 +121,10 @@ def test_a_part_that_is_no_text():
 
 
 def test_arguments_that_are_no_json_stay_as_they_are():
-    source = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
-    source += "{% endfor %}{% endfor %}"
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}"
+        "{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+    )
     assert ChatTemplate(source, {}).render([USER, call('{"city"')]) == 'get_weather"{\\"city\\""'
 
 

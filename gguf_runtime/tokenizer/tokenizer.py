@@ -94,8 +94,8 @@ class Tokenizer:
             pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode(errors="replace")
 
-    def decoder(self, special: bool = False) -> StreamDecoder:
-        """A decoder of tokens as they are generated. special: with the text of control tokens that are no part."""
+    def decoder(self, special: bool = True) -> StreamDecoder:
+        """A decoder of tokens as they are generated. special: also of control tokens that are no part of an answer."""
         return StreamDecoder(self.token_bytes, frozenset() if special else self._hidden_ids)
 
     def token_bytes(self, id: int) -> bytes:
