@@ -107,7 +107,7 @@ def test_a_template_that_is_not_jinja(source):
         "{{ cycler.__init__.__globals__.os.getcwd() }}",
         "{{ messages[0].update({'role': 'system'}) }}",
         "{{ messages.pop() }}",
-        "{{ [].append.__self__.__class__ }}",
+        "{{ [].append.__self__.__class__.mro() }}",
         "{{ ([] | attr('__class__')) }}{{ ([] | attr('__class__')).__base__ }}",
         "{{ '{0.__class__.__mro__}'.format(1) }}",
         "{{ '{x.__class__.__mro__}'.format_map({'x': 1}) }}",
@@ -116,7 +116,7 @@ def test_a_template_that_is_not_jinja(source):
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{{ self.__init__.__globals__ }}",
-        "{{ raise_exception.__code__ }}",
+        "{{ raise_exception.__code__.co_code }}",
         "{{ ('' | from_json) }}",
     ],
 )

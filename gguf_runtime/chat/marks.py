@@ -20,29 +20,28 @@ class Marks:
     def __init__(self, control: Iterable[str], whole: Iterable[str]) -> None:
         """control: the texts of control tokens. whole: texts to be left as they are where that is safe: a template
         looks for them, or they are tokens that anybody may write."""
-        control = [text for text in control if len(text.strip()) > 1]
-        starts = {text.strip()[0] for text in control}
+        control = [text.strip() for text in control if len(text.strip()) > 1]
+        starts = {text[0] for text in control}
         letters = {start for start in starts if start.isalnum()}  # too many to break at each
-        beginnings = {text.strip()[:n] for text in control for n in range(1, len(text.strip()))}
-        whole = {
-            text
+        signs = starts - letters
+        beginnings = {text[:n] for text in control for n in range(1, len(text))}
+        left = [
+            f"(?<={re.escape(text[: i + 1])}){re.escape(text[i + 1 :])}"
             for text in whole
-            if not starts.isdisjoint(text)
-            and not any(token in text for token in control)
+            if not any(token in text for token in control)
             and not any(text[i:] in beginnings for i in range(len(text)))
-        }
-        signs = "".join(map(re.escape, sorted(starts - letters)))
-        pieces = [
-            f"({_any_of(whole)})" if whole else "()(?!)",
-            f"[{signs}]" if signs else "",
-            _any_of(text.strip() for text in control if text.strip()[0] in letters),
+            for i in range(len(text))
+            if text[i] in signs
         ]
-        self._pattern = re.compile("|".join(filter(None, pieces))) if control else None
+        places = [f"{re.escape(text[0])}(?={re.escape(text[1:])})" for text in control if text[0] in letters]
+        if signs:
+            places.append(f"[{''.join(map(re.escape, sorted(signs)))}]" + (f"(?!{'|'.join(left)})" if left else ""))
+        self._places = re.compile("|".join(places)) if places else None
 
     def __call__(self, value: Any) -> Any:
         """A copy of messages, or parts of one, with breaks in all texts."""
         if isinstance(value, str):
-            return self._pattern.sub(_broken, value) if self._pattern else value
+            return self._places.sub(lambda found: found[0] + BREAK, value) if self._places else value
         if isinstance(value, Mapping):
             # what a message's keys and its role are called is not up to who wrote it
             return {self(key): item if key in ("role", "type") else self(item) for key, item in value.items()}
@@ -65,11 +64,3 @@ class Rendered(str):
         self = super().__new__(cls, unmarked(marked))
         self.marked = marked
         return self
-
-
-def _any_of(texts: Iterable[str]) -> str:
-    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
-
-
-def _broken(found: re.Match[str]) -> str:
-    return found[0] if found[1] else found[0][0] + BREAK + found[0][1:]
