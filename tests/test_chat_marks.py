@@ -11,7 +11,7 @@ from gguf_runtime import LLM
 from gguf_runtime.chat.marks import Marks
 from gguf_runtime.chat.template import ChatTemplate
 from gguf_runtime.conversation import Conversation
-from gguf_runtime.tokenizer import BREAK
+from gguf_runtime.tokenizer import BREAK, THOUGHTS
 from tests.make_model import BOS, EOS, write_model
 from tests.paths import SHARED, needs
 
@@ -36,7 +36,8 @@ def count(text: str, control: list[str]) -> list[int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_template_makes_control_tokens_of_what_messages_say(name):
     source = (TEMPLATES / f"{name}.jinja").read_text("utf-8")
-    control = sorted({*MARKERS.findall(source), "<s>", "</s>", "<|im_end|>", "<|im_start|>"})
+    thoughts = {*THOUGHTS, *THOUGHTS.values()}  # which are left to the assistant
+    control = sorted({*MARKERS.findall(source), "<s>", "</s>", "<|im_end|>", "<|im_start|>"} - thoughts)
     special_tokens = {key: EXPECTED[key] for key in ("bos_token", "eos_token")}
     plain, marking = ChatTemplate(source, special_tokens), ChatTemplate(source, special_tokens, control=control)
     tools = EXPECTED["tools"]
@@ -74,6 +75,14 @@ def test_what_a_template_looks_for_is_found():
     rendered = template.render([{"role": "assistant", "content": "<think>x</think>a <b> <tool> <|end|>"}])
     assert rendered == "a <b> <tool> <|end|><|end|>"
     assert rendered.marked == f"a <{BREAK}b> <tool> <{BREAK}|end|><|end|>"
+
+
+def test_thoughts_stay_what_the_model_wrote():
+    source = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    template = ChatTemplate(source, {}, control=["<think>", "</think>", "<|end|>"])
+    said = "<think>hm</think>yes <|end|>"
+    assert template.render([{"role": "assistant", "content": said}]).marked == f"yes <{BREAK}|end|>"
+    assert template.render([{"role": "user", "content": said}]) == said
 
 
 def test_what_is_a_part_of_a_control_token_is_broken_too():

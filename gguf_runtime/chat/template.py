@@ -10,12 +10,15 @@ from typing import Any
 
 from jinja2 import TemplateError, nodes
 
+from ..tokenizer import THOUGHTS
 from .limits import limited
 from .marks import Marks, Rendered
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
+
+_THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
 
 
 class ChatTemplate:
@@ -32,7 +35,8 @@ class ChatTemplate:
         """`special_tokens`: text by name, such as bos_token; templates use them as variables.
 
         control: texts of tokens that messages are not to become; marks (marks.py) are put into these. writable: texts
-        of other tokens, that anybody may write.
+        of other tokens, that anybody may write. In the assistant's messages, tokens that begin and end thoughts are
+        left as the model wrote them.
         """
         self._special_tokens = dict(special_tokens)
         self._readers: dict[bool, Reader] = {}
@@ -45,7 +49,8 @@ class ChatTemplate:
                 self._template = sandbox.from_string(tree)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
-        self.marks = Marks(control, {*self._constants, *writable})
+        control, whole = set(control), {*self._constants, *writable}
+        self.marks, self.marks_of_answers = Marks(control, whole), Marks(control - _THOUGHTS, whole)
 
     def render(
         self,
@@ -73,10 +78,13 @@ class ChatTemplate:
                 self._readers[bool(tools)] = Reader(lambda asked: self._shown(asked, scope), self._constants)
             adapted = self._readers[bool(tools)].adapt(messages)
             try:
-                return Rendered(self._run(self.marks(adapted), scope))
+                return Rendered(self._run([self._marked(message) for message in adapted], scope))
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
                 raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+
+    def _marked(self, message: Message) -> Any:
+        return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)
 
     def _shown(self, messages: Sequence[Message], scope: Mapping[str, Any]) -> str:
         """What the template makes of messages that ask what it takes; "" where it does not take them."""

@@ -46,8 +46,8 @@ class ChatTemplates:
         return self._template(key).render(messages, tools=tools, **variables)
 
     def mark(self, text: str) -> str:
-        """A text as it is marked where it is part of a message."""
-        return self._template(_KEY).marks(text)
+        """An answer as it is marked where it is a message."""
+        return self._template(_KEY).marks_of_answers(text)
 
     def _template(self, key: str) -> ChatTemplate:
         if key not in self._compiled:

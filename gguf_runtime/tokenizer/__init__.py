@@ -3,6 +3,6 @@
 from .special import BREAK
 from .stream import StreamDecoder
 from .tokenizer import Tokenizer
-from .vocabulary import TokenizerError
+from .vocabulary import THOUGHTS, TokenizerError
 
-__all__ = ["BREAK", "StreamDecoder", "Tokenizer", "TokenizerError"]
+__all__ = ["BREAK", "THOUGHTS", "StreamDecoder", "Tokenizer", "TokenizerError"]

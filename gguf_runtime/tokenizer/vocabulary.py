@@ -35,10 +35,15 @@ _FILL_IN = {
 }  # fmt: skip
 _ENDING_FILL_INS = ("fim_pad", "fim_rep", "fim_sep")  # these end generation too
 _PARTS_OF_ANSWER = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # in gpt-oss
-_THOUGHTS = (
-    "<think>", "</think>", "<thinking>", "</thinking>", "<seed:think>", "</seed:think>", "[THINK]", "[/THINK]",
-    "<|START_THINKING|>", "<|END_THINKING|>", "<|channel>", "<channel|>",
-)  # fmt: skip
+_CHANNEL = ("<|channel>", "<channel|>")  # in Gemma 4
+#: How models begin and end their thoughts.
+THOUGHTS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
 
 
 class TokenizerError(GGUFError):
@@ -101,7 +106,8 @@ class Vocabulary:
             if name in _ENDING_FILL_INS and found is not None:
                 ending.add(found)
         self.types[list(control.values())] = CONTROL
-        shown = {i for i in self._known(*_PARTS_OF_ANSWER, *_THOUGHTS).values() if self.types[i] == CONTROL}
+        parts = self._known(*_PARTS_OF_ANSWER, *_CHANNEL, *THOUGHTS, *THOUGHTS.values())
+        shown = {i for i in parts.values() if self.types[i] == CONTROL}
         self.types[list(self._known(*_PARTS_OF_ANSWER).values())] = USER_DEFINED
         ending |= {found for name in ("eos", "eot", "eom") if (found := self.special_id(name)) is not None}
 
