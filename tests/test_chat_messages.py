@@ -120,6 +120,23 @@ def test_a_part_that_is_no_text():
         ChatTemplate("{{ messages }}", {}).render([{"role": "user", "content": [image]}])
 
 
+def test_what_is_null_is_left_out():
+    source = (
+        "{% for m in messages %}{{ m.content }}"
+        "{% if m.tool_calls is defined %}{{ m.tool_calls[0] }}{% endif %}{% endfor %}"
+    )
+    answer = {"role": "assistant", "content": "A", "tool_calls": None, "refusal": None}
+    assert ChatTemplate(source, {}).render([USER, answer, {"role": "user", "content": None}]) == "HelloA"
+
+
+@pytest.mark.parametrize(
+    "messages", [[1], ["x"], [{"role": "assistant", "tool_calls": 1}], [{"role": "x", "content": [1]}]]
+)
+def test_messages_that_are_none(messages):
+    with pytest.raises(ChatError):
+        ChatTemplate("{{ messages[0].role + 1 }}", {}).render(messages)
+
+
 def test_arguments_that_are_no_json_stay_as_they_are():
     source = (
         "{% for m in messages %}{% for c in m.tool_calls %}"

@@ -41,7 +41,7 @@ class Reader:
 
     def adapt(self, messages: Sequence[Message]) -> Messages:
         """The messages as the template takes them. Raises ChatError."""
-        adapted = [_with_reasoning(message) for message in messages]
+        adapted = [_whole(message) for message in messages]
         for message in adapted:
             self._set_role(message)
             self._set_content(message)
@@ -198,11 +198,14 @@ class _Ids:
                 message["tool_call_id"] = new[message["tool_call_id"]]
 
 
-def _with_reasoning(message: Message) -> dict[str, Any]:
-    """The message with its reasoning under both names that templates read."""
+def _whole(message: Message) -> dict[str, Any]:
+    """The message without what is null in it, and with its reasoning under both names that templates read."""
+    if not isinstance(message, Mapping):
+        raise ChatError(f"a message is to be an object with role and content, and not {type(message).__name__}")
+    message = {key: value for key, value in message.items() if value is not None or key == "content"}
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
-        return dict(message)
+        return message
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 

@@ -76,9 +76,11 @@ class ChatTemplate:
         with limited():
             if bool(tools) not in self._readers:
                 self._readers[bool(tools)] = Reader(lambda asked: self._shown(asked, scope), self._constants)
-            adapted = self._readers[bool(tools)].adapt(messages)
             try:
+                adapted = self._readers[bool(tools)].adapt(messages)
                 return Rendered(self._run([self._marked(message) for message in adapted], scope))
+            except ChatError:
+                raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
                 raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
