@@ -57,7 +57,8 @@ def test_nor_of_calls_results_and_parts(name):
     control = sorted({*MARKERS.findall(source), "</s>", "<|im_end|>"})
 
     def render(said: str) -> str:
-        function = {"name": "get_weather", "arguments": json.dumps({f"k{said}": said, "l": [said]})}
+        arguments = {f"k{said}": said, "l": [said], "role": said, "type": said}
+        function = {"name": "get_weather", "arguments": json.dumps(arguments)}
         messages = [
             {"role": "user", "content": [{"type": "text", "text": said[:4]}, {"type": "text", "text": said[4:]}]},
             {"role": "assistant", "content": None, "tool_calls": [{"id": "call00001", "function": function}]},
@@ -90,7 +91,11 @@ def test_what_is_a_part_of_a_control_token_is_broken_too():
     assert marks("<| </a> x< <|end|>! soap sop") == (
         f"<{BREAK}| </a> x<{BREAK} <{BREAK}|end|>! soap s{BREAK}op"
     )  # fmt: skip
-    assert marks({"role": "sop", "sop": ["sop", 1, None]}) == {"role": "sop", f"s{BREAK}op": [f"s{BREAK}op", 1, None]}
+    broken = f"s{BREAK}op"
+    assert marks({"role": "sop", "sop": ["sop", 1, None], "type": "sop"}) == {
+        "role": broken, broken: [broken, 1, None], "type": broken
+    }  # fmt: skip
+    assert Marks(["user"], [])({"role": "user", "content": "user"})["role"] == "user"
 
 
 @pytest.fixture(scope="module")

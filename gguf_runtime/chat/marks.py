@@ -13,6 +13,8 @@ from typing import Any
 
 from ..tokenizer import BREAK
 
+_ROLES = ("system", "developer", "user", "assistant", "tool")  # which are compared with, and may be tokens
+
 
 class Marks:
     """Puts breaks into texts."""
@@ -43,8 +45,7 @@ class Marks:
         if isinstance(value, str):
             return self._places.sub(lambda found: found[0] + BREAK, value) if self._places else value
         if isinstance(value, Mapping):
-            # what a message's keys and its role are called is not up to who wrote it
-            return {self(key): item if key in ("role", "type") else self(item) for key, item in value.items()}
+            return {self(key): item if key == "role" and item in _ROLES else self(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self(item) for item in value]
         return value
