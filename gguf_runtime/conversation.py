@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from .chat.marks import Rendered
 from .chat.reasoning import ReasoningSplitter, Span
 from .generation import Generation
 from .llm import LLM
@@ -96,14 +97,14 @@ class Conversation:
         generation = self.llm.stream(tokens, context=self.context, context_shift=self.shift, **options)
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         self.messages.append(message)
-        return Reply(generation, ReasoningSplitter(text), message, self._written, text)
+        return Reply(generation, ReasoningSplitter(text), message, self._written, text.marked)
 
-    def _prompt(self) -> tuple[str, list[int]]:
+    def _prompt(self) -> tuple[Rendered, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""
         messages, self.n_forgotten = self.messages, 0
         while True:
             text = self.llm.render(messages, **self.template)
-            tokens = self._written.encode(text)
+            tokens = self._written.encode(text.marked)
             if not self.shift or len(tokens) <= self.llm.engine.n_ctx * 3 // 4:
                 return text, tokens
             start = self._n_system
@@ -152,7 +153,7 @@ class Reply(Iterator[Span]):
 
 
 class _Written:
-    """The text of the last prompt and answer with its tokens, as they are in the context.
+    """The text of the last prompt and answer, marked, with its tokens, as they are in the context.
 
     The model may have spelled its answer with other tokens than the tokenizer would. A conversation that goes on from
     a prompt or an answer takes these, and only what comes after is encoded. That is safe where it begins with a
@@ -171,9 +172,9 @@ class _Written:
         self._ends = [end for end in self._ends if prompt_tokens[: end[1]] == self._tokens[: end[1]]]
         self._text, self._tokens = prompt, list(prompt_tokens)
         self._ends.append((len(prompt), len(prompt_tokens)))
-        decoder = self._llm.tokenizer.decoder()
+        decoder = self._llm.tokenizer.decoder(special=False)
         if "".join(map(decoder.push, tokens)) == said:  # and not cut at a stop string, or within a character
-            self._text, self._tokens = prompt + said, prompt_tokens + tokens
+            self._text, self._tokens = prompt + self._llm.templates.mark(said), prompt_tokens + tokens
             self._ends.append((len(self._text), len(self._tokens)))
 
     def encode(self, text: str) -> list[int]:
@@ -184,4 +185,4 @@ class _Written:
                 rest = tokenizer.encode(text[n_characters:], add_special=False, parse_special=True)
                 if not rest or rest[0] in tokenizer.special_ids:
                     return self._tokens[:n_tokens] + rest
-        return self._llm.prompt_tokens(text)
+        return tokenizer.encode_prompt(text)

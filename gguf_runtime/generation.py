@@ -49,9 +49,10 @@ class Generation(Iterator[str]):
         context: Context | None = None,
         speculation: Speculation | None = None,
         shift: bool = False,
+        special: bool = False,
     ) -> None:
         """context: what to go on from where the prompt begins alike; it will hold prompt and answer. shift: in a full
-        context, forget half of what is after the prompt rather than stop.
+        context, forget half of what is after the prompt rather than stop. special: control tokens give text too.
 
         Raises ContextFull where the prompt does not fit, ValueError where it is empty.
         """
@@ -73,7 +74,7 @@ class Generation(Iterator[str]):
         self._context, self._owned = context or Context(engine), context is None
         self._speculation = speculation
         self._end_ids = tokenizer.eog_ids
-        self._decoder, self._watch = tokenizer.decoder(), _StopWatch(stop)
+        self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._ready: deque[str] = deque()
         self._closed = False
         self._chunk = self._context.begin(self.prompt)

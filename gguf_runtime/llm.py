@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .chat.marks import Rendered
+from .chat.templates import ChatTemplates
 from .context import Context
 from .draft import DraftModel
 from .engine import Chunk, Engine
@@ -20,11 +22,9 @@ from .splitter import Layers, Offload
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
-    from .chat.template import ChatTemplate, Message
+    from .chat.template import Message
 
     Prompt = str | Sequence[int] | Sequence[Message]
-
-_TEMPLATE = "tokenizer.chat_template"
 
 
 class LLM:
@@ -74,14 +74,11 @@ class LLM:
             offload=offload,
         )  # fmt: skip
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
-        self._chat_template = chat_template
-        self._templates: dict[str, ChatTemplate] = {}
+        self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
         self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
             raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
         self._guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes) if self._draft else None
-        if chat_template is not None:
-            self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -103,15 +100,18 @@ class LLM:
         context: Context | None = None,
         context_shift: bool = False,
         lookup: bool = True,
+        special: bool = False,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
 
-        prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
+        prompt: text (special tokens in it are understood), token ids, or messages for the chat template, whose own text
+        never becomes special tokens.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
         the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
         from. context_shift: in a full context, forget its older half rather than stop. lookup: guess tokens from the
-        text so far, which makes the answer no other, only sooner. sampling: fields of SamplingParams.
+        text so far, which makes the answer no other, only sooner. special: write control tokens out. sampling: fields
+        of SamplingParams.
         """
         if ignore_eos and not SamplingParams(**sampling).constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
@@ -126,6 +126,7 @@ class LLM:
             context=context,
             speculation=self._speculation() if lookup else None,
             shift=context_shift,
+            special=special,
         )
 
     def _speculation(self) -> Speculation:
@@ -144,9 +145,7 @@ class LLM:
             if all(isinstance(item, int) for item in prompt[:1]):
                 return cast(list[int], list(prompt))
             prompt = self.render(cast("Sequence[Message]", prompt))
-        ids = self.tokenizer.encode(prompt, add_special=False, parse_special=True)
-        bos = self.tokenizer.bos_id
-        return [bos, *ids] if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids
+        return self.tokenizer.encode_prompt(prompt.marked if isinstance(prompt, Rendered) else prompt)
 
     @property
     def name(self) -> str:
@@ -160,46 +159,16 @@ class LLM:
 
     @property
     def has_chat_template(self) -> bool:
-        return _TEMPLATE in self._templates or _TEMPLATE in self.file.metadata
+        return self.templates.exist
 
     def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        **variables: Any,
-    ) -> str:
-        """A conversation as the text that the model's chat template makes of it.
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """A conversation as the text that the model's chat template makes of it, to be shown or given to `stream`.
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        with_tools = f"{_TEMPLATE}.tool_use"
-        own = self._chat_template is None
-        key = with_tools if own and tools and with_tools in self.file.metadata else _TEMPLATE
-        if key not in self._templates:
-            self._templates[key] = self._compile(key)
-        return self._templates[key].render(messages, tools=tools, **variables)
-
-    def _compile(self, key: str) -> ChatTemplate:
-        from .chat.template import ChatError, ChatTemplate
-
-        if self._chat_template is not None:
-            from .chat.builtin import find
-
-            source = find(self._chat_template)
-        elif key in self.file.metadata:
-            source = str(self.file.metadata[key])
-        else:
-            raise ChatError("the model has no chat template: name one with --chat-template, or give it plain text")
-        metadata, tokenizer = self.file.metadata, self.tokenizer
-        ids = {
-            "bos_token": tokenizer.bos_id,
-            "eos_token": tokenizer.eos_id,
-            "unk_token": metadata.get("tokenizer.ggml.unknown_token_id"),
-            "pad_token": metadata.get("tokenizer.ggml.padding_token_id"),
-        }
-        known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < tokenizer.n_vocab}
-        return ChatTemplate(source, {name: tokenizer.piece(i) for name, i in known.items()})
+        return self.templates.render(messages, tools=tools, **variables)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.

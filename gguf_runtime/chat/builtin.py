@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import read_text
-from .template import ChatError
+from .messages import ChatError
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ..generation import overlap
+from ..tokenizer import THOUGHTS
 
 #: How models begin and end their reasoning.
 _TAGS = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-    "<|START_THINKING|>": "<|END_THINKING|>",
+    **THOUGHTS,
     "<|channel>thought": "<channel|>",  # Gemma 4
     "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",  # gpt-oss
 }

@@ -8,10 +8,10 @@ from functools import cached_property
 from ..loader import Value
 from . import pretokenizers
 from .bpe import BytePairEncoding
-from .special import SpecialTokens
+from .special import BREAK, SpecialTokens
 from .spm import SentencePiece
 from .stream import StreamDecoder
-from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError, Vocabulary
+from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, TokenizerError, Vocabulary
 
 #: What tokenizer.ggml.model may be.
 _MODELS = ("gpt2", "llama", "gemma4")
@@ -19,8 +19,8 @@ _MODELS = ("gpt2", "llama", "gemma4")
 
 class Tokenizer:
     """n_vocab: number of tokens; tokens: by id, as the file has them; bos_id, eos_id: begin and end of a text;
-    eog_ids: any of them ends generation; special_ids: tokens that are no text; add_bos, add_eos: whether encoding adds
-    those."""
+    eog_ids: any of them ends generation; special_ids: tokens that are no text; control_ids: tokens that only a template
+    writes; user_defined_ids: those that are found in any text; add_bos, add_eos: whether encoding adds those."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
@@ -49,6 +49,9 @@ class Tokenizer:
         self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
         self.eog_ids = vocabulary.eog_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
+        self.control_ids = self.special_ids | vocabulary.shown_ids
+        self.user_defined_ids = frozenset(vocabulary.of_type(USER_DEFINED)) - vocabulary.shown_ids
+        self._hidden_ids = self.special_ids - vocabulary.shown_ids
         self.add_bos = needs_bos or bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
         self.add_eos = bool(metadata.get("tokenizer.ggml.add_eos_token", False))
         # SentencePiece takes each text, and each part of one after a control token, to begin with a space;
@@ -59,22 +62,30 @@ class Tokenizer:
         """Token ids of a text.
 
         add_special: with BOS and EOS, where the model has them added. parse_special: control tokens that are
-        written out in the text, as a chat template writes them, become these tokens.
+        written out in the text, as a chat template writes them, become these tokens; not so where a BREAK is in them.
         """
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
         begins = True
-        for fragment in self._special.part(_valid(text), parse_special):
+        for fragment in self._special.part(text, parse_special):
             if isinstance(fragment, int):
                 ids.append(fragment)
                 begins = fragment in self.special_ids
-            else:
+                continue
+            if fragment := _valid(fragment.replace(BREAK, "")):
                 ids += self._model.encode(" " + fragment if self._add_space and begins else fragment)
-                begins = False
+            begins = False
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of what a model is to go on with: special tokens in the text are understood, and it gets a BOS
+        token where the model wants one and the text has none."""
+        ids = self.encode(text, add_special=False, parse_special=True)
+        wants_bos = self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]
+        return [self.bos_id, *ids] if wants_bos and self.bos_id is not None else ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of tokens, without the space that encoding added before it; for parts of one see decoder().
@@ -86,9 +97,9 @@ class Tokenizer:
             pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode(errors="replace")
 
-    def decoder(self) -> StreamDecoder:
-        """A decoder of tokens as they are generated."""
-        return StreamDecoder(self.token_bytes)
+    def decoder(self, special: bool = True) -> StreamDecoder:
+        """A decoder of tokens as they are generated. special: also of control tokens that are no part of an answer."""
+        return StreamDecoder(self.token_bytes, frozenset() if special else self._hidden_ids)
 
     def token_bytes(self, id: int) -> bytes:
         """What a token stands for: bytes of text, or the text of a special token. Raises TokenizerError."""

@@ -34,7 +34,16 @@ _FILL_IN = {
     "fim_sep": ("<|file_sep|>",),
 }  # fmt: skip
 _ENDING_FILL_INS = ("fim_pad", "fim_rep", "fim_sep")  # these end generation too
-_ALWAYS_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # parts of an answer in gpt-oss
+_PARTS_OF_ANSWER = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # in gpt-oss
+_CHANNEL = ("<|channel>", "<channel|>")  # in Gemma 4
+#: How models begin and end their thoughts.
+THOUGHTS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
 
 
 class TokenizerError(GGUFError):
@@ -42,7 +51,8 @@ class TokenizerError(GGUFError):
 
 
 class Vocabulary:
-    """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation."""
+    """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation;
+    shown_ids: control tokens that are parts of an answer, as they tell its parts apart."""
 
     def __init__(self, metadata: Mapping[str, Value], defaults: Mapping[str, int | None]) -> None:
         """defaults: ids of special tokens that keys do not name. Raises TokenizerError, GGUFError."""
@@ -99,7 +109,9 @@ class Vocabulary:
             if name in _ENDING_FILL_INS and found is not None:
                 ending.add(found)
         self.types[list(control.values())] = CONTROL
-        self.types[list(self._known(*_ALWAYS_SHOWN).values())] = USER_DEFINED
+        parts = self._known(*_PARTS_OF_ANSWER, *_CHANNEL, *THOUGHTS, *THOUGHTS.values())
+        shown = {i for i in parts.values() if self.types[i] == CONTROL}
+        self.types[list(self._known(*_PARTS_OF_ANSWER).values())] = USER_DEFINED
         ending |= {found for name in ("eos", "eot", "eom") if (found := self.special_id(name)) is not None}
 
         # a part of an answer ends with <|end|> where there are tokens for the end of all of it
@@ -108,9 +120,11 @@ class Vocabulary:
         if "<|end|>" in names and calls and ("<|return|>" in names or "<|flush|>" in names):
             ending.remove(names["<|end|>"])
             self.types[names["<|end|>"]] = USER_DEFINED
+            shown.add(names["<|end|>"])
         if "</s>" in names and "<|tool_response>" in names:
             ending.remove(names["</s>"])
             self.types[names["</s>"]] = NORMAL
+        self.shown_ids = frozenset(shown)
         return frozenset(ending)
 
     def _known(self, *texts: str) -> dict[str, int]:
