@@ -21,11 +21,14 @@ class Conversation:
     reasoning_content, for the template to send back or not. They may be changed between answers: what the changed
     conversation has in common with the last one, from its beginning, is not computed again.
 
-    shift: in a full context, forget the oldest exchanges. template: variables for the chat template.
+    shift: in a full context, forget the oldest exchanges. split: tell the reasoning from the answer. template:
+    variables for the chat template.
     """
 
-    def __init__(self, llm: LLM, *, system: str = "", shift: bool = False, **template: Any) -> None:
-        self.llm, self.shift, self.template = llm, shift, template
+    def __init__(
+        self, llm: LLM, *, system: str = "", shift: bool = False, split: bool = True, **template: Any
+    ) -> None:
+        self.llm, self.shift, self.split, self.template = llm, shift, split, template
         self.messages: list[dict[str, Any]] = []
         self.system = system
         self.context = llm.new_context()
@@ -96,7 +99,7 @@ class Conversation:
         generation = self.llm.stream(tokens, context=self.context, context_shift=self.shift, **options)
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         self.messages.append(message)
-        return Reply(generation, ReasoningSplitter(text), message, self._written, text)
+        return Reply(generation, ReasoningSplitter(text, split=self.split), message, self._written, text)
 
     def _prompt(self) -> tuple[str, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""

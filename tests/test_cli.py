@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gguf_runtime.cli.options import unescape
+from gguf_runtime.cli.prompt import unescape
 from gguf_runtime.sampling import SamplingParams
 from tests.conftest import command_line
 from tests.make_model import BOS, write_model

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from .options import group, integer, number
+from .command import group
+from .kinds import integer, number
 
 _LETTERS = {
     "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
@@ -41,15 +44,45 @@ def _sequence_breakers(_context: click.Context, _option: click.Parameter, values
 
 
 def _schema(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A JSON schema as it is, or in a file."""
-    if value is None or value.lstrip()[:1] == "{" or value in ("true", "false"):
-        return value
-    return Path(value).read_text("utf-8")
+    """A JSON schema as it is, or in a file. Raises BadParameter, with the file's name."""
+    if value is None:
+        return None
+    from ..sampling.constraint import json_grammar
+
+    is_text = value.lstrip()[:1] == "{" or value.strip() in ("true", "false")
+    text = value if is_text else _content(value, "JSON schema")
+    _check(lambda: json_grammar(text), None if is_text else value)
+    return text
 
 
 def _grammar(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A GBNF grammar as it is, or in a file."""
-    return value if value is None or "::=" in value else Path(value).read_text("utf-8")
+    """A GBNF grammar as it is, or in a file. Raises BadParameter, with the file's name."""
+    if value is None:
+        return None
+    from ..sampling.constraint import gbnf_grammar
+
+    text = value if "::=" in value else _content(value, "grammar (which has ::= in it)")
+    _check(lambda: gbnf_grammar(text), None if "::=" in value else value)
+    return text
+
+
+def _content(value: str, else_a: str) -> str:
+    """What is in the file of that name."""
+    if not os.path.exists(value):
+        raise click.BadParameter(f"{value!r} is neither a file nor a {else_a}")
+    try:
+        return Path(value).read_text("utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{value}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.BadParameter(f"{value} is no text in UTF-8") from None
+
+
+def _check(make: Callable[[], object], file: str | None) -> None:
+    try:
+        make()
+    except ValueError as error:
+        raise click.BadParameter(f"{file}: {error}" if file else str(error)) from None
 
 
 chain_options = group(

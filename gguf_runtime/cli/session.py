@@ -53,6 +53,8 @@ class Chat:
     def _remark(self, reply: Reply, stopped: bool) -> None:
         """What there is to say about an answer, beside it."""
         generation, conversation = reply.generation, self.conversation
+        if generation.sampler.lacks_form:
+            note("cut off: the answer does not have the form that was asked for")
         if stopped:
             note("stopped; /regen answers anew")
         elif generation.stop_reason == "context":

@@ -66,6 +66,11 @@ class Constraint:
         barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
         return candidates.like(np.add(candidates.logits, barriers, out=barriers))
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the answer so far is whole."""
+        return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
+
     def accept(self, token: int) -> None:
         """Note that the answer goes on with this token."""
         if not self._matcher.is_stopped():
@@ -74,7 +79,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(f"the grammar does not work: {_first_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar does not work: {_in_a_line(self._matcher.get_error())}")
 
 
 def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint:
@@ -95,7 +100,7 @@ def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
         json.loads(text, parse_int=_exact)
         return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _WHITE_SPACE})
     except (ValueError, TypeError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not valid: {_first_line(str(error))}") from error
+        raise GrammarError(f"the JSON schema is not valid: {_in_a_line(str(error))}") from error
 
 
 def _exact(digits: str) -> None:
@@ -114,8 +119,8 @@ def gbnf_grammar(text: str) -> str:
         raise GrammarError(f"the grammar is not valid GBNF: {error}") from error
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0]
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split()) or "no reason given"
 
 
 class _Bridge:
