@@ -98,7 +98,7 @@ def _template(options: dict[str, Any]) -> str | None:
     bos, named, file = (options.pop(name) for name in ("in_prefix_bos", "chat_template", "chat_template_file"))
     affixed = prefix is not None or suffix is not None or bos
     if affixed + (named is not None) + (file is not None) > 1:
-        raise click.UsageError("--chat-template, --chat-template-file and --in-prefix and --in-suffix are three ways: take one")
+        raise click.UsageError("two chat templates: take one of --chat-template, --chat-template-file and --in-prefix")
     if affixed:
         from ..chat.builtin import between
 

@@ -15,6 +15,7 @@ import click
 
 from .. import __version__
 from . import process
+from .command import Command
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,13 +50,14 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name == "help":
+            return _help
         if name in _IN_MODELS:
             return getattr(importlib.import_module(".models", __package__), _IN_MODELS[name])
         return importlib.import_module(f".{name}", __package__).command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args[:1] == ["help"]:
-            args = [*args[1:2], "--help"]
+        args = ["--help", *args[1:]] if args[:1] == ["--usage"] else args
         ours = [*COMMANDS, *ctx.help_option_names, "--version"]
         completing = ctx.resilient_parsing and not args  # a command may follow yet
         if completing or (args and args[0] in ours):
@@ -92,13 +94,24 @@ def _check_verb(word: str, ctx: click.Context) -> None:
 
 @click.command(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help", "--usage"], "max_content_width": 110, "show_default": True},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
     options_metavar="[MODEL] [PROMPT] [OPTIONS]",
     subcommand_metavar="",
 )
 @click.version_option(__version__, message="ggrun %(version)s")
 def app() -> None:
     """Run a GGUF language model on this machine."""
+
+
+@click.command("help", cls=Command, help=COMMANDS["help"])
+@click.argument("command", required=False, type=click.Choice(list(COMMANDS)), metavar="[COMMAND]")
+@click.pass_context
+def _help(ctx: click.Context, command: str | None) -> None:
+    root = ctx.find_root()
+    if command is None:
+        click.echo(app.get_help(root))
+    elif found := app.get_command(root, command):
+        click.echo(found.get_help(click.Context(found, parent=root, info_name=command)))
 
 
 def run() -> int:
@@ -120,8 +133,10 @@ def run() -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0  # whoever read our output has enough
-    except KeyboardInterrupt:  # after a chat, which has Ctrl-C to itself
+    except KeyboardInterrupt:  # in a chat, which has signals to itself
         return process.INTERRUPTED
+    except SystemExit as exit:
+        return int(exit.code or 0)
     except Exception as error:
         if "-v" in args or "--verbose" in args:
             import traceback

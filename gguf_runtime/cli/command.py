@@ -68,6 +68,7 @@ class Command(click.Command):
                 continue
             name, equals, value = arg.partition("=")
             name = name.replace("_", "-") if arg.startswith("--") else name  # as llama.cpp does
+            name = "--help" if name == "--usage" else name
             values = [value] if equals else []
             if not equals and (match := _ATTACHED.fullmatch(arg)) and _takes_value(known.get(match[1])):
                 name, values = match[1], [match[2]]

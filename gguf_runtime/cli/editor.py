@@ -31,6 +31,7 @@ class Editor:
 
     def __init__(self, chat: Chat, multiline: bool = False) -> None:
         self._chat = chat
+        chat.agrees = _agrees
         self._session: PromptSession[str] = PromptSession(
             message=HTML("<b>&gt;</b> "),
             prompt_continuation=lambda width, number, wrapped: "  ",
@@ -55,6 +56,14 @@ class Editor:
         if text.lstrip().startswith(_BLOCK):
             text = text.strip().removeprefix(_BLOCK).removesuffix(_BLOCK).strip("\n")
         return text
+
+
+def _agrees(question: str) -> bool:
+    """Ask; Enter alone, Ctrl-C and Ctrl-D are a no."""
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        answer: str = PromptSession().prompt(f"{question} [y/N] ")
+        return answer.strip().lower() in ("y", "yes")
+    return False
 
 
 def _keys(multiline: bool) -> KeyBindings:

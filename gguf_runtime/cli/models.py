@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CONTEXT = 4096  # tokens that the memory of a model is told for
 
 
-@click.command(cls=Command, help="Get models by names of the catalogue, hf:OWNER/REPO[:QUANT], ollama:NAME[:TAG], URLs.")
+@click.command(cls=Command, help="Get models by names of the catalogue, hf:OWNER/REPO[:QUANT], ollama:NAME[:TAG], URL.")
 @click.argument("names", nargs=-1, required=True)
 @verbose_option
 def pull(names: tuple[str, ...], verbose: bool) -> None:

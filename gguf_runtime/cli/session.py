@@ -23,6 +23,7 @@ class Chat:
         self.draft = ""  # what the next input begins with
         self.markdown = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.leaving = False
+        self.agrees: Callable[[str], bool] = lambda question: False  # asks the person; nobody is there in a pipe
 
     @property
     def llm(self) -> LLM:
