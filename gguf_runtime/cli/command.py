@@ -17,6 +17,7 @@ from .. import __version__
 Decorated = Callable[..., Any]
 
 _ATTACHED = re.compile(r"(-[a-zA-Z])(\d[\d.]*)")  # -n8
+_UNNEEDED = "gguf_runtime.cli.unneeded"  # where a context keeps what -v tells of options without effect
 _NEAR = 0.8  # of a name's letters that are right where it is a slip of the pen
 
 
@@ -106,8 +107,14 @@ class LlamaCommand(Command):
         n = row.n_values(following)
         if n > len(following):
             raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", ctx)
-        ctx.meta.setdefault(UNNEEDED, []).append(f"{name} changes nothing here: {row.why}")
+        ctx.meta.setdefault(_UNNEEDED, []).append(f"{name} changes nothing here: {row.why}")
         return n
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if ctx.params.get("verbose"):
+            for line in ctx.meta.get(_UNNEEDED, ()):
+                click.echo(f"ggrun: {line}", err=True)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -117,10 +124,6 @@ class LlamaCommand(Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
-
-
-#: Where a context keeps what -v tells of options without effect.
-UNNEEDED = "gguf_runtime.cli.unneeded"
 
 
 def _takes_value(option: click.Option | None) -> bool:

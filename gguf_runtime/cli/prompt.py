@@ -19,8 +19,9 @@ _PATIENCE = 2.0  # seconds
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"'": b"'", b'"': b'"', b"\\": b"\\"}
 
 escape_option = click.option(
-    "-e/ ", "--escape/--no-escape", default=True, help="Whether \\n, \\t, \\x41 in texts of options are escapes."
-)
+    "-e/ ", "--escape/--no-escape", default=True, show_default=False,
+    help="Whether \\n, \\t, \\x41 in texts of options are escapes; they are.",
+)  # fmt: skip
 prompt_options = group(
     text("-p", "--prompt", help="The prompt. What is piped in follows it."),
     path("-f", "--file", help="A file with the prompt; -: standard input."),

@@ -120,7 +120,7 @@ def _set(chat: Chat, rest: str) -> None:
         n = _number(name, value, int)
         chat.options[name] = n if n >= 0 else None
     elif name in _parameters():
-        number = None if name == "seed" and value == "random" else _number(name, value, _parameters()[name])
+        number: Any = None if name == "seed" and value == "random" else _number(name, value, _parameters()[name])
         SamplingParams(**{name: number})  # raises ValueError where it has no meaning
         chat.options[name] = number
     else:
