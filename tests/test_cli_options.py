@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_line_made_for_llama_cpp(ggrun, model):
 
 @pytest.mark.parametrize("name", ["-pps", "-nx", "-fx", "-hello", "-tt", "-vv", "-mmodel.gguf", "-x"])
 def test_an_unknown_option_of_one_dash_is_not_read_as_letters(name):
-    assert f"No such option: {name}" in refused("-p", "Hi", name, "X").replace("'", "")
+    assert re.search(f"No such option:? '?{name}", refused("-p", "Hi", name, "X"))  # as versions of click put it
     for command in COMMANDS:
         assert "No such option" in refused(name, command=command)
 

@@ -146,7 +146,7 @@ class _Body:
             if len(names) == 2:
                 key = f"({value} | list)[loop.index0] if {value} is mapping else loop.index0"
                 sets.insert(0, f"{{% set {names[0]} = {key} %}}")
-            return f"{{% for {inside} in ({value}.values() if {value} is mapping else {value}) %}}{''.join(sets)}"
+            return f"{{% for {inside} in ({value}.values() if {value} is mapping else {value} or []) %}}{''.join(sets)}"
         self._open.append(("{% endif %}", outside))
         before = f"{{% set {names[0]} = {value} %}}" if names else ""
         if word == "with":
