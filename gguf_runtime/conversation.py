@@ -57,7 +57,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             self.messages.pop()
             raise
 
@@ -68,7 +68,7 @@ class Conversation:
         last = self.messages.pop()
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:
             self.messages.append(last)
             raise
 

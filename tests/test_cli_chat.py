@@ -130,7 +130,7 @@ def test_commands_say_what_is_wrong(chat_model: Path) -> None:
 
 
 def test_an_answer_without_its_form_is_told(chat_model: Path) -> None:
-    assert "does not have the form" in chat(chat_model, "Hello\n", "--regex", "[a-z]{40}").stderr
+    assert "does not have the form" in chat(chat_model, "Hello\n", "--regex", "[a-z]{400}").stderr
 
 
 def test_a_message_that_does_not_fit(chat_model: Path) -> None:
