@@ -389,3 +389,11 @@ def test_the_help_text(ggrun):
     if os.environ.get("RECORD"):
         file.write_text(shown, "utf-8")
     assert shown == file.read_text("utf-8")
+
+
+def test_a_character_that_n_cuts_off_is_not_shown(ggrun, model):
+    with LLM(model, n_ctx=64) as llm:
+        start = llm.tokenizer.all_bytes.index("😀".encode()[:1])
+    line = ["-m", model, "-p", "Once", "-l", f"{start}+1e6", "--ignore-eos"]
+    assert ggrun(*line, "-n", 1).stdout == b""
+    assert ggrun(*line, "-n", 3).stdout == "\ufffd\ufffd".encode()  # what can never become a character is
