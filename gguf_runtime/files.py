@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +56,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 def give_up() -> None:
     """End what works for this process, and remove what is not whole."""
+    import shutil  # takes a while to load, and most processes end of themselves
+
     for helper in list(helpers):
         helper.kill()
         helper.wait()

@@ -5,7 +5,6 @@ An option of one dash and several letters, such as -ngl, is a name of its own an
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -53,6 +52,8 @@ class Command(click.Command):
 
     def unknown(self, ctx: click.Context, name: str, following: list[str]) -> int:
         """An option that the command does not have: how many arguments after it to skip with it. Raises UsageError."""
+        import difflib
+
         near = difflib.get_close_matches(name, self._options(ctx), n=1, cutoff=_NEAR) if len(name) > 3 else []
         raise click.NoSuchOption(name, possibilities=near, ctx=ctx)
 

@@ -69,7 +69,7 @@ template_options = group(
     text("--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, a file, or Jinja itself."),
     path("--chat-template-file", help="The same, in a file."),
     click.option(
-        "--chat-template-kwargs", "template_variables", type=JsonObject(), default="{}", metavar="JSON",
+        "--chat-template-kwargs", "template_variables", type=JsonObject(), default=dict, metavar="JSON",
         show_default=False, help='Variables for the template, such as {"enable_thinking": false}.',
     ),
     text("--in-prefix", help="What comes before each message, instead of a chat template's."),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -21,8 +20,7 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """A Modelfile, or None, as what the command line leaves open."""
 
     modelfile: Modelfile | None = None
