@@ -44,45 +44,46 @@ def _sequence_breakers(_context: click.Context, _option: click.Parameter, values
 
 
 def _schema(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A JSON schema as it is, or in a file. Raises BadParameter, with the file's name."""
+    """A JSON schema as it is, or in a file. Raises ClickException, with the file's name."""
     if value is None:
         return None
-    from ..sampling.constraint import json_grammar
+    from ..sampling.constraint import check, json_grammar
 
     is_text = value.lstrip()[:1] == "{" or value.strip() in ("true", "false")
     text = value if is_text else _content(value, "JSON schema")
-    _check(lambda: json_grammar(text), None if is_text else value)
+    _name_file(lambda: check(json_grammar(text)), None if is_text else value)
     return text
 
 
 def _grammar(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A GBNF grammar as it is, or in a file. Raises BadParameter, with the file's name."""
+    """A GBNF grammar as it is, or in a file. Raises ClickException, with the file's name."""
     if value is None:
         return None
-    from ..sampling.constraint import gbnf_grammar
+    from ..sampling.constraint import check, gbnf_grammar
 
     text = value if "::=" in value else _content(value, "grammar (which has ::= in it)")
-    _check(lambda: gbnf_grammar(text), None if "::=" in value else value)
+    _name_file(lambda: check(gbnf_grammar(text)), None if "::=" in value else value)
     return text
 
 
 def _content(value: str, else_a: str) -> str:
     """What is in the file of that name."""
     if not os.path.exists(value):
-        raise click.BadParameter(f"{value!r} is neither a file nor a {else_a}")
+        raise click.ClickException(f"{value!r} is neither a file nor a {else_a}")
     try:
         return Path(value).read_text("utf-8")
     except OSError as error:
-        raise click.BadParameter(f"{value}: {error.strerror}") from None
+        raise click.ClickException(f"{value}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.BadParameter(f"{value} is no text in UTF-8") from None
+        raise click.ClickException(f"{value} is no text in UTF-8") from None
 
 
-def _check(make: Callable[[], object], file: str | None) -> None:
+def _name_file(check: Callable[[], None], file: str | None) -> None:
+    """Have what is wrong told with the name of the file that it is in."""
     try:
-        make()
+        check()
     except ValueError as error:
-        raise click.BadParameter(f"{file}: {error}" if file else str(error)) from None
+        raise click.ClickException(f"{file}: {error}" if file else str(error)) from None
 
 
 chain_options = group(

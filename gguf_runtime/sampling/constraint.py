@@ -93,6 +93,12 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
     return Constraint(LLMatcher.grammar_from_regex(params.regex or ""), tokenizer)
 
 
+def check(grammar: str) -> None:
+    """Raises GrammarError for what no model could follow. grammar: in llguidance's own notation."""
+    if error := LLMatcher.validate_grammar(grammar):
+        raise GrammarError(f"the grammar does not work: {_in_a_line(error)}")
+
+
 def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
     """JSON that a schema describes, for llguidance. Raises GrammarError."""
     try:
