@@ -203,7 +203,9 @@ def test_metadata_options():
 def test_metadata_on_the_command_line(ggrun, model):
     plain = ["-m", model, "-p", "the rain in spain falls", "-n", 30, "--temp", 0, "--ignore-eos"]
     text = ggrun(*plain).stdout
-    for change in (["--rope-freq-base", 100], ["--rope-scale", 8], ["--override-kv", "llama.rope.freq_base=float:100"]):
+    key = ["--override-kv", "llama.rope.freq_base=float:100"]
+    yarn = ["--rope-scaling", "yarn", "--rope-scale", 2, "--yarn-attn-factor", 9]
+    for change in (["--rope-freq-base", 100], ["--rope-scale", 8], key, yarn):
         done = ggrun(*plain, *change)
         assert done.returncode == 0 and done.stdout != text, change
     done = ggrun(*plain, "--override-kv", "llama.block_count=int:7")

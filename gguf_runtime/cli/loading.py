@@ -22,7 +22,7 @@ _KEYS = {
     "rope_freq_base": ".rope.freq_base",
     "yarn_orig_ctx": ".rope.scaling.original_context_length",
     "yarn_ext_factor": ".rope.scaling.yarn_ext_factor",
-    "yarn_attn_factor": ".rope.scaling.yarn_attn_factor",
+    "yarn_attn_factor": ".rope.scaling.attn_factor",
     "yarn_beta_fast": ".rope.scaling.yarn_beta_fast",
     "yarn_beta_slow": ".rope.scaling.yarn_beta_slow",
 }
