@@ -22,11 +22,14 @@ class Conversation:
     reasoning_content, for the template to send back or not. They may be changed between answers: what the changed
     conversation has in common with the last one, from its beginning, is not computed again.
 
-    shift: in a full context, forget the oldest exchanges. template: variables for the chat template.
+    shift: in a full context, forget the oldest exchanges. split: tell the reasoning from the answer. template:
+    variables for the chat template.
     """
 
-    def __init__(self, llm: LLM, *, system: str = "", shift: bool = False, **template: Any) -> None:
-        self.llm, self.shift, self.template = llm, shift, template
+    def __init__(
+        self, llm: LLM, *, system: str = "", shift: bool = False, split: bool = True, **template: Any
+    ) -> None:
+        self.llm, self.shift, self.split, self.template = llm, shift, split, template
         self.messages: list[dict[str, Any]] = []
         self.system = system
         self.context = llm.new_context()
@@ -55,7 +58,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             self.messages.pop()
             raise
 
@@ -66,7 +69,7 @@ class Conversation:
         last = self.messages.pop()
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:
             self.messages.append(last)
             raise
 
@@ -97,7 +100,8 @@ class Conversation:
         generation = self.llm.stream(tokens, context=self.context, context_shift=self.shift, **options)
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         self.messages.append(message)
-        return Reply(generation, ReasoningSplitter(text), message, self._written, text.marked)
+        splitter = ReasoningSplitter(text, split=self.split)
+        return Reply(generation, splitter, message, self._written, text.marked)
 
     def _prompt(self) -> tuple[Rendered, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""

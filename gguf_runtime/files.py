@@ -9,10 +9,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-#: Under way: to be removed where the process ends before they are whole.
+if TYPE_CHECKING:
+    import subprocess
+
+#: Under way, files and folders: to be removed where the process ends before they are whole.
 unfinished: set[Path] = set()
+#: Processes that work for this one: to be ended with it.
+helpers: set[subprocess.Popen[str]] = set()
 
 
 def data_folder() -> Path:
@@ -69,7 +74,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         unfinished.discard(temporary)
 
 
-def remove_unfinished() -> None:
+def give_up() -> None:
+    """End what works for this process, and remove what is not whole."""
+    import shutil  # takes a while to load, and most processes end of themselves
+
+    for helper in list(helpers):
+        helper.kill()
+        helper.wait()
     for path in list(unfinished):
         with contextlib.suppress(OSError):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

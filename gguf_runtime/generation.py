@@ -50,9 +50,11 @@ class Generation(Iterator[str]):
         speculation: Speculation | None = None,
         shift: bool = False,
         special: bool = False,
+        n_keep: int | None = None,
     ) -> None:
         """context: what to go on from where the prompt begins alike; it will hold prompt and answer. shift: in a full
-        context, forget half of what is after the prompt rather than stop. special: control tokens give text too.
+        context, forget half of what is after the first n_keep tokens rather than stop; n_keep: None for the prompt, up
+        to half of the context, -1 for all of the prompt. special: control tokens give text too.
 
         Raises ContextFull where the prompt does not fit, ValueError where it is empty.
         """
@@ -71,6 +73,10 @@ class Generation(Iterator[str]):
         self.n_reused = self.n_steps = self.n_decoded = self.n_guessed = self.n_accepted = 0
         self.sampler = sampler
         self._engine, self._max_tokens, self._shift = engine, max_tokens, shift
+        # some tokens at least are to be forgotten, and the first of all stays: attention leans on it
+        self._n_keep = min(len(prompt), engine.n_ctx // 2 if n_keep is None else engine.n_ctx - 2)
+        if n_keep is not None and n_keep >= 0:
+            self._n_keep = min(self._n_keep, max(1, n_keep))
         self._context, self._owned = context or Context(engine), context is None
         self._speculation = speculation
         self._end_ids = tokenizer.eog_ids
@@ -140,7 +146,7 @@ class Generation(Iterator[str]):
         """The last token, with a guess of how it goes on."""
         context, last = self._context, self.tokens[-1]
         if context.is_full:
-            n_kept = min(len(self.prompt), self._engine.n_ctx // 2)
+            n_kept = self._n_keep
             n_lost = -(-(len(context.tokens) - n_kept) // 2)
             return context.begin([*context.tokens[:n_kept], *context.tokens[n_kept + n_lost :], last])
         room = self._engine.n_ctx - len(context.tokens) - 1
@@ -173,7 +179,9 @@ class Generation(Iterator[str]):
 
     def _stop(self, reason: StopReason, pieces: list[Piece]) -> None:
         self.stop_reason = reason
-        if rest := self._watch.push(self._decoder.flush()) + self._watch.flush():
+        # a character that a limit cut off in the middle is not shown; one that the model left so is
+        cut_off = self._decoder.flush() if reason == "end" else ""
+        if rest := self._watch.push(cut_off) + self._watch.flush():
             pieces.append(Piece(None, rest))
 
     def _account(self, n_guessed: int, n_right: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from .context import Context
 from .draft import DraftModel
 from .engine import Chunk, Engine
 from .generation import Generation
-from .loader import open_gguf
+from .loader import Value, lock, open_gguf, override
 from .sampling import Sampler, SamplingParams
 from .speculation import PromptLookup, Speculation
 from .splitter import Layers, Offload
@@ -23,6 +24,7 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .chat.template import Message
+    from .chat.thinking import Thinking
 
     Prompt = str | Sequence[int] | Sequence[Message]
 
@@ -37,6 +39,8 @@ class LLM:
     n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass, 0 for 512
     on the CPU and 2,048 on a GPU.
     type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. mmap: map the file rather than read it.
+    mlock: have the system keep it in memory, or warn. metadata: keys of the file to change; one that begins with a dot
+    belongs to the architecture, such as .rope.freq_base.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
 
@@ -64,10 +68,16 @@ class LLM:
         type_k: str = "f16",
         type_v: str = "f16",
         mmap: bool = True,
+        mlock: bool = False,
+        metadata: Mapping[str, Value] | None = None,
         chat_template: str | None = None,
         draft: str | Path | None = None,
     ) -> None:
         self.file = open_gguf(path, mmap=mmap)
+        if metadata:
+            self.file.metadata = override(self.file.metadata, metadata)
+        if mlock and not lock(self.file):
+            warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
         offload = Offload(n_gpu_layers, main_gpu, tuple(tensor_split), tuple(override_tensors), not offload_kv)
         self.engine = Engine(
             self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v,
@@ -99,8 +109,10 @@ class LLM:
         ignore_eos: bool = False,
         context: Context | None = None,
         context_shift: bool = False,
+        n_keep: int | None = None,
         lookup: bool = True,
         special: bool = False,
+        thinking: Thinking | None = None,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -109,24 +121,33 @@ class LLM:
         never becomes special tokens.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
         the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
-        from. context_shift: in a full context, forget its older half rather than stop. lookup: guess tokens from the
-        text so far, which makes the answer no other, only sooner. special: write control tokens out. sampling: fields
-        of SamplingParams.
+        from. context_shift: in a full context, forget its older half rather than stop. n_keep: tokens of the prompt to
+        keep then; None for all, as far as they fill no more than half of it. lookup: guess tokens from the text so far,
+        which makes the answer no other, only sooner. special: write control tokens out. thinking: how
+        long the model may reason. sampling: fields of
+        SamplingParams.
         """
         if ignore_eos and not SamplingParams(**sampling).constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
             sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
+        tokens = self.prompt_tokens(prompt)
+        sampler = Sampler(SamplingParams(**sampling), self.tokenizer)
+        if thinking:
+            from .chat.thinking import BriefSampler
+
+            sampler = BriefSampler(sampler, thinking, self.tokenizer)
         return Generation(
             self.engine,
             self.tokenizer,
-            self.prompt_tokens(prompt),
-            Sampler(SamplingParams(**sampling), self.tokenizer),
+            tokens,
+            sampler,
             max_tokens,
             [stop] if isinstance(stop, str) else stop,
             context=context,
             speculation=self._speculation() if lookup else None,
             shift=context_shift,
             special=special,
+            n_keep=n_keep,
         )
 
     def _speculation(self) -> Speculation:

@@ -111,7 +111,7 @@ class Library:
         missing = [name for name, image in images.items() if image is None]
         if missing:
             with _writable(folder) as target:
-                _compile(target, missing, self.isa)
+                _compile(target, missing, self.isa, scratch=target != folder)
                 images |= {name: _read_image(target, name) for name in missing}
         for name, image in images.items():
             if image is None:
@@ -206,18 +206,23 @@ def _read_image(folder: Path, name: str) -> tuple[list[str], int, bytes] | None:
         return None
 
 
-def _compile(folder: Path, names: list[str], isa: isa_module.Isa) -> None:
-    """Compile kernels in as many processes as there are processors, with a line of progress on a terminal."""
+def _compile(folder: Path, names: list[str], isa: isa_module.Isa, *, scratch: bool) -> None:
+    """Compile kernels in as many processes as there are processors, with a line of progress on a terminal.
+
+    They end when this process does, however that is, and then remove a folder that is only for `scratch`.
+    """
     n = min(len(names), os.cpu_count() or 1, 8)
     # -P: a file named numba.py where the user happens to stand is none of our business
-    command = [sys.executable, "-P", "-m", f"{__package__}.compiler", str(folder)]
+    command = [sys.executable, "-P", "-m", f"{__package__}.compiler", "scratch" if scratch else "keep", str(folder)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     environment = os.environ | {"GGRUN_ISA": isa.name, "NUMBA_OPT": "0", "PYTHONPATH": path}
     # kernels of one type of weights share functions, which a process compiles once
     alike = sorted(names, key=lambda name: name.partition(":")[2])
     shares = [alike[len(alike) * i // n : len(alike) * (i + 1) // n] for i in range(n)]
     workers = [
-        subprocess.Popen(command + share, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            command + share, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for share in shares
     ]
     show = sys.stderr.isatty()

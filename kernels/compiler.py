@@ -1,7 +1,8 @@
 """Compile kernels: Python source → Numba → LLVM IR → a flat image of machine code.
 
-Runs in a process of its own (`python -m gguf_runtime.kernels.compiler FOLDER NAME…`, started by
+Runs in a process of its own (`python -m gguf_runtime.kernels.compiler keep FOLDER NAME…`, started by
 `code.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+It ends when its standard input does, which is when the process that started it is gone.
 
 A kernel is named `module.factory:PARAMETER:…`. The factory, in `kernels/cpu/` or beside it, takes the
 parameters as constants to compile in and returns the function to compile, whose own parameters are
@@ -13,7 +14,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +27,8 @@ from typing import Any
 from .code import Ref, write_image
 
 N_RUN_ARGUMENTS = 3  # thread, n_threads, counter
+
+_writing = threading.Lock()  # held while a file is there under its temporary name
 
 
 def _resolve(name: str) -> Callable[..., Any]:
@@ -130,9 +137,26 @@ def main(folder: str, names: list[str]) -> None:
 
     for name in names:
         arguments, obj = assemble(name)
-        write_image(Path(folder), name, arguments, *link(obj, "entry"))
+        code, offset = link(obj, "entry")
+        with _writing:
+            write_image(Path(folder), name, arguments, code, offset)
         print(name, flush=True)
 
 
+def _end_with_parent(folder: str, scratch: bool) -> None:
+    """End once nobody waits for the kernels any more; without a trace in a folder that is only for them."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        with _writing:
+            if scratch:
+                shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    _end_with_parent(sys.argv[2], sys.argv[1] == "scratch")
+    main(sys.argv[2], sys.argv[3:])

@@ -199,6 +199,16 @@ FORMATS = {
 FORMATS["granite-4.0"] = FORMATS["granite-4.1"] = FORMATS["granite"]
 
 
+def between(prefix: str, suffix: str, bos: bool) -> str:
+    """Jinja that puts each message of the user between two texts, and writes all else as it is."""
+    start = "{{ bos_token }}" if bos else ""
+    return (
+        "{% for message in messages %}{% if message.role == 'user' %}"
+        f"{start}{{{{ {prefix!r} }}}}{{{{ message.content }}}}{{{{ {suffix!r} }}}}"
+        "{% else %}{{ message.content }}{% endif %}{% endfor %}"
+    )
+
+
 def find(template: str) -> str:
     """The Jinja that a name of FORMATS, the path of a file, or Jinja itself stand for. Raises ChatError, OSError."""
     if template in FORMATS:

@@ -72,6 +72,11 @@ class Constraint:
         barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
         return candidates.like(np.add(candidates.logits, barriers, out=barriers))
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the answer so far is whole."""
+        return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
+
     def accept(self, token: int) -> None:
         """Note that the answer goes on with this token."""
         if not self._matcher.is_stopped():
@@ -80,7 +85,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(f"the grammar does not work: {_first_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar does not work: {_in_a_line(self._matcher.get_error())}")
 
 
 def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint:
@@ -92,6 +97,12 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
     if params.grammar is not None:
         return Constraint(gbnf_grammar(params.grammar), tokenizer)
     return Constraint(LLMatcher.grammar_from_regex(params.regex or ""), tokenizer)
+
+
+def check(grammar: str) -> None:
+    """Raises GrammarError for what no model could follow. grammar: in llguidance's own notation."""
+    if error := LLMatcher.validate_grammar(grammar):
+        raise GrammarError(f"the grammar does not work: {_in_a_line(error)}")
 
 
 def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
@@ -109,7 +120,7 @@ def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
     except Unsupported as error:
         raise GrammarError(f"the JSON schema cannot be used: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not valid: {_first_line(str(error))}") from error
+        raise GrammarError(f"the JSON schema is not valid: {_in_a_line(str(error))}") from error
 
 
 def _warn(note: str) -> None:
@@ -132,8 +143,8 @@ def gbnf_grammar(text: str) -> str:
         raise GrammarError(f"the grammar is not valid GBNF: {error}") from error
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0]
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split()) or "no reason given"
 
 
 class _Bridge:

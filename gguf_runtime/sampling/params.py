@@ -15,7 +15,7 @@ SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p
 class SamplingParams:
     """How to choose tokens; the defaults are llama.cpp's. Raises ValueError for what has no meaning."""
 
-    temperature: float = 0.8  # 0 or less: always the likeliest token
+    temperature: float = 0.8  # 0: always the likeliest token
     dynatemp_range: float = 0.0  # the temperature varies by so much with the entropy; 0: off
     dynatemp_exponent: float = 1.0
     top_k: int = 40  # 0 or less: off
@@ -49,6 +49,8 @@ class SamplingParams:
             value = getattr(self, item.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{item.name} must be a finite number")
+        if self.temperature < 0:
+            raise ValueError("temperature must be 0 (always the likeliest token) or more")
         if self.repeat_penalty <= 0:
             raise ValueError("repeat_penalty must be above 0")
         for name in ("repeat_last_n", "dry_penalty_last_n"):

@@ -45,6 +45,11 @@ class Sampler:
         self._steps = self._chain(params)
         self._ids, self._scratch = np.arange(0), Scratch()
 
+    @property
+    def lacks_form(self) -> bool:
+        """Whether a grammar wants more of the answer than has come."""
+        return self._constraint is not None and not self._constraint.is_met
+
     def begin(self, prompt: Sequence[int]) -> None:
         """Note that the text begins with these tokens."""
         self._tokens, self._n_tokens = np.array(prompt, np.int64), len(prompt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import catalog, hub, ollama
@@ -23,14 +23,19 @@ from .url import UrlSource
 from .wheel import WheelSource
 
 
-def resolve(name: str, *, pull: bool = True) -> Path:
-    """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError."""
+def resolve(name: str, *, pull: bool = True, say: Callable[[str], None] | None = None) -> Path:
+    """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError.
+
+    say: is told which model of a family is meant, where the name leaves that open.
+    """
     path = Path(name)
     if path.exists() or is_path(name):
         return path
+    full = full_name(name)
+    if say and len(family := catalog.family(name)) > 1 and not Store().find(name):
+        say(f"{name} is {full}, the smallest of {', '.join(family)}")
     if model := find(name):
         return model.path
-    full = full_name(name)
     source = source_of(full)
     if not pull:
         raise StoreError(f"{name} is not on this machine: get it with `ggrun pull {name}`")

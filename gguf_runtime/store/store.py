@@ -21,7 +21,7 @@ from .model import Model
 from .progress import Progress
 from .source import Source, file_name, is_gguf
 
-_RECORD = "model.json"
+_RECORD, _MODELFILE = "model.json", "Modelfile"
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # Windows takes these for devices
 
 
@@ -68,8 +68,11 @@ class Store:
             (folder / _RECORD).unlink(missing_ok=True)  # from here on it is not here
             shutil.rmtree(folder, ignore_errors=True)
 
-    def copy(self, model: Model, new_name: str) -> Model:
-        """Another name for the same files, which take no room twice where the file system has hard links."""
+    def copy(self, model: Model, new_name: str, modelfile: str | None = None) -> Model:
+        """Another name for the same files, which take no room twice where the file system has hard links.
+
+        modelfile: how the model of that name is to be asked, instead of how this one is.
+        """
         if self.find(new_name):
             raise StoreError(f"{new_name} is there already: remove it first with `ggrun rm {new_name}`")
         folder, progress = self._folder(new_name), Progress(new_name)
@@ -78,8 +81,12 @@ class Store:
             files = [folder / file_name(file.name) for file in model.files]
             for old, new in zip(model.files, files, strict=True):
                 link_or_copy(old.resolve(), new, progress)  # Hugging Face's are symbolic links
+            if modelfile is None and model.modelfile:
+                modelfile = model.modelfile.read_text("utf-8")
+            if modelfile is not None:
+                (folder / _MODELFILE).write_text(modelfile, "utf-8")
             _write_record(folder, new_name, files)
-        return Model(new_name, tuple(files))
+        return Model(new_name, tuple(files), modelfile=folder / _MODELFILE if modelfile is not None else None)
 
     def _folder(self, name: str) -> Path:
         """A name that every file system takes, and no two models share."""
@@ -92,7 +99,10 @@ class Store:
         try:
             record = json.loads((folder / _RECORD).read_text("utf-8"))
             files = tuple(folder / Path(file).name for file in record["files"])
-            return Model(str(record["name"]), files) if files and all(file.is_file() for file in files) else None
+            if not files or not all(file.is_file() for file in files):
+                return None
+            modelfile = folder / _MODELFILE
+            return Model(str(record["name"]), files, modelfile=modelfile if modelfile.is_file() else None)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
