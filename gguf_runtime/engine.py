@@ -12,7 +12,7 @@ import numpy as np
 from . import architectures, stages
 from .backends import Part
 from .cache import Sequence
-from .kernels.team import physical_cores
+from .kernels.cores import physical_cores
 from .loader import GGUFFile
 from .pipeline import Pipeline
 from .splitter import Offload

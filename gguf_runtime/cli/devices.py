@@ -7,7 +7,7 @@ import click
 from ..backends.errors import GpuError
 from ..backends.gpus import open_gpus
 from ..kernels.isa import detect
-from ..kernels.team import physical_cores
+from ..kernels.cores import physical_cores
 from .options import model_path, verbose_option
 
 

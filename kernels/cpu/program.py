@@ -1,9 +1,10 @@
 """The program: a step of a model as an array of kernels, walked by every thread of the team.
 
 Before an operation that needs what others made, the threads meet: each announces how far it has come, and waits
-until all have. They wait by spinning, because that is usually shorter than a system call, and offer the processor
-to others after a while, because the thread waited for may need it. Who waits asks meanwhile for the weights that it
-will read next, so that memory does not idle while one thread does what cannot be shared.
+until all have. They wait by spinning, because that is usually shorter than a system call; after a while they offer the
+processor to others, because the thread waited for may need it, and then sleep, because offers are taken up by any
+process. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while one thread
+does what cannot be shared.
 
 Programs are posted for all threads at once. Those that have finished one look out for the next for a while before they
 sleep, because to wake many takes longer than a short program.
@@ -15,24 +16,26 @@ from typing import Any
 
 from ..code import Ref
 from ..layout import LINE, OP_BYTES
-from ..simd import announce, get_i64, inline, invoke, invoke0, pause, prefetch_later, watch
+from ..simd import announce, get_i64, inline, invoke, invoke0, invoke1, pause, prefetch_later, watch
 
-_SPINS = 20000  # before the processor is offered
+_SPINS, _OFFERS = 20000, 200000  # looks before the processor is offered, and before sleeping
 _LOOKS = 100000  # for the next program: about 0.6 ms, somewhat more than lies between two tokens
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
 
 @inline
-def _spin(spins, give_way):
-    """After so many looks in vain."""
+def _spin(spins, ways):
+    """After so many looks in vain. ways: i64[3]: C functions that yield the processor, and that sleep, and how long."""
     if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
         pause()
-        if spins > _SPINS:
-            invoke0(give_way)
+        if spins > _OFFERS:
+            invoke1(get_i64(ways + 8), get_i64(ways + 16))
+        elif spins > _SPINS:
+            invoke0(get_i64(ways))
 
 
 @inline
-def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
+def _meet(flags, thread, n_threads, moment, stop, ways, ahead, end):
     """Wait until all threads have announced this moment, or `stop` is set, asking for memory from `ahead` to `end`."""
     announce(flags + LINE * thread, moment)
     spins = 0
@@ -42,7 +45,7 @@ def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
             if ahead < end:
                 prefetch_later(ahead)
                 ahead += LINE
-            _spin(spins, give_way)
+            _spin(spins, ways)
     return ahead
 
 
@@ -52,12 +55,12 @@ def run() -> Any:
 
     counters: two sets of a line for each op and thread, used in turn: while one is in use, each thread clears its
     lines of the other. flags: a line for each thread; moment: an int that grows by at least n_ops + 1 from run to run;
-    stop: address of an int that ends the walk early when set; give_way: a C function that yields the processor.
+    stop: address of an int that ends the walk early when set; ways: see _spin.
     """
 
     def body(
         thread: int, n_threads: int, counter: int,
-        ops: int, counters: int, flags: int, stop: int, give_way: int, n_ops: Ref, moment: Ref, turn: Ref,
+        ops: int, counters: int, flags: int, stop: int, ways: int, n_ops: Ref, moment: Ref, turn: Ref,
     ) -> None:  # fmt: skip
         size = n_ops * n_threads * LINE
         used, cleared = counters + turn * size, counters + (1 - turn) * size
@@ -70,7 +73,7 @@ def run() -> Any:
                 ahead = weights + own * thread
                 end = ahead + min(own, _MOST_AHEAD)
             if n_threads > 1 and get_i64(op + 16):
-                ahead = _meet(flags, thread, n_threads, moment + i, stop, give_way, ahead, end)
+                ahead = _meet(flags, thread, n_threads, moment + i, stop, ways, ahead, end)
             if watch(stop):
                 break
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)
@@ -95,14 +98,14 @@ def lead() -> Any:
     """
 
     def body(
-        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
         moment, spins = watch(mailbox), 0
         invoke(walk, watch(mailbox + 8), 0, n_threads, 0)
         for other in range(1, n_threads):
             while watch(finished + LINE * other) != moment:
                 spins += 1
-                _spin(spins, give_way)
+                _spin(spins, ways)
 
     return body
 
@@ -111,7 +114,7 @@ def follow() -> Any:
     """What other threads do: walk through each program that is posted; return when there was none for a while."""
 
     def body(
-        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
         mine, looks = finished + LINE * thread, 0
         last = watch(mine)
@@ -123,6 +126,6 @@ def follow() -> Any:
                 last, looks = moment, 0
             else:
                 looks += 1
-                _spin(looks, give_way)
+                _spin(looks, ways)
 
     return body
