@@ -15,7 +15,7 @@ from .engine import Chunk, Engine
 from .generation import Generation
 from .loader import open_gguf
 from .sampling import Sampler, SamplingParams
-from .speculation import PromptLookup, Speculation
+from .speculation import Guesser, PromptLookup, Speculation
 from .splitter import Layers, Offload
 from .tokenizer import Tokenizer
 
@@ -79,7 +79,7 @@ class LLM:
         self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
             raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
-        self._guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes) if self._draft else None
+        self._draft_context = self._draft.new_context() if self._draft else None
         if chat_template is not None:
             self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
 
@@ -130,9 +130,10 @@ class LLM:
 
     def _speculation(self) -> Speculation:
         """Guesses for one answer: of the draft model, or from the text so far."""
-        if self._guesser:
-            self._guesser.begin()
-        return Speculation(self._guesser or PromptLookup(), self.engine.step_cost)
+        guesser: Guesser = PromptLookup()
+        if self._draft and self._draft_context:
+            guesser = DraftModel(self._draft_context, self._draft.n_bytes / self.n_bytes)
+        return Speculation(guesser, self.engine.step_cost)
 
     def new_context(self) -> Context:
         """An empty context, to be given to several calls of `stream`."""

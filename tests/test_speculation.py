@@ -227,12 +227,11 @@ def test_a_draft_model_makes_the_same_text(tmp_path: Path) -> None:
             for sampling in ({"temperature": 0}, {"seed": 3}):
                 options = {"max_tokens": 60, "ignore_eos": True, **sampling}
                 expected = plain.stream(prompt, lookup=False, **options)
-                helped._guesser.begin()
                 bias = dict.fromkeys(plain.tokenizer.eog_ids, float("-inf"))
                 answer = Generation(
                     helped.engine, helped.tokenizer, helped.prompt_tokens(prompt),
                     Sampler(SamplingParams(logit_bias=bias, **sampling)), 60,
-                    speculation=Always(helped._guesser, flat),
+                    speculation=Always(helped._speculation()._guesser, flat),
                 )  # fmt: skip
                 assert "".join(answer) == "".join(expected) == helped.generate(prompt, **options)
                 if sampling == {"temperature": 0}:

@@ -6,8 +6,8 @@ import click
 
 from ..backends.errors import GpuError
 from ..backends.gpus import open_gpus
-from ..kernels.isa import detect
 from ..kernels.cores import physical_cores
+from ..kernels.isa import detect
 from .options import model_path, verbose_option
 
 
