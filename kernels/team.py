@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from .code import Call, Library, address, aligned
-from .layout import LINE, OP_BYTES
+from .layout import IDLE, LINE, OP_BYTES
 
 
 class Program:
@@ -44,6 +44,7 @@ class Team:
         self._walk = library.get("program.run")
         self._flags, self._stop, self._mailbox, finished = (aligned(n * LINE) for n in (n_threads, 1, 1, n_threads))
         self._stop, self._mailbox = self._stop.view(np.int64), self._mailbox.view(np.int64)
+        self._flags.view(np.int64).fill(IDLE)
         self._finished = finished.view(np.int64)[:: LINE // 8]
         self._moment, self._record = np.ones(1, np.int64), np.zeros(1, np.int64)
         self._ways = _ways_to_wait()

@@ -40,8 +40,6 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
     names = SamplingParams.__dataclass_fields__.keys()
     sampling = {name: value for name, value in options.items() if name in names}
-    if sampling["seed"] < 0:
-        sampling["seed"] = None
     try:
         SamplingParams(**sampling)
     except ValueError as error:

@@ -1,10 +1,11 @@
 """The program: a step of a model as an array of kernels, walked by every thread of the team.
 
-Before an operation that needs what others made, the threads meet: each announces how far it has come, and waits
-until all have. They wait by spinning, because that is usually shorter than a system call; after a while they offer the
-processor to others, because the thread waited for may need it, and then sleep, because offers are taken up by any
-process. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while one thread
-does what cannot be shared.
+Before an operation that needs what others made, a thread waits until no other is still at work on one before it. Who
+is at work on none need not be waited for: all work was taken (share.py), so that it finds none where it comes late, as
+when the system has given its processor to another process. Threads wait by spinning, because that is usually shorter
+than a system call; after a while they offer the processor to others, because the thread waited for may need it, and
+then sleep. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while one
+thread does what cannot be shared.
 
 Programs are posted for all threads at once. Those that have finished one look out for the next for a while before they
 sleep, because to wake many takes longer than a short program.
@@ -15,10 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..code import Ref
-from ..layout import LINE, OP_BYTES
+from ..layout import IDLE, LINE, OP_BYTES
 from ..simd import announce, get_i64, inline, invoke, invoke0, invoke1, pause, prefetch_later, watch
 
-_SPINS, _OFFERS = 20000, 200000  # looks before the processor is offered, and before sleeping
+_SPINS, _OFFERS = 5000, 50000  # looks before the processor is offered, and before sleeping
 _LOOKS = 100000  # for the next program: about 0.6 ms, somewhat more than lies between two tokens
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
@@ -35,9 +36,11 @@ def _spin(spins, ways):
 
 
 @inline
-def _meet(flags, thread, n_threads, moment, stop, ways, ahead, end):
-    """Wait until all threads have announced this moment, or `stop` is set, asking for memory from `ahead` to `end`."""
-    announce(flags + LINE * thread, moment)
+def _meet(flags, n_threads, moment, stop, ways, ahead, end):
+    """Wait until no thread works on what comes before this moment, or `stop` is set.
+
+    Meanwhile ask for memory from `ahead` to `end`.
+    """
     spins = 0
     for other in range(n_threads):
         while watch(flags + LINE * other) < moment and watch(stop) == 0:
@@ -54,7 +57,8 @@ def run() -> Any:
     the next that has any, their size).
 
     counters: two sets of a line for each op and thread, used in turn: while one is in use, each thread clears its
-    lines of the other. flags: a line for each thread; moment: an int that grows by at least n_ops + 1 from run to run;
+    lines of the other. flags: a line for each thread, with the moment of the operation that it works on, or IDLE;
+    moment: an int that grows by at least n_ops + 1 from run to run;
     stop: address of an int that ends the walk early when set; ways: see _spin.
     """
 
@@ -73,10 +77,12 @@ def run() -> Any:
                 ahead = weights + own * thread
                 end = ahead + min(own, _MOST_AHEAD)
             if n_threads > 1 and get_i64(op + 16):
-                ahead = _meet(flags, thread, n_threads, moment + i, stop, ways, ahead, end)
+                ahead = _meet(flags, n_threads, moment + i, stop, ways, ahead, end)
             if watch(stop):
                 break
+            announce(flags + LINE * thread, moment + i)
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)
+            announce(flags + LINE * thread, IDLE)
 
     return body
 
