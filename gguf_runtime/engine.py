@@ -122,6 +122,11 @@ class Engine:
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
+    @property
+    def n_alike(self) -> int:
+        """Tokens of one sequence in a step of its own that give, bit for bit, the logits that they give one by one."""
+        return self._pipeline.n_alike
+
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
         return self._pipeline.step_cost(n_tokens)

@@ -117,6 +117,7 @@ class LLM:
         context: Context | None = None,
         context_shift: bool = False,
         lookup: bool = True,
+        exact: bool = False,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -125,7 +126,11 @@ class LLM:
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
         the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
         from. context_shift: in a full context, forget its older half rather than stop. lookup: guess tokens from the
-        text so far, which makes the answer no other, only sooner. sampling: fields of SamplingParams.
+        text so far and check several in one step. sampling: fields of SamplingParams.
+
+        Several tokens in one step, and a prompt that goes on from a context, are rounded otherwise than token by token
+        and in one piece: where two tokens are about as likely, the text may take another turn, as good as the first.
+        exact: it does not: guesses are short enough to be computed as without, and the whole prompt is computed anew.
         """
         params = SamplingParams(**sampling)
         if ignore_eos and not params.constrains:
@@ -133,6 +138,8 @@ class LLM:
             params = replace(params, logit_bias={**params.logit_bias, **never})
         if context is not None and (not isinstance(context, Context) or context.engine is not self.engine):
             raise ValueError("context must be one that new_context of this LLM has made")
+        if exact and context is not None:
+            context.release()
         return Generation(
             self.engine,
             self.tokenizer,
@@ -141,16 +148,17 @@ class LLM:
             None if max_tokens is None else arguments.whole("max_tokens", max_tokens, 0),
             (stop,) if isinstance(stop, str) else arguments.texts("stop", () if stop is None else stop),
             context=context,
-            speculation=self._speculation() if lookup else None,
+            speculation=self._speculation(exact) if lookup else None,
             shift=context_shift,
         )
 
-    def _speculation(self) -> Speculation:
+    def _speculation(self, exact: bool = False) -> Speculation:
         """Guesses for one answer: of the draft model, or from the text so far."""
+        most = {"most": self.engine.n_alike - 1} if exact else {}
         guesser: Guesser = PromptLookup()
         if self._draft and self._draft_context:
             guesser = DraftModel(self._draft_context, self._draft.n_bytes / self.n_bytes)
-        return Speculation(guesser, self.engine.step_cost)
+        return Speculation(guesser, self.engine.step_cost, **most)
 
     def new_context(self) -> Context:
         """An empty context, to be given to several calls of `stream`."""

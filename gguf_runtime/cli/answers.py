@@ -24,7 +24,9 @@ sampling_options = group(
 system_option = click.option("-sys", "--system", "--system-prompt", metavar="TEXT", help="How the model shall behave.")
 
 #: What only a single answer can have.
-FOR_ONE_ANSWER = {"form": "--json", "display_prompt": "--display-prompt", "prompt_cache": "--prompt-cache"}
+FOR_ONE_ANSWER = {
+    "form": "--json", "display_prompt": "--display-prompt", "prompt_cache": "--prompt-cache", "exact": "--exact",
+}  # fmt: skip
 
 
 def chosen_model(name: str | None, model: str | None) -> str | None:
@@ -47,7 +49,7 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     rest = {name: value for name, value in options.items() if name not in names}
     predict = rest.pop("predict")
     answer = {"max_tokens": None if predict < 0 else predict, **sampling}
-    for name in ("stop", "ignore_eos", "context_shift", "lookup"):
+    for name in ("stop", "ignore_eos", "context_shift", "lookup", "exact"):
         if name in rest:
             answer[name] = rest.pop(name)
     return answer, rest

@@ -99,7 +99,7 @@ answer_options = group(
     click.option("--stop", "-r", "--reverse-prompt", metavar="TEXT", multiple=True, help="End before this text."),
     click.option("--ignore-eos", is_flag=True, help="Go on where the model would end."),
     click.option("--context-shift", is_flag=True, help="In a full context, forget what is oldest and go on."),
-    click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster, same text."),
+    click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster."),
 )
 
 

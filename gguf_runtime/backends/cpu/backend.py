@@ -22,6 +22,7 @@ _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they 
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
 _SHORT = 16
 _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may be
+_SAME_SPAN = _MOST_SPANS * PAGE  # tokens, after a multiple of which spans are longer
 
 
 class Cpu:
@@ -57,6 +58,7 @@ class CpuBackend:
     """Runs a graph on the CPU. Compiles the kernels that it needs; holds the KV pages."""
 
     max_logits: int | None = None
+    n_alike = ROWWISE
 
     def __init__(
         self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, pool: PagePool | None = None
@@ -137,8 +139,11 @@ class CpuBackend:
         row = 0
         for sequence, tokens, position, _ in batch.parts:
             table = address(sequence.table(pool))
-            for start in range(0, len(tokens), self._task_tokens):
+            start = n = 0
+            while (start := start + n) < len(tokens):
                 n = min(self._task_tokens, len(tokens) - start)
+                if batch.n_tokens <= _SHORT:  # spans as long as those of each token alone
+                    n = min(n, _SAME_SPAN - (position + start) % _SAME_SPAN)
                 task = table, first + start, n, position + start
                 n_pages = (position + start + n - 1) // PAGE + 1
                 span = max(_SPAN, -(-n_pages // _MOST_SPANS))
