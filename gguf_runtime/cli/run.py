@@ -48,7 +48,7 @@ output_options = group(
 @section("Prompt", path("--prompts", help="Answer every line of a JSONL file, many at a time."))
 @section("Prompt", path("--prompt-cache", help="Keep what is computed of the prompt here."))
 @section("Answer", answer_options)
-@section("Answer", click.option("--exact", is_flag=True, help="The same text with guesses and what was kept as without."))
+@section("Answer", click.option("--exact", is_flag=True, help="The same text as without guesses and caches."))
 @section("Output", output_options, verbose_option)
 @section("Sampling", sampling_options)
 @section("Machine", engine_options())

@@ -19,8 +19,8 @@ from ..code import Ref
 from ..layout import IDLE, LINE, OP_BYTES
 from ..simd import announce, get_i64, inline, invoke, invoke0, invoke1, pause, prefetch_later, watch
 
-_SPINS, _OFFERS = 5000, 50000  # looks before the processor is offered, and before sleeping
-_LOOKS = 100000  # for the next program: about 0.6 ms, somewhat more than lies between two tokens
+_SPINS = 5000  # before the processor is offered
+_LOOKS = 60000  # before sleeping: about 0.6 ms, somewhat more than lies between two tokens
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
 
@@ -29,7 +29,7 @@ def _spin(spins, ways):
     """After so many looks in vain. ways: i64[3]: C functions that yield the processor, and that sleep, and how long."""
     if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
         pause()
-        if spins > _OFFERS:
+        if spins >= _LOOKS:
             invoke1(get_i64(ways + 8), get_i64(ways + 16))
         elif spins > _SPINS:
             invoke0(get_i64(ways))
