@@ -31,7 +31,7 @@ def test_numbers_of_numpy(llm: LLM, model: Path) -> None:
         assert "".join(answer) == text
         assert all(type(token) is int for token in answer.prompt)
         assert np.array_equal(llm.logits(prompt), llm.logits(ids))
-    with LLM(model, n_ctx=np.int64(64), n_threads=np.int8(1), n_ubatch=np.int32(16), n_gpu_layers=-1) as other:
+    with LLM(model, n_ctx=np.int64(64), n_threads=np.int8(1), n_ubatch=np.int32(16), n_gpu_layers=np.int8(0)) as other:
         assert other.engine.n_ctx == 64 and other.engine.n_threads == 1 and other.engine.n_ubatch == 16
 
 

@@ -262,10 +262,10 @@ def test_exact_answers_are_the_same_text(tmp_path: Path, types: str) -> None:
 def test_exact_answers_of_smollm2(smollm2: Path) -> None:
     with LLM(smollm2, n_ctx=2048, n_gpu_layers=0) as llm:
         n_accepted = 0
-        for task in ("Repeat this three times", "Correct this text", "Summarize this", "Translate this"):
-            prompt = [{"role": "user", "content": f"{task}: The quick brown fox jumps over the lazy dogs of the town."}]
+        for end in ("", "The lazy dog", "So the quick", "Once more, and slowly: the"):
+            prompt = "The quick brown fox jumps over the lazy dog. " * 12 + end
             options = {"temperature": 0, "max_tokens": 100}
             plain, exact = llm.stream(prompt, lookup=False, **options), llm.stream(prompt, exact=True, **options)
             assert "".join(exact) == "".join(plain)
             n_accepted += exact.n_accepted
-        assert n_accepted
+        assert n_accepted > 30
