@@ -15,12 +15,13 @@ def generate_together(engine: Engine, answers: Iterable[Generation], n_parallel:
     waiting = iter(answers)
     running: list[Generation] = []
     while running := running + list(islice(waiting, n_parallel - len(running))):
-        start = perf_counter()
-        chunks = [answer.chunk() for answer in running]
-        logits = engine.step(chunks)
-        at = 0
-        for answer, chunk in zip(running, chunks, strict=True):
-            answer.take(logits[at : at + chunk.n_logits], start)
-            at += chunk.n_logits
+        with engine.turn():
+            start = perf_counter()
+            chunks = [answer.chunk() for answer in running]
+            logits = engine.step(chunks)
+            at = 0
+            for answer, chunk in zip(running, chunks, strict=True):
+                answer.take(logits[at : at + chunk.n_logits], start)
+                at += chunk.n_logits
         yield from (answer for answer in running if answer.done)
         running = [answer for answer in running if not answer.done]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class PagePool:
     """Pages to take and give back, by address.
 
     allocate(n_bytes) → (what keeps the memory, its address); copy(to, source, n_bytes): between it and the system's.
-    Both are the system's by default.
+    Both are the system's by default. Threads may take pages and give them back at once: each of the list's operations
+    is done as a whole.
     """
 
     def __init__(
@@ -70,12 +72,13 @@ class PagePool:
         self._free: list[int] = []
 
     def take(self) -> int:
-        if not self._free:
+        while True:
+            with suppress(IndexError):
+                return self._free.pop()
             slab, start = self._allocate(self.layout.n_bytes * SLAB + 64)
             self._slabs.append(slab)
             first = _aligned(start)
-            self._free = [first + i * self.layout.n_bytes for i in reversed(range(SLAB))]
-        return self._free.pop()
+            self._free.extend(first + i * self.layout.n_bytes for i in reversed(range(SLAB)))
 
     def give_back(self, pages: list[int]) -> None:
         self._free.extend(reversed(pages))

@@ -8,21 +8,34 @@ from .engine import Chunk, Engine
 
 
 class Context:
-    """One text that grows, is cut back, and grows again. `tokens`: ids of what is computed, in order."""
+    """One text that grows, is cut back, and grows again. `tokens`: ids of what is computed, in order.
+
+    One answer at a time goes on from it: the latest to `take_over`.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.sequence = engine.new_sequence()
         self.tokens: list[int] = []
+        self._holder: object = None
+
+    def take_over(self) -> object:
+        """A token of who may go on from here, until another one takes over."""
+        self._holder = object()
+        return self._holder
+
+    def is_held_by(self, holder: object) -> bool:
+        return self._holder is holder
 
     def begin(self, tokens: Sequence[int]) -> Chunk:
         """Forget all that these tokens do not begin with. What is left of them, the last at least, is to be computed.
 
         So any text that shares its beginning with this one costs only what is new, whatever was asked before.
         """
-        same = min(common(self.tokens, tokens), len(tokens) - 1, self.sequence.n_tokens)
-        self.truncate(same)
-        return Chunk(self.sequence, tokens[same:])
+        with self.engine.lock:
+            same = min(common(self.tokens, tokens), len(tokens) - 1, self.sequence.n_tokens)
+            self.truncate(same)
+            return Chunk(self.sequence, tokens[same:])
 
     def note(self, chunk: Chunk) -> None:
         """The engine has computed this chunk."""
@@ -30,16 +43,18 @@ class Context:
 
     def truncate(self, n_tokens: int) -> None:
         """Forget all but the first n_tokens."""
-        self.sequence.truncate(n_tokens)
-        del self.tokens[n_tokens:]
+        with self.engine.lock:
+            self.sequence.truncate(n_tokens)
+            del self.tokens[n_tokens:]
 
     def fork(self) -> Context:
         """Another context that begins as this one is."""
         other = Context(self.engine)
-        other.sequence.grow(len(self.tokens))
-        for (pool, page), (_, copy) in zip(self.sequence.pages(), other.sequence.pages(), strict=True):
-            pool.write(copy, pool.read(page))
-        other.tokens, other.sequence.n_tokens = list(self.tokens), len(self.tokens)
+        with self.engine.lock:
+            other.sequence.grow(len(self.tokens))
+            for (pool, page), (_, copy) in zip(self.sequence.pages(), other.sequence.pages(), strict=True):
+                pool.write(copy, pool.read(page))
+            other.tokens, other.sequence.n_tokens = list(self.tokens), len(self.tokens)
         return other
 
     @property
@@ -50,8 +65,8 @@ class Context:
         """Give the cache's memory back; the context is empty then."""
         self.truncate(0)
 
-    def __del__(self) -> None:  # an answer that nobody waited for
-        self.release()
+    def __del__(self) -> None:  # an answer that nobody waited for; at any moment, so without waiting for the lock
+        self.sequence.release()
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

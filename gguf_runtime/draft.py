@@ -7,27 +7,26 @@ from collections.abc import Iterable
 import numpy as np
 
 from .context import Context
-from .engine import Chunk, Engine
+from .engine import Chunk
 
 
 class DraftModel:
-    """Guesses what the small model holds likeliest. One text at a time: its context follows that of the large one."""
+    """Guesses what the small model holds likeliest, for one text.
+
+    Texts may share a context, which follows the one that is guessed for: best, one that begins alike.
+    """
 
     credit, advantage, faith = 3.0, 1.1, 10.0  # who names a draft model wants it tried
     _SUPPORT = 32  # as good as an agreement of this many tokens, until its odds are known
     _FIRST = 3  # tokens of a first guess; more once these are right
     _SURE = 0.5  # a guess ends before a token to which the small model gives less
 
-    def __init__(self, engine: Engine, cost: float) -> None:
+    def __init__(self, context: Context, cost: float) -> None:
         """cost: of a step of this model, in steps of the large one."""
-        self._context, self._cost = Context(engine), cost
+        self._context, self._cost = context, cost
         self._text: list[int] = []
         self._pending: list[int] = []  # guessed, and not yet known to be right or wrong
         self.reach = self._FIRST
-
-    def begin(self) -> None:
-        """Another text begins. What it has in common with the last is not computed again."""
-        self._text, self._pending, self.reach = [], [], self._FIRST
 
     def extend(self, tokens: Iterable[int]) -> None:
         for token in tokens:
@@ -52,17 +51,18 @@ class DraftModel:
     def guess(self, n_tokens: int) -> list[int]:
         context = self._context
         n_tokens = min(n_tokens, context.engine.n_ctx - len(self._text))
-        chunk = context.begin(self._text)
         self._pending = []
-        while True:
-            logits = context.engine.step([chunk])
-            context.note(chunk)
-            token, sure = _likeliest(logits[0])
-            if sure >= self._SURE or not self._pending:
-                self._pending.append(token)
-            if sure < self._SURE or len(self._pending) >= n_tokens:
-                return list(self._pending)
-            chunk = Chunk(context.sequence, self._pending[-1:])
+        with context.engine.lock:
+            chunk = context.begin(self._text)
+            while True:
+                logits = context.engine.step([chunk])
+                context.note(chunk)
+                token, sure = _likeliest(logits[0])
+                if sure >= self._SURE or not self._pending:
+                    self._pending.append(token)
+                if sure < self._SURE or len(self._pending) >= n_tokens:
+                    return list(self._pending)
+                chunk = Chunk(context.sequence, self._pending[-1:])
 
 
 def _likeliest(logits: np.ndarray) -> tuple[int, float]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
 from . import architectures, stages
 from .backends import Part
 from .cache import Sequence
-from .kernels.team import physical_cores
+from .kernels.cores import physical_cores, processors
 from .loader import GGUFFile
 from .pipeline import Pipeline
 from .splitter import Offload
+
+_A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
 
 
 class EngineError(Exception):
@@ -41,6 +48,9 @@ class Engine:
     pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
     type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); offload: which layers go to a GPU. Raises
     ModelError, PlanError, SplitError or ValueError.
+
+    Threads may share it: `lock` is held for each step, and by who changes what a step reads. A child made by fork goes
+    on with threads of its own, unless a GPU is in use.
     """
 
     def __init__(
@@ -57,15 +67,31 @@ class Engine:
         self.model = architectures.load(file, n_ctx)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab = self.model.n_vocab
-        self.n_threads = n_threads or physical_cores()
+        self.n_threads = _threads(n_threads)
+        self.lock = threading.RLock()
+        self._waiting: set[int] = set()  # threads that want a turn
+        self._gone = ""  # why there are no more steps
         settings = stages.Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
         self.placement = stages.Placement(self.model, offload, settings)
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch
+        _engines.add(self)
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""
         return Sequence(self._pipeline.pools)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the lock, in turns with other threads that want to: a lock alone goes to whoever asks first, which is
+        mostly who had it last."""
+        me = threading.get_ident()
+        self._waiting.add(me)
+        with self.lock:
+            self._waiting.discard(me)
+            yield
+        if self._waiting:
+            time.sleep(_A_MOMENT)
 
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to its sequence; gives f32[sum of n_logits, n_vocab], in the chunks' order.
@@ -73,7 +99,13 @@ class Engine:
         One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
         ContextFull, EngineError for a token that is not in the vocabulary; then nothing has changed.
         """
-        parts = self._parts(list(chunks))
+        with self.lock:
+            if self._gone:
+                raise EngineError(self._gone)
+            return self._step(list(chunks))
+
+    def _step(self, chunks: list[Chunk]) -> np.ndarray:
+        parts = self._parts(chunks)
         done: list[Part] = []
         logits = []
         try:
@@ -90,14 +122,28 @@ class Engine:
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
+    @property
+    def n_alike(self) -> int:
+        """Tokens of one sequence in a step of its own that give, bit for bit, the logits that they give one by one."""
+        return self._pipeline.n_alike
+
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
         return self._pipeline.step_cost(n_tokens)
 
     def close(self) -> None:
-        """End the threads."""
-        self._pipeline.close()
-        self.placement.close()
+        """End the threads, once the step that runs is done; there can be no other."""
+        with self.lock:
+            self._gone = self._gone or "the model has been closed"
+            self._pipeline.close()
+            self.placement.close()
+
+    def after_fork(self) -> None:
+        """This process is a child made by fork, where the threads that ran steps are missing, and who held the lock."""
+        self.lock, self._waiting = threading.RLock(), set()
+        if self.placement.gpus:
+            self._gone = self._gone or "a GPU cannot be used in a child made by fork: load the model there"
+        self.placement.after_fork()
 
     def _parts(self, chunks: list[Chunk]) -> list[Part]:
         if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
@@ -118,3 +164,24 @@ class Engine:
         for part in parts:
             part.sequence.grow(len(part.tokens))
         return parts
+
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in _engines:
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _threads(wanted: int) -> int:
+    """How many threads compute: those wanted, 0 for the number of physical cores; no more than can run at once."""
+    most = processors()
+    if wanted > most:
+        message = f"{wanted} threads would wait for each other on {most} processors: {most} are used"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return min(wanted or physical_cores(), most)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .context import Context
-from .engine import Chunk, ContextFull, Engine
+from .engine import Chunk, ContextFull, Engine, EngineError
 from .sampling import Sampler
 from .speculation import Speculation
 from .tokenizer import Tokenizer
@@ -35,6 +35,8 @@ class Generation(Iterator[str]):
     context already; prompt_seconds: time to compute the others and draw a token. n_steps, step_seconds: the steps
     after it and their time, with sampling; n_decoded: the tokens that they gave. n_guessed, n_accepted: tokens that
     speculation proposed, and those that proved right.
+
+    Threads may share it: each piece goes to one of them.
     """
 
     def __init__(
@@ -83,15 +85,17 @@ class Generation(Iterator[str]):
         self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._ready: deque[str] = deque()
         self._closed = False
+        self._hold = self._context.take_over()
         self._chunk = self._context.begin(self.prompt)
         self.n_reused = len(self.prompt) - len(self._chunk.tokens)
 
     def __next__(self) -> str:
-        while not self._ready:
-            if self.done:
-                raise StopIteration
-            self._ready += [piece.text for piece in self.advance() if piece.text]
-        return self._ready.popleft()
+        with self._engine.turn():
+            while not self._ready:
+                if self.done:
+                    raise StopIteration
+                self._ready += [piece.text for piece in self.advance() if piece.text]
+            return self._ready.popleft()
 
     @property
     def done(self) -> bool:
@@ -104,12 +108,15 @@ class Generation(Iterator[str]):
             self._context.release()
 
     def advance(self) -> list[Piece]:
-        """Take one step, unless the answer is done."""
-        start = perf_counter()
-        return self.take(self._engine.step([self.chunk()]), start)
+        """Take one step, unless the answer is done. Raises EngineError where another answer took over its context."""
+        with self._engine.lock:  # until the context knows of it
+            start = perf_counter()
+            return self.take(self._engine.step([self.chunk()]), start)
 
     def chunk(self) -> Chunk:
-        """What the engine is to compute next."""
+        """What the engine is to compute next. Raises EngineError where another answer took over its context."""
+        if not self._context.is_held_by(self._hold):
+            raise EngineError("a later answer goes on from this one's context: give each a context of its own")
         if self.tokens:
             self._chunk = self._following()
         return self._chunk

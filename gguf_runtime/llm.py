@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from . import arguments
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .context import Context
 from .draft import DraftModel
 from .engine import Chunk, Engine
 from .generation import Generation
+from .kernels.layout import KV_TYPES
 from .loader import Value, lock, open_gguf, override
 from .sampling import Sampler, SamplingParams
-from .speculation import PromptLookup, Speculation
+from .speculation import Guesser, PromptLookup, Speculation
 from .splitter import Layers, Offload
 from .tokenizer import Tokenizer
 
@@ -44,12 +47,16 @@ class LLM:
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
 
-    n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, or, "auto", as
-    many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares. override_tensors:
-    (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that matches goes there,
-    as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
+    n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, as with -1, or,
+    "auto", as many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares.
+    override_tensors: (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that
+    matches goes there, as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
 
-    Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
+    Threads may share an LLM: they take turns, token by token. A child made by fork goes on with what its parent loaded,
+    unless that is on a GPU.
+
+    Raises ValueError, with its name, for an argument that has no meaning, here and in all methods; OSError where the
+    file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for.
     """
 
@@ -73,22 +80,29 @@ class LLM:
         chat_template: str | None = None,
         draft: str | Path | None = None,
     ) -> None:
-        self.file = open_gguf(path, mmap=mmap)
+        settings: dict[str, Any] = {
+            "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
+            "n_threads": arguments.whole("n_threads", n_threads, 0),
+            "n_ubatch": arguments.whole("n_ubatch", n_ubatch, 0),
+            "type_k": arguments.one_of("type_k", type_k, KV_TYPES),
+            "type_v": arguments.one_of("type_v", type_v, KV_TYPES),
+            "offload": _offload(n_gpu_layers, main_gpu, tensor_split, override_tensors, offload_kv),
+        }
+        if chat_template is not None:
+            arguments.text("chat_template", chat_template)
+        self.file = open_gguf(arguments.path("path", path), mmap=mmap)
         if metadata:
             self.file.metadata = override(self.file.metadata, metadata)
         if mlock and not lock(self.file):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
-        offload = Offload(n_gpu_layers, main_gpu, tuple(tensor_split), tuple(override_tensors), not offload_kv)
-        self.engine = Engine(
-            self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v,
-            offload=offload,
-        )  # fmt: skip
+        self.engine = Engine(self.file, **settings)
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
-        self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
+        small = arguments.path("draft", draft) if draft else None
+        self._draft = LLM(small, n_ctx=n_ctx, n_threads=self.engine.n_threads, mmap=mmap) if small else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
-            raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
-        self._guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes) if self._draft else None
+            raise ValueError(f"draft: {self._draft.file.path} has another vocabulary: it cannot guess for this model")
+        self._draft_context = self._draft.new_context() if self._draft else None
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -105,7 +119,7 @@ class LLM:
         prompt: Prompt,
         *,
         max_tokens: int | None = None,
-        stop: str | Collection[str] = (),
+        stop: str | Collection[str] | None = None,
         ignore_eos: bool = False,
         context: Context | None = None,
         context_shift: bool = False,
@@ -113,6 +127,7 @@ class LLM:
         lookup: bool = True,
         special: bool = False,
         thinking: Thinking | None = None,
+        exact: bool = False,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -122,16 +137,24 @@ class LLM:
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
         the model end it, unless a grammar does. context: what an earlier call has computed, for this one to go on
         from. context_shift: in a full context, forget its older half rather than stop. n_keep: tokens of the prompt to
-        keep then; None for all, as far as they fill no more than half of it. lookup: guess tokens from the text so far,
-        which makes the answer no other, only sooner. special: write control tokens out. thinking: how
-        long the model may reason. sampling: fields of
-        SamplingParams.
+        keep then; None for all, as far as they fill no more than half of it. lookup: guess tokens from the text so far
+        and check several in one step. special: write control tokens out. thinking: how long the model may reason.
+        sampling: fields of SamplingParams.
+
+        Several tokens in one step, and a prompt that goes on from a context, are rounded otherwise than token by token
+        and in one piece: where two tokens are about as likely, the text may take another turn, as good as the first.
+        exact: it does not: guesses are short enough to be computed as without, and the whole prompt is computed anew.
         """
-        if ignore_eos and not SamplingParams(**sampling).constrains:
+        params = SamplingParams(**sampling)
+        if ignore_eos and not params.constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
-            sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
+            params = replace(params, logit_bias={**params.logit_bias, **never})
+        if context is not None and (not isinstance(context, Context) or context.engine is not self.engine):
+            raise ValueError("context must be one that new_context of this LLM has made")
+        if exact and context is not None:
+            context.release()
         tokens = self.prompt_tokens(prompt)
-        sampler = Sampler(SamplingParams(**sampling), self.tokenizer)
+        sampler = Sampler(params, self.tokenizer)
         if thinking:
             from .chat.thinking import BriefSampler
 
@@ -141,20 +164,22 @@ class LLM:
             self.tokenizer,
             tokens,
             sampler,
-            max_tokens,
-            [stop] if isinstance(stop, str) else stop,
+            None if max_tokens is None else arguments.whole("max_tokens", max_tokens, 0),
+            (stop,) if isinstance(stop, str) else arguments.texts("stop", () if stop is None else stop),
             context=context,
-            speculation=self._speculation() if lookup else None,
+            speculation=self._speculation(exact) if lookup else None,
             shift=context_shift,
             special=special,
             n_keep=n_keep,
         )
 
-    def _speculation(self) -> Speculation:
+    def _speculation(self, exact: bool = False) -> Speculation:
         """Guesses for one answer: of the draft model, or from the text so far."""
-        if self._guesser:
-            self._guesser.begin()
-        return Speculation(self._guesser or PromptLookup(), self.engine.step_cost)
+        most = {"most": self.engine.n_alike - 1} if exact else {}
+        guesser: Guesser = PromptLookup()
+        if self._draft and self._draft_context:
+            guesser = DraftModel(self._draft_context, self._draft.n_bytes / self.n_bytes)
+        return Speculation(guesser, self.engine.step_cost, **most)
 
     def new_context(self) -> Context:
         """An empty context, to be given to several calls of `stream`."""
@@ -163,8 +188,10 @@ class LLM:
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""
         if not isinstance(prompt, str):
-            if all(isinstance(item, int) for item in prompt[:1]):
-                return cast(list[int], list(prompt))
+            if isinstance(prompt, bytes) or not isinstance(prompt, Sequence | np.ndarray):
+                raise ValueError(f"prompt must be text, token ids or messages, not {prompt!r}")
+            if not any(isinstance(item, Mapping) for item in prompt[:1]):
+                return arguments.tokens("prompt", prompt, self.engine.n_vocab)
             prompt = self.render(cast("Sequence[Message]", prompt))
         return self.tokenizer.encode_prompt(prompt.marked if isinstance(prompt, Rendered) else prompt)
 
@@ -189,6 +216,8 @@ class LLM:
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
+        if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+            raise ValueError(f"messages must be dicts of role and content, not {messages!r}")
         return self.templates.render(messages, tools=tools, **variables)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
@@ -197,11 +226,13 @@ class LLM:
         add_special: with BOS and EOS where the model wants them. parse_special: where the text spells a special
         token, take that token.
         """
-        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+        return self.tokenizer.encode(arguments.text("text", text), add_special=add_special, parse_special=parse_special)
 
     def logits(self, text: str | Sequence[int]) -> np.ndarray:
         """f32[n_tokens, n_vocab]: after each token of the text, how much each token is expected next."""
-        tokens = self.tokenize(text) if isinstance(text, str) else list(text)
+        tokens = self.tokenize(text) if isinstance(text, str) else arguments.tokens("text", text, self.engine.n_vocab)
+        if not tokens:
+            raise ValueError("the text has no tokens")
         sequence = self.engine.new_sequence()
         try:
             return self.engine.step([Chunk(sequence, tokens, len(tokens))])
@@ -222,3 +253,28 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _offload(
+    layers: Layers,
+    main_gpu: int | None,
+    tensor_split: Sequence[float],
+    override_tensors: Sequence[tuple[str, str]],
+    offload_kv: bool,
+) -> Offload:
+    """What goes to GPUs, by LLM's arguments."""
+    if layers not in ("auto", "all"):
+        if isinstance(layers, str):
+            raise ValueError(f"n_gpu_layers must be a number, 'all' or 'auto', not {layers!r}")
+        layers = arguments.whole("n_gpu_layers", layers)
+        layers = "all" if layers < 0 else layers
+    tensor_split = arguments.several("tensor_split", tensor_split)
+    shares = tuple(arguments.real("each of tensor_split", share) for share in tensor_split)
+    if shares and (min(shares) < 0 or not sum(shares)):
+        raise ValueError("tensor_split must be shares of 0 or more, and not all 0")
+    override_tensors = arguments.several("override_tensors", override_tensors)
+    pairs = [arguments.texts("each of override_tensors", pair) for pair in override_tensors]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("override_tensors must be pairs of a pattern and a device")
+    gpu = None if main_gpu is None else arguments.whole("main_gpu", main_gpu, 0)
+    return Offload(layers, gpu, shares, tuple((pattern, device) for pattern, device in pairs), not offload_kv)

@@ -27,6 +27,7 @@ class Pipeline:
         self.pools = [stage.pool for stage in stages if stage.pool]
         self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
+        self.n_alike = min(stage.n_alike for stage in stages)
         self._workers: list[ThreadPoolExecutor] = []
 
     def batches(self, parts: Sequence[Part]) -> list[Batch]:

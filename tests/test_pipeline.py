@@ -59,6 +59,15 @@ def run(pipeline: Pipeline, size: int) -> np.ndarray:
     return logits
 
 
+@pytest.mark.parametrize("n_threads", [1, 3, 9])
+def test_more_threads_than_cores_change_nothing(blocks: list[Graph], wanted: dict[int, np.ndarray], n_threads: int):
+    cpu = Cpu(n_threads)  # every order of arrival, and threads that come when all is done
+    backend = CpuBackend(join(blocks), cpu, 64, "f16", "f16")
+    for size in (1, 50, 1, 64, 1):
+        np.testing.assert_array_equal(run(Pipeline([backend]), size), wanted[size])
+    cpu.close()
+
+
 def test_blocks_are_attention_and_feed_forward(blocks: list[Graph]) -> None:
     names = [[tensor.name for tensor in block.tensors] for block in blocks]
     assert len(names) == 2 * N_LAYER + 1
@@ -126,7 +135,7 @@ def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph])
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    pool, max_logits, n_batch = None, None, 64
+    pool, max_logits, n_batch, n_alike = None, None, 64, 1
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name

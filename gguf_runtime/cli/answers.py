@@ -40,7 +40,7 @@ raw_options = group(
 #: What only a single answer can have.
 FOR_ONE_ANSWER = {
     "form": "--json", "display_prompt": "--display-prompt", "prompt_cache": "--prompt-cache",
-    "prompt_cache_ro": "--prompt-cache-ro",
+    "prompt_cache_ro": "--prompt-cache-ro", "exact": "--exact",
 }  # fmt: skip
 
 
@@ -112,8 +112,6 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
     names = SamplingParams.__dataclass_fields__.keys()
     sampling = {name: value for name, value in options.items() if name in names}
-    if sampling["seed"] < 0:
-        sampling["seed"] = None
     try:
         SamplingParams(**sampling)
     except ValueError as error:
@@ -123,7 +121,7 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     if predict == -2:  # until the context is full, and no further
         rest["context_shift"] = False
     answer = {"max_tokens": None if predict < 0 else predict, "n_keep": rest.pop("keep"), **sampling}
-    for name in ("stop", "ignore_eos", "context_shift", "lookup", "thinking"):
+    for name in ("stop", "ignore_eos", "context_shift", "lookup", "exact", "thinking"):
         if name in rest:
             answer[name] = rest.pop(name)
     return answer, rest

@@ -27,8 +27,8 @@ def show() -> None:
     """The CPU and the GPUs, a line each."""
     from ..backends.errors import GpuError
     from ..backends.gpus import open_gpus
+    from ..kernels.cores import physical_cores
     from ..kernels.isa import detect
-    from ..kernels.team import physical_cores
 
     click.echo(f"CPU    {physical_cores()} cores, {detect().name}")
     try:

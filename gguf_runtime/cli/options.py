@@ -97,7 +97,7 @@ answer_options = group(
         "--keep", at_least=-1, default=None, show_default="the prompt, up to half the context",
         help="Tokens of the prompt to keep then; -1: all.",
     ),
-    click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster, same text."),
+    click.option("--lookup/--no-lookup", default=True, help="Guess tokens from the text so far: faster."),
 )  # fmt: skip
 conversation_options = group(
     flag("-st", "--single-turn", help="Chat for one message."),

@@ -59,6 +59,7 @@ cache_options = group(
 @section("Prompt", cache_options)
 @section("Reasoning", reasoning_options)
 @section("Answer", answer_options)
+@section("Answer", click.option("--exact", is_flag=True, help="The same text as without guesses and caches."))
 @section("Output", output_options, verbose_option)
 @section("Chat", conversation_options)
 @section("Sampling", sampling_options)

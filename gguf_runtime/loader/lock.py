@@ -12,7 +12,8 @@ from .file import GGUFFile
 
 def lock(file: GGUFFile) -> bool:
     """Keep a file's bytes in memory; False where the system, or a limit of it, does not let us."""
-    return all([_lock(data.ctypes.data, data.nbytes) for data in (np.frombuffer(part.data, np.uint8) for part in file.parts)])
+    arrays = [np.frombuffer(part.data, np.uint8) for part in file.parts]
+    return all([_lock(data.ctypes.data, data.nbytes) for data in arrays])
 
 
 def _lock(address: int, n_bytes: int) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import in_vocabulary
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
 from .candidates import Candidates, Scratch, Step
@@ -27,7 +28,12 @@ class Sampler:
     """Draws tokens from logits; remembers the tokens that it is told of, for the steps that look back."""
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer | None = None) -> None:
-        """tokenizer: what DRY finds its sequence breakers with, and a grammar needs. Raises GrammarError."""
+        """tokenizer: what DRY finds its sequence breakers with, and a grammar needs.
+
+        Raises GrammarError, ValueError where a bias is of no token.
+        """
+        if tokenizer:
+            in_vocabulary("logit_bias", params.logit_bias, tokenizer.n_vocab)
         self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
         # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
         self._random = random.Random(self.seed).random

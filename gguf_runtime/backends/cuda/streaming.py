@@ -42,6 +42,7 @@ class StreamingBackend:
     """
 
     max_logits: int | None = None
+    n_alike = 1
 
     def __init__(
         self, layers: Sequence[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str
