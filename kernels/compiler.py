@@ -38,19 +38,6 @@ def _slots(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.annotation for p in parameters[N_RUN_ARGUMENTS:]}
 
 
-def _lower(function: Callable[..., Any], slots: dict[str, Any]) -> tuple[str, str]:
-    """(LLVM IR before any optimisation, the function's symbol in it)."""
-    from numba import njit, types
-
-    from .simd import NUMBA_OPTIONS, OTHER
-
-    kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
-    kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
-    dispatcher: Any = njit(types.void(*kinds), **NUMBA_OPTIONS)(function)
-    compiled = dispatcher.overloads[tuple(kinds)]
-    return compiled.library.get_llvm_str().replace(f"@{OTHER}", "@llvm."), compiled.fndesc.mangled_name
-
-
 def _entry(symbol: str, slots: dict[str, Any]) -> str:
     """IR of `entry(args, thread, n_threads, counter)`, which unpacks the record and calls the kernel."""
     lines, values = [], ["i64 %thread", "i64 %n_threads", "i64 %counter"]
@@ -73,6 +60,7 @@ define void @entry(i64 %args, i64 %thread, i64 %n_threads, i64 %counter) "no-bui
   %status = call i32 @{symbol}(ptr %ret, ptr %exc, {", ".join(values)})
   ret void
 }}
+declare i32 @{symbol}({", ".join(["ptr", "ptr", *(value.split()[0] for value in values)])})
 """
 
 
@@ -90,13 +78,17 @@ def _keep_order() -> None:
 def assemble(name: str, *, text: bool = False) -> Any:
     """Compile a kernel for `simd.TARGET`: (its argument names, the object file), or assembly with `text`."""
     import llvmlite.binding as llvm
+    from numba import types
 
+    from .lowering import lower
     from .simd import SHARED, TARGET
 
     _keep_order()
     function = _resolve(name)
     slots = _slots(function)
-    source, symbol = _lower(function, slots)
+    kinds = [types.int64] * N_RUN_ARGUMENTS
+    kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
+    module, symbol = lower(function, kinds)
     if TARGET.arch == "aarch64":
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -107,7 +99,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
     machine = llvm.Target.from_triple(triple).create_target_machine(
         cpu=TARGET.llvm_cpu, features=TARGET.llvm_features, opt=3, reloc="pic", codemodel="small"
     )
-    module = llvm.parse_assembly(source + _entry(symbol, slots))
+    module.link_in(llvm.parse_assembly(_entry(symbol, slots)))
     module.triple, module.data_layout = triple, str(machine.target_data)
     for item in module.functions:
         if not item.is_declaration and item.name != "entry":

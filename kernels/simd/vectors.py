@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -93,20 +92,9 @@ def operation(result: Any, arguments: Sequence[Any], emit: Callable[..., ir.Valu
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, values: Sequence[ir.Value]) -> ir.Value:
-    """Call an LLVM intrinsic by its full name."""
+    """Call an LLVM intrinsic; name: in full, without `llvm.`."""
     kind = ir.FunctionType(result, [v.type for v in values])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-
-
-#: What intrinsics are named that the CPU which compiles may not know, until compiler.py puts LLVM's name in its place:
-#: on the way Numba compiles code for that CPU.
-OTHER = "ggrun."
-
-
-def call_other(builder: ir.IRBuilder, name: str, result: ir.Type, values: Sequence[ir.Value]) -> ir.Value:
-    """Call an intrinsic of some CPUs only; name: without `llvm.`."""
-    llvm.add_symbol(OTHER + name, 1)  # for Numba's linker; never called
-    return call(builder, OTHER + name, result, values)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}"), values)
 
 
 def suffix(kind: ir.Type) -> str:

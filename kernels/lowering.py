@@ -1,0 +1,92 @@
+"""From Python to LLVM IR: Numba's front end alone.
+
+Numba, left to itself, optimises and compiles every function for the CPU it runs on, those that are inlined too. Here
+it only writes down IR, so that what comes out is the same on every machine, and comes in half the time. One module
+takes the IR of a kernel and of all that it calls; `compiler.py` makes code of it, for the CPU that is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.codegen import Codegen, CodeLibrary
+from numba.core.registry import cpu_target
+
+from .simd import NUMBA_OPTIONS
+
+
+class _Library(CodeLibrary):
+    """The IR of one function, and the libraries of those that it calls."""
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self.texts: list[str] = []
+        self.calls: dict[_Library, None] = {}
+
+    def add_ir_module(self, module: Any) -> None:
+        self.texts.append(cgutils.normalize_ir_text(str(module)))
+
+    def add_linking_library(self, library: _Library) -> None:
+        self.calls[library] = None
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+    def get_function(self, name: str) -> Any:
+        raise NotImplementedError
+
+    def get_llvm_str(self) -> str:
+        return "\n".join(self.texts)
+
+    def get_asm_str(self) -> str:
+        raise NotImplementedError
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Of the function's wrapper for Python, which nobody calls."""
+        return 0
+
+
+class _Codegen(Codegen):
+    """Makes modules and libraries for Numba; sizes of types are those of any 64-bit machine."""
+
+    _library_class = _Library
+
+    def __init__(self) -> None:
+        self._target_data = llvm.create_target_data("e-i64:64-n8:16:32:64")
+
+    def _create_empty_module(self, name: str) -> ir.Module:
+        return ir.Module(cgutils.normalize_ir_text(name))
+
+    def _add_module(self, module: Any) -> None:
+        raise NotImplementedError
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Nothing: what a function needs to raise exceptions, which kernels do not."""
+
+
+cpu_target.target_context._internal_codegen = _Codegen()
+
+
+def lower(function: Callable[..., Any], kinds: Sequence[Any]) -> tuple[Any, str]:
+    """Lower a function of parameters of these kinds: (a module of LLVM, unoptimised, the function's name in it)."""
+    dispatcher: Any = njit(types.void(*kinds), **NUMBA_OPTIONS)(function)
+    compiled = dispatcher.overloads[tuple(kinds)]
+    module = llvm.parse_assembly("")
+    for text in (text for library in _reached(compiled.library) for text in library.texts):
+        module.link_in(llvm.parse_assembly(text))
+    return module, compiled.fndesc.mangled_name
+
+
+def _reached(library: _Library) -> list[_Library]:
+    """A library and all that it calls, directly or not, each once."""
+    found, waiting = dict[_Library, None](), [library]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found[one] = None
+            waiting += one.calls
+    return list(found)
