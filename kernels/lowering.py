@@ -13,8 +13,9 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, typing
 from numba.core.codegen import Codegen, CodeLibrary
+from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 
 from .simd import NUMBA_OPTIONS
@@ -69,7 +70,28 @@ class _Codegen(Codegen):
         """Nothing: what a function needs to raise exceptions, which kernels do not."""
 
 
-cpu_target.target_context._internal_codegen = _Codegen()
+class _Typing(typing.Context):
+    """Knows the types of Python's operators; those of NumPy, tried besides, would take a third of the time."""
+
+    def load_additional_registries(self) -> None:
+        pass
+
+
+class _Context(CPUContext):
+    """Knows how to lower what kernels use of Python, without Numba's runtime, which counts references."""
+
+    def init(self) -> None:
+        self.is32bit, self._internal_codegen = False, _Codegen()
+
+    def load_additional_registries(self) -> None:
+        from numba.cpython import builtins, numbers, rangeobj, tupleobj  # noqa: F401
+
+    def post_lowering(self, module: Any, library: _Library) -> None:
+        pass
+
+
+cpu_target._toplevel_typing_context = _Typing()
+cpu_target._toplevel_target_context = _Context(cpu_target.typing_context, "cpu")
 
 
 def lower(function: Callable[..., Any], kinds: Sequence[Any]) -> tuple[Any, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -61,8 +62,10 @@ i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
 i8x8 = Vector("i8", 8)
 ADDRESS = types.int64
 
-#: For njit: no exceptions, and none of the wrappers that Python would call.
-NUMBA_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: For njit: no exceptions, no counts of references, and none of the wrappers that Python would call.
+NUMBA_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True
+}  # fmt: skip
 
 
 # --- making operations ---------------------------------------------------------------------------
@@ -105,6 +108,11 @@ def suffix(kind: ir.Type) -> str:
 
 
 def constant(element: ir.Type, values: Sequence[Any]) -> ir.Constant:
+    return _constant(element, tuple(values))
+
+
+@cache  # it keeps its text, which takes longer to write than all instructions around it
+def _constant(element: ir.Type, values: tuple[Any, ...]) -> ir.Constant:
     return ir.Constant(ir.VectorType(element, len(values)), list(values))
 
 
