@@ -1,7 +1,8 @@
 """Compile kernels: Python source → Numba → LLVM IR → a flat image of machine code.
 
 Runs in a process of its own (`python -m gguf_runtime.kernels.compiler FOLDER NAME…`, started by
-`code.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+`compilers.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+What comes out depends on the kernel and on `simd.TARGET`, and not on the machine.
 
 A kernel is named `module.factory:PARAMETER:…`. The factory, in `kernels/cpu/` or beside it, takes the
 parameters as constants to compile in and returns the function to compile, whose own parameters are
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .code import Ref, write_image
+from .cache import Image, write
+from .code import Ref
+from .image import link
 
 N_RUN_ARGUMENTS = 3  # thread, n_threads, counter
 
@@ -86,7 +90,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
     _keep_order()
     function = _resolve(name)
     slots = _slots(function)
-    kinds = [types.int64] * N_RUN_ARGUMENTS
+    kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
     kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
     module, symbol = lower(function, kinds)
     if TARGET.arch == "aarch64":
@@ -118,13 +122,13 @@ def assemble(name: str, *, text: bool = False) -> Any:
 
 def main(folder: str, names: list[str]) -> None:
     """Compile the named kernels, each into a file of `folder`; says each name on stdout when it is done."""
-    from .image import link
-
     for name in names:
         arguments, obj = assemble(name)
-        write_image(Path(folder), name, arguments, *link(obj, "entry"))
+        code, entry = link(obj, "entry")
+        write(Path(folder), name, Image(arguments, entry, code))
         print(name, flush=True)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process hears Ctrl-C and ends it
     main(sys.argv[1], sys.argv[2:])

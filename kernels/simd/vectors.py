@@ -13,10 +13,10 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from ..isa import Isa, detect
+from ..isa import Isa, target
 
 #: The instruction set to compile for.
-TARGET: Isa = detect()
+TARGET: Isa = target()
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()

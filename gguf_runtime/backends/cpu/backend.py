@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 
 import numpy as np
 
 from ...cache import PageLayout, PagePool
 from ...graph import Attention, Graph, Rope, RopeFrequencies
-from ...kernels.code import Library, address, aligned
+from ...kernels.code import Library, aligned
 from ...kernels.layout import PAGE, SCRATCH
+from ...kernels.memory import address
 from ...kernels.team import Program, Team
 from .. import Batch, Result
 from . import steps
@@ -28,14 +30,18 @@ class Cpu:
     """The CPU as a device: its threads, and memory for their work, which all stages on it share, one at a time."""
 
     def __init__(self, n_threads: int) -> None:
-        self.library = Library()
-        self.team, self.lock = Team(self.library, n_threads), threading.Lock()
+        self.library, self.lock, self._n_threads = Library(), threading.Lock(), n_threads
         self.scratch = aligned(n_threads * SCRATCH)
         self._buffers: dict[int, Buffers] = {}
 
     def buffers(self, n_ubatch: int) -> Buffers:
         """Memory for values of so many tokens; to be used only by who has the lock."""
         return self._buffers.setdefault(n_ubatch, Buffers(n_ubatch, self.library.isa))
+
+    @cached_property
+    def team(self) -> Team:
+        """Made when first used: its kernels are compiled with those of the first graph."""
+        return Team(self.library, self._n_threads)
 
     def close(self) -> None:
         self.team.close()
@@ -59,7 +65,7 @@ class CpuBackend:
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load(steps.kernels(self._plan))
+        library.load([*steps.first_kernels(self._plan), *Team.KERNELS])
         self._programs: dict[tuple[int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
@@ -74,7 +80,10 @@ class CpuBackend:
         self._fill(batch)
         key = steps.size_of(batch.n_tokens), min(steps.size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         if key not in self._programs:
-            self._programs[key] = self._program(steps.write(self._plan, *key))
+            written = steps.write(self._plan, *key)
+            if not self._cpu.library.has(step.kernel for step in written):
+                self._cpu.library.load(steps.kernels(self._plan), quiet=True)
+            self._programs[key] = self._program(written)
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x
