@@ -13,12 +13,12 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils, typing
+from numba.core import cgutils, typed_passes, typing, untyped_passes
 from numba.core.codegen import Codegen, CodeLibrary
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
-
-from .simd import NUMBA_OPTIONS
 
 
 class _Library(CodeLibrary):
@@ -90,8 +90,30 @@ class _Context(CPUContext):
         pass
 
 
+class _Pipeline(CompilerBase):
+    """Numba's passes, without those for what no kernel has: closures, with, literals unrolled, parallel loops."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("ggrun")
+        for one in (
+            untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
+            untyped_passes.RewriteSemanticConstants, untyped_passes.DeadBranchPrune, untyped_passes.GenericRewrites,
+            untyped_passes.ReconstructSSA, untyped_passes.DeadBranchPrune, typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis, typed_passes.IRLegalization, typed_passes.NativeLowering,
+            typed_passes.NoPythonBackend,
+        ):  # fmt: skip
+            passes.add_pass(one, one.__name__)
+        passes.finalize()
+        return [passes]
+
+
 cpu_target._toplevel_typing_context = _Typing()
 cpu_target._toplevel_target_context = _Context(cpu_target.typing_context, "cpu")
+#: For njit: no exceptions, no counts of references, and none of the wrappers that Python would call.
+NUMBA_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+    "pipeline_class": _Pipeline,
+}  # fmt: skip
 
 
 def lower(function: Callable[..., Any], kinds: Sequence[Any]) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from ..isa import Isa, target
+from ..lowering import NUMBA_OPTIONS
 
 #: The instruction set to compile for.
 TARGET: Isa = target()
@@ -61,11 +62,6 @@ i8x16, i8x32, i8x64 = Vector("i8", 16), Vector("i8", 32), Vector("i8", 64)
 i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
 i8x8 = Vector("i8", 8)
 ADDRESS = types.int64
-
-#: For njit: no exceptions, no counts of references, and none of the wrappers that Python would call.
-NUMBA_OPTIONS: dict[str, Any] = {
-    "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True
-}  # fmt: skip
 
 
 # --- making operations ---------------------------------------------------------------------------
