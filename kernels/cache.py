@@ -24,7 +24,7 @@ from .isa import Isa
 
 _MAGIC = b"ggrun-kernel-2\n"
 #: Where a wheel has kernels; `make wheel` puts them there.
-BUILT = Path(__file__).parent / "built"
+BUILT = Path(__file__).parent / "ready-made"
 
 
 class Image(NamedTuple):
