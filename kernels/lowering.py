@@ -27,6 +27,7 @@ class _Library(CodeLibrary):
     def __init__(self, codegen: Any, name: str) -> None:
         super().__init__(codegen, name)
         self.texts: list[str] = []
+        self._reload_init: set[str] = set()  # for Numba 0.63; always empty
         self.calls: dict[_Library, None] = {}
 
     def add_ir_module(self, module: Any) -> None:
