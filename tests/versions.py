@@ -1,11 +1,12 @@
 """The tests that touch each dependency, with the oldest versions that pyproject.toml allows on the oldest Python, and
 with the newest on the newest: `make test-lowest`. With --short the former alone.
 
-Each Python that uv finds gets an environment of its own; one that it does not find is skipped, and said.
+Each Python found gets an environment of its own; one that is not here is skipped, and said.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,12 @@ TESTS = [
 ]  # fmt: skip
 
 
-def has(python: str) -> bool:
-    return subprocess.run([*UV, "python", "find", "--quiet", python], stdout=subprocess.DEVNULL).returncode == 0
+def find(version: str) -> str | None:
+    """An interpreter on this machine: one that uv knows, or one of pyenv's."""
+    command = [*UV, "python", "find", "--quiet", "--no-python-downloads", version]
+    known = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    return known or next(map(str, sorted(pyenv.glob(f"{version}.*/bin/python"))), None)
 
 
 def check(python: str, resolution: str, folder: Path) -> int:
@@ -42,11 +47,11 @@ def check(python: str, resolution: str, folder: Path) -> int:
 def main(short: bool) -> int:
     failed = 0
     for python, resolution in list(RUNS.items())[: 1 if short else None]:
-        if not has(python):
-            print(f"test-lowest: skipped {resolution} on Python {python}: uv finds none", file=sys.stderr)
+        if not (found := find(python)):
+            print(f"test-lowest: skipped {resolution} on Python {python}: there is none here", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            failed |= check(python, resolution, Path(folder))
+            failed |= check(found, resolution, Path(folder))
     return failed
 
 
