@@ -14,8 +14,9 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from .code import Call, Library, address, aligned
+from .code import Call, Library, aligned
 from .layout import IDLE, LINE, OP_BYTES
+from .memory import address
 
 
 class Program:
@@ -39,8 +40,11 @@ class Program:
 class Team:
     """A fixed number of threads that run programs together."""
 
+    KERNELS = ("program.run", "program.post", "program.lead", "program.follow")
+
     def __init__(self, library: Library, n_threads: int) -> None:
         self.n_threads = n_threads
+        library.load(self.KERNELS)
         self._walk = library.get("program.run")
         self._flags, self._stop, self._mailbox, finished = (aligned(n * LINE) for n in (n_threads, 1, 1, n_threads))
         self._stop, self._mailbox = self._stop.view(np.int64), self._mailbox.view(np.int64)

@@ -30,7 +30,7 @@ announce = operation(
 
 def _pause(b: ir.IRBuilder) -> None:
     if TARGET.arch == "x86_64":
-        call(b, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        call(b, "x86.sse2.pause", ir.VoidType(), [])
 
 
 #: Tell the CPU that this thread is waiting.

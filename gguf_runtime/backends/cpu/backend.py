@@ -8,8 +8,9 @@ import numpy as np
 
 from ...cache import PageLayout, PagePool
 from ...graph import Attention, Graph, Rope, RopeFrequencies
-from ...kernels.code import Library, address, aligned
+from ...kernels.code import Library, aligned
 from ...kernels.layout import PAGE, SCRATCH
+from ...kernels.memory import address
 from ...kernels.team import Program, Team
 from .. import Batch, Result
 from . import steps
@@ -30,14 +31,14 @@ class Cpu:
 
     def __init__(self, n_threads: int) -> None:
         self.library, self._n_threads = Library(), n_threads
-        self._team: Team | None = Team(self.library, n_threads)
+        self._team: Team | None = None
         self.lock = threading.Lock()
         self.scratch = aligned(n_threads * SCRATCH)
         self._buffers: dict[int, Buffers] = {}
 
     @property
     def team(self) -> Team:
-        """The threads: others after a fork."""
+        """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
         self._team = self._team or Team(self.library, self._n_threads)
         return self._team
 
@@ -73,7 +74,7 @@ class CpuBackend:
         angles = {id(rope): (cos, sin) for rope, cos, sin in self._ropes}
         self._inputs = Inputs(n_ubatch, _SHORT, _MOST_SPANS, angles, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load(steps.kernels(self._plan))
+        library.load([*steps.first_kernels(self._plan), *Team.KERNELS])
         self._programs: dict[tuple[Team, int, int, bool], Program] = {}
         group = max((op.n_heads // op.n_kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
@@ -89,7 +90,10 @@ class CpuBackend:
         variant = steps.size_of(batch.n_tokens), min(steps.size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
         team = self._cpu.team
         if (key := (team, *variant)) not in self._programs:
-            self._programs[key] = self._program(team, steps.write(self._plan, *variant))
+            written = steps.write(self._plan, *variant)
+            if not self._cpu.library.has(step.kernel for step in written):
+                self._cpu.library.load(steps.kernels(self._plan), quiet=True)
+            self._programs[key] = self._program(team, written)
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x
