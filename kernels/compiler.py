@@ -140,7 +140,8 @@ def _end_with_parent(folder: str, scratch: bool) -> None:
     """End once nobody waits for the kernels any more; without a trace in a folder that is only for them."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not by sys.stdin, whose lock this thread would hold while the interpreter ends
+            pass
         with _writing:
             if scratch:
                 shutil.rmtree(folder, ignore_errors=True)

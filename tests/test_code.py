@@ -89,7 +89,7 @@ def test_a_compiler_that_dies_is_told_with_its_kernel_and_signal(
     ended: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # does one kernel, says something, and dies
-    dying = f"import os, signal, sys; print(sys.argv[2], flush=True); sys.stderr.write('last words\\n'); \
+    dying = f"import os, signal, sys; print(sys.argv[3], flush=True); sys.stderr.write('last words\\n'); \
 sys.stderr.flush(); os.kill(os.getpid(), signal.{ended})"
     monkeypatch.setattr(compilers, "command", lambda: [sys.executable, "-c", dying])
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
