@@ -42,7 +42,8 @@ def rendered(template, talk=TALK, **variables):
     "template, text",
     [
         (EXCHANGE, "<s>Be brief.</s><u>Hi {{x}}</u>\n<a>Yes?</a>\n<u>Why?</u>\n<a>"),
-        ("Q: {{ .Prompt }}\nA: ", "Q: Hi {{x}}\nA: Yes?Q: Why?\nA: "),
+        # without a place for the system message, it goes with the first of the user
+        ("Q: {{ .Prompt }}\nA: ", "Q: Be brief.\nHi {{x}}\nA: Yes?Q: Why?\nA: "),
         (MESSAGES, "[system]Be brief.\n[user]Hi {{x}}\n[me]Yes?;\n[user]Why?\n[me]"),
         ("{{ .System }}{{ range .Messages }}{{ if eq .Role `user` }}|{{ .Content | json }}{{ end }}{{ end }}",
          'Be brief.|"Hi {{x}}"|"Why?"'),
