@@ -1,4 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-arm; make lint. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-arm, test-cpus, test-lowest; make lint;
+# make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -22,6 +23,18 @@ test-gpu: $(READY)
 test-arm: $(READY)
 	$(BIN)/python tests/arm.py .venv/arm
 
+# the main job on other x86-64 CPUs, under emulation: needs the package qemu-user
+test-cpus: $(READY)
+	$(BIN)/python tests/cpus.py
+
+# the oldest dependencies that pyproject.toml allows, on the oldest Python; and the newest on the newest
+test-lowest: $(READY)
+	$(BIN)/python tests/versions.py
+
+# a wheel that carries compiled kernels for this platform
+wheel: $(READY)
+	$(BIN)/python tools/wheel.py dist
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -36,4 +49,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test test-gpu test-arm lint clean
+.PHONY: run test test-gpu test-arm test-cpus test-lowest wheel lint clean

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers understand it: to import typing takes a while, in which Ctrl-C is not handled
 if TYPE_CHECKING:
     from .llm import LLM
 

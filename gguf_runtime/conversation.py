@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .chat.marks import Rendered
 from .chat.reasoning import ReasoningSplitter, Span
 from .generation import Generation
 from .llm import LLM
@@ -24,11 +25,14 @@ class Conversation:
     reasoning_content, for the template to send back or not. They may be changed between answers: what the changed
     conversation has in common with the last one, from its beginning, is not computed again.
 
-    shift: in a full context, forget the oldest exchanges. template: variables for the chat template.
+    shift: in a full context, forget the oldest exchanges. split: tell the reasoning from the answer. template:
+    variables for the chat template.
     """
 
-    def __init__(self, llm: LLM, *, system: str = "", shift: bool = False, **template: Any) -> None:
-        self.llm, self.shift, self.template = llm, shift, template
+    def __init__(
+        self, llm: LLM, *, system: str = "", shift: bool = False, split: bool = True, **template: Any
+    ) -> None:
+        self.llm, self.shift, self.split, self.template = llm, shift, split, template
         self.messages: list[dict[str, Any]] = []
         self.system = system
         self.n_forgotten = 0  # messages at the beginning that the last prompt had to leave out
@@ -56,7 +60,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             self.messages.pop()
             raise
 
@@ -67,7 +71,7 @@ class Conversation:
         last = self.messages.pop()
         try:
             return self._answer(options)
-        except Exception:
+        except BaseException:
             self.messages.append(last)
             raise
 
@@ -94,14 +98,15 @@ class Conversation:
         generation = self.llm.stream(tokens, context_shift=self.shift, **options)
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         self.messages.append(message)
-        return Reply(generation, ReasoningSplitter(text), message, self._written, text)
+        splitter = ReasoningSplitter(text, split=self.split)
+        return Reply(generation, splitter, message, self._written, text.marked)
 
-    def _prompt(self) -> tuple[str, list[int]]:
+    def _prompt(self) -> tuple[Rendered, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""
         messages, self.n_forgotten = self.messages, 0
         while True:
             text = self.llm.render(messages, **self.template)
-            tokens = self._written.encode(text)
+            tokens = self._written.encode(text.marked)
             if not self.shift or len(tokens) <= self.llm.engine.n_ctx * 3 // 4:
                 return text, tokens
             start = self._n_system
@@ -150,7 +155,7 @@ class Reply(Iterator[Span]):
 
 
 class _Written:
-    """The text of the last prompt and answer, and the answer, which has their tokens.
+    """The text of the last prompt and answer, marked, and the answer, which has their tokens.
 
     The model may have spelled its answer with other tokens than the tokenizer would. A conversation that goes on from
     a prompt or an answer takes these, and only what comes after is encoded. That is safe where it begins with a
@@ -175,9 +180,9 @@ class _Written:
         self._ends = [end for end in self._ends if prompt.startswith(self._text[: end[0]]) and end[1] <= same]
         self._text, self._answer = prompt, answer
         self._ends.append((len(prompt), answer.n_prompt))
-        decoder = self._llm.tokenizer.decoder()
+        decoder = self._llm.tokenizer.decoder(special=False)
         if "".join(map(decoder.push, answer.tokens)) == said:  # and not cut at a stop string, or within a character
-            self._text = prompt + said
+            self._text = prompt + self._llm.templates.mark(said)
             self._ends.append((len(self._text), len(ids)))
 
     def encode(self, text: str) -> list[int]:
@@ -188,7 +193,7 @@ class _Written:
                 rest = tokenizer.encode(text[n_characters:], add_special=False, parse_special=True)
                 if not rest or rest[0] in tokenizer.special_ids:
                     return [*self._ids[:n_tokens].tolist(), *rest]
-        return self._llm.prompt_tokens(text)
+        return tokenizer.encode_prompt(text)
 
     @property
     def _ids(self) -> np.ndarray:

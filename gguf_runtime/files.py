@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-#: Under way: to be removed where the process ends before they are whole.
+if TYPE_CHECKING:
+    import subprocess
+
+#: Under way, files and folders: to be removed where the process ends before they are whole.
 unfinished: set[Path] = set()
+#: Processes that work for this one: to be ended with it.
+helpers: set[subprocess.Popen[str]] = set()
 
 
 def data_folder() -> Path:
@@ -21,6 +27,25 @@ def data_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Application Support/ggrun"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
+
+
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """A text file, with newlines only at the ends of its lines; errors: as in bytes.decode.
+
+    Raises OSError, and ValueError for what is no text.
+    """
+    try:
+        text = without_mark(Path(path).read_bytes()).decode(errors=errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text in UTF-8 or, with a byte order mark, UTF-16: {error.reason}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def without_mark(data: bytes) -> bytes:
+    """A text without the byte order mark that some editors put first, which tells UTF-16 too: that becomes UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 @contextlib.contextmanager
@@ -49,7 +74,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         unfinished.discard(temporary)
 
 
-def remove_unfinished() -> None:
+def give_up() -> None:
+    """End what works for this process, and remove what is not whole."""
+    import shutil  # takes a while to load, and most processes end of themselves
+
+    for helper in list(helpers):
+        helper.kill()
+        helper.wait()
     for path in list(unfinished):
         with contextlib.suppress(OSError):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

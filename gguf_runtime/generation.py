@@ -49,10 +49,15 @@ class Generation(Iterator[str]):
         *,
         speculation: Callable[[Text], Speculation] | None = None,
         shift: bool = False,
+        n_keep: int | None = None,
+        special: bool = False,
         tree: Hashable = "",
+        alone: bool = False,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
-        prompt rather than stop. tree: of the prefix cache (Engine.new_sequence).
+        first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
+        prompt. special: control tokens give text too. tree: of the prefix cache (Engine.new_sequence). alone: each step
+        is for this answer only.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.
@@ -75,9 +80,14 @@ class Generation(Iterator[str]):
         self.n_reused = self.n_steps = self.n_decoded = self.n_guessed = self.n_accepted = 0
         self.sampler, sampler.text = sampler, self.sequence.text
         self._scheduler, self._n_ctx, self._max_tokens, self._shift = scheduler, engine.n_ctx, max_tokens, shift
+        # some tokens at least are to be forgotten, and the first of all stays: attention leans on it
+        self._n_keep = min(len(prompt), engine.n_ctx // 2 if n_keep is None else engine.n_ctx - 2)
+        if n_keep is not None and n_keep >= 0:
+            self._n_keep = min(self._n_keep, max(1, n_keep))
+        self.alone = alone
         self._speculation = speculation(self.sequence.text) if speculation else None
         self._end_ids = tokenizer.eog_ids
-        self._decoder, self._watch = tokenizer.decoder(), _StopWatch(stop)
+        self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._pieces: deque[Piece] = deque()
         self._added = self._begun = self._answering = self._closed = False
 
@@ -158,8 +168,7 @@ class Generation(Iterator[str]):
         n_right = self._draw(logits, chunk) if len(logits) else 0
         self.sequence.rewind(chunk.position + len(chunk.tokens) - max(len(logits) - 1, 0) + n_right)
         if self._shift and not self.done and self.sequence.n_context > self._n_ctx:
-            n_kept = min(self.n_prompt, self._n_ctx // 2)
-            self.sequence.forget(n_kept, -(-(self._n_ctx - n_kept) // 2))
+            self.sequence.forget(self._n_keep, -(-(self._n_ctx - self._n_keep) // 2))
         seconds = self._scheduler.clock() - start
         if not was_answering:
             self.prompt_seconds += seconds
@@ -205,7 +214,9 @@ class Generation(Iterator[str]):
             self._stop("context")
 
     def _stop(self, reason: StopReason) -> None:
-        if rest := self._watch.push(self._decoder.flush()) + self._watch.flush():
+        # a character that a limit cut off in the middle is not shown; one that the model left so is
+        cut_off = self._decoder.flush() if reason == "end" else ""
+        if rest := self._watch.push(cut_off) + self._watch.flush():
             self._emit(None, rest)
         self.stop_reason = reason
 

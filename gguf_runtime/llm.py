@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from . import arguments
+from .chat.marks import Rendered
+from .chat.templates import ChatTemplates
 from .draft import DraftModel
 from .engine import Chunk, Engine, Offload, Scheduler
 from .engine.layer_split import Layers
 from .generation import Generation
-from .loader import open_gguf
+from .kernels.layout import KV_TYPES
+from .loader import Value, lock, open_gguf, override
 from .sampling import Sampler, SamplingParams
-from .speculation import PromptLookup, Speculation
+from .speculation import Guesser, PromptLookup, Speculation
 from .text import Text
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
-    from .chat.template import ChatTemplate, Message
+    from .chat.template import Message
+    from .chat.thinking import Thinking
 
     Prompt = str | Sequence[int] | Sequence[Message]
-
-_TEMPLATE = "tokenizer.chat_template"
 
 
 class LLM:
@@ -37,16 +43,21 @@ class LLM:
     n_threads: 0 for the number of physical cores. n_ubatch: tokens of a prompt that are computed in one pass, 0 for 512
     on the CPU and 2,048 on a GPU.
     type_k, type_v: how the cache keeps keys and values: f16, q8_0 or q4_0. kv_memory: bytes that these may take, 0 for
-    what is free. mmap: map the file rather than read it.
+    what is free. mmap: map the file rather than read it. mlock: have the system keep it in memory, or warn. metadata:
+    keys of the file to change; one that begins with a dot belongs to the architecture, such as .rope.freq_base.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
 
-    n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, or, "auto", as
-    many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares. override_tensors:
-    (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that matches goes there,
-    as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
+    n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, as with -1, or,
+    "auto", as many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares.
+    override_tensors: (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that
+    matches goes there, as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
 
-    Raises OSError where the file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
+    Threads may share an LLM: they take turns, token by token. A child made by fork goes on with what its parent loaded,
+    unless that is on a GPU.
+
+    Raises ValueError, with its name, for an argument that has no meaning, here and in all methods; OSError where the
+    file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
     TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for.
     """
 
@@ -66,24 +77,35 @@ class LLM:
         type_v: str = "f16",
         kv_memory: int = 0,
         mmap: bool = True,
+        mlock: bool = False,
+        metadata: Mapping[str, Value] | None = None,
         chat_template: str | None = None,
         draft: str | Path | None = None,
     ) -> None:
-        self.file = open_gguf(path, mmap=mmap)
-        offload = Offload(n_gpu_layers, main_gpu, tuple(tensor_split), tuple(override_tensors), not offload_kv)
-        self.engine = Engine(
-            self.file, n_ctx=n_ctx, n_threads=n_threads, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v,
-            kv_memory=kv_memory, offload=offload,
-        )  # fmt: skip
+        settings: dict[str, Any] = {
+            "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
+            "n_threads": arguments.whole("n_threads", n_threads, 0),
+            "n_ubatch": arguments.whole("n_ubatch", n_ubatch, 0),
+            "type_k": arguments.one_of("type_k", type_k, KV_TYPES),
+            "type_v": arguments.one_of("type_v", type_v, KV_TYPES),
+            "kv_memory": arguments.whole("kv_memory", kv_memory, 0),
+            "offload": _offload(n_gpu_layers, main_gpu, tensor_split, override_tensors, offload_kv),
+        }
+        if chat_template is not None:
+            arguments.text("chat_template", chat_template)
+        self.file = open_gguf(arguments.path("path", path), mmap=mmap)
+        if metadata:
+            self.file.metadata = override(self.file.metadata, metadata)
+        if mlock and not lock(self.file):
+            warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
+        self.engine = Engine(self.file, **settings)
         self.scheduler = Scheduler(self.engine)
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
-        self._chat_template = chat_template
-        self._templates: dict[str, ChatTemplate] = {}
-        self._draft = LLM(draft, n_ctx=n_ctx, n_threads=n_threads, mmap=mmap) if draft else None
+        self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
+        small = arguments.path("draft", draft) if draft else None
+        self._draft = LLM(small, n_ctx=n_ctx, n_threads=self.engine.n_threads, mmap=mmap) if small else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
-            raise ValueError(f"{self._draft.file.path} has another vocabulary: it cannot guess for this model")
-        if chat_template is not None:
-            self._templates[_TEMPLATE] = self._compile(_TEMPLATE)  # wrong ones are told at once
+            raise ValueError(f"draft: {self._draft.file.path} has another vocabulary: it cannot guess for this model")
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -100,53 +122,75 @@ class LLM:
         prompt: Prompt,
         *,
         max_tokens: int | None = None,
-        stop: str | Collection[str] = (),
+        stop: str | Collection[str] | None = None,
         ignore_eos: bool = False,
         context_shift: bool = False,
+        n_keep: int | None = None,
         lookup: bool = True,
         cache_prompt: bool = True,
+        special: bool = False,
+        thinking: Thinking | None = None,
+        exact: bool = False,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
 
-        prompt: text (special tokens in it are understood), token ids, or messages for the chat template.
+        prompt: text (special tokens in it are understood), token ids, or messages for the chat template, whose own text
+        never becomes special tokens.
         max_tokens: None for no limit but the context. stop: strings that end the answer. ignore_eos: do not let
         the model end it, unless a grammar does. context_shift: in a full context, forget its older half rather than
-        stop. lookup: guess tokens from the text so far, which makes the answer no other, only sooner. cache_prompt:
-        begin with what was computed of other prompts and answers, and leave this one's to others; sums are then made in
-        another order, so that in rare cases another token is the likeliest. sampling: fields of SamplingParams.
+        stop. n_keep: tokens of the prompt to keep then; None for all, as far as they fill no more than half of it.
+        lookup: guess tokens from the text so far and check several in one step. cache_prompt: begin with what was
+        computed of other prompts and answers, and leave this one's to others. special: write control tokens out.
+        thinking: how long the model may reason. sampling: fields of SamplingParams.
+
+        Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
+        than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as
+        good as the first. exact: it does not: guesses are short enough to be computed as without, the whole prompt is
+        computed anew, and no other answer in the same step.
         """
-        if ignore_eos and not SamplingParams(**sampling).constrains:
+        params = SamplingParams(**sampling)
+        if ignore_eos and not params.constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
-            sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **never}
+            params = replace(params, logit_bias={**params.logit_bias, **never})
+        tokens = self.prompt_tokens(prompt)
+        sampler = Sampler(params, self.tokenizer)
+        if thinking:
+            from .chat.thinking import BriefSampler
+
+            sampler = BriefSampler(sampler, thinking, self.tokenizer)
         return Generation(
             self.scheduler,
             self.tokenizer,
-            self.prompt_tokens(prompt),
-            Sampler(SamplingParams(**sampling), self.tokenizer),
-            max_tokens,
-            [stop] if isinstance(stop, str) else stop,
-            speculation=self._speculation if lookup else None,
+            tokens,
+            sampler,
+            None if max_tokens is None else arguments.whole("max_tokens", max_tokens, 0),
+            (stop,) if isinstance(stop, str) else arguments.texts("stop", () if stop is None else stop),
+            speculation=partial(self._speculation, exact=exact) if lookup else None,
             shift=context_shift,
-            tree="" if cache_prompt else None,
+            special=special,
+            n_keep=n_keep,
+            tree="" if cache_prompt and not exact else None,
+            alone=exact,
         )
 
-    def _speculation(self, text: Text) -> Speculation:
+    def _speculation(self, text: Text, exact: bool) -> Speculation:
         """Guesses for one answer: of the draft model, or from the text so far."""
-        if not self._draft:
-            return Speculation(PromptLookup(text), self.engine.step_cost)
-        draft = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes, text)
-        return Speculation(draft, self.engine.step_cost)
+        most = {"most": self.engine.n_alike - 1} if exact else {}
+        guesser: Guesser = PromptLookup(text)
+        if self._draft:
+            guesser = DraftModel(self._draft.engine, self._draft.n_bytes / self.n_bytes, text)
+        return Speculation(guesser, self.engine.step_cost, **most)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt. Text gets a BOS token where the model wants one and the text has none."""
         if not isinstance(prompt, str):
-            if all(isinstance(item, int) for item in prompt[:1]):
-                return cast(list[int], list(prompt))
+            if isinstance(prompt, bytes) or not isinstance(prompt, Sequence | np.ndarray):
+                raise ValueError(f"prompt must be text, token ids or messages, not {prompt!r}")
+            if not any(isinstance(item, Mapping) for item in prompt[:1]):
+                return arguments.tokens("prompt", prompt, self.engine.n_vocab)
             prompt = self.render(cast("Sequence[Message]", prompt))
-        ids = self.tokenizer.encode(prompt, add_special=False, parse_special=True)
-        bos = self.tokenizer.bos_id
-        return [bos, *ids] if self.tokenizer.add_bos and bos is not None and ids[:1] != [bos] else ids
+        return self.tokenizer.encode_prompt(prompt.marked if isinstance(prompt, Rendered) else prompt)
 
     @property
     def name(self) -> str:
@@ -160,46 +204,18 @@ class LLM:
 
     @property
     def has_chat_template(self) -> bool:
-        return _TEMPLATE in self._templates or _TEMPLATE in self.file.metadata
+        return self.templates.exist
 
     def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Iterable[Mapping[str, Any]] | None = None,
-        **variables: Any,
-    ) -> str:
-        """A conversation as the text that the model's chat template makes of it.
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """A conversation as the text that the model's chat template makes of it, to be shown or given to `stream`.
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        with_tools = f"{_TEMPLATE}.tool_use"
-        own = self._chat_template is None
-        key = with_tools if own and tools and with_tools in self.file.metadata else _TEMPLATE
-        if key not in self._templates:
-            self._templates[key] = self._compile(key)
-        return self._templates[key].render(messages, tools=tools, **variables)
-
-    def _compile(self, key: str) -> ChatTemplate:
-        from .chat.template import ChatError, ChatTemplate
-
-        if self._chat_template is not None:
-            from .chat.builtin import find
-
-            source = find(self._chat_template)
-        elif key in self.file.metadata:
-            source = str(self.file.metadata[key])
-        else:
-            raise ChatError("the model has no chat template: name one with --chat-template, or give it plain text")
-        metadata, tokenizer = self.file.metadata, self.tokenizer
-        ids = {
-            "bos_token": tokenizer.bos_id,
-            "eos_token": tokenizer.eos_id,
-            "unk_token": metadata.get("tokenizer.ggml.unknown_token_id"),
-            "pad_token": metadata.get("tokenizer.ggml.padding_token_id"),
-        }
-        known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < tokenizer.n_vocab}
-        return ChatTemplate(source, {name: tokenizer.piece(i) for name, i in known.items()})
+        if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+            raise ValueError(f"messages must be dicts of role and content, not {messages!r}")
+        return self.templates.render(messages, tools=tools, **variables)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.
@@ -207,11 +223,13 @@ class LLM:
         add_special: with BOS and EOS where the model wants them. parse_special: where the text spells a special
         token, take that token.
         """
-        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+        return self.tokenizer.encode(arguments.text("text", text), add_special=add_special, parse_special=parse_special)
 
     def logits(self, text: str | Sequence[int]) -> np.ndarray:
         """f32[n_tokens, n_vocab]: after each token of the text, how much each token is expected next."""
-        tokens = self.tokenize(text) if isinstance(text, str) else list(text)
+        tokens = self.tokenize(text) if isinstance(text, str) else arguments.tokens("text", text, self.engine.n_vocab)
+        if not tokens:
+            raise ValueError("the text has no tokens")
         with self.engine.lock:
             return self.engine.step([Chunk(self.engine.new_sequence(), tokens, len(tokens))])
 
@@ -229,3 +247,28 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _offload(
+    layers: Layers,
+    main_gpu: int | None,
+    tensor_split: Sequence[float],
+    override_tensors: Sequence[tuple[str, str]],
+    offload_kv: bool,
+) -> Offload:
+    """What goes to GPUs, by LLM's arguments."""
+    if layers not in ("auto", "all"):
+        if isinstance(layers, str):
+            raise ValueError(f"n_gpu_layers must be a number, 'all' or 'auto', not {layers!r}")
+        layers = arguments.whole("n_gpu_layers", layers)
+        layers = "all" if layers < 0 else layers
+    tensor_split = arguments.several("tensor_split", tensor_split)
+    shares = tuple(arguments.real("each of tensor_split", share) for share in tensor_split)
+    if shares and (min(shares) < 0 or not sum(shares)):
+        raise ValueError("tensor_split must be shares of 0 or more, and not all 0")
+    override_tensors = arguments.several("override_tensors", override_tensors)
+    pairs = [arguments.texts("each of override_tensors", pair) for pair in override_tensors]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("override_tensors must be pairs of a pattern and a device")
+    gpu = None if main_gpu is None else arguments.whole("main_gpu", main_gpu, 0)
+    return Offload(layers, gpu, shares, tuple((pattern, device) for pattern, device in pairs), not offload_kv)

@@ -13,10 +13,11 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .digest import content_digest
 from .files import replacing
 from .generation import Generation
 from .llm import LLM
-from .loader import GGUFFile
+from .operations import Rope
 
 _MAGIC = b"ggrun prompt cache 1\n"
 _MOST = 1 << 28  # bytes of the line of JSON
@@ -34,7 +35,7 @@ class PromptCache:
         self.path, self._engine = Path(path), llm.engine
         self._memories = llm.engine.pages.memories
         form = " ".join(memory.layout.form for memory in self._memories)
-        self._origin = {"model": fingerprint(llm.file), "form": form}
+        self._origin = {"model": fingerprint(llm), "form": form}
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
                 self._read(file)
@@ -92,11 +93,10 @@ class PromptCache:
         warnings.warn(f"the prompt cache {self.path} {why}: it is made anew", RuntimeWarning, stacklevel=2)
 
 
-def fingerprint(file: GGUFFile) -> str:
-    """What tells a model from others: its settings, and the shape and the first bytes of each tensor."""
-    digest = hashlib.sha256()
-    for key, value in sorted(file.metadata.items()):
-        digest.update(f"{key}={value!r}\n".encode() if isinstance(value, str | int | float) else key.encode())
-    for name, tensor in sorted(file.tensors.items()):
-        digest.update(f"{name} {tensor.type} {tensor.shape}".encode() + bytes(tensor.data.reshape(-1)[:256]))
+def fingerprint(llm: LLM) -> str:
+    """What tells a model from others: all bytes of its files, and its angles, on which the context's size may tell."""
+    digest = hashlib.sha256(content_digest(llm.file).encode())
+    for op in llm.engine.model.graph.ops:
+        if isinstance(op, Rope):
+            digest.update(op.frequencies.frequencies.tobytes() + repr(op.frequencies.magnitude).encode())
     return digest.hexdigest()

@@ -2,7 +2,9 @@
 
 A guess only proposes tokens. Whatever stands at a place is drawn there from the model's own logits by the sampler,
 as without guesses; a guess that equals what was drawn has saved a step, and the first that does not ends the row.
-So the text has exactly the distribution that it has without (greedily: it is the same text), for any sampler.
+So the text has exactly the distribution that the logits give, for any sampler. These are, bit for bit, those of steps
+of one token as long as steps are short (Backend.n_alike); in longer ones, sums are added up in another order, and the
+text may take another turn where two tokens are about as likely. `most` keeps to short ones.
 
 When to guess, and how much, follows from the text alone and not from clocks, so that a seed gives the same text each
 time; a clock only ends guessing where it turns out to cost time.
@@ -119,9 +121,9 @@ class Speculation:
     steps cost. Should the clock show twice that loss, guessing ends.
     """
 
-    def __init__(self, guesser: Guesser, step_cost: Callable[[int], float]) -> None:
-        """step_cost: what a step of n tokens costs, in steps of one."""
-        self._guesser, self._cost = guesser, step_cost
+    def __init__(self, guesser: Guesser, step_cost: Callable[[int], float], most: int = _SIZES[-1]) -> None:
+        """step_cost: what a step of n tokens costs, in steps of one. most: tokens of a guess."""
+        self._guesser, self._cost, self._most = guesser, step_cost, most
         self._budget, self._won = guesser.budget, 0.0  # in plain steps
         self._odds: dict[int, list[float]] = {}  # by class of support: right guesses, all guesses
         self._plain: list[float] = []  # seconds of the latest steps without guesses
@@ -138,7 +140,7 @@ class Speculation:
         support = self._guesser.support
         if not support or self._lost > 2 * self._budget:
             return []
-        best, n_best, most = self._guesser.advantage, 0, min(most, self._guesser.reach)
+        best, n_best, most = self._guesser.advantage, 0, min(most, self._guesser.reach, self._most)
         hoped, chance, n = 1.0, 1.0, 0
         for size in _SIZES:
             cost = self._guesser.cost(size) + self._cost(1 + size)

@@ -1,7 +1,9 @@
 """Compile kernels: Python source → Numba → LLVM IR → a flat image of machine code.
 
-Runs in a process of its own (`python -m gguf_runtime.kernels.compiler FOLDER NAME…`, started by
-`code.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+Runs in a process of its own (`python -m gguf_runtime.kernels.compiler keep FOLDER NAME…`, started by
+`compilers.py`), so that a warm ggrun never imports Numba, and Numba's settings never reach the user's program.
+It ends when its standard input does, which is when the process that started it is gone.
+What comes out depends on the kernel and on `simd.TARGET`, and not on the machine.
 
 A kernel is named `module.factory:PARAMETER:…`. The factory, in `kernels/cpu/` or beside it, takes the
 parameters as constants to compile in and returns the function to compile, whose own parameters are
@@ -13,13 +15,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .code import Ref, write_image
+from .cache import Image, write
+from .code import Ref
+from .image import link
+
+_writing = threading.Lock()  # held while a file is there under its temporary name
 
 N_RUN_ARGUMENTS = 3  # thread, n_threads, counter
 
@@ -36,19 +46,6 @@ def _slots(function: Callable[..., Any]) -> dict[str, Any]:
     """Argument names and annotations of a kernel, without those that each run gives."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     return {p.name: p.annotation for p in parameters[N_RUN_ARGUMENTS:]}
-
-
-def _lower(function: Callable[..., Any], slots: dict[str, Any]) -> tuple[str, str]:
-    """(LLVM IR before any optimisation, the function's symbol in it)."""
-    from numba import njit, types
-
-    from .simd import NUMBA_OPTIONS, OTHER
-
-    kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
-    kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
-    dispatcher: Any = njit(types.void(*kinds), **NUMBA_OPTIONS)(function)
-    compiled = dispatcher.overloads[tuple(kinds)]
-    return compiled.library.get_llvm_str().replace(f"@{OTHER}", "@llvm."), compiled.fndesc.mangled_name
 
 
 def _entry(symbol: str, slots: dict[str, Any]) -> str:
@@ -73,6 +70,7 @@ define void @entry(i64 %args, i64 %thread, i64 %n_threads, i64 %counter) "no-bui
   %status = call i32 @{symbol}(ptr %ret, ptr %exc, {", ".join(values)})
   ret void
 }}
+declare i32 @{symbol}({", ".join(["ptr", "ptr", *(value.split()[0] for value in values)])})
 """
 
 
@@ -90,13 +88,17 @@ def _keep_order() -> None:
 def assemble(name: str, *, text: bool = False) -> Any:
     """Compile a kernel for `simd.TARGET`: (its argument names, the object file), or assembly with `text`."""
     import llvmlite.binding as llvm
+    from numba import types
 
+    from .lowering import lower
     from .simd import SHARED, TARGET
 
     _keep_order()
     function = _resolve(name)
     slots = _slots(function)
-    source, symbol = _lower(function, slots)
+    kinds: list[Any] = [types.int64] * N_RUN_ARGUMENTS
+    kinds += [types.float64 if kind is float else types.int64 for kind in slots.values()]
+    module, symbol = lower(function, kinds)
     if TARGET.arch == "aarch64":
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -107,7 +109,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
     machine = llvm.Target.from_triple(triple).create_target_machine(
         cpu=TARGET.llvm_cpu, features=TARGET.llvm_features, opt=3, reloc="pic", codemodel="small"
     )
-    module = llvm.parse_assembly(source + _entry(symbol, slots))
+    module.link_in(llvm.parse_assembly(_entry(symbol, slots)))
     module.triple, module.data_layout = triple, str(machine.target_data)
     for item in module.functions:
         if not item.is_declaration and item.name != "entry":
@@ -126,13 +128,29 @@ def assemble(name: str, *, text: bool = False) -> Any:
 
 def main(folder: str, names: list[str]) -> None:
     """Compile the named kernels, each into a file of `folder`; says each name on stdout when it is done."""
-    from .image import link
-
     for name in names:
         arguments, obj = assemble(name)
-        write_image(Path(folder), name, arguments, *link(obj, "entry"))
+        code, entry = link(obj, "entry")
+        with _writing:
+            write(Path(folder), name, Image(arguments, entry, code))
         print(name, flush=True)
 
 
+def _end_with_parent(folder: str, scratch: bool) -> None:
+    """End once nobody waits for the kernels any more; without a trace in a folder that is only for them."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not by sys.stdin, whose lock this thread would hold while the interpreter ends
+            pass
+        with _writing:
+            if scratch:
+                shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    _end_with_parent(sys.argv[2], sys.argv[1] == "scratch")
+    main(sys.argv[2], sys.argv[3:])

@@ -6,11 +6,12 @@ the environment variable GGRUN_ISA forces another that it can run.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
 from typing import NamedTuple
+
+from .features import flags
 
 
 class Isa(NamedTuple):
@@ -20,13 +21,10 @@ class Isa(NamedTuple):
     arch: str  # "x86_64" or "aarch64"
     llvm_cpu: str
     llvm_features: str
-    flags: frozenset[str]  # as Linux names them in /proc/cpuinfo
+    flags: frozenset[str]  # by Linux's names; features.py finds them
     dot: str  # which instruction `simd.dot4` becomes
     half: bool  # can convert f16 in hardware
     n_registers: int  # 512-bit vectors that fit the register file
-
-    def has(self, flags: frozenset[str]) -> bool:
-        return self.flags <= flags
 
     @property
     def scales(self) -> bool:
@@ -59,8 +57,10 @@ def _arm(name: str, features: str, flags: str, dot: str) -> Isa:
     return Isa(name, "aarch64", "generic", f"{features},+reserve-x18", frozenset(flags.split()), dot, True, 8)
 
 
-_AVX2 = "avx2 fma f16c bmi2"
-_AVX512 = f"{_AVX2} avx512f avx512bw avx512dq avx512vl"
+# all that LLVM's x86-64-v2, -v3 and -v4 may use
+_V2 = "ssse3 sse4_1 sse4_2 popcnt"
+_AVX2 = f"{_V2} avx2 fma f16c bmi1 bmi2 abm movbe"
+_AVX512 = f"{_AVX2} avx512f avx512bw avx512cd avx512dq avx512vl"
 _BF16 = f"{_AVX512} avx512_vnni avx512_bf16"
 
 #: Best first; each machine takes the first whose flags it has.
@@ -76,11 +76,11 @@ ISAS = (
     _x86("avx2", "x86-64-v3", "", _AVX2, "maddubs256", 8),
     _arm("neon-i8mm", "+dotprod,+i8mm", "asimddp i8mm", "usdot"),
     _arm("neon-dot", "+dotprod", "asimddp", "sdot"),
-    _x86("generic", "x86-64-v2", "", "ssse3 sse4_1", "", 4),
+    _x86("generic", "x86-64-v2", "", _V2, "", 4),
     _arm("generic", "+neon", "", ""),
 )
-#: Flag → its entry of the auxiliary vector (AT_HWCAP, AT_HWCAP2) and its bit there: Linux's asm/hwcap.h.
-_ARM_FLAGS = {"asimddp": (16, 20), "i8mm": (26, 13)}
+#: Set by who starts a compiler: the architecture and name of what it is to compile for, whatever machine it runs on.
+TARGET_VARIABLE = "GGRUN_TARGET"
 
 
 def machine() -> str:
@@ -89,41 +89,16 @@ def machine() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
-def cpu_flags() -> frozenset[str]:
-    """The CPU's feature flags, by Linux's names."""
-    if sys.platform == "linux" and machine() == "aarch64":
-        # what the kernel told this process; under emulation /proc/cpuinfo is of another machine
-        getauxval = ctypes.CDLL(None).getauxval
-        getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-        return frozenset(name for name, (entry, bit) in _ARM_FLAGS.items() if getauxval(entry) >> bit & 1)
-    if sys.platform == "linux":
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("flags"):
-                    flags = frozenset(line.split(":", 1)[1].split())
-                    return flags if _tiles_allowed(flags) else flags - {"amx_tile"}
-        return frozenset()
-    # elsewhere ask LLVM, whose import costs 60 ms
-    import llvmlite.binding as llvm
-
-    renamed = {"avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16", "avxvnni": "avx_vnni", "dotprod": "asimddp"}
-    features = llvm.get_host_cpu_features()
-    return frozenset(renamed.get(name, name) for name, present in features.items() if present)
-
-
-def _tiles_allowed(flags: frozenset[str]) -> bool:
-    """Ask Linux to let this process use tiles, where there are such: arch_prctl's ARCH_REQ_XCOMP_PERM, since 5.16."""
-    if "amx_tile" not in flags:
-        return False
-    return ctypes.CDLL(None).syscall(ctypes.c_long(158), ctypes.c_long(0x1023), ctypes.c_long(18)) == 0
-
-
 def runnable() -> list[Isa]:
     """The instruction sets that this machine can run, best first."""
-    flags, arch = cpu_flags(), machine()
+    arch = machine()
     if not any(isa.arch == arch for isa in ISAS):
         raise ValueError(f"there are no CPU kernels for {arch}: ggrun runs on x86-64 and 64-bit Arm")
-    return [isa for isa in ISAS if isa.arch == arch and isa.has(flags)]
+    has = flags(arch)
+    isas = [isa for isa in ISAS if isa.arch == arch and isa.flags <= has]
+    if not isas:
+        raise ValueError("there are no CPU kernels for so old a CPU: ggrun needs SSE4.2")
+    return isas
 
 
 def detect() -> Isa:
@@ -139,3 +114,10 @@ def detect() -> Isa:
         if isa.name == wanted:
             return isa
     raise ValueError(f"GGRUN_ISA={wanted}: this CPU runs {', '.join(i.name for i in isas)}")
+
+
+def target() -> Isa:
+    """What a compiler's process compiles for."""
+    if not (wanted := os.environ.get(TARGET_VARIABLE)):
+        return detect()
+    return next(isa for isa in ISAS if f"{isa.arch} {isa.name}" == wanted)

@@ -54,6 +54,7 @@ def head_bytes(kind: str, dim: int) -> int:
 
 
 OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether to meet first, the next weights, their size
+IDLE = 1 << 62  # the moment, in a program, of a thread that works on no operation: after all others
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
 MOST_DISTANCE = 128  # of a key from a query, beyond which a bias by distance stays the same
 MAX_TASK_ROWS = 128  # rows (heads × tokens) of one attention task

@@ -6,7 +6,6 @@ Within a program, Python does nothing. Between them, threads look out for the ne
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 import time
@@ -15,8 +14,9 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from .code import Call, Library, address, aligned
-from .layout import LINE, OP_BYTES
+from .code import Call, Library, aligned
+from .layout import IDLE, LINE, OP_BYTES
+from .memory import address
 
 
 class Program:
@@ -40,15 +40,20 @@ class Program:
 class Team:
     """A fixed number of threads that run programs together."""
 
+    KERNELS = ("program.run", "program.post", "program.lead", "program.follow")
+
     def __init__(self, library: Library, n_threads: int) -> None:
         self.n_threads = n_threads
+        library.load(self.KERNELS)
         self._walk = library.get("program.run")
         self._flags, self._stop, self._mailbox, finished = (aligned(n * LINE) for n in (n_threads, 1, 1, n_threads))
         self._stop, self._mailbox = self._stop.view(np.int64), self._mailbox.view(np.int64)
+        self._flags.view(np.int64).fill(IDLE)
         self._finished = finished.view(np.int64)[:: LINE // 8]
         self._moment, self._record = np.ones(1, np.int64), np.zeros(1, np.int64)
+        self._ways = _ways_to_wait()
         self._post = library.get("program.post").bind(mailbox=self._mailbox, moment=self._moment, record=self._record)
-        places = {"mailbox": self._mailbox, "finished": finished, "walk": self._walk.address, "give_way": _give_way()}
+        places = {"mailbox": self._mailbox, "finished": finished, "walk": self._walk.address, "ways": self._ways}
         self._lead, self._follow = (library.get(f"program.{name}").bind(**places) for name in ("lead", "follow"))
         self._asleep = [False] * n_threads
         self._inboxes: list[SimpleQueue[SimpleQueue[None] | None]] = [SimpleQueue() for _ in range(n_threads)]
@@ -67,7 +72,7 @@ class Team:
         program = Program(calls, meet, weights or [None] * len(calls), self.n_threads)
         program.walk = self._walk.bind(
             ops=program.table, n_ops=program.n_ops, counters=program.counters, turn=program.turn,
-            flags=self._flags, stop=self._stop, moment=self._moment, give_way=_give_way(),
+            flags=self._flags, stop=self._stop, moment=self._moment, ways=self._ways,
         )  # fmt: skip
         return program
 
@@ -144,37 +149,12 @@ class Team:
             self._asleep[thread] = False
 
 
-def _give_way() -> int:
-    """Address of the system's function that yields the processor to another thread."""
+def _ways_to_wait() -> np.ndarray:
+    """For kernels: addresses of the system's functions that yield the processor, and that sleep, and for how long."""
     if sys.platform == "win32":
-        return ctypes.cast(ctypes.WinDLL("kernel32").SwitchToThread, ctypes.c_void_p).value or 0
-    return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
-
-
-def physical_cores() -> int:
-    """Cores that this process may use: hardware threads of one core count once, and a container's limit is kept."""
-    if sys.platform == "darwin":
-        libc, n, size = ctypes.CDLL(None), ctypes.c_int(0), ctypes.c_size_t(4)
-        for name in (b"hw.perflevel0.physicalcpu", b"hw.physicalcpu"):
-            if libc.sysctlbyname(name, ctypes.byref(n), ctypes.byref(size), None, 0) == 0 and n.value > 0:
-                return n.value
-    if not hasattr(os, "sched_getaffinity"):
-        return max(1, (os.cpu_count() or 1) // (2 if sys.platform == "win32" else 1))
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
-                cores.add(file.read())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, min(len(cores), _container_limit()))
-
-
-def _container_limit() -> int:
-    """Processors that a container's quota amounts to, rounded up; a large number where there is none."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-            return -(-int(quota) // int(period))
-    except (OSError, ValueError):
-        return 1 << 20
+        kernel32 = ctypes.WinDLL("kernel32")
+        functions, a_while = (kernel32.SwitchToThread, kernel32.Sleep), 1  # ms
+    else:
+        libc = ctypes.CDLL(None)
+        functions, a_while = (libc.sched_yield, libc.usleep), 50  # µs
+    return np.array([*(ctypes.cast(function, ctypes.c_void_p).value for function in functions), a_while], np.int64)

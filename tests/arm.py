@@ -25,14 +25,6 @@ gguf_runtime.__path__.append(sys.argv[1])  # where kernels and models lie
 from tests import arm
 arm.inside(sys.argv[2:])
 """
-COMPILE = """
-import sys
-from gguf_runtime.kernels import isa
-wanted, folder, *names = sys.argv[1:]
-isa.detect = lambda: next(i for i in isa.ISAS if (i.name, i.arch) == (wanted, "aarch64"))
-from gguf_runtime.kernels import compiler
-compiler.main(folder, names)
-"""
 
 
 def install(folder: Path) -> Path:
@@ -63,17 +55,9 @@ def inside(arguments: list[str]) -> None:
     """Under emulation: run pytest, with kernels compiled outside."""
     import pytest
 
-    from gguf_runtime.kernels import code
+    from gguf_runtime.kernels import compilers
 
-    def compile_outside(folder: Path, names: list[str], isa: code.isa_module.Isa) -> None:
-        command = [*json.loads(os.environ["OUTSIDE"]), isa.name, str(folder)]
-        n = os.cpu_count() or 1
-        alike = sorted(names, key=lambda name: name.partition(":")[2])
-        shares = [alike[len(alike) * i // n : len(alike) * (i + 1) // n] for i in range(n)]
-        workers = [subprocess.Popen(command + share, stdout=subprocess.DEVNULL) for share in shares if share]
-        assert not any([worker.wait() for worker in workers])
-
-    code._compile = compile_outside
+    compilers.command = lambda: json.loads(os.environ["OUTSIDE"])
     sys.exit(pytest.main([*arguments, "-p", "no:cacheprovider"]))
 
 
@@ -82,7 +66,7 @@ def main(folder: Path, arguments: list[str]) -> int:
         print(f"test-arm needs {' and '.join(missing)}: it runs on Debian with the package qemu-user", file=sys.stderr)
         return 1
     python = install(folder)
-    outside = ["env", "-u", "PYTHONPATH", "NUMBA_OPT=0", sys.executable, "-P", "-c", COMPILE]
+    outside = ["env", "-u", "PYTHONPATH", sys.executable, "-P", "-m", "gguf_runtime.kernels.compiler"]
     settings = {
         "QEMU_LD_PREFIX": str(folder / "root"), "QEMU_CPU": "max", "PYTHONPATH": str(folder / "site"),
         "PYTHONDONTWRITEBYTECODE": "1", "GGRUN_CACHE": str(folder / "cache"), "OUTSIDE": json.dumps(outside),

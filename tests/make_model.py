@@ -33,9 +33,10 @@ def write_model(
     n_layer: int = 2,
     n_embd: int = 256,
     n_head: int = 4,
-    n_head_kv: int = 2,
-    n_ff: int = 512,
+    n_head_kv: int | list[int] = 2,
+    n_ff: int | list[int] = 512,
     n_vocab: int = 320,
+    n_rows: int = 0,
     n_ctx: int = 1024,
     seed: int = 0,
     tied: bool = False,
@@ -45,6 +46,7 @@ def write_model(
     """Write a model of the llama architecture; gives each tensor's float32 values as the file has them.
 
     types: the type of every matrix, or pattern of a tensor's name → type (the first that fits, else F32).
+    n_head_kv, n_ff: for all layers, or a list of them. n_rows: of embedding and output, where these are not n_vocab.
     extra: further tensors, as F32. metadata: keys to add or replace, as in **{"llama.rope.freq_base": 5e5}.
     """
     rng = np.random.default_rng(seed)
@@ -70,22 +72,25 @@ def write_model(
         "tokenizer.ggml.eos_token_id": tokens.index(EOS),
         **metadata,
     }
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (n_vocab, n_embd)}
-    for i in range(n_layer):
+    n_rows = n_rows or n_vocab
+    kv_heads = n_head_kv if isinstance(n_head_kv, list) else [n_head_kv] * n_layer
+    widths = n_ff if isinstance(n_ff, list) else [n_ff] * n_layer
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (n_rows, n_embd)}
+    for i, (n_kv, n_wide) in enumerate(zip(kv_heads, widths, strict=True)):
         shapes |= {
             f"blk.{i}.attn_norm.weight": (n_embd,),
             f"blk.{i}.attn_q.weight": (n_head * head_dim, n_embd),
-            f"blk.{i}.attn_k.weight": (n_head_kv * head_dim, n_embd),
-            f"blk.{i}.attn_v.weight": (n_head_kv * head_dim, n_embd),
+            f"blk.{i}.attn_k.weight": (n_kv * head_dim, n_embd),
+            f"blk.{i}.attn_v.weight": (n_kv * head_dim, n_embd),
             f"blk.{i}.attn_output.weight": (n_embd, n_head * head_dim),
             f"blk.{i}.ffn_norm.weight": (n_embd,),
-            f"blk.{i}.ffn_gate.weight": (n_ff, n_embd),
-            f"blk.{i}.ffn_up.weight": (n_ff, n_embd),
-            f"blk.{i}.ffn_down.weight": (n_embd, n_ff),
+            f"blk.{i}.ffn_gate.weight": (n_wide, n_embd),
+            f"blk.{i}.ffn_up.weight": (n_wide, n_embd),
+            f"blk.{i}.ffn_down.weight": (n_embd, n_wide),
         }
     shapes["output_norm.weight"] = (n_embd,)
     if not tied:
-        shapes["output.weight"] = (n_vocab, n_embd)
+        shapes["output.weight"] = (n_rows, n_embd)
 
     weights = {}
     writer = gguf.GGUFWriter(path, arch)

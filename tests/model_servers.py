@@ -18,8 +18,9 @@ class ModelServer:
     """Both sites at once, and plain files; what it holds and how it fails can be set at any time.
 
     files: "owner/repo/path" → bytes. cuts: how many more answers are cut off, each after `cut_after` bytes.
-    seconds_per_chunk: how slow it is. token: what repositories named private/… ask for. sent: bytes that went out, by
-    digest; tokens: those that came, by kind of path.
+    ranges, lengths: whether it goes on from where one asks, and says how long files are. seconds_per_chunk: how slow
+    it is. token: what repositories named private/… ask for. sent: bytes that went out, by digest; tokens: those that
+    came, by kind of path.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class ModelServer:
         self.cuts, self.cut_after = 0, 100_000
         self.failures = 0  # answers of 503 to come
         self.seconds_per_chunk = 0.0
-        self.ranges = True
+        self.ranges = self.lengths = True
         self.token = "secret"
         self.sent: Counter[str] = Counter()
         self.tokens: dict[str, set[str | None]] = {"api": set(), "resolve": set(), "cdn": set()}
@@ -135,7 +136,10 @@ def _handler(site: ModelServer) -> type[BaseHTTPRequestHandler]:
                     self.answer(416)
                     return
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(data) - start))
+            if site.lengths:
+                self.send_header("Content-Length", str(len(data) - start))
+            else:
+                self.send_header("Connection", "close")
             self.send_header("ETag", etag)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
@@ -149,7 +153,7 @@ def _handler(site: ModelServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(chunk)
                 site.sent[name] += len(chunk)
                 time.sleep(site.seconds_per_chunk)
-            if end < len(data):
+            if end < len(data) or not site.lengths:
                 self.close_connection = True
 
         def answer(self, code: int, body: bytes = b"", **headers: str) -> None:

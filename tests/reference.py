@@ -10,7 +10,7 @@ def llama_logits(
     tokens: list[int],
     *,
     n_head: int,
-    n_head_kv: int,
+    n_head_kv: int | list[int],
     frequencies: np.ndarray | None = None,
     magnitude: float = 1.0,
     eps: float = 1e-5,
@@ -37,8 +37,9 @@ def llama_logits(
     while (p := f"blk.{layer}.") + "attn_q.weight" in w:
         h = norm(x, w[p + "attn_norm.weight"])
         q = rope((h @ w[p + "attn_q.weight"].T).reshape(n, n_head, -1))
-        k = rope((h @ w[p + "attn_k.weight"].T).reshape(n, n_head_kv, -1)).repeat(n_head // n_head_kv, axis=1)
-        v = (h @ w[p + "attn_v.weight"].T).reshape(n, n_head_kv, -1).repeat(n_head // n_head_kv, axis=1)
+        n_kv = n_head_kv[layer] if isinstance(n_head_kv, list) else n_head_kv
+        k = rope((h @ w[p + "attn_k.weight"].T).reshape(n, n_kv, -1)).repeat(n_head // n_kv, axis=1)
+        v = (h @ w[p + "attn_v.weight"].T).reshape(n, n_kv, -1).repeat(n_head // n_kv, axis=1)
         k, v = (a.astype(np.float16).astype(np.float64) for a in (k, v))  # as the cache keeps them
         scores = np.where(hidden, -np.inf, np.einsum("thd,shd->hts", q, k) / np.sqrt(head_dim))
         shares = np.exp(scores - scores.max(axis=2, keepdims=True))

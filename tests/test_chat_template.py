@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_runtime.chat import builtin, meter
+from gguf_runtime.chat import builtin, limits
 from gguf_runtime.chat.template import ChatError, ChatTemplate
 from tests.paths import SHARED, needs
 
@@ -30,6 +30,8 @@ def test_published_templates_render_as_in_transformers(name):
     for case, expected in EXPECTED["expected"][name].items():
         messages = EXPECTED["conversations"].get(case, EXPECTED["conversations"]["user"])
         tools = EXPECTED["tools"] if case == "tools" else None
+        if case == "system" and expected == {"error": "TemplateError"}:  # refused: it goes with the user's message
+            expected = EXPECTED["expected"][name]["user"].replace("Hello", "You are terse.\nHi there")
         try:
             rendered = template.render(messages, tools=tools)
         except ChatError as error:
@@ -103,6 +105,19 @@ def test_a_template_that_is_not_jinja(source):
         "{% set ns = namespace() %}{% set ns._x = 1 %}",
         "{{ dict.__subclasses__() }}",
         "{{ cycler.__init__.__globals__.os.getcwd() }}",
+        "{{ messages[0].update({'role': 'system'}) }}",
+        "{{ messages.pop() }}",
+        "{{ [].append.__self__.__class__.mro() }}",
+        "{{ ([] | attr('__class__')) }}{{ ([] | attr('__class__')).__base__ }}",
+        "{{ '{0.__class__.__mro__}'.format(1) }}",
+        "{{ '{x.__class__.__mro__}'.format_map({'x': 1}) }}",
+        "{{ ('{0.__class__.__mro__}' | format(1)).x.y }}",
+        "{{ [1] | map(attribute='__class__') | map('string') | map('x') | list }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ raise_exception.__code__.co_code }}",
+        "{{ ('' | from_json) }}",
     ],
 )
 def test_the_sandbox_holds(source):
@@ -166,6 +181,25 @@ HOSTILE = {
     "center": "{{ 'x' | center(10**10) }}",
     "lipsum": "{{ lipsum(n=10**7) }}",
     "striptags": BIG + "{{ ns.x | replace('a', '<') | striptags }}",
+    "a list in lists that grows": "{% set l = [] %}{% set k = [l] * 99999 %}{% for i in range(99999) %}"
+    "{% set _ = l.append('x' * 99) %}{% endfor %}{{ l }}",
+    "lists appended to each other": "{% set a = [1] %}{% for i in range(99) %}{% set b = [] %}{% set _ = b.append(a) %}"
+    "{% set _ = b.append(a) %}{% set _ = a.append(b) %}{% endfor %}{{ a }}",
+    "a list appended to itself": "{% set a = [1] %}{% for i in range(99) %}{% set _ = a.append(a) %}{% endfor %}"
+    "{{ a }}",
+    "wordwrap": BIG + "{{ ns.x | wordwrap(1) }}",
+    "wordwrap by a long text": BIG + "{{ ('x ' * 9999) | wordwrap(1, wrapstring=ns.x) }}",
+    "pprint": "{{ ([[1]] * 99999) | pprint }}",
+    "urlize": BIG + "{{ ns.x | urlize }}",
+    "xmlattr": BIG + "{{ {'a': ns.x} | xmlattr }}",
+    "translate": BIG + "{{ ns.x.translate({97: ns.x}) }}",
+    "deep JSON": "{{ ('[' * 99999) | from_json }}",
+    "JSON of a large number": "{{ ('9' * 99999) | from_json }}",
+    "map of replace": BIG + "{{ [ns.x] | map('replace', 'a', ns.x) | list }}",
+    "batches of batches": GROW.replace("X", "range(9999)").replace("Y", "ns.x | batch(1)") + "{{ ns.x | list }}",
+    "joined by map": BIG + "{{ range(9999) | map('string') | join(ns.x) }}",
+    "sorting": LOOP + "{% set y = range(99999) | sort %}{% endfor %}{% endfor %}",
+    "messages written over": "{% for i in range(99999) %}{% set ns2 = namespace(m=messages * 99999) %}{% endfor %}",
     "a long template": "{{ x }}" * 99999,
     "a deep template": "{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}",
     "a deep block": "{% if true %}" * 999 + "{% endif %}" * 999,
@@ -174,7 +208,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_templates_end(monkeypatch, name):
-    monkeypatch.setattr(meter, "_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "_SECONDS", 0.3)
     errors = []
 
     def run():  # off the main thread, where no signal could help

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gguf_runtime.cli.options import unescape
+from gguf_runtime.cli.prompt import unescape
 from gguf_runtime.sampling import SamplingParams
 from tests.conftest import command_line
 from tests.make_model import BOS, write_model
@@ -208,6 +208,65 @@ def test_ctrl_c_ends_at_once(model):
     finally:
         process.kill()
     assert process.returncode == 130 and errors == b""
+
+
+@posix
+def test_ctrl_c_shows_no_traceback_however_early(model):
+    for i in range(0, 40, 2):
+        process = endless(model, stdout=subprocess.DEVNULL)
+        time.sleep(0.05 + 0.01 * i)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        if b"gguf_runtime" in errors or b"init_import_site" not in errors:  # that is Python, before it starts ggrun
+            assert process.returncode in (130, -signal.SIGINT) and errors == b"", (i, errors)
+
+
+@posix
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_no_file(model, tmp_path, end):
+    process = endless(model, "-o", str(tmp_path / "answer"), stdout=subprocess.DEVNULL)
+    while not os.listdir(tmp_path):
+        time.sleep(0.01)
+    process.send_signal(end)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + end and errors == b"" and not os.listdir(tmp_path)
+
+
+@posix
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_end_while_compiling_leaves_nothing(model, tmp_path, end, writable):
+    cache, scratch = tmp_path / "cache", tmp_path / "scratch"
+    scratch.mkdir()
+    if not writable:
+        cache.write_text("no folder")
+    environment = {**os.environ, "GGRUN_CACHE": str(cache), "TMPDIR": str(scratch)}
+    process = endless(model, stdout=subprocess.DEVNULL, env=environment)
+    while not (workers := children(process.pid)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(end)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == (-end if end == signal.SIGKILL else 128 + end)
+    told = b"compiling ", b"ggrun: compiled kernels cannot be kept"
+    assert all(line.startswith(told) for line in errors.splitlines()), errors
+    deadline = time.monotonic() + 20
+    while any(map(runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not os.listdir(scratch) and not [path for path in cache.rglob("*") if path.name.startswith("tmp")]
+
+
+def children(pid):
+    """The processes that a process has started, by their ids."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True).stdout.split()
+    return [int(child) for child, parent in zip(listed[::2], listed[1::2], strict=True) if int(parent) == pid]
+
+
+def runs(pid):
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True)
+    return done.returncode == 0 and not done.stdout.startswith(b"Z")
 
 
 @posix

@@ -106,6 +106,33 @@ def test_conversations_are_kept(chat_model: Path, tmp_path: Path) -> None:
     assert "no conversation" in chat(chat_model, f"/load {damaged}\n").stderr
 
 
+def test_what_is_kept_is_not_written_over_unasked(chat_model: Path, tmp_path: Path) -> None:
+    first = chat(chat_model, "Hello\n/save a.b\n", data=tmp_path)
+    (kept,) = (tmp_path / "ggrun" / "conversations").iterdir()
+    assert kept.name == "a.b.json" and str(kept) in first.stderr
+    before = kept.read_bytes()
+    again = chat(chat_model, "Other\n/save a.b\n", data=tmp_path)
+    assert "is there already" in again.stderr and kept.read_bytes() == before
+    path = tmp_path / "elsewhere.json"
+    chat(chat_model, f"Hello\n/save {path}\n", data=tmp_path)
+    assert path.exists()
+
+
+def test_commands_say_what_is_wrong(chat_model: Path) -> None:
+    for line, words in {
+        "/set temperature abc": "temperature is a number, which 'abc' is not",
+        "/set top_k 1.5": "top_k is a whole number",
+        "/set max_tokens": "max_tokens is a whole number, which 'nothing' is not",
+        "/edit": "no message to change",
+    }.items():
+        assert words in chat(chat_model, f"{line}\n").stderr, line
+    assert "seed: random" in chat(chat_model, "/set seed 3\n/set seed random\n").stderr
+
+
+def test_an_answer_without_its_form_is_told(chat_model: Path) -> None:
+    assert "does not have the form" in chat(chat_model, "Hello\n", "--regex", "[a-z]{400}").stderr
+
+
 def test_a_message_that_does_not_fit(chat_model: Path) -> None:
     done = chat(chat_model, "word " * 300 + "\nHello\n")
     assert "room for 256" in done.stderr
@@ -173,6 +200,51 @@ def test_a_message_can_be_edited(terminal: Terminal) -> None:
     assert "2 messages" in terminal.until("verbose")
     terminal.type("/bye\r")
     assert terminal.code() == 0
+
+
+@posix
+def test_save_asks_before_it_writes_over(terminal: Terminal) -> None:
+    terminal.until("> ")
+    terminal.type("/save x\r")
+    terminal.until("kept in")
+    terminal.type("/save x\r")
+    terminal.until("[y/N]")
+    terminal.type("n\r")
+    terminal.until("stays as it is")
+    terminal.type("/save x\r")
+    terminal.until("[y/N]")
+    terminal.type("y\r")
+    terminal.until("kept in")
+    terminal.type("/bye\r")
+    assert terminal.code() == 0
+
+
+@posix
+def test_enter_begins_a_line_where_lines_are_asked_for(chat_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal(chat_model, tmp_path, "-mli", "-st")
+    terminal.until("> ")
+    terminal.type("one\rtwo\\\r")
+    terminal.until("stopped after 8 tokens")
+    assert terminal.code() == 0  # after one message, as -st asks
+    assert "+one\n+two" in (tmp_path / "ggrun" / "history").read_text()
+
+
+@posix
+@pytest.mark.parametrize("at", ["> ", "Hello"])
+def test_sigterm_leaves_the_terminal_as_it_was(chat_model: Path, tmp_path: Path, at: str) -> None:
+    import termios
+
+    terminal = Terminal(chat_model, tmp_path, "-n", "-1", "--context-shift") if at == "Hello" else Terminal(
+        chat_model, tmp_path
+    )  # fmt: skip
+    terminal.until("> ")
+    if at == "Hello":
+        terminal.type("Hello\r")
+        time.sleep(1)
+    os.kill(terminal.child, signal.SIGTERM)
+    assert terminal.code() == 143
+    assert termios.tcgetattr(terminal.terminal)[3] & (termios.ECHO | termios.ICANON)
+    assert "Traceback" not in terminal.shown
 
 
 @posix

@@ -114,3 +114,29 @@ def test_memory_for_keys_and_values(ggrun, model):
     full = ggrun("-m", model, "-p", "The rain " * 99, "-n", 3, "--kv-memory", "40k")
     assert full.returncode == 1 and b"--kv-memory gives it more" in full.stderr.replace(b"\n", b" ")
     assert ggrun(*ask, "--kv-memory", "much").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_files_as_editors_write_them(ggrun, model, tmp_path, encoding):
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+
+    def write(text):
+        (tmp_path / "text").write_bytes((mark + text).encode(encoding))
+        return tmp_path / "text"
+
+    line = ["tokenize", "-m", model, "--pieces"]
+    plain = ggrun(*line, "-p", "naïve tone").stdout
+    assert plain and ggrun(*line, "-f", write("naïve tone\n")).stdout == plain
+    assert ggrun(*line, input=write("naïve tone\n").read_bytes()).stdout == plain
+    grammar = ["--grammar", write('root ::= "tone"\n'), "-n", 8, "--temp", 0]
+    done = ggrun("-m", model, "-p", "x", *grammar)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == b"tone" and not done.stderr
+
+
+def test_a_grammar_that_is_no_text(ggrun, model, tmp_path):
+    for content in (b"root ::= \xff\xff", b"\x80root"):
+        (tmp_path / "g").write_bytes(content)
+        done = ggrun("-m", model, "-p", "x", "--grammar", tmp_path / "g")
+        assert done.returncode in (1, 2) and b"is not a text in UTF-8" in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not done.stdout

@@ -2,6 +2,8 @@
 
 import json
 import re
+import uuid
+import warnings
 
 import jsonschema
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from gguf_runtime import LLM
 from gguf_runtime.sampling import Sampler, SamplingParams
 from gguf_runtime.sampling.candidates import Candidates
-from gguf_runtime.sampling.constraint import Constraint, GrammarError, gbnf_grammar
+from gguf_runtime.sampling.constraint import Constraint, GrammarError, SchemaWarning, gbnf_grammar
 
 SCHEMA = {
     "type": "object",
@@ -75,6 +77,95 @@ def test_json_of_any_schema_parses_and_validates(llm, schema, seed):
     text = "".join(answer)
     assert answer.stop_reason == "end"
     jsonschema.validate(json.loads(text), schema, format_checker=jsonschema.FormatChecker())
+
+
+CAT = {"type": "object", "properties": {"kind": {"const": "cat", "type": "string"}, "lives": {"type": "integer",
+       "default": 9, "minimum": 0, "maximum": 9}}, "required": ["kind"], "title": "Cat", "additionalProperties": False}
+DOG = {"type": "object", "properties": {"kind": {"const": "dog", "type": "string"}, "good": {"type": "boolean"}},
+       "required": ["kind"], "title": "Dog", "additionalProperties": False}
+#: As pydantic 2, schemars and OpenAPI write them.
+WRITTEN = {
+    "any": True,
+    "union": {"$defs": {"Cat": CAT, "Dog": DOG}, "discriminator": {"propertyName": "kind"},
+              "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]},
+    "union as text": {"$defs": {"Cat": CAT, "Dog": DOG}, "items": {"anyOf": [{"$ref": "#/$defs/Cat"}, DOG]},
+                      "type": "array", "title": "Pets", "maxItems": 2, "uniqueItems": False},
+    "literal": {"enum": [1, "x", None, True, {"a": [1]}], "title": "Mixed"},
+    "optional": {"anyOf": [{"maximum": 5, "minimum": -5, "type": "integer"}, {"type": "null"}], "default": None},
+    "i64": {"type": "integer", "format": "int64", "minimum": -(2**63), "maximum": 2**63 - 1, "default": 2**60},
+    "u64": {"type": "integer", "format": "uint64", "minimum": 0.0, "maximum": 2**64 - 1},
+    "email": {"type": "string", "format": "email"},
+    "uri": {"type": "string", "format": "uri", "minLength": 1},
+    "hostname": {"type": "string", "format": "hostname"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "uuid": {"type": "string", "format": "uuid4"},
+    "tuple": {"maxItems": 2, "minItems": 2, "prefixItems": [{"type": "boolean"}, {"type": "null"}], "type": "array"},
+    "tree": {"$ref": "#/$defs/Node", "$defs": {"Node": {"type": "object", "properties": {
+        "value": {"type": "boolean"}, "children": {"type": "array", "maxItems": 1, "items": {"$ref": "#/$defs/Node"}}},
+        "required": ["value"], "additionalProperties": False}}},
+    "openapi": {"$ref": "#/components/schemas/A", "components": {"schemas": {"A": {"type": "object", "properties": {
+        "n": {"type": "integer", "minimum": 1, "maximum": 3, "example": 2}}, "required": ["n"],
+        "additionalProperties": False}}}},
+    "allOf": {"allOf": [{"$ref": "#/$defs/A"}, {"type": "object", "properties": {"b": {"type": "boolean"}},
+              "required": ["b"]}], "$defs": {"A": {"type": "object", "properties": {"a": {"type": "null"}},
+              "required": ["a"]}}, "maxProperties": 2},
+    "map": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "maxProperties": 3,
+            "patternProperties": {"^x[0-9]$": {"type": "integer", "minimum": 0, "maximum": 9}},
+            "additionalProperties": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_schemas_as_they_are_written(llm, name):
+    for seed in range(4):
+        # free texts and members without end are for other tests
+        answer = llm.stream("x", max_tokens=1000, seed=seed, json_schema=WRITTEN[name], temperature=0.8)
+        text = "".join(answer)
+        if answer.stop_reason == "end" or name != "any":
+            value = json.loads(text)
+            jsonschema.validate(value, WRITTEN[name], format_checker=jsonschema.FormatChecker())
+    assert name != "uuid" or uuid.UUID(value).version == 4
+
+
+def test_what_openapi_3_0_writes_otherwise(llm):
+    schema = {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "maximum": 2, "nullable": True}
+    seen = {llm.generate("x", json_schema=schema, seed=seed, top_k=0) for seed in range(40)}
+    assert seen == {"1", "2", "null"}
+
+
+@pytest.mark.parametrize("format", ["path", "binary", "password", "regex", "x-mine"])
+def test_formats_that_are_not_known_are_told_and_left_out(llm, format):
+    schema = {"type": "object", "properties": {"p": {"type": "string", "format": format, "maxLength": 9}}}
+    with pytest.warns(SchemaWarning, match=f"'{format}' .at #/properties/p. is not known"):
+        text = llm.generate("x", json_schema={**schema, "required": ["p"], "additionalProperties": False}, seed=1)
+    assert len(json.loads(text)["p"]) <= 9
+
+
+def test_a_oneof_whose_cases_cannot_be_told_apart_is_an_anyof(llm):
+    cases = [{"type": "object", "properties": {key: {"type": "boolean"}}, "required": [key]} for key in "ab"]
+    with pytest.warns(SchemaWarning, match="cannot tell the cases of a oneOf apart"):
+        llm.stream("x", json_schema={"oneOf": cases})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        llm.stream("x", json_schema=WRITTEN["union"])
+
+
+@pytest.mark.parametrize(
+    "keyword, value, words",
+    [
+        ("uniqueItems", True, "doubles"),
+        ("not", {"type": "string"}, "enum"),
+        ("if", {"type": "string"}, "anyOf"),
+        ("contains", {"type": "string"}, "prefixItems"),
+        ("propertyNames", {"pattern": "^a"}, "patternProperties"),
+        ("dependentRequired", {"a": ["b"]}, "anyOf"),
+        ("pattern", "^(?!a)b", "looks ahead"),
+    ],
+)
+def test_what_no_answer_can_be_held_to_is_told(llm, keyword, value, words):
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "$defs": {"X": {keyword: value}}}
+    with pytest.raises(GrammarError, match=f"{keyword} .at #/.defs/X.*{words}"):
+        llm.stream("x", json_schema=schema)
 
 
 def test_any_json_object(llm):
@@ -169,6 +260,8 @@ def test_special_tokens_are_no_text(llm):
         ({"json_schema": "{"}, "JSON schema"),
         ({"json_schema": {"type": 3}}, "type"),
         ({"json_schema": {"allOf": 3}}, "grammar"),
+        ({"json_schema": False}, "allows nothing"),
+        ({"json_schema": {"$ref": "#/$defs/x"}}, "does not exist"),
         ({"json_schema": {"enum": [2**53 + 1]}}, "no longer exact"),
         ({"grammar": "root ::= nowhere"}, "nowhere"),
         ({"grammar": "root := 'x'"}, "GBNF"),

@@ -13,6 +13,7 @@ import pytest
 from gguf_runtime.architectures import ModelError
 from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.engine import Chunk, ContextFull, Engine, EngineError
+from gguf_runtime.kernels.cores import processors
 from gguf_runtime.kernels.layout import FORMATS, PAGE, ROUNDED
 from gguf_runtime.loader import open_gguf
 from tests.make_model import write_model
@@ -129,11 +130,28 @@ def test_few_tokens_are_bit_for_bit_those_of_one_by_one(tmp_path: Path) -> None:
             np.testing.assert_array_equal(engine.step([Chunk(together, TOKENS[:n], n)]), singles)
 
 
+@pytest.mark.parametrize("n_before", [250, 4 * PAGE - 2, 16382])
+def test_and_so_they_are_in_a_long_context(tmp_path: Path, n_before: int) -> None:
+    # attention is cut into spans, by the length of the context: also where a span more begins, or all become longer
+    engine, _ = make(tmp_path, types="Q8_0", n_ctx=20000, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
+    text = (TOKENS * 200)[:n_before]
+    one_by_one, together = engine.new_sequence(), engine.new_sequence()
+    engine.step([Chunk(one_by_one, text), Chunk(together, text)])
+    singles = [engine.step([Chunk(one_by_one, [t])])[0] for t in TOKENS[:4]]
+    np.testing.assert_array_equal(engine.step([Chunk(together, TOKENS[:4], 4)]), singles)
+
+
+def test_more_threads_than_can_run_are_not_started(tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="1000 threads"):
+        engine, _ = make(tmp_path, n_threads=1000)
+    assert engine.n_threads == processors()
+
+
 def test_threads_change_nothing(tmp_path: Path) -> None:
     one, _ = make(tmp_path, types="Q4_0", n_threads=1)
-    three, _ = make(tmp_path, types="Q4_0", n_threads=3)
-    for _ in range(20):  # more threads than cores: every order of arrival
-        np.testing.assert_array_equal(run(three, TOKENS[:9]), run(one, TOKENS[:9]))
+    two, _ = make(tmp_path, types="Q4_0", n_threads=2)
+    for _ in range(20):
+        np.testing.assert_array_equal(run(two, TOKENS[:9]), run(one, TOKENS[:9]))
 
 
 def test_ragged_batches_of_several_sequences(tmp_path: Path) -> None:

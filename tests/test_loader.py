@@ -140,6 +140,12 @@ def test_split_file_opens_by_any_part(tmp_path: Path, part: int) -> None:
     assert {name: t.data.view(np.float32)[0] for name, t in file.tensors.items()} == {f"t{i}": i for i in range(5)}
 
 
+def test_split_files_in_capitals(tmp_path: Path) -> None:
+    for path in split_model(tmp_path):
+        path.rename(path.with_suffix(".GGUF"))
+    assert len(open_gguf(tmp_path / "s-00002-of-00003.GGUF").tensors) == 5
+
+
 def test_split_file_with_a_part_missing_or_wrong(tmp_path: Path) -> None:
     first, second, third = split_model(tmp_path)
     content = second.read_bytes()
@@ -206,13 +212,38 @@ def test_damage_is_named(tmp_path: Path) -> None:
     fails(tmp_path, raw_file([key("a", value(13, u32))]), "'a'", "type 13")
     fails(tmp_path, raw_file([key("a", value(9, struct.pack("<IQ", 13, 1)))]), "'a'", "type 13")
     fails(tmp_path, raw_file([struct.pack("<Q", 2) + b"\xff\xfe" + value(4, u32)]), "key 1", "UTF-8")
-    fails(tmp_path, raw_file([key("a", value(8, struct.pack("<Q", 1) + b"\x80"))]), "'a'", "UTF-8")
+    name = "tokenizer.chat_template"
+    fails(tmp_path, raw_file([key(name, value(8, struct.pack("<Q", 1) + b"\x80"))]), f"'{name}'", "UTF-8")
     deep = array_body(4, [])
     for _ in range(100):
         deep = array_body(9, [deep])
     fails(tmp_path, raw_file([key("a", value(9, deep))]), "'a'", "nested")
     for bad in (value(4, bytes(4)), value(4, struct.pack("<I", 24)), value(8, string("32")), value(7, b"\1")):
         fails(tmp_path, raw_file([key("general.alignment", bad)]), "general.alignment", "power of two")
+
+
+def test_names_that_are_not_utf_8_are_shown_as_well_as_can_be(tmp_path: Path) -> None:
+    text = struct.pack("<Q", 5) + b"Andr\xe9"
+    keys = [key("general.author", value(8, text)), key("general.tags", array(8, [text])), key("n", value(0, b"\7"))]
+    metadata = open_bytes(tmp_path, raw_file(keys)).metadata
+    assert metadata["general.author"] == "Andr\ufffd" and metadata["n"] == 7
+    assert list(metadata["general.tags"]) == ["Andr\ufffd"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ending", [".part1of2", ".part2of2", "-split-a", ".split-b", "-part-b", ".part1"])
+def test_pieces_of_a_file_that_was_cut(tmp_path: Path, ending: str) -> None:
+    write_model(tmp_path / "x y.GGUF", n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
+    content = (tmp_path / "x y.GGUF").read_bytes()
+    half = len(content) // 2
+    first = ending in (".part1of2", "-split-a", ".part1")
+    piece = tmp_path / f"x y.GGUF{ending}"
+    piece.write_bytes(content[:half] if first else content[half:])
+    with pytest.raises(GGUFError, match=r"a piece of x y\.GGUF.*join all.*cat"):
+        open_gguf(piece)
+    piece.write_bytes(content)  # a name is only a name
+    assert open_gguf(piece).tensors
+    with pytest.raises(GGUFError, match="No such file"):
+        open_gguf(tmp_path / f"z.gguf{ending}")
 
 
 def test_damaged_tensors_are_named(tmp_path: Path) -> None:

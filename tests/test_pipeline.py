@@ -60,6 +60,15 @@ def run(pipeline: Pipeline, size: int) -> np.ndarray:
     return logits
 
 
+@pytest.mark.parametrize("n_threads", [1, 3, 9])
+def test_more_threads_than_cores_change_nothing(blocks: list[Graph], wanted: dict[int, np.ndarray], n_threads: int):
+    cpu = Cpu(n_threads)  # every order of arrival, and threads that come when all is done
+    backend = CpuBackend(join(blocks), cpu, 64, "f16", "f16")
+    for size in (1, 50, 1, 64, 1):
+        np.testing.assert_array_equal(run(Pipeline([backend]), size), wanted[size])
+    cpu.close()
+
+
 def reserved(pipeline: Pipeline) -> Sequence:
     """A sequence with pages for all tokens."""
     memories = pipeline.memories
@@ -131,7 +140,7 @@ def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph])
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    memory, max_logits, n_batch = None, None, 64
+    memory, max_logits, n_batch, n_alike = None, None, 64, 1
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name

@@ -241,3 +241,32 @@ def test_a_draft_model_makes_the_same_text(tmp_path: Path) -> None:
     write_model(small, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64, n_vocab=300)
     with pytest.raises(ValueError, match="vocabulary"):
         LLM(large, draft=small)
+
+
+@pytest.mark.parametrize("types", ["Q4_K", "Q8_0", "F16"])
+def test_exact_answers_are_the_same_text(tmp_path: Path, types: str) -> None:
+    # texts of a random model soon repeat themselves, and their tokens are about as likely: any rounding would show
+    write_model(tmp_path / "model.gguf", types=types, n_ctx=2048, seed=1)
+    with LLM(tmp_path / "model.gguf", n_gpu_layers=0) as llm:
+        for n in (4, 40, 70):
+            prompt = llm.tokenize("the rain in the train in the rain and the end of it all again " * 20)[:n]
+            for sampling in ({"temperature": 0}, {"seed": n}):
+                options = {"max_tokens": 300, "ignore_eos": True, **sampling}
+                plain = llm.stream(prompt, lookup=False, **options)
+                exact = llm.stream(prompt, exact=True, **options)
+                assert "".join(exact) == "".join(plain)
+                assert exact.n_reused == 0 and exact.tokens == plain.tokens
+        guesses = Speculation(Fixed(1), flat, most=llm.engine.n_alike - 1).guess(100)
+        assert len(guesses) == llm.engine.n_alike - 1
+
+
+def test_exact_answers_of_smollm2(smollm2: Path) -> None:
+    with LLM(smollm2, n_ctx=2048, n_gpu_layers=0) as llm:
+        n_accepted = 0
+        for end in ("", "The lazy dog", "So the quick", "Once more, and slowly: the"):
+            prompt = "The quick brown fox jumps over the lazy dog. " * 12 + end
+            options = {"temperature": 0, "max_tokens": 100}
+            plain, exact = llm.stream(prompt, lookup=False, **options), llm.stream(prompt, exact=True, **options)
+            assert "".join(exact) == "".join(plain)
+            n_accepted += exact.n_accepted
+        assert n_accepted > 30

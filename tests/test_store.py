@@ -143,6 +143,59 @@ def test_a_server_without_ranges(home, site):
     assert site.sent["x.gguf"] == len(BIG) + 2 * site.cut_after
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_tells_no_lengths(home, site, model, ranges):
+    data = model.read_bytes()
+    site.files, site.lengths, site.ranges = {"x.gguf": data}, False, ranges
+    site.cuts, site.cut_after = 1, len(data) // 2
+    path = resolve(f"{site.url}/files/x.gguf")  # goes on by itself
+    assert path.read_bytes() == data
+    site.cuts, site.cut_after = 1000, 0
+    path.unlink()
+    path.with_name("x.gguf.part").write_bytes(data[:50_000])
+    with pytest.raises(StoreError, match="no whole GGUF file"):
+        resolve(f"{site.url}/files/x.gguf")
+    assert not path.exists()
+    site.cuts = 0
+    assert resolve(f"{site.url}/files/x.gguf").read_bytes() == data
+
+
+def test_a_pull_mends_what_is_no_whole_model(home, site, model):
+    """As ggrun kept it when a server without lengths broke off."""
+    data = model.read_bytes()
+    site.files = {"x.gguf": data}
+    name = f"{site.url}/files/x.gguf"
+    path = resolve(name)
+    path.write_bytes(data[:-1000])
+    assert Store().pull(name, source_of(name)).path.read_bytes() == data
+    sent = site.sent.copy()
+    assert Store().pull(name, source_of(name)).path.read_bytes() == data and site.sent == sent
+
+
+def test_names_as_people_give_them(ggrun, home, site, model):
+    data = model.read_bytes()
+    site.files = {"me/x-GGUF/x-Q8_0.GGUF": data, "a%20b%C3%A9.GGUF": data}
+    assert resolve("hf:me/x-GGUF").read_bytes() == resolve("hf:me/x-GGUF/x-Q8_0.GGUF").read_bytes() == data
+    path = resolve(f"{site.url}/files/a bé.GGUF")
+    assert path.read_bytes() == data and path.suffix == ".GGUF"
+    own = home / "models" / "my own model.GGUF"
+    own.write_bytes(data)
+    assert resolve("my own model") == own and "my own model" in [found.name for found in Store().models()]
+    elsewhere = home / "a folder" / "another model.GGUF"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(data)
+    done = ggrun("tokenize", "-m", elsewhere, "-p", "x")
+    assert done.returncode == 0 and not done.stderr
+    failed(ggrun("tokenize", "-m", home / "none.GGUF", "-p", "x"), "none.GGUF", "No such file")
+
+
+def test_what_a_server_has_is_damaged(home, site, model):
+    site.files, site.lengths = {"x.gguf": model.read_bytes()[:-1000]}, False
+    with pytest.raises(StoreError, match=r"no whole GGUF file.*outside the file"):
+        resolve(f"{site.url}/files/x.gguf")
+    assert not left_over(home)
+
+
 def test_a_file_that_changes_between_two_tries(home, site):
     site.files, site.cuts, site.cut_after = {"x.gguf": BIG}, 99, 500_000
     site.seconds_per_chunk = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime.loader import GGUFError, Value, open_gguf
-from gguf_runtime.tokenizer import Tokenizer, TokenizerError
+from gguf_runtime.tokenizer import Tokenizer, TokenizerError, split
+from gguf_runtime.tokenizer.unicode_table import VERSION
 from tests.make_model import BOS, EOS, add_key, make_vocabulary
 from tests.paths import SHARED, needs
 
@@ -130,6 +132,27 @@ def test_a_damaged_table_of_replacements_is_said(make: Any) -> None:
             make(keys | {"precompiled_charsmap": bytes(table)}).encode("abc")
 
 
+@needs(VOCABULARIES)
+def test_letters_that_are_newer_than_python(make: Any) -> None:
+    """Ids that llama.cpp gives: U+31976 came with Unicode 15.0, U+2FFC and U+2EBF0 with 15.1."""
+    tokenizer = Tokenizer.from_metadata(open_gguf(VOCABULARIES / "llama-bpe.gguf").metadata)
+    assert tokenizer.encode("\U00031976're", add_special=False) == [172, 109, 98, 114, 2351]
+    text = "a\U00031976b \u2ffc're \U0002ebf0're x"
+    expected = [64, 172, 109, 98, 114, 65, 2928, 123, 120, 6, 265, 109697, 106, 107, 108, 2351, 865]
+    assert tokenizer.encode(text, add_special=False) == expected
+
+
+def test_classes_of_characters_are_those_of_unicode() -> None:
+    """For what this Python's Unicode has too; the version of the table, exactly."""
+    names = {stand_in: letter for letter, stand_in in split._STAND_INS.items()} | {split._HAN: "L"}
+    same = unicodedata.unidata_version == VERSION
+    for code in range(0x80, 0x110000):
+        category = unicodedata.category(chr(code))
+        if category != "Cn" or same:
+            expected = category[0] if category[0] in "LNMPS" else "other"
+            assert names.get(split._class_of(chr(code)), "other") == expected, hex(code)
+
+
 @needs(GOLDEN)
 def test_prompts_of_smollm2(smollm2: Path) -> None:
     tokenizer = Tokenizer.from_metadata(open_gguf(smollm2).metadata)
@@ -241,6 +264,26 @@ def test_space_before_words_in_spm(make: Any) -> None:
     assert plain.decode(plain.encode(" hello", add_special=False)) == " hello"
 
 
+def test_no_space_after_what_is_text_to_spm(make: Any) -> None:
+    """As the library SentencePiece encodes it with user_defined_symbols=["<nl>"]; llama.cpp adds a space there."""
+    tokenizer = make(spm_keys(("<nl>", _TYPES.USER_DEFINED), ("<c>", _TYPES.CONTROL)))
+    for text, pieces in {
+        "a<nl>b": ["▁", "a", "<nl>", "b"],
+        "a<nl> hello": ["▁", "a", "<nl>", "▁hello"],
+        "a<nl><nl>b": ["▁", "a", "<nl>", "<nl>", "b"],
+        "a<c>hello": ["▁", "a", "<c>", "▁hello"],
+    }.items():
+        ids = tokenizer.encode(text, add_special=False, parse_special=True)
+        assert [tokenizer.piece(id) for id in ids] == pieces
+        assert text.startswith("a<c>") or tokenizer.decode(ids) == text
+
+
+def test_spm_without_scores(make: Any) -> None:
+    tokenizer = make(spm_keys(scores=None))  # all merges are as good as each other then, as in llama.cpp
+    ids = tokenizer.encode("hello world", add_special=False)
+    assert [tokenizer.piece(id) for id in ids] == ["▁hello", "▁world"]
+
+
 def test_bytes_for_what_spm_does_not_know(make: Any) -> None:
     tokenizer = make(spm_keys(add_space_prefix=False))
     assert tokenizer.encode("é", add_special=False) == [3 + 0xC3, 3 + 0xA9]
@@ -299,8 +342,8 @@ def test_tokenizers_that_are_not_there_or_not_supported(make: Any) -> None:
         make(bpe_keys(tokens=None))
     with pytest.raises(TokenizerError, match="merges is missing"):
         make(bpe_keys(merges=None))
-    with pytest.raises(TokenizerError, match="scores is missing"):
-        make(spm_keys(scores=None))
+    with pytest.raises(TokenizerError, match="scores has 2 entries"):
+        make(spm_keys(scores=[0.0, 1.0]))
     with pytest.raises(TokenizerError, match="token_type has 3 entries"):
         make(bpe_keys(token_type=[1, 1, 1]))
     with pytest.raises(TokenizerError, match="merges is not an array"):

@@ -45,7 +45,12 @@ class HParams:
     @property
     def n_layer(self) -> int:
         """Layers of the forward pass: without those at the end that predict further tokens (MTP)."""
-        return self.count("block_count") - self._n_nextn
+        n = self.count("block_count")
+        if n > len(self.file.tensors):  # before anything is made for each of them
+            raise ModelError(f"{self.file.path}: {n} layers cannot be made of {len(self.file.tensors)} tensors")
+        if n <= self._n_nextn:
+            raise ModelError(f"{self.prefix}nextn_predict_layers leaves none of {n} layers")
+        return n - self._n_nextn
 
     @property
     def n_vocab(self) -> int:

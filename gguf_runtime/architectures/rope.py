@@ -11,6 +11,8 @@ from ..loader import Tensor
 from ..operations import RopeFrequencies
 from .hparams import HParams, ModelError
 
+_MOST = 1 << 16  # dimensions of a head; real ones have hundreds
+
 
 def frequencies(
     w: HParams, layout: Literal["pairs", "halves"], n_rot: int, n_ctx: int, *, base: float = 0.0, scaled: bool = True,
@@ -23,7 +25,7 @@ def frequencies(
     yarn_mu: of YaRN's magnitude this part is in the scale of attention instead. Raises ModelError.
     """
     base = base or w.number("rope.freq_base", 10000.0)
-    if base <= 1 or n_rot % 2:
+    if base <= 1 or n_rot % 2 or n_rot > _MOST:
         raise ModelError(f"RoPE with base {base} over {n_rot} dimensions makes no sense")
     kind = w.text("rope.scaling.type", "linear")
     # a factor of 0 stands for none; the second key is its old name

@@ -63,6 +63,7 @@ class Backend(Protocol):
     memory: PageMemory | None  # where its layers keep keys and values; None where none does
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
+    n_alike: int  # tokens of one sequence in a step that give, bit for bit, what they give one by one
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
         """Start on a batch of at most n_batch tokens; x: f32[n_tokens, width], what the stage before gave.

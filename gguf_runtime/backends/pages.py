@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import memory
 from ..graph import KvShape
-from ..kernels.code import address
 from ..kernels.layout import KV_GROUP, KV_TYPES, PAGE, head_bytes
+from ..kernels.memory import address
 
 SLAB = 8  # pages that are allocated at once
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .template import ChatError
+from ..files import read_text
+from .messages import ChatError
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,16 @@ FORMATS = {
 FORMATS["granite-4.0"] = FORMATS["granite-4.1"] = FORMATS["granite"]
 
 
+def between(prefix: str, suffix: str, bos: bool) -> str:
+    """Jinja that puts each message of the user between two texts, and writes all else as it is."""
+    start = "{{ bos_token }}" if bos else ""
+    return (
+        "{% for message in messages %}{% if message.role == 'user' %}"
+        f"{start}{{{{ {prefix!r} }}}}{{{{ message.content }}}}{{{{ {suffix!r} }}}}"
+        "{% else %}{{ message.content }}{% endif %}{% endfor %}"
+    )
+
+
 def find(template: str) -> str:
     """The Jinja that a name of FORMATS, the path of a file, or Jinja itself stand for. Raises ChatError, OSError."""
     if template in FORMATS:
@@ -209,4 +220,4 @@ def find(template: str) -> str:
         raise ChatError(
             f"{template} is neither a file nor the name of a chat template; names are {', '.join(sorted(FORMATS))}"
         )
-    return path.read_text("utf-8", errors="replace")
+    return read_text(path, errors="replace")

@@ -1,125 +1,89 @@
-"""The filters of chat templates, none of which makes more than the meter allows.
-
-They are Jinja's, but for those that no template needs and whose work cannot be foreseen.
-"""
+"""The filters of chat templates: Jinja's, which may not make more than the budget allows."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import GeneratorType
 from typing import Any
 
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.filters import make_attrgetter
-from markupsafe import soft_str
 
-from .meter import LimitExceeded, current
-
-_PLAIN = (
-    "abs", "attr", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "groupby",
-    "int", "items", "last", "length", "list", "lower", "max", "min", "reverse", "safe", "sort", "string", "title",
-    "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
-)  # fmt: skip
-_LAZY = ("map", "reject", "rejectattr", "select", "selectattr")
-_WIDTHS = ("batch", "indent", "round", "slice")  # a number says how much they add to an item or a line
-_MAX_WIDTH = 1000
-PERCENT_WIDTH = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)")
-BRACE_WIDTH = re.compile(r"\{[^{}]*:[^{}]*(?:\d{4}|\{)")
+from ..tokenizer import BREAK
+from .limits import LimitExceeded, current, fixed
 
 Filter = Callable[..., Any]
 
-
-def _measured(filter: Filter) -> Filter:
-    """The filter, with its result measured."""
-    return functools.wraps(filter)(lambda *args, **kwargs: current.get().made(filter(*args, **kwargs)))
-
-
-def _with_ticks(filter: Filter) -> Filter:
-    """The filter, with a look at the clock for each item that it takes."""
-
-    @functools.wraps(filter)
-    def ticking(context: Any, items: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
-        return current.get().nested(filter(context, _each(items), *args, **kwargs), items)
-
-    return ticking
+_MAX_WIDTH = 1000
+_WIDENING = {
+    "batch", "center", "indent", "ljust", "rjust", "round", "slice", "tojson", "wordwrap", "zfill"
+}  # fmt: skip
+_SLOW = {"pprint", "striptags", "urlize", "wordwrap", "xmlattr"}
+_SLOWNESS = 50  # as many characters of others take the time of one
+_WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)|\{[^{}]*:[^{}]*(?:\d{4}|\{)")
 
 
-def _narrow(filter: Filter) -> Filter:
-    """The filter, for numbers of a sensible size."""
-
-    @functools.wraps(filter)
-    def narrow(*args: Any, **kwargs: Any) -> Any:
-        settings = [*args[1:], *kwargs.values()]
-        numbers = [abs(arg) for arg in settings if isinstance(arg, int)]
-        width = max(numbers + [len(arg) for arg in settings if isinstance(arg, str)], default=0)
+def foresee(name: str, value: Any, settings: list[Any]) -> None:
+    """Refuse a filter or a method of a text, by its name, where it would multiply sizes. Raises LimitExceeded."""
+    budget = current.get()
+    if name in _WIDENING:
+        width = max((len(s) if isinstance(s, str) else abs(s) for s in settings if isinstance(s, str | int)), default=0)
         if width > _MAX_WIDTH:
             raise LimitExceeded(f"it asks for a width of {width}")
-        for text in (arg for arg in args if isinstance(arg, str)):
-            current.get().reserve(len(text) + (text.count("\n") + 1) * width)
-        return filter(*args, **kwargs)
-
-    return narrow
-
-
-def _each(items: Iterable[Any]) -> Iterable[Any]:
-    return current.get().each(items)
-
-
-def _made(value: Any) -> Any:
-    return current.get().made(value)
+        lines = value.count("\n") + 1 if isinstance(value, str) else 0
+        budget.reserve(budget.size(value) * (width if name == "tojson" and width > 16 else 1) + lines * width)
+    if name in _SLOW:
+        budget.reserve(_SLOWNESS * budget.size(value))
+    elif name == "replace" and len(settings) > 1:
+        text, old, new = str(value), str(settings[0]), str(settings[1])
+        budget.reserve(len(text) + text.count(old) * len(new))
+    elif name in ("format", "format_map"):
+        if _WIDE_FIELD.search(value):
+            raise LimitExceeded("it asks for a field that is too wide")
+        budget.reserve(len(value) + (value.count("{") + value.count("%")) * (_MAX_WIDTH + budget.size(settings)))
 
 
-def _concat(values: Iterable[Any]) -> str:
-    """What `a ~ b` is."""
-    return current.get().made("".join(limited(map(str, values))))
-
-
-def limited(pieces: Iterable[str], separator: int = 0) -> list[str]:
-    """Pieces that are to be joined by a separator of this length, if that is not too much."""
-    meter, size, kept = current.get(), 0, []
-    for piece in meter.each(pieces):
-        size += len(piece) + separator
-        meter.reserve(size)
-        kept.append(piece)
+def pieces(texts: Iterable[Any], separator: int = 0) -> list[str]:
+    """Texts that are to be joined by a separator of this length, if that is not too much."""
+    budget, size, kept = current.get(), 0, []
+    for text in map(str, budget.each(texts)):
+        size += len(text) + separator
+        budget.reserve(size)
+        kept.append(text)
     return kept
+
+
+def guarded(name: str, filter: Filter) -> Filter:
+    """The filter, asked before what it is going to make, and measured after."""
+    n_passed = hasattr(filter, "jinja_pass_arg")
+
+    @functools.wraps(filter)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tuple(map(fixed, args)), {key: fixed(value) for key, value in kwargs.items()}
+        foresee(name, args[n_passed], [*args[n_passed + 1 :], *kwargs.values()])
+        result = filter(*args, **kwargs)
+        if isinstance(result, GeneratorType):  # in one go: deep chains of generators crash Python
+            return iter(current.get().made(tuple(current.get().each(result))))
+        return current.get().made(result)
+
+    return guarded
 
 
 @functools.wraps(JINJA_FILTERS["join"])
 def _join(context: Any, value: Iterable[Any], d: str = "", attribute: Any = None) -> str:
     if attribute is not None:
         value = map(make_attrgetter(context.environment, attribute), value)
-    return str(d).join(limited(map(str, value), len(str(d))))
-
-
-def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text, old, new = str(text), str(old), str(new)
-    check_replace(text, old, new)
-    return text.replace(old, new, -1 if count is None else count)
-
-
-def check_replace(text: str, old: str, new: str, *_: Any) -> None:
-    current.get().reserve(len(text) + text.count(old) * len(new))
-
-
-def _format(value: str, *args: Any, **kwargs: Any) -> str:
-    check_format(value, args or kwargs, PERCENT_WIDTH, "%")
-    return soft_str(value) % (kwargs or args)
+    return str(d).join(pieces(value, len(str(d))))
 
 
 @functools.wraps(JINJA_FILTERS["sum"])
 def _sum(environment: Any, items: Iterable[Any], attribute: Any = None, start: float = 0) -> Any:
     """Of numbers; a sum of lists would copy the first ones again and again."""
     read = make_attrgetter(environment, attribute)
-    return sum((read(item) + 0 for item in _each(items)), start + 0)
-
-
-def check_format(format: str, values: Any, too_wide: re.Pattern[str], mark: str) -> None:
-    meter = current.get()
-    if too_wide.search(format):
-        raise LimitExceeded("it asks for a field that is too wide")
-    meter.reserve(len(format) + str(format).count(mark) * (_MAX_WIDTH + meter.size(values)))
+    return sum((read(item) + 0 for item in current.get().each(items)), start + 0)
 
 
 def _to_json(
@@ -129,25 +93,22 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Plain JSON; Jinja's own filter would escape HTML."""
-    width = len(indent) if isinstance(indent, str) else indent or 0
-    current.get().reserve(0 if width <= 16 else current.get().size(value) * width)
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """Plain JSON; Jinja's own filter would escape HTML. What `map` and its like make is written as a list."""
+    text = json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
+    )
+    return text.replace(json.dumps(BREAK)[1:-1], BREAK) if ensure_ascii else text
 
 
-#: What the instrumented syntax calls, by names that no template can spell.
-EACH, MADE, CONCAT = "<each>", "<made>", "<concat>"
+def _listed(value: object) -> list[Any]:
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
 
 FILTERS: dict[str, Filter] = {
-    **{name: _measured(JINJA_FILTERS[name]) for name in _PLAIN},
-    **{name: _measured(_with_ticks(JINJA_FILTERS[name])) for name in _LAZY},
-    **{name: _measured(_narrow(JINJA_FILTERS[name])) for name in _WIDTHS},
-    "format": _measured(_format),
-    "join": _measured(_join),
-    "replace": _measured(_replace),
-    "sum": _measured(_sum),
-    "tojson": _measured(_to_json),
-    EACH: _each,
-    MADE: _made,
-    CONCAT: _concat,
-}
+    name: guarded(name, filter)
+    for name, filter in {
+        **JINJA_FILTERS, "join": _join, "sum": _sum, "tojson": _to_json
+    }.items()
+}  # fmt: skip

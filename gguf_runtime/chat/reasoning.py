@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ..generation import overlap
+from ..tokenizer import THOUGHTS
 
 #: How models begin and end their reasoning.
 _TAGS = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-    "<|START_THINKING|>": "<|END_THINKING|>",
+    **THOUGHTS,
     "<|channel>thought": "<channel|>",  # Gemma 4
     "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",  # gpt-oss
 }
@@ -29,13 +26,19 @@ class ReasoningSplitter:
     An answer without reasoning is passed on as it is.
     """
 
-    def __init__(self, prompt: str) -> None:
-        """prompt: the rendered conversation, whose end may have begun the reasoning already."""
-        end = prompt.rstrip()
+    def __init__(self, prompt: str, *, split: bool = True) -> None:
+        """prompt: the rendered conversation, whose end may have begun the reasoning already. Without `split`, all is
+        answer, tags too."""
+        end = prompt.rstrip() if split else ""
         self._close = next((close for tag, close in _TAGS.items() if end.endswith(tag)), "")
-        self._undecided = not self._close  # no reasoning so far, and no answer
+        self._undecided = split and not self._close  # no reasoning so far, and no answer
         self._after_tag = bool(self._close)
         self._held = ""
+
+    @property
+    def closing(self) -> str:
+        """What ends the reasoning, while that goes on; else nothing."""
+        return self._close
 
     def push(self, text: str) -> list[Span]:
         """What is certain now; what may be part of a tag is held back."""

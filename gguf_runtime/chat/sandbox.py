@@ -1,4 +1,4 @@
-"""The Jinja that chat templates run in: what transformers gives them, in a sandbox, with limits (meter.py).
+"""The Jinja that chat templates run in: what transformers gives them, in Jinja's sandbox, with limits (limits.py).
 
 Jinja's sandbox keeps a template from Python's internals and from changing what it is given. Here it is also kept from
 work without end: values are measured as they are made, and loops look at the clock.
@@ -6,6 +6,7 @@ work without end: values are measured as they are made, and loops look at the cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, cast
@@ -15,73 +16,55 @@ from jinja2.environment import Environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from .filters import BRACE_WIDTH, CONCAT, EACH, FILTERS, MADE, PERCENT_WIDTH, check_format, check_replace, limited
-from .meter import LimitExceeded, current
+from .filters import FILTERS, foresee, guarded, pieces
+from .limits import Growing, LimitExceeded, current, fixed
+from .marks import unmarked
 
-_MAX_SOURCE = 1 << 17  # characters; the longest published template has 16 thousand
-_STR_METHODS = {
-    "capitalize", "casefold", "center", "count", "endswith", "find", "format", "format_map", "index", "isalnum",
-    "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join",
-    "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-    "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
-    "zfill",
-}  # fmt: skip
+_MAX_SOURCE = 1 << 19  # characters; the longest published template has 16 thousand
+_REFUSED = {"encode", "expandtabs", "maketrans", "striptags", "translate"}  # methods of texts, which no template needs
+
+#: What loops and the makers of values call, as filters, by names that no template can spell.
+_HOOKS = {
+    "<each>": lambda items: current.get().each(items),
+    "<Slice>": lambda value: current.get().made(value),
+    "<List>": lambda items: current.get().made(Growing(items)),
+    "<Tuple>": lambda items: current.get().made(tuple(map(fixed, items))),
+    "<Dict>": lambda items: current.get().made({key: fixed(value) for key, value in items.items()}),
+    "<Concat>": lambda texts: current.get().made("".join(pieces(texts))),
+}
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Compiles templates. Compiling and rendering need `meter.current` to be set."""
+    """Compiles templates. Compiling and rendering need `limits.current` to be set."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.filters = FILTERS
+    def __init__(self, mark: Callable[[Any], Any]) -> None:
+        """mark: puts marks into what a filter has read in messages."""
+        extensions = [_Generation, loopcontrols]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, undefined=_Undefined)
+        from_json = guarded("from_json", lambda text: mark(json.loads(unmarked(text))))
+        self.filters = FILTERS | _HOOKS | {"from_json": from_json}
         del self.globals["lipsum"]
         self.globals |= {"dict": _Dict(), "namespace": _Namespace}
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
 
-    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, texts: Iterable[str]) -> str:  # type: ignore[override]
         """What Jinja joins the parts of its output with."""
-        return current.get().made("".join(limited(pieces)))
+        return current.get().made("".join(pieces(texts)))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, (int, float, bytes)) or (isinstance(obj, str) and attr not in _STR_METHODS):
+        if isinstance(obj, (int, float, bytes)) or (isinstance(obj, str) and attr in _REFUSED):
             return False
+        if isinstance(obj, Growing) and attr in ("append", "pop"):
+            return True
         return super().is_safe_attribute(obj, attr, value)
-
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
-        meter, owner = current.get(), getattr(__obj, "__self__", None)
-        if isinstance(__obj, LoopContext):  # `loop(items)`, in a loop that is marked as recursive
-            args = (meter.each(args[0]), *args[1:])
-        elif isinstance(owner, str) and args:
-            match __obj.__name__:
-                case "join":
-                    args = (limited(args[0], len(owner)),)
-                case "replace":
-                    check_replace(owner, *args)
-                case "center" | "ljust" | "rjust" | "zfill":
-                    meter.reserve(args[0])
-        return meter.made(super().call(__context, __obj, *args, **kwargs))
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        meter = current.get()
-        if operator == "%" and isinstance(left, str):
-            check_format(left, right, PERCENT_WIDTH, "%")
-        elif operator == "+":
-            meter.reserve(meter.size(left) + meter.size(right))
-        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            meter.reserve_bits(left.bit_length() * right)
-        elif operator == "*":
-            for factor, other in ((left, right), (right, left)):
-                if isinstance(factor, int) and not isinstance(other, (int, float)):
-                    meter.reserve(meter.size(other) * max(factor, 0))
-        return meter.made(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -89,46 +72,77 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return None
 
         def format(*args: Any, **kwargs: Any) -> str:
-            check_format(value.__self__, (args, kwargs), BRACE_WIDTH, "{")
+            foresee("format", value.__self__, [args, kwargs])
             return wrapped(*args, **kwargs)
 
         return format
 
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(__obj, LoopContext):  # `loop(items)`, in a loop that is marked as recursive
+            args = (current.get().each(args[0]), *args[1:])
+        elif isinstance(owner, str):
+            if __obj.__name__ == "join" and args:
+                args = (pieces(args[0], len(owner)),)
+            foresee(__obj.__name__, owner, [*args, *kwargs.values()])
+        return current.get().made(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        budget = current.get()
+        if operator == "%" and isinstance(left, str):
+            foresee("format", left, [right])
+        elif operator == "+":
+            budget.reserve(budget.size(left) + budget.size(right))
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            budget.reserve_bits(left.bit_length() * right)
+        elif operator == "*":
+            for factor, other in ((left, right), (right, left)):
+                if isinstance(factor, int) and not isinstance(other, (int, float)):
+                    budget.reserve(budget.size(other) * max(factor, 0))
+        return budget.made(super().call_binop(context, operator, left, right))
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > _MAX_SOURCE:
             raise LimitExceeded(f"it is longer than {_MAX_SOURCE} characters")
-        return _Instrument(self).visit(super()._parse(source, name, filename))
+        return _Hooked(self).visit(super()._parse(source, name, filename))
 
 
-class _Instrument(NodeTransformer):
-    """Has loops, and the makers of values that Jinja compiles to plain Python, call the meter."""
+class _Hooked(NodeTransformer):
+    """Has loops, and the makers of values that Jinja compiles to plain Python, call the hooks."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.iter = self._filter(node.iter, EACH)
+        node.iter = cast(nodes.Expr, self._filter(node.iter, "<each>"))
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return self._filter(node, MADE) if isinstance(node.arg, nodes.Slice) else node
+        return self._filter(node, "<Slice>") if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return self._filter(nodes.List(node.nodes, lineno=node.lineno), CONCAT)
+        return self._filter(nodes.List(node.nodes, lineno=node.lineno), "<Concat>")
 
     def visit_List(self, node: nodes.List | nodes.Tuple | nodes.Dict) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        constant = all(isinstance(item, nodes.Const) for item in node.iter_child_nodes())
-        return node if constant or getattr(node, "ctx", "load") != "load" else self._filter(node, MADE)
+        is_target = getattr(node, "ctx", "load") != "load"
+        return node if is_target else self._filter(node, f"<{type(node).__name__}>")
 
     visit_Tuple = visit_Dict = visit_List  # noqa: N815
 
-    def _filter(self, node: nodes.Node, name: str) -> nodes.Filter:
+    def _filter(self, node: nodes.Node, name: str) -> nodes.Node:
         new = nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
-        return new.set_environment(self._environment)  # type: ignore[return-value]
+        return new.set_environment(self._environment)
+
+
+class _Undefined(Undefined):
+    def __str__(self) -> str:
+        if current.get().strict and self._undefined_name in ("name", "tool_call_id"):
+            self._fail_with_undefined_error()
+        return ""
 
 
 class _Generation(Extension):
@@ -174,10 +188,10 @@ class _Dict:
     """`dict` without the class behind it, as in transformers."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
+        return {key: fixed(value) for key, value in dict(*args, **kwargs).items()}
 
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, fixed(value))
 
 
 def _raise_exception(message: str) -> None:

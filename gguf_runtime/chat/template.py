@@ -5,34 +5,52 @@ A template comes with the model and is not to be trusted, so it runs in a sandbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
 
-from . import meter
+from ..tokenizer import THOUGHTS
+from .limits import limited
+from .marks import Marks, Rendered
+from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
 
-Message = Mapping[str, Any]
-_REASONING = ("reasoning_content", "thinking", "reasoning")  # what people call it, the best name first
+__all__ = ["ChatError", "ChatTemplate", "Message"]
 
-
-class ChatError(Exception):
-    """A template that cannot be compiled, or that refuses or fails on a conversation."""
+_THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
 
 
 class ChatTemplate:
     """A compiled template. Raises ChatError where the source is not valid."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        """`special_tokens`: text by name, such as bos_token; templates use them as variables."""
+    def __init__(
+        self,
+        source: str,
+        special_tokens: Mapping[str, str],
+        *,
+        control: Iterable[str] = (),
+        writable: Iterable[str] = (),
+    ) -> None:
+        """`special_tokens`: text by name, such as bos_token; templates use them as variables.
+
+        control: texts of tokens that messages are not to become; marks (marks.py) are put into these. writable: texts
+        of other tokens, that anybody may write. In the assistant's messages, tokens that begin and end thoughts are
+        left as the model wrote them.
+        """
         self._special_tokens = dict(special_tokens)
+        self._readers: dict[bool, Reader] = {}
+        sandbox = Sandbox(lambda value: self.marks(value))
         try:
-            with _metered():
-                self._template = Sandbox().from_string(source)
+            with limited():
+                tree = sandbox.parse(source)
+                texts = (constant.value for constant in tree.find_all(nodes.Const))
+                self._constants = frozenset(text for text in texts if isinstance(text, str))
+                self._template = sandbox.from_string(tree)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
+        control, whole = set(control), {*self._constants, *writable}
+        self.marks, self.marks_of_answers = Marks(control, whole), Marks(control - _THOUGHTS, whole)
 
     def render(
         self,
@@ -42,40 +60,42 @@ class ChatTemplate:
         documents: Iterable[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         **variables: object,
-    ) -> str:
+    ) -> Rendered:
         """The conversation as text, up to where the assistant goes on. `variables` are the template's own.
 
-        Raises ChatError when the template refuses the conversation (`raise_exception`) or fails on it.
+        Messages are put in the form that the template takes (messages.py). Raises ChatError when the template refuses
+        the conversation (`raise_exception`) or fails on it.
         """
         scope = {
             **self._special_tokens,
             **variables,
-            "messages": [_with_reasoning(message) for message in messages],
-            "tools": None if tools is None else list(tools),
-            "documents": None if documents is None else list(documents),
+            "tools": None if tools is None else self.marks(list(tools)),
+            "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
+        with limited():
+            if bool(tools) not in self._readers:
+                self._readers[bool(tools)] = Reader(lambda asked: self._shown(asked, scope), self._constants)
+            try:
+                adapted = self._readers[bool(tools)].adapt(messages)
+                return Rendered(self._run([self._marked(message) for message in adapted], scope))
+            except ChatError:
+                raise
+            except Exception as error:  # a template can raise whatever Python can
+                reason = str(error) or type(error).__name__
+                raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+
+    def _marked(self, message: Message) -> Any:
+        return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)
+
+    def _shown(self, messages: Sequence[Message], scope: Mapping[str, Any]) -> str:
+        """What the template makes of messages that ask what it takes; "" where it does not take them."""
         try:
-            with _metered(scope):
-                return self._template.render(scope)
-        except Exception as error:  # a template can raise whatever Python can
-            reason = str(error) or type(error).__name__
-            raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+            return self._run(messages, scope, strict=True)
+        except Exception:
+            return ""
 
-
-@contextmanager
-def _metered(variables: object = ()) -> Iterator[None]:
-    """With limits for what is compiled or rendered."""
-    token = meter.current.set(meter.Meter(variables))
-    try:
-        yield
-    finally:
-        meter.current.reset(token)
-
-
-def _with_reasoning(message: Message) -> dict[str, Any]:
-    """The message with its reasoning under both names that templates read."""
-    reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
-    if reasoning is None:
-        return dict(message)
-    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    def _run(self, messages: Sequence[Message], scope: Mapping[str, Any], strict: bool = False) -> str:
+        variables = {**scope, "messages": messages}
+        with limited(variables, strict):
+            return self._template.render(variables)

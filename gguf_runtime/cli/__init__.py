@@ -5,9 +5,13 @@ from __future__ import annotations
 
 def main() -> None:
     """The entry point of the process: run the command line, then exit."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # before anything else: no traceback for Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from . import process
 
-    process.prepare()  # before anything else, for Ctrl-C to be quiet from the start
+    process.prepare()
     from .app import run
 
     process.leave(run())

@@ -1,6 +1,7 @@
 """`ggrun`: its commands, and how the process ends.
 
-Exit codes: 0 done (or the reader of our output left), 1 failed, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 done (or the reader of our output left), 1 failed, 2 wrong usage, 130 Ctrl-C, 129 and 143 hung up and
+terminated.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import click
 
 from .. import __version__
 from . import process
+from .command import Command
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -27,14 +29,18 @@ COMMANDS = {
     "tokenize": "Show the tokens of a text.",
     "inspect": "Show the metadata and tensors of a GGUF file.",
     "pull": "Get a model by its name.",
+    "create": "Make a model of another one and a Modelfile.",
     "list": "List the models on this machine, or with --catalog those to get.",
+    "ps": "Show the models in memory.",
     "show": "Show what a model is and needs.",
     "rm": "Remove a model that was pulled.",
     "cp": "Give a model another name.",
     "devices": "Show the CPU and the GPUs, and what of a model fits where.",
     "completion": "Print the completion script of bash, zsh or fish.",
+    "help": "Show what a command takes.",
 }
-_IN_MODELS = {"pull": "pull", "list": "list_", "show": "show", "rm": "rm", "cp": "cp"}
+_IN_MODELS = {name: name for name in ("pull", "create", "ps", "show", "rm", "cp")} | {"list": "list_"}
+_SLIP = 0.7  # of a command's letters that are right where it is a slip of the pen
 
 
 class _Commands(click.Group):
@@ -44,14 +50,21 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name == "help":
+            return _help
         if name in _IN_MODELS:
             return getattr(importlib.import_module(".models", __package__), _IN_MODELS[name])
         return importlib.import_module(f".{name}", __package__).command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ours = [*COMMANDS, "--help", "-h", "--version"]
+        args = ["--help", *args[1:]] if args[:1] == ["--usage"] else args
+        ours = [*COMMANDS, *ctx.help_option_names, "--version"]
         completing = ctx.resilient_parsing and not args  # a command may follow yet
-        return super().parse_args(ctx, args if completing or args[:1] and args[0] in ours else ["run", *args])
+        if completing or (args and args[0] in ours):
+            return super().parse_args(ctx, args)
+        if args and not ctx.resilient_parsing:
+            _check_verb(args[0], ctx)
+        return super().parse_args(ctx, ["run", *args])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         found = super().shell_complete(ctx, incomplete)
@@ -67,15 +80,38 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _check_verb(word: str, ctx: click.Context) -> None:
+    """Raises UsageError for what is no model, and nearly a command."""
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=_SLIP)
+    if near and not os.path.exists(word):
+        from ..store import find
+
+        if find(word) is None:
+            raise click.UsageError(f"{word} is neither a command nor a model here: did you mean {near[0]}?", ctx)
+
+
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
-    options_metavar="[MODEL] [-p PROMPT] [OPTIONS]",
+    options_metavar="[MODEL] [PROMPT] [OPTIONS]",
     subcommand_metavar="",
 )
 @click.version_option(__version__, message="ggrun %(version)s")
 def app() -> None:
     """Run a GGUF language model on this machine."""
+
+
+@click.command("help", cls=Command, help=COMMANDS["help"])
+@click.argument("command", required=False, type=click.Choice(list(COMMANDS)), metavar="[COMMAND]")
+@click.pass_context
+def _help(ctx: click.Context, command: str | None) -> None:
+    root = ctx.find_root()
+    if command is None:
+        click.echo(app.get_help(root))
+    elif found := app.get_command(root, command):
+        click.echo(found.get_help(click.Context(found, parent=root, info_name=command)))
 
 
 def run() -> int:
@@ -97,6 +133,10 @@ def run() -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0  # whoever read our output has enough
+    except KeyboardInterrupt:  # in a chat, which has signals to itself
+        return process.INTERRUPTED
+    except SystemExit as exit:
+        return int(exit.code or 0)
     except Exception as error:
         if "-v" in args or "--verbose" in args:
             import traceback

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from ..files import without_mark
 from . import process
-from .answers import FOR_ONE_ANSWER, sort_options
-from .options import load
+from .answers import FOR_ONE_ANSWER, Dialogue, sort_options
+from .loading import load
 
 if TYPE_CHECKING:
     from ..generation import Generation
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
 _FIELDS = ("prompt", "messages", "system", "id", "max_tokens", "stop", "temperature", "seed")
 
 
-def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None:
+def answer_all(prompts: str, model: str | None, dialogue: Dialogue, raw: bool, options: dict[str, Any]) -> None:
     """Answer every line; with -o, go on from where an earlier run of the same was cut off."""
-    output, system, raw = options.pop("output"), options.pop("system"), options.pop("raw")
+    if dialogue.reasoning.startswith("deepseek"):
+        raise click.UsageError("--prompts leaves reasoning in the answers: --reasoning-format none")
+    output = options.pop("output")
     for option, shown in FOR_ONE_ANSWER.items():
         if options.pop(option):
             raise click.UsageError(f"{shown} is for a single answer: --prompts writes JSON lines of its own")
     verbose = options.pop("verbose")
     defaults, engine = sort_options(options)
-    source = sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes()
-    tasks = [Task(line, number, system) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
+    source = without_mark(sys.stdin.buffer.read() if prompts == "-" else Path(prompts).read_bytes())
+    tasks = [Task(line, number, dialogue) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     n_failed, n_tokens, start = 0, 0, perf_counter()
-    with _open_results(output, source, [model, system, raw, defaults]) as (n_done, write):
+    with _open_results(output, source, [model, dialogue, raw, defaults]) as (n_done, write):
         if n_done:
             click.echo(f"ggrun: {n_done} of {len(tasks)} answers are there already", err=True)
         if n_done < len(tasks):
-            llm = load(model, **engine)
+            llm = load(model, **engine, chat_template=dialogue.template)
             with _progress(len(tasks), n_done) as advance:
                 for answer in Answers(llm, tasks[n_done:], raw, defaults):
                     write(answer)
@@ -59,7 +62,7 @@ def answer_all(prompts: str, model: str | None, options: dict[str, Any]) -> None
 class Task:
     """A line of the prompts: {"prompt": TEXT} or {"messages": [...]}, or just TEXT; settings of its own beside it."""
 
-    def __init__(self, line: bytes, number: int, system: str | None) -> None:
+    def __init__(self, line: bytes, number: int, dialogue: Dialogue) -> None:
         """Raises UsageError, with the number of the line."""
         try:
             value = json.loads(line)
@@ -72,16 +75,18 @@ class Task:
             raise click.UsageError(f"line {number} of the prompts: unknown {', '.join(sorted(unknown))}")
         self.number, self.id = number, value.pop("id", number)
         self.prompt, self.messages = value.pop("prompt", None), value.pop("messages", None)
-        self.system = value.pop("system", system)
-        self.options = value
+        self.system = value.pop("system", dialogue.system)
+        self.dialogue, self.options = dialogue, value
 
     def tokens(self, llm: LLM, raw: bool) -> list[int]:
         """What the model reads. Raises whatever the template does not take."""
-        prompt = self.messages if self.prompt is None else self.prompt
-        if self.prompt is not None and llm.has_chat_template and not raw:
-            system = [{"role": "system", "content": self.system}] if self.system else []
-            prompt = [*system, {"role": "user", "content": self.prompt}]
-        return llm.prompt_tokens(prompt)
+        if self.prompt is None:
+            messages = self.messages
+        elif llm.has_chat_template and not raw:
+            messages = self.dialogue.messages(self.prompt, self.system)
+        else:
+            return llm.prompt_tokens(self.prompt)
+        return llm.prompt_tokens(llm.render(messages, **self.dialogue.variables))
 
 
 class Answers:
@@ -129,8 +134,10 @@ class Answers:
             if answer.error:
                 yield {"id": task.id, "error": process.describe(answer.error)}
                 continue
+            cut = {"error": "cut off before it had the form that was asked for"} if answer.sampler.lacks_form else {}
             yield {
                 "id": task.id,
+                **cut,
                 "text": answer.text,
                 "n_prompt": answer.n_prompt,
                 "n_tokens": answer.n_tokens,

@@ -21,8 +21,11 @@ from .. import __version__
 from ..engine import Chunk, Engine
 from ..engine.layer_split import Layers
 from ..llm import LLM
+from .command import LlamaCommand
 from .inspect import describe, n_bytes, n_params
-from .options import cache_type, integer, model_path, pass_size, placement_options, verbose_option
+from .kinds import cache_type, integer
+from .loading import model_path, pass_size
+from .options import placement_options, verbose_option
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
 
@@ -76,7 +79,7 @@ class _Test(NamedTuple):
     n_gen: int
 
 
-@click.command(help="Measure the speed of a model, as llama-bench does.")
+@click.command(cls=LlamaCommand, help="Measure the speed of a model, as llama-bench does.")
 @click.option("-m", "--model", metavar="FILE", multiple=True, help="GGUF file; can be repeated.")
 @numbers("-p", "--n-prompt", default="512", help="Tokens of a prompt; 0: no such test.")
 @numbers("-n", "--n-gen", default="128", help="Tokens to generate; 0: no such test.")
@@ -115,7 +118,7 @@ def command(
     **placement: Any,
 ) -> None:
     sizes = [(n, 0) for n in n_prompt if n] + [(0, n) for n in n_gen if n]
-    models = model or (str(model_path(None)),)
+    models = [str(model_path(name)) for name in model or (None,)]
     cache = [cache_type_k], [cache_type_v]
     settings = itertools.product(models, threads, batch_size, ubatch_size, n_gpu_layers, *cache, n_depth)
     tests = [_Test(*setting, *size) for setting in settings for size in sizes]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .command import Command
+
 VARIABLE = "_GGRUN_COMPLETE"  # in the environment of ggrun when a shell asks it what could follow
 _HELP = """Print the completion script of a shell.
 
@@ -14,7 +16,7 @@ fish, in ~/.config/fish/config.fish:     ggrun completion fish | source
 """
 
 
-@click.command(help=_HELP)
+@click.command(cls=Command, help=_HELP)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     from click.shell_completion import get_completion_class

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from ..backends.errors import GpuError
-from ..backends.gpus import open_gpus
-from ..kernels.isa import detect
-from ..kernels.team import physical_cores
-from .options import model_path, verbose_option
+from .command import LlamaCommand, section
+from .loading import load, named_model
+from .options import load_options, model_options, verbose_option
 
 
-@click.command(help="Show the CPU and the GPUs, and what of a model fits where.")
-@click.option("-m", "--model", metavar="FILE", help="GGUF file of a model to fit in.")
-@click.option("-c", "--ctx-size", type=click.IntRange(0), default=4096, metavar="N", help="Tokens of its context.")
-@verbose_option
-def command(model: str | None, ctx_size: int, verbose: bool) -> None:
+@click.command(cls=LlamaCommand, help="Show the CPU and the GPUs, and what of a model fits where.")
+@section("Model", model_options)
+@section("Output", verbose_option)
+@load_options()
+def command(verbose: bool, **options: Any) -> None:
+    model = named_model(None, *(options.pop(key) for key in ("model", "hf_repo", "hf_file", "model_url")))
+    show()
+    if model is not None:
+        with load(model, **options) as llm:
+            click.echo(f"\n{llm.engine.placement.table() or 'all layers run on the CPU'}")
+
+
+def show() -> None:
+    """The CPU and the GPUs, a line each."""
+    from ..backends.errors import GpuError
+    from ..backends.gpus import open_gpus
+    from ..kernels.cores import physical_cores
+    from ..kernels.isa import detect
+
     click.echo(f"CPU    {physical_cores()} cores, {detect().name}")
     try:
         for gpu in open_gpus():
@@ -23,8 +37,3 @@ def command(model: str | None, ctx_size: int, verbose: bool) -> None:
             click.echo(f"{gpu.name:6} {gpu.description}, {free:.1f} of {total:.1f} GiB free")
     except GpuError as error:
         click.echo(f"GPU    none: {error}")
-    if model is not None:
-        from ..llm import LLM
-
-        with LLM(model_path(model), n_ctx=ctx_size) as llm:
-            click.echo(f"\n{llm.engine.placement.table() or 'all layers run on the CPU'}")

@@ -24,10 +24,14 @@ _BLOCK = '"""'
 
 
 class Editor:
-    """Enter sends; Alt-Enter, Ctrl-J, or Enter after a backslash or within \"\"\" begins a new line."""
+    """Enter sends; Alt-Enter, Ctrl-J, or Enter after a backslash or within \"\"\" begins a new line.
 
-    def __init__(self, chat: Chat) -> None:
+    multiline: the other way round, but for commands.
+    """
+
+    def __init__(self, chat: Chat, multiline: bool = False) -> None:
         self._chat = chat
+        chat.agrees = _agrees
         self._session: PromptSession[str] = PromptSession(
             message=HTML("<b>&gt;</b> "),
             prompt_continuation=lambda width, number, wrapped: "  ",
@@ -39,7 +43,7 @@ class Editor:
             reserve_space_for_menu=4,
             enable_open_in_editor=True,
             enable_suspend=True,
-            key_bindings=_keys(),
+            key_bindings=_keys(multiline),
         )
 
     def read(self) -> str | None:
@@ -54,7 +58,15 @@ class Editor:
         return text
 
 
-def _keys() -> KeyBindings:
+def _agrees(question: str) -> bool:
+    """Ask; Enter alone, Ctrl-C and Ctrl-D are a no."""
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        answer: str = PromptSession().prompt(f"{question} [y/N] ")
+        return answer.strip().lower() in ("y", "yes")
+    return False
+
+
+def _keys(multiline: bool) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -64,7 +76,13 @@ def _keys() -> KeyBindings:
             buffer.complete_state = None
             return
         text = buffer.text.lstrip()
-        if text.startswith(_BLOCK) and not (len(text.rstrip()) > 5 and text.rstrip().endswith(_BLOCK)):
+        if multiline and not text.startswith("/"):
+            if not buffer.document.text_before_cursor.endswith("\\"):
+                buffer.insert_text("\n")
+                return
+            buffer.delete_before_cursor()
+            buffer.validate_and_handle()
+        elif text.startswith(_BLOCK) and not (len(text.rstrip()) > 5 and text.rstrip().endswith(_BLOCK)):
             buffer.insert_text("\n")
         elif buffer.document.text_before_cursor.endswith("\\"):
             buffer.delete_before_cursor()
@@ -75,7 +93,10 @@ def _keys() -> KeyBindings:
     @keys.add("escape", "enter")
     @keys.add("c-j")
     def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
+        if multiline:
+            event.current_buffer.validate_and_handle()
+        else:
+            event.current_buffer.insert_text("\n")
 
     return keys
 

@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from ..loader import GGUFArray, GGUFFile, open_gguf
-from .options import model_path, verbose_option
+from .command import Command
+from .loading import model_path
+from .options import verbose_option
 
 _SHOWN_ITEMS, _SHOWN_CHARACTERS = 6, 90
 
 
-@click.command(help="Show the metadata and tensors of a GGUF file.")
+@click.command(cls=Command, help="Show the metadata and tensors of a GGUF file.")
 @click.argument("file", metavar="MODEL")
 @click.option("--json", "as_json", is_flag=True, help="Everything, arrays in full, as one JSON object.")
 @verbose_option

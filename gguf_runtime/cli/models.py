@@ -1,7 +1,8 @@
-"""`ggrun pull`, `list`, `show`, `rm` and `cp`: the models on this machine."""
+"""`ggrun pull`, `create`, `list`, `ps`, `show`, `rm` and `cp`: the models on this machine."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import Command
+from .kinds import flag, path
 from .options import verbose_option
 
 if TYPE_CHECKING:
     from ..store import Model
+    from ..store.modelfile import Modelfile
 
 _CONTEXT = 4096  # tokens that the memory of a model is told for
 
 
-@click.command(help="Get models: names of the catalogue, hf:OWNER/REPO[:QUANT], ollama:NAME[:TAG], or URLs.")
+@click.command(cls=Command, help="Get models by names of the catalogue, hf:OWNER/REPO[:QUANT], ollama:NAME[:TAG], URL.")
 @click.argument("names", nargs=-1, required=True)
 @verbose_option
 def pull(names: tuple[str, ...], verbose: bool) -> None:
@@ -31,29 +35,77 @@ def pull(names: tuple[str, ...], verbose: bool) -> None:
         click.echo(f"{name}: {model.path}")
 
 
-@click.command("list", help="List the models on this machine.")
-@click.option("--catalog", "catalogue", is_flag=True, help="Those of the catalogue, with the memory that they need.")
+@click.command("list", cls=Command, help="List the models on this machine.")
+@flag("--catalog", "catalogue", help="Those of the catalogue, with the memory that they need.")
+@flag("--json", "as_json", help="As JSON, sizes in bytes.")
 @verbose_option
-def list_(catalogue: bool, verbose: bool) -> None:
-    _table(_catalogue() if catalogue else _listed())
+def list_(catalogue: bool, as_json: bool, verbose: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(list(_catalogue_facts() if catalogue else _listed_facts()), ensure_ascii=False, indent=1))
+    else:
+        _table(_catalogue() if catalogue else _listed())
 
 
-@click.command(help="Show what a model is: its file, size, architecture, and the memory that it needs.")
+@click.command(cls=Command, help="Show the models in memory, as Ollama does: there are none between commands.")
+@verbose_option
+def ps(verbose: bool) -> None:
+    _table([("NAME", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")])
+    click.echo("ggrun: a model is in memory while the command that uses it runs", err=True)
+
+
+@click.command(cls=Command, help="Make a model of another one and a Modelfile: settings, a system message, a template.")
 @click.argument("name")
+@path("-f", "--file", default="Modelfile", help="The Modelfile: FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE.")
 @verbose_option
-def show(name: str, verbose: bool) -> None:
+def create(name: str, file: str, verbose: bool) -> None:
+    from ..store import Model, Store, StoreError, modelfile
+
+    _check_name(name)
+    recipe = modelfile.read(Path(file))
+    if recipe.template is not None:
+        from ..chat.gotemplate import GoTemplateError, to_jinja
+
+        try:
+            to_jinja(recipe.template)
+        except GoTemplateError as error:
+            raise StoreError(f"{file}: TEMPLATE: {error}") from None
+    base = _base(recipe.base, Path(file).parent)
+    if base.modelfile:
+        recipe = recipe.over(modelfile.read(base.modelfile))
+    store = Store()
+    if (old := store.find(name)) and old.modelfile:
+        if old.path == base.path:
+            raise StoreError(f"{name} would be made of itself: give it another name")
+        store.remove(old)
+    made = store.copy(Model(recipe.base, base.files), name, recipe.text())
+    click.echo(f"{name}: {made.path}")
+
+
+@click.command(cls=Command, help="Show what a model is: its file, size, architecture, and the memory that it needs.")
+@click.argument("name")
+@flag("--modelfile", "as_modelfile", help="As the Modelfile that makes it.")
+@verbose_option
+def show(name: str, as_modelfile: bool, verbose: bool) -> None:
     from ..loader import open_gguf
     from ..store import find, resolve
 
     path = resolve(name, pull=False)
+    model = None if Path(name).is_file() else find(name)
+    if as_modelfile:
+        click.echo(_modelfile(model, path).text(), nl=False)
+        return
     with open_gguf(path) as file:
         for key, value in _facts(file, path):
             click.echo(f"{key:13} {value}")
-    if not Path(name).is_file() and (model := find(name)):
+    if model:
         click.echo(f"{'place':13} {model.place}")
+    if model and model.modelfile:
+        recipe = _modelfile(model, path)
+        for key, value in [*recipe.parameters, *([("system", recipe.system)] if recipe.system else [])]:
+            click.echo(f"{key:13} {value}")
 
 
-@click.command(help="Remove models that were pulled.")
+@click.command(cls=Command, help="Remove models that were pulled.")
 @click.argument("names", nargs=-1, required=True)
 @verbose_option
 def rm(names: tuple[str, ...], verbose: bool) -> None:
@@ -63,23 +115,55 @@ def rm(names: tuple[str, ...], verbose: bool) -> None:
         Store().remove(_here(name))
 
 
-@click.command(help="Give a model another name, or a GGUF file one; nothing takes room twice.")
+@click.command(cls=Command, help="Give a model another name, or a GGUF file one; nothing takes room twice.")
 @click.argument("name")
 @click.argument("new_name")
 @verbose_option
 def cp(name: str, new_name: str, verbose: bool) -> None:
     from ..loader import open_gguf
-    from ..store import Model, Store, StoreError
+    from ..store import Model, Store
     from ..store.model import parts
-    from ..store.names import is_path
 
-    if is_path(new_name):
-        raise StoreError(f"{new_name} would be taken for a path: choose a name without / and .gguf")
+    _check_name(new_name)
     if Path(name).is_file():
         open_gguf(name).close()  # raises GGUFError for something else
         Store().copy(Model(name, parts(Path(name))), new_name)
     else:
         Store().copy(_here(name), new_name)
+
+
+def _check_name(name: str) -> None:
+    """Raises StoreError for what would not be taken for a name."""
+    from ..store import StoreError
+    from ..store.names import is_path
+
+    if not name or is_path(name) or Path(name).exists():
+        raise StoreError(f"{name or 'nothing'} would be taken for a path: choose a name without / and .gguf")
+
+
+def _base(name: str, folder: Path) -> Model:
+    """The model that FROM names, got if need be; a path counts from the Modelfile's folder. Raises StoreError."""
+    from ..loader import open_gguf
+    from ..store import Model, find, resolve
+    from ..store.model import parts
+    from ..store.names import is_path
+
+    path = Path(name).expanduser()
+    path = path if path.is_absolute() else folder / path
+    if is_path(name) or path.is_file():
+        open_gguf(path).close()  # raises GGUFError for something else
+        return Model(name, parts(path))
+    path = resolve(name, say=lambda text: click.echo(f"ggrun: {text}", err=True))
+    return find(name) or Model(name, parts(path))
+
+
+def _modelfile(model: Model | None, path: Path) -> Modelfile:
+    """What makes a model: of what it was created, or its file."""
+    from ..store import modelfile
+
+    if model and model.modelfile:
+        return modelfile.read(model.modelfile)
+    return modelfile.Modelfile(str(path.resolve()))
 
 
 def _here(name: str) -> Model:
@@ -91,25 +175,45 @@ def _here(name: str) -> Model:
     raise StoreError(f"no model here is called {name}: `ggrun list` shows those that are")
 
 
-def _listed() -> Iterator[tuple[str, ...]]:
+def _listed_facts() -> Iterator[dict[str, Any]]:
     from ..store import all_models
+
+    for model in all_models():
+        yield {
+            "name": model.name,
+            "size": model.n_bytes,
+            "modified": int(model.modified),
+            "place": model.place,
+            "path": str(model.path),
+        }
+
+
+def _listed() -> Iterator[tuple[str, ...]]:
     from ..store.progress import size
 
     yield "NAME", "SIZE", "MODIFIED", "PLACE"
-    for model in all_models():
-        yield model.name, size(model.n_bytes), _day(model.modified), model.place
+    for model in _listed_facts():
+        yield model["name"], size(model["size"]), _day(model["modified"]), model["place"]
+
+
+def _catalogue_facts() -> Iterator[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from ..architectures import FAMILIES
+    from ..store.catalog import entries
+
+    for entry in entries():
+        if entry.architecture in FAMILIES:
+            yield asdict(entry) | {"size": round(1e9 * entry.size), "memory": round(1e9 * entry.memory)}
 
 
 def _catalogue() -> Iterator[tuple[str, ...]]:
-    from ..architectures import FAMILIES
-    from ..store.catalog import entries
     from ..store.progress import size
 
     yield "NAME", "PARAMETERS", "SIZE", "MEMORY", "LICENSE", "ABOUT"
-    for entry in entries():
-        if entry.architecture in FAMILIES:
-            sizes = size(1e9 * entry.size), f"{entry.memory:.1f} GB"
-            yield entry.name, entry.parameters, *sizes, entry.license, entry.about
+    for entry in _catalogue_facts():
+        sizes = size(entry["size"]), f"{entry['memory'] / 1e9:.1f} GB"
+        yield entry["name"], entry["parameters"], *sizes, entry["license"], entry["about"]
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> None:

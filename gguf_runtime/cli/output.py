@@ -20,22 +20,41 @@ class Write(Protocol):
     def __call__(self, text: str) -> None: ...
 
 
+class Thoughts:
+    """A model's reasoning, told apart from its answer. kept: whether the answer has it too."""
+
+    def __init__(self, prompt: str, kept: bool) -> None:
+        from ..chat.reasoning import ReasoningSplitter
+
+        self.reasoning = self.answer = ""
+        self._splitter, self._kept = ReasoningSplitter(prompt), kept
+
+    def sift(self, text: str, *, last: bool = False) -> str:
+        """What of the text to show; last: what was held back too."""
+        spans = self._splitter.push(text) + (self._splitter.flush() if last else [])
+        answer = "".join(span.text for span in spans if span.kind == "answer")
+        self.reasoning += "".join(span.text for span in spans if span.kind == "reasoning")
+        shown = text if self._kept else answer
+        self.answer += shown
+        return shown
+
+
 @contextlib.contextmanager
-def open_output(path: str | None, form: str | None) -> Iterator[TextOutput]:
+def open_output(path: str | None, form: str | None, thoughts: Thoughts | None) -> Iterator[TextOutput]:
     """An output to standard output, or to a file that appears once it is whole; form: None, "json" or "jsonl"."""
     kind = {"json": JsonOutput, "jsonl": JsonLinesOutput, None: TextOutput}[form]
     if path is None:
-        yield kind(_to_terminal if sys.stdout.isatty() else _to_stdout)
+        yield kind(_to_terminal if sys.stdout.isatty() else _to_stdout, thoughts)
     else:
         with replacing(path) as file:
-            yield kind(lambda text: file.write(text.encode("utf-8", "replace")))  # type: ignore[arg-type]
+            yield kind(lambda text: file.write(text.encode("utf-8", "replace")), thoughts)  # type: ignore[arg-type]
 
 
 class TextOutput:
-    """The answer's text, as it comes."""
+    """The answer's text, as it comes; without the reasoning where `thoughts` keep it."""
 
-    def __init__(self, write: Write) -> None:
-        self._write = write
+    def __init__(self, write: Write, thoughts: Thoughts | None) -> None:
+        self._write, self._thoughts = write, thoughts
         self._last = ""
 
     def prompt(self, text: str) -> None:
@@ -43,11 +62,17 @@ class TextOutput:
         self._write(text)
 
     def piece(self, piece: Piece) -> None:
-        if piece.text:
-            self._write(piece.text)
-            self._last = piece.text
+        if text := self._sifted(piece.text):
+            self._write(text)
+            self._last = text
+
+    def _sifted(self, text: str, *, last: bool = False) -> str:
+        return self._thoughts.sift(text, last=last) if self._thoughts else text
 
     def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
+        if rest := self._sifted("", last=True):
+            self._write(rest)
+            self._last = rest
         if self._write is _to_terminal and not self._last.endswith("\n"):
             self._write("\n")
 
@@ -55,25 +80,30 @@ class TextOutput:
 class JsonOutput(TextOutput):
     """One object at the end."""
 
-    def __init__(self, write: Write) -> None:
-        super().__init__(write)
+    def __init__(self, write: Write, thoughts: Thoughts | None) -> None:
+        super().__init__(write, thoughts)
         self._shown: dict[str, Any] = {}
 
     def prompt(self, text: str) -> None:
         self._shown = {"prompt": text}
 
     def piece(self, piece: Piece) -> None:
-        pass
+        self._sifted(piece.text)
 
     def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
+        self._sifted("", last=True)
         self._line(
             {
                 **self._shown,
-                "text": generation.text,
+                "text": self._thoughts.answer if self._thoughts else generation.text,
+                **self._reasoning(),
                 "tokens": generation.tokens,
                 **_facts(generation, llm, load_seconds),
             }
         )
+
+    def _reasoning(self) -> dict[str, str]:
+        return {"reasoning": self._thoughts.reasoning} if self._thoughts else {}
 
     def _line(self, value: dict[str, Any]) -> None:
         self._write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -84,10 +114,12 @@ class JsonLinesOutput(JsonOutput):
     at the end one that tells the rest."""
 
     def piece(self, piece: Piece) -> None:
-        self._line({"token": piece.token, "text": piece.text})
+        self._line({"token": piece.token, "text": self._sifted(piece.text)})
 
     def end(self, generation: Generation, llm: LLM, load_seconds: float) -> None:
-        self._line({**self._shown, **_facts(generation, llm, load_seconds)})
+        if rest := self._sifted("", last=True):
+            self._line({"token": None, "text": rest})
+        self._line({**self._shown, **self._reasoning(), **_facts(generation, llm, load_seconds)})
 
 
 def _facts(generation: Generation, llm: LLM, load_seconds: float) -> dict[str, Any]:

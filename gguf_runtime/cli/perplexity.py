@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from ..engine import Chunk, Engine
-from .options import engine_options, load, model_option, verbose_option
+from ..files import read_text
+from .command import LlamaCommand
+from .loading import load, named_model
+from .options import load_options, model_options, verbose_option
 
 _LOGITS_BYTES = 64 << 20  # of one step
 
 
-@click.command(help="Measure how well a model predicts a text, as llama-perplexity does.")
-@model_option
+@click.command(cls=LlamaCommand, help="Measure how well a model predicts a text, as llama-perplexity does.")
+@model_options
 @click.option("-f", "--file", metavar="FILE", required=True, help="The text.")
-@engine_options(ctx_size=512)
+@load_options(ctx_size=512)
 @verbose_option
 def command(file: str, verbose: bool, **options: Any) -> None:
     """Chunks of n_ctx tokens, each on its own; the second half of each is scored, so that all have some context."""
-    text = Path(file).read_text("utf-8", "replace").removesuffix("\n")
-    llm = load(**options)
+    text = read_text(file, errors="replace").removesuffix("\n")
+    model = named_model(None, *(options.pop(key) for key in ("model", "hf_repo", "hf_file", "model_url")))
+    llm = load(model, **options)
     n_ctx = llm.engine.n_ctx
     tokens = llm.tokenize(text)
     if len(tokens) < 2 * n_ctx:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
-from ..files import remove_unfinished
+from ..files import give_up
 
 _LINE = 400  # characters of an error at most
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_SIGNALED = 128  # and the signal's number, as shells count
+INTERRUPTED = _SIGNALED + signal.SIGINT
+#: What asks a process to end.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])  # all but tab and newline
 
 
 def prepare() -> None:
-    """Text in UTF-8 whatever the locale, warnings in one line, and Ctrl-C that works at once."""
+    """Text in UTF-8 whatever the locale, warnings in one line, and signals that work at once."""
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:  # closed by the parent
@@ -35,7 +38,7 @@ def prepare() -> None:
     if sys.platform == "win32":
         _have_escapes_understood()
     warnings.showwarning = lambda message, *_: print(f"ggrun: {message}", file=sys.stderr)
-    _exit_on_interrupt()
+    _exit_on_signals()
 
 
 def leave(code: int) -> NoReturn:
@@ -83,29 +86,31 @@ def dimmed(text: str) -> str:
     return text if os.environ.get("TERM") == "dumb" else f"\x1b[2m{text}\x1b[22m"
 
 
-def _exit_on_interrupt() -> None:
-    """Exit as soon as SIGINT comes.
+def _exit_on_signals() -> None:
+    """Exit as soon as a signal comes that asks for it, and leave nothing behind.
 
     Python runs signal handlers between bytecodes of the main thread, which may be in a kernel for seconds.
     Its wake-up descriptor is written to at once, and a thread here waits for that.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and shells' background jobs ask
-        return
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup and & ask
     reader, writer = os.pipe()
     if os.name != "nt":
         os.set_blocking(writer, False)
 
     def watch() -> None:
-        os.read(reader, 1)
-        remove_unfinished()
+        while (number := os.read(reader, 1)[0]) not in heard:
+            pass
+        give_up()
         if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), b"\n")
-        os._exit(INTERRUPTED)
+            with contextlib.suppress(OSError):  # it may have hung up
+                os.write(sys.stdout.fileno(), b"\n")
+        os._exit(_SIGNALED + number)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    signal.signal(signal.SIGINT, lambda *_: watcher.join())  # the main thread writes nothing more
     signal.set_wakeup_fd(writer)
+    for number in heard:
+        signal.signal(number, lambda *_: watcher.join())  # the main thread writes nothing more
 
 
 class Stop:
@@ -116,26 +121,36 @@ class Stop:
                 stop.gentle = True
                 if stop.wished: break
 
-    Until `gentle` is set, and at a second Ctrl-C, KeyboardInterrupt is raised wherever the main thread is.
+    Until `gentle` is set, and at a second Ctrl-C, KeyboardInterrupt is raised wherever the main thread is. Other
+    signals that end the process raise SystemExit there, for the terminal to be left as it was found.
     """
 
     def __init__(self) -> None:
         self.gentle = self.wished = False
 
     def __enter__(self) -> Stop:
-        signal.set_wakeup_fd(-1)  # takes _exit_on_interrupt out of service
-        signal.signal(signal.SIGINT, self._handle)
+        self._wakeup = signal.set_wakeup_fd(-1)  # takes _exit_on_signals out of service
+        self._before = {number: signal.getsignal(number) for number in _ENDING}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN or number == signal.SIGINT:
+                signal.signal(number, self._handle if number == signal.SIGINT else _raise_exit)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.wished or not self.gentle:
             raise KeyboardInterrupt
         self.wished = True
+
+
+def _raise_exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_SIGNALED + number)
 
 
 @contextlib.contextmanager

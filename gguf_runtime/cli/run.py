@@ -8,95 +8,148 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .answers import FOR_ONE_ANSWER, chosen_model, sampling_options, sort_options, system_option
+from .answers import (
+    FOR_ONE_ANSWER,
+    Dialogue,
+    raw_options,
+    sampling_options,
+    sort_options,
+    system_options,
+    take_dialogue,
+)
+from .command import LlamaCommand, group, section
+from .kinds import flag, path
+from .loading import load, named_model
 from .options import (
-    Sectioned,
     answer_options,
-    draft_option,
-    engine_options,
-    group,
-    has_prompt,
-    load,
-    model_argument,
-    model_option,
-    path,
-    prompt_options,
-    read_prompt,
-    section,
-    template_option,
+    conversation_options,
+    draft_options,
+    load_options,
+    model_options,
+    reasoning_options,
+    template_options,
     verbose_option,
 )
+from .prompt import has_prompt, prompt_options, read_prompt
+from .recipes import recipe_of
 
 if TYPE_CHECKING:
     from ..generation import Generation
 
 output_options = group(
-    path("-o", "--output", help="Write the answer to a file, once it is whole."),
+    path("-o", "--output", "--output-file", "output", help="Write the answer to a file, once it is whole."),
     click.option(
         "--json", "form", flag_value="json", help="Write one JSON object: text, tokens, timings, stop reason."
     ),
     click.option("--jsonl", "form", flag_value="jsonl", help="Write a JSON object for each token, and one at the end."),
-    click.option("--display-prompt", is_flag=True, help="Write the prompt too, as the model sees it."),
+    flag("--display-prompt/--no-display-prompt", help="Write the prompt too, as the model sees it."),
+)
+cache_options = group(
+    path("--prompt-cache", help="Keep what is computed of the prompt here."),
+    flag("--prompt-cache-ro", help="Use what is kept there, and leave it as it is."),
 )
 
 
-@click.command(cls=Sectioned, help="Answer a prompt. At a terminal and without one, ggrun chats.")
-@model_argument
-@section("Model", model_option, draft_option)
-@section("Prompt", prompt_options, system_option, template_option)
-@section("Prompt", click.option("--raw", is_flag=True, help="Complete the bare text, without a chat template."))
+@click.command(cls=LlamaCommand, help="Answer a prompt. At a terminal and without one, ggrun chats.")
+@click.argument("name", required=False, type=click.Path(), metavar="[MODEL]")
+@click.argument("words", nargs=-1, metavar="[PROMPT]")
+@section("Model", model_options, draft_options)
+@section("Prompt", prompt_options, system_options, template_options, raw_options)
 @section("Prompt", path("--prompts", help="Answer every line of a JSONL file, many at a time."))
-@section("Prompt", path("--prompt-cache", help="Keep what is computed of the prompt here."))
+@section("Prompt", cache_options)
+@section("Reasoning", reasoning_options)
 @section("Answer", answer_options)
+@section("Answer", click.option("--exact", is_flag=True, help="The same text as without guesses and caches."))
 @section("Output", output_options, verbose_option)
+@section("Chat", conversation_options)
 @section("Sampling", sampling_options)
-@section("Machine", engine_options())
-def command(name: str | None, model: str | None, prompts: str | None, **options: Any) -> None:
-    model = chosen_model(name, model)
-    prompt = {key: options.pop(key) for key in ("prompt", "file", "escape")}
+@load_options()
+@click.pass_context
+def command(
+    ctx: click.Context,
+    words: tuple[str, ...],
+    prompts: str | None,
+    raw: bool,
+    conversation: bool | None,
+    **options: Any,
+) -> None:
+    model = named_model(*(options.pop(key) for key in ("name", "model", "hf_repo", "hf_file", "model_url")))
+    prompt = {key: options.pop(key) for key in ("prompt", "file", "binary_file")} | {"escape": options["escape"]}
+    if words:
+        if prompt["prompt"] is not None:
+            raise click.UsageError(f"two prompts: {' '.join(words)} and, with -p, {prompt['prompt']}")
+        prompt |= {"prompt": " ".join(words), "escape": False}
+    recipe = recipe_of(model)
+    dialogue = recipe.complete(take_dialogue(options))
+    recipe.set_defaults(ctx, options)
+    raw = raw or conversation is False
     if prompts is not None:
         from .batch import answer_all
 
-        answer_all(prompts, model, options)
-    elif not has_prompt(prompt["prompt"], prompt["file"]) and sys.stdin.isatty() and sys.stdout.isatty():
-        from .chat import start
-
-        for option, shown in {**FOR_ONE_ANSWER, "raw": "--raw", "output": "-o"}.items():
-            if options.pop(option):
-                raise click.UsageError(f"{shown} is not for a chat: give a prompt with -p")
-        start(model, options)
+        _forget_chat(options)
+        answer_all(prompts, model, dialogue, raw, options)
+    elif conversation or _chats(prompt):
+        _start_chat(model, prompt, dialogue, raw, options)
     else:
-        _answer(model, read_prompt(**prompt), **options)
+        _forget_chat(options)
+        _answer(model, read_prompt(**prompt), dialogue, raw, **options)
+
+
+def _chats(prompt: dict[str, Any]) -> bool:
+    """Whether there is a person to talk with, and no prompt."""
+    given = prompt["prompt"], prompt["file"], prompt["binary_file"]
+    return not has_prompt(*given) and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _forget_chat(options: dict[str, Any]) -> None:
+    for name in ("single_turn", "multiline"):  # as good as so
+        options.pop(name)
+
+
+def _start_chat(
+    model: str | None, prompt: dict[str, Any], dialogue: Dialogue, raw: bool, options: dict[str, Any]
+) -> None:
+    from .chat import start
+
+    for option, shown in {**FOR_ONE_ANSWER, "output": "-o"}.items():
+        if options.pop(option):
+            raise click.UsageError(f"{shown} is not for a chat: give a prompt with -p")
+    if raw:
+        raise click.UsageError("--raw and -no-cnv are not for a chat: give a prompt with -p")
+    given = any(prompt[name] is not None for name in ("prompt", "file", "binary_file"))
+    start(model, dialogue, options, read_prompt(**prompt, piped=False) if given else None)
 
 
 def _answer(
     model: str | None,
     text: str,
-    *,
-    system: str | None,
+    dialogue: Dialogue,
     raw: bool,
+    *,
     prompt_cache: str | None,
+    prompt_cache_ro: bool,
     output: str | None,
     form: str | None,
     display_prompt: bool,
     verbose: bool,
     **options: Any,
 ) -> None:
-    from .output import open_output
+    from .output import Thoughts, open_output
 
     answer, engine = sort_options(options)
     start = perf_counter()
-    llm = load(model, **engine)
+    llm = load(model, **engine, chat_template=dialogue.template)
     load_seconds = perf_counter() - start
     if verbose and (table := llm.engine.placement.table()):
         click.echo(table, err=True)
     if llm.has_chat_template and not raw:
-        messages = [{"role": "system", "content": system}] if system else []
-        text = llm.render([*messages, {"role": "user", "content": text}])
-    elif system:
+        text = llm.render(dialogue.messages(text), **dialogue.variables)
+    elif dialogue.system:
         raise click.UsageError("a system prompt needs a model with a chat template, and no --raw")
 
-    with open_output(output, form) as out:
+    apart = dialogue.reasoning.startswith("deepseek")
+    thoughts = Thoughts(text, kept=dialogue.reasoning == "deepseek-legacy") if apart else None
+    with open_output(output, form, thoughts) as out:
         if prompt_cache:
             from ..prompt_cache import PromptCache
 
@@ -108,12 +161,23 @@ def _answer(
             for piece in generation.advance():
                 out.piece(piece)
         out.end(generation, llm, load_seconds)
-    if prompt_cache:
+    if prompt_cache and not prompt_cache_ro:
         cache.keep(generation)
-    if generation.stop_reason == "context":
-        click.echo(f"ggrun: the context of {llm.engine.n_ctx} tokens is full; -c makes it larger", err=True)
     if verbose:
         _report(load_seconds, generation)
+    _judge(generation, llm.engine.n_ctx)
+
+
+def _judge(generation: Generation, n_ctx: int) -> None:
+    """Say that the context is full. Raises ClickException where an answer that must have a form was cut off."""
+    full = f"the context of {n_ctx} tokens is full; -c makes it larger" if generation.stop_reason == "context" else ""
+    if generation.sampler.lacks_form:
+        why = full or {"length": f"-n ended it after {len(generation.tokens)} tokens"}.get(
+            str(generation.stop_reason), f"it ended early ({generation.stop_reason})"
+        )
+        raise click.ClickException(f"the answer is cut off and does not have the form that was asked for: {why}")
+    if full:
+        click.echo(f"ggrun: {full}", err=True)
 
 
 def _report(load_seconds: float, answer: Generation) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Callable
 
 import click
 
-from .options import group, integer, number
+from ..files import read_text
+from .command import group
+from .kinds import integer, number
 
 _LETTERS = {
     "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
@@ -41,15 +44,46 @@ def _sequence_breakers(_context: click.Context, _option: click.Parameter, values
 
 
 def _schema(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A JSON schema as it is, or in a file."""
-    if value is None or value.lstrip()[:1] == "{" or value in ("true", "false"):
-        return value
-    return Path(value).read_text("utf-8")
+    """A JSON schema as it is, or in a file. Raises ClickException, with the file's name."""
+    if value is None:
+        return None
+    from ..sampling.constraint import check, json_grammar
+
+    is_text = value.lstrip()[:1] == "{" or value.strip() in ("true", "false")
+    text = value if is_text else _content(value, "JSON schema")
+    _name_file(lambda: check(json_grammar(text)), None if is_text else value)
+    return text
 
 
 def _grammar(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A GBNF grammar as it is, or in a file."""
-    return value if value is None or "::=" in value else Path(value).read_text("utf-8")
+    """A GBNF grammar as it is, or in a file. Raises ClickException, with the file's name."""
+    if value is None:
+        return None
+    from ..sampling.constraint import check, gbnf_grammar
+
+    text = value if "::=" in value else _content(value, "grammar (which has ::= in it)")
+    _name_file(lambda: check(gbnf_grammar(text)), None if "::=" in value else value)
+    return text
+
+
+def _content(value: str, else_a: str) -> str:
+    """What is in the file of that name."""
+    if not os.path.exists(value):
+        raise click.ClickException(f"{value!r} is neither a file nor a {else_a}")
+    try:
+        return read_text(value)
+    except OSError as error:
+        raise click.ClickException(f"{value}: {error.strerror}") from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _name_file(check: Callable[[], None], file: str | None) -> None:
+    """Have what is wrong told with the name of the file that it is in."""
+    try:
+        check()
+    except ValueError as error:
+        raise click.ClickException(f"{file}: {error}" if file else str(error)) from None
 
 
 chain_options = group(

@@ -23,6 +23,7 @@ class Chat:
         self.draft = ""  # what the next input begins with
         self.markdown = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.leaving = False
+        self.agrees: Callable[[str], bool] = lambda question: False  # asks the person; nobody is there in a pipe
 
     @property
     def llm(self) -> LLM:
@@ -53,6 +54,8 @@ class Chat:
     def _remark(self, reply: Reply, stopped: bool) -> None:
         """What there is to say about an answer, beside it."""
         generation, conversation = reply.generation, self.conversation
+        if generation.sampler.lacks_form:
+            note("cut off: the answer does not have the form that was asked for")
         if stopped:
             note("stopped; /regen answers anew")
         elif generation.stop_reason == "context":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -94,6 +95,8 @@ def _undo(chat: Chat, rest: str) -> None:
 
 
 def _edit(chat: Chat, rest: str) -> None:
+    if not any(message["role"] == "user" for message in chat.conversation.messages):
+        raise ConversationError("there is no message to change yet")
     chat.draft = chat.conversation.undo()
 
 
@@ -114,14 +117,23 @@ def _set(chat: Chat, rest: str) -> None:
     elif name == "think":
         chat.conversation.template["enable_thinking"] = _on(value)
     elif name == "max_tokens":
-        chat.options[name] = int(value) if int(value) >= 0 else None
+        n = _number(name, value, int)
+        chat.options[name] = n if n >= 0 else None
     elif name in _parameters():
-        number = _parameters()[name](value)
+        number: Any = None if name == "seed" and value == "random" else _number(name, value, _parameters()[name])
         SamplingParams(**{name: number})  # raises ValueError where it has no meaning
         chat.options[name] = number
     else:
         raise ValueError(f"no setting {name}; /set lists them all")
     note(f"{name}: {_settings(chat)[name]}")
+
+
+def _number(name: str, value: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} is {wanted}, which {value or 'nothing'!r} is not") from None
 
 
 def _show(chat: Chat, rest: str) -> None:
@@ -138,7 +150,9 @@ def _show(chat: Chat, rest: str) -> None:
 
 def _save(chat: Chat, rest: str) -> None:
     path = _path(rest)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not chat.agrees(f"{path} is there already. Write over it?"):
+        raise ValueError(f"{path} is there already, and stays as it is")
+    _folder().mkdir(parents=True, exist_ok=True)
     data = {"model": chat.llm.name, "messages": chat.conversation.messages}
     with replacing(path) as file:
         file.write(json.dumps(data, ensure_ascii=False, indent=1).encode())
@@ -207,11 +221,12 @@ def _folder() -> Path:
 
 
 def _path(name: str) -> Path:
-    """A name stands for a file in ggrun's data folder; what has a folder or a suffix is a path."""
+    """A name stands for a file in ggrun's data folder; what has a folder is a path."""
     if not name:
         raise ValueError("under which name?")
-    path = Path(name).expanduser()
-    return path if path.suffix or len(path.parts) > 1 else _folder() / f"{name}.json"
+    if os.path.split(name)[0] or os.path.splitdrive(name)[0]:
+        return Path(name).expanduser()
+    return _folder() / f"{name.removesuffix('.json')}.json"
 
 
 def _short(text: str) -> str:

@@ -6,28 +6,37 @@ import click
 
 from ..loader import open_gguf
 from ..tokenizer import Tokenizer
-from .options import model_option, model_path, prompt_options, read_prompt, verbose_option
+from .command import LlamaCommand
+from .loading import model_path, named_model
+from .options import model_options, verbose_option
+from .prompt import escape_option, prompt_options, read_prompt
 
 
-@click.command(help="Show the tokens of a text.")
-@model_option
+@click.command(cls=LlamaCommand, help="Show the tokens of a text.")
+@model_options
 @prompt_options
+@escape_option
 @click.option("--ids/--pieces", default=True, help="Their ids on one line, or each with its text.")
 @click.option("--no-bos", is_flag=True, help="Add no BOS or EOS token, even if the model wants one.")
 @click.option("--no-parse-special", is_flag=True, help="Take the text of special tokens as plain text.")
 @verbose_option
 def command(
     model: str | None,
+    hf_repo: str | None,
+    hf_file: str | None,
+    model_url: str | None,
     prompt: str | None,
     file: str | None,
+    binary_file: str | None,
     escape: bool,
     ids: bool,
     no_bos: bool,
     no_parse_special: bool,
     verbose: bool,
 ) -> None:
-    text = read_prompt(prompt, file, escape)
-    with open_gguf(model_path(model)) as opened:
+    path = model_path(named_model(None, model, hf_repo, hf_file, model_url))
+    text = read_prompt(prompt, file, binary_file, escape)
+    with open_gguf(path) as opened:
         tokenizer = Tokenizer.from_metadata(opened.metadata)
         tokens = tokenizer.encode(text, add_special=not no_bos, parse_special=not no_parse_special)
         if ids:

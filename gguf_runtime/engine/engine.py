@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Hashable, Iterable
-from contextlib import closing
+import time
+import warnings
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from weakref import WeakSet
 
 import numpy as np
 
 from .. import architectures
 from ..backends import Chunk
-from ..kernels.team import physical_cores
+from ..kernels.cores import physical_cores, processors
 from ..loader import GGUFFile
 from .cache import PageAllocator, PrefixCache, capacity, specs
 from .layer_split import Offload
 from .pipeline import Pipeline
 from .placement import Placement, Settings
 from .sequence import Sequence
+
+_A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
 
 
 class EngineError(Exception):
@@ -35,7 +41,8 @@ class Engine:
     type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0
     for what is free; offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
 
-    lock: to be held around all that changes sequences, where several threads do.
+    lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
+    threads of its own, unless a GPU is in use.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class Engine:
         self.model = architectures.load(file, n_ctx)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab = self.model.n_vocab
-        self.n_threads = n_threads or physical_cores()
+        self.n_threads = _threads(n_threads)
         settings = Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
         self.placement = Placement(self.model, offload, settings)
         self._pipeline = Pipeline(self.placement.stages)
@@ -62,6 +69,9 @@ class Engine:
         self.pages = PageAllocator(memories, capacity(memories, kv_memory, self.placement.bytes_in_ram))
         self._cache, self._specs = PrefixCache(self.pages), specs(memories)
         self.lock = threading.Lock()
+        self._waiting: set[int] = set()  # threads that want a turn
+        self._gone = ""  # why there are no more steps
+        _engines.add(self)
 
     def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None) -> Sequence:
         """A sequence of which nothing is computed.
@@ -69,6 +79,18 @@ class Engine:
         tree: sequences of the same name here use each other's pages; None for one that is by itself.
         """
         return Sequence(self._cache, self._specs, tokens, None if tree is None else self._cache.root(tree))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the lock, in turns with other threads that want to: a lock alone goes to whoever asks first, which is
+        mostly who had it last."""
+        me = threading.get_ident()
+        self._waiting.add(me)
+        with self.lock:
+            self._waiting.discard(me)
+            yield
+        if self._waiting:
+            time.sleep(_A_MOMENT)
 
     def check(self, tokens: np.ndarray) -> None:
         """Raises EngineError where a token, i64, is not in the vocabulary."""
@@ -82,6 +104,8 @@ class Engine:
         One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
         ContextFull, EngineError for a token that is not in the vocabulary, NoPages; then nothing has changed.
         """
+        if self._gone:
+            raise EngineError(self._gone)
         chunks = self._checked(list(chunks))
         logits = []
         try:
@@ -97,14 +121,28 @@ class Engine:
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
+    @property
+    def n_alike(self) -> int:
+        """Tokens of one sequence in a step of its own that give, bit for bit, the logits that they give one by one."""
+        return self._pipeline.n_alike
+
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one."""
         return self._pipeline.step_cost(n_tokens)
 
     def close(self) -> None:
-        """End the threads."""
-        self._pipeline.close()
-        self.placement.close()
+        """End the threads, once the step that runs is done; there can be no other."""
+        with self.lock:
+            self._gone = self._gone or "the model has been closed"
+            self._pipeline.close()
+            self.placement.close()
+
+    def after_fork(self) -> None:
+        """This process is a child made by fork, where the threads that ran steps are missing, and who held the lock."""
+        self.lock, self._waiting = threading.Lock(), set()
+        if self.placement.gpus:
+            self._gone = self._gone or "a GPU cannot be used in a child made by fork: load the model there"
+        self.placement.after_fork()
 
     def _checked(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks with their positions, and pages for them."""
@@ -126,3 +164,24 @@ class Engine:
         for chunk in found:
             chunk.sequence.reserve(len(chunk.tokens))
         return found
+
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in _engines:
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _threads(wanted: int) -> int:
+    """How many threads compute: those wanted, 0 for the number of physical cores; no more than can run at once."""
+    most = processors()
+    if wanted > most:
+        message = f"{wanted} threads would wait for each other on {most} processors: {most} are used"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return min(wanted or physical_cores(), most)

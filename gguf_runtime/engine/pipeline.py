@@ -27,6 +27,7 @@ class Pipeline:
         self.memories = [stage.memory for stage in stages if stage.memory]
         self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
+        self.n_alike = min(stage.n_alike for stage in stages)
         self._workers: list[ThreadPoolExecutor] = []
 
     def batches(self, chunks: Sequence[Chunk]) -> list[Batch]:

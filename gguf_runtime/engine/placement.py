@@ -124,6 +124,11 @@ class Placement:
         if self._cpu:
             self._cpu.close()
 
+    def after_fork(self) -> None:
+        """Go on in a child made by fork."""
+        if self._cpu:
+            self._cpu.after_fork()
+
     def _build(self, gpus: Sequence[CudaDevice]) -> list[Backend]:
         while True:
             try:

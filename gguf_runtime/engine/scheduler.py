@@ -31,6 +31,7 @@ class Request(Protocol):
     """An answer to be made. The scheduler holds it weakly: what nobody else holds any more is given up."""
 
     sequence: Sequence  # its prompt, and then what `take` adds
+    alone: bool  # whether no other may be in its steps, in which sums are made in another order
 
     @property
     def done(self) -> bool:
@@ -106,7 +107,7 @@ class Scheduler:
 
     def advance(self, request: Request, ready: Callable[[], object]) -> None:
         """A step, unless what this request waits for is there: another thread may have taken it."""
-        with self.engine.lock:
+        with self.engine.turn():
             if not ready():
                 self._step()
 
@@ -167,6 +168,8 @@ class Scheduler:
     def _plan(self, requests: dict[_Slot, Request]) -> dict[_Slot, Chunk]:
         """What the next step computes."""
         active = [slot for slot, request in requests.items() if not request.is_ahead][: self.n_parallel]
+        n_together = next((i for i, slot in enumerate(active) if requests[slot].alone), len(active))
+        active = active[: max(n_together, 1)]
         for slot in requests:
             slot.active = slot in active
         writing = [slot for slot in active if slot.running and slot.sequence.n_left == 1]

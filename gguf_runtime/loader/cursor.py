@@ -51,14 +51,14 @@ class Cursor:
     def u64(self) -> int:
         return int(self.scalar(_U64))
 
-    def string(self) -> str:
-        """A string: its length as u64, then UTF-8."""
+    def string(self, errors: str = "strict") -> str:
+        """A string: its length as u64, then UTF-8; errors: what to do about bytes that are not, as in bytes.decode."""
         start = self.position
         length = self.u64()
         self.need(length)
         raw = bytes(self.data[self.position : self.position + length])
         try:
-            text = raw.decode()
+            text = raw.decode(errors=errors)
         except UnicodeDecodeError as error:
             raise self.fail(f"a string that is not UTF-8 ({error.reason})", start) from None
         self.position += length

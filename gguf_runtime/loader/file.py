@@ -51,6 +51,14 @@ class Tensor(NamedTuple):
         return Tensor(f"{self.name}[{start}:{stop}]", shape, self.type, data[0] if n_matrices == 1 else data)
 
 
+class Part(NamedTuple):
+    """One file on disk: its bytes, and what the system said of it when it was opened."""
+
+    path: Path
+    status: os.stat_result
+    data: Map
+
+
 class GGUFFile:
     """An open file, or all parts of a split one; `metadata` and `tensors` are in the file's order."""
 
@@ -60,16 +68,16 @@ class GGUFFile:
         version: int,
         metadata: dict[str, Value],
         tensors: dict[str, Tensor],
-        maps: list[Map],
+        parts: list[Part],
     ) -> None:
         self.path, self.version, self.metadata, self.tensors = path, version, metadata, tensors
-        self.maps = maps
+        self.parts = parts
 
     def close(self) -> None:
         """Unmap the file; what is still in use elsewhere keeps it mapped until that goes."""
         self.metadata, self.tensors = {}, {}
-        for data in self.maps:
-            _close(data)
+        for part in self.parts:
+            _close(part.data)
 
     def __enter__(self) -> GGUFFile:
         return self
@@ -80,19 +88,19 @@ class GGUFFile:
 
 def open_one(path: Path, mapped: bool) -> GGUFFile:
     """Open one file, which may be a part of a split one. Raises GGUFError."""
-    data = _map(path, mapped)
+    part = _map(path, mapped)
     try:
-        cursor = Cursor(memoryview(data), path)
+        cursor = Cursor(memoryview(part.data), path)
         version, n_tensors, n_keys = _read_header(cursor)
         metadata = _read_metadata(cursor, n_keys)
         tensors = _read_tensors(cursor, n_tensors, _alignment(cursor, metadata))
     except GGUFError:
-        _close(data)
+        _close(part.data)
         raise
-    return GGUFFile(path, version, metadata, tensors, [data])
+    return GGUFFile(path, version, metadata, tensors, [part])
 
 
-def _map(path: Path, mapped: bool) -> Map:
+def _map(path: Path, mapped: bool) -> Part:
     """The file's bytes, mapped, or read into memory of the same kind: aligned to a page either way."""
     try:
         with open(path, "rb") as file:
@@ -102,10 +110,10 @@ def _map(path: Path, mapped: bool) -> Map:
             if not info.st_size:
                 raise GGUFError(f"{path}: the file is empty")
             if mapped:
-                return Map(file.fileno(), 0, access=ACCESS_READ)
+                return Part(path, info, Map(file.fileno(), 0, access=ACCESS_READ))
             memory = Map(-1, info.st_size)
             file.readinto(memory)
-            return memory
+            return Part(path, info, memory)
     except (OSError, ValueError) as error:
         raise GGUFError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -139,7 +147,7 @@ def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
         cursor.reading = f"key {key!r}"
         if key in metadata:
             raise cursor.fail("this key is there twice", start)
-        metadata[key] = read_value(cursor)
+        metadata[key] = read_value(cursor, key)
     return metadata
 
 

@@ -112,14 +112,15 @@ class GGUFArray(Sequence[Any]):
 Value = int | float | str | GGUFArray
 
 
-def read_value(cursor: Cursor) -> Value:
-    """The value, preceded by its type, at the cursor. Raises GGUFError."""
+def read_value(cursor: Cursor, key: str) -> Value:
+    """The value of a key, preceded by its type, at the cursor. Raises GGUFError."""
     start = cursor.position
     number = cursor.u32()
     if number in _SCALARS:
         return cursor.scalar(_SCALARS[number][1])  # type: ignore[no-any-return]
     if number == _STRING:
-        return cursor.string()
+        # what the tokenizer is given must be exact; names, authors and paths are only shown
+        return cursor.string(errors="strict" if key.startswith("tokenizer.") else "replace")
     if number == _ARRAY:
         return GGUFArray(cursor)
     raise cursor.fail(f"unknown type {number} of a value", start)

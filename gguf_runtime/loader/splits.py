@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .cursor import GGUFError
 from .file import GGUFFile, Tensor, open_one
+
+_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+#: NAME.gguf.part1of2, NAME.gguf-split-a and the like: pieces that a file was cut into anywhere.
+_PIECE = re.compile(r"(.+\.gguf)[.-](part|split)[\w-]*", re.IGNORECASE)
 
 
 def open_gguf(path: str | Path, mmap: bool = True) -> GGUFFile:
@@ -14,7 +19,7 @@ def open_gguf(path: str | Path, mmap: bool = True) -> GGUFFile:
     With `mmap` the system reads bytes as they are touched and may drop them again; without, all are read now.
     Raises GGUFError.
     """
-    file = open_one(Path(path), mmap)
+    file = _open(Path(path), mmap)
     try:
         return file if _number(file, "split.count", 1) <= 1 else _open_all(file, mmap)
     except GGUFError:
@@ -22,17 +27,30 @@ def open_gguf(path: str | Path, mmap: bool = True) -> GGUFFile:
         raise
 
 
+def _open(path: Path, mapped: bool) -> GGUFFile:
+    try:
+        return open_one(path, mapped)
+    except GGUFError as error:
+        if path.is_file() and (match := _PIECE.fullmatch(path.name)):
+            whole = match[1]
+            raise GGUFError(
+                f"{path}: this is a piece of {whole}, not a model by itself: join all of its pieces in their order, "
+                f"as in `cat {whole}[.-]{match[2]}* > {whole}` (on Windows, `copy /b PIECE1 + PIECE2 {whole}`)"
+            ) from error
+        raise
+
+
 def _open_all(part: GGUFFile, mapped: bool) -> GGUFFile:
     """All parts as one file, given any of them."""
     count, number = _number(part, "split.count", 1), _number(part, "split.no", 0)
-    ending = f"-{number + 1:05}-of-{count:05}.gguf"
-    if not part.path.name.endswith(ending):
+    name = _NAME.fullmatch(part.path.name)
+    if not name or (int(name[2]), int(name[3])) != (number + 1, count):
+        ending = f"-{number + 1:05}-of-{count:05}.gguf"
         raise GGUFError(f"{part.path}: this is part {number + 1} of {count}; its name must end in {ending}")
-    stem = part.path.name.removesuffix(ending)
     parts: list[GGUFFile] = []
     try:
         for i in range(count):
-            path = part.path.with_name(f"{stem}-{i + 1:05}-of-{count:05}.gguf")
+            path = part.path.with_name(f"{name[1]}-{i + 1:05}-of-{count:05}{name[4]}")
             parts.append(part if i == number else open_one(path, mapped))
             if (_number(parts[i], "split.no", 0), _number(parts[i], "split.count", 1)) != (i, count):
                 raise GGUFError(f"{path}: 'split.no' and 'split.count' do not say part {i + 1} of {count}")
@@ -54,8 +72,8 @@ def _join(parts: list[GGUFFile]) -> GGUFFile:
     expected = _number(first, "split.tensors.count", len(tensors))
     if expected != len(tensors):
         raise GGUFError(f"{first.path}: key 'split.tensors.count' is {expected}, but it is {len(tensors)}")
-    maps = [data for part in parts for data in part.maps]
-    return GGUFFile(first.path, first.version, first.metadata, tensors, maps)
+    files = [file for part in parts for file in part.parts]
+    return GGUFFile(first.path, first.version, first.metadata, tensors, files)
 
 
 def _number(file: GGUFFile, key: str, default: int) -> int:

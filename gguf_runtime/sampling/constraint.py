@@ -7,6 +7,7 @@ our vocabulary, and its masks become candidates.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,7 @@ from . import gbnf
 from .candidates import Candidates
 from .lexemes import lark
 from .params import SamplingParams
+from .schema import Unsupported, prepared
 
 # some white space, as models write it, but never without end
 _WHITE_SPACE = r"[ ]|\n[ \t]{0,20}"
@@ -39,6 +41,10 @@ _SLICES = [
 
 class GrammarError(ValueError):
     """A grammar that cannot be used."""
+
+
+class SchemaWarning(UserWarning):
+    """Something in a JSON schema that answers are not held to."""
 
 
 class Constraint:
@@ -66,6 +72,11 @@ class Constraint:
         barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
         return candidates.like(np.add(candidates.logits, barriers, out=barriers))
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the answer so far is whole."""
+        return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
+
     def accept(self, token: int) -> None:
         """Note that the answer goes on with this token."""
         if not self._matcher.is_stopped():
@@ -74,7 +85,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(f"the grammar does not work: {_first_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar does not work: {_in_a_line(self._matcher.get_error())}")
 
 
 def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint:
@@ -88,14 +99,32 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
     return Constraint(LLMatcher.grammar_from_regex(params.regex or ""), tokenizer)
 
 
+def check(grammar: str) -> None:
+    """Raises GrammarError for what no model could follow. grammar: in llguidance's own notation."""
+    if error := LLMatcher.validate_grammar(grammar):
+        raise GrammarError(f"the grammar does not work: {_in_a_line(error)}")
+
+
 def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
-    """JSON that a schema describes, for llguidance. Raises GrammarError."""
+    """JSON that a schema describes, for llguidance. Raises GrammarError; warns of what answers are not held to."""
     try:
-        text = json.dumps(json.loads(schema) if isinstance(schema, str) else schema)
+        text = json.dumps(prepared(json.loads(schema) if isinstance(schema, str) else schema, _warn))
         json.loads(text, parse_int=_exact)
-        return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _WHITE_SPACE})
+        grammar = LLMatcher.grammar_from_json_schema(
+            text, defaults={"whitespace_pattern": _WHITE_SPACE, "coerce_one_of": True}
+        )
+        for note in LLMatcher.validate_grammar_with_warnings(grammar)[1] if '"oneOf"' in text else ():
+            if note.startswith("oneOf"):
+                _warn("it cannot tell the cases of a oneOf apart: an answer may fit more than one")
+        return grammar
+    except Unsupported as error:
+        raise GrammarError(f"the JSON schema cannot be used: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not valid: {_first_line(str(error))}") from error
+        raise GrammarError(f"the JSON schema is not valid: {_in_a_line(str(error))}") from error
+
+
+def _warn(note: str) -> None:
+    warnings.warn(f"the JSON schema: {note}", SchemaWarning, stacklevel=2)
 
 
 def _exact(digits: str) -> None:
@@ -114,8 +143,8 @@ def gbnf_grammar(text: str) -> str:
         raise GrammarError(f"the grammar is not valid GBNF: {error}") from error
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0]
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split()) or "no reason given"
 
 
 class _Bridge:

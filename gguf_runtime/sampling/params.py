@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from .. import arguments
 
 #: The steps of the chain, in llama.cpp's order.
 SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
@@ -13,9 +14,12 @@ SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to choose tokens; the defaults are llama.cpp's. Raises ValueError for what has no meaning."""
+    """How to choose tokens; the defaults are llama.cpp's. Raises ValueError for what has no meaning.
 
-    temperature: float = 0.8  # 0 or less: always the likeliest token
+    NumPy's numbers will do, and so will text as the keys of logit_bias.
+    """
+
+    temperature: float = 0.8  # 0: always the likeliest token
     dynatemp_range: float = 0.0  # the temperature varies by so much with the entropy; 0: off
     dynatemp_exponent: float = 1.0
     top_k: int = 40  # 0 or less: off
@@ -41,14 +45,17 @@ class SamplingParams:
     json_schema: str | Mapping[str, Any] | bool | None = None  # the answer is JSON of this schema
     grammar: str | None = None  # the answer is in the language of this grammar, in GBNF
     regex: str | None = None  # the answer is what this regular expression matches
-    seed: int | None = None  # None: another one each time
+    seed: int | None = None  # None, or negative: another one each time
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to a token's logit; -inf forbids it
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{item.name} must be a finite number")
+            if check := _CHECKS.get(str(item.type)):
+                object.__setattr__(self, item.name, check(item.name, getattr(self, item.name)))
+        if self.seed is not None and self.seed < 0:
+            object.__setattr__(self, "seed", None)
+        if self.temperature < 0:
+            raise ValueError("temperature must be 0 (always the likeliest token) or more")
         if self.repeat_penalty <= 0:
             raise ValueError("repeat_penalty must be above 0")
         for name in ("repeat_last_n", "dry_penalty_last_n"):
@@ -73,3 +80,18 @@ class SamplingParams:
         """Whether tokens seen before are treated differently."""
         neutral = self.repeat_penalty == 1 and self.presence_penalty == 0 and self.frequency_penalty == 0
         return self.repeat_last_n != 0 and not neutral
+
+
+def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+#: How a field's value is checked, by its type.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "float": arguments.real,
+    "int": arguments.whole,
+    "int | None": _or_none(arguments.whole),
+    "str | None": _or_none(arguments.text),
+    "tuple[str, ...]": arguments.texts,
+    "Mapping[int, float]": arguments.biases,
+}

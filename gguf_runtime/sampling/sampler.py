@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import in_vocabulary
 from ..text import Text
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
@@ -28,7 +29,12 @@ class Sampler:
     """Draws tokens from logits. text: what is gone on with, for the steps that look back."""
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer | None = None) -> None:
-        """tokenizer: what DRY finds its sequence breakers with, and a grammar needs. Raises GrammarError."""
+        """tokenizer: what DRY finds its sequence breakers with, and a grammar needs.
+
+        Raises GrammarError, ValueError where a bias is of no token.
+        """
+        if tokenizer:
+            in_vocabulary("logit_bias", params.logit_bias, tokenizer.n_vocab)
         self.seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
         # Python promises this generator's sequence for all time and platforms; NumPy does not promise its own
         self._random = random.Random(self.seed).random
@@ -44,6 +50,11 @@ class Sampler:
             self._constraint = constrain(params, tokenizer)
         self._steps = self._chain(params)
         self._ids, self._scratch = np.arange(0), Scratch()
+
+    @property
+    def lacks_form(self) -> bool:
+        """Whether a grammar wants more of the answer than has come."""
+        return self._constraint is not None and not self._constraint.is_met
 
     def sample(self, logits: np.ndarray) -> int:
         """Draw a token, given f32[n_vocab], which is left as it is. A grammar takes it to be a part of the answer.

@@ -34,3 +34,8 @@ def find(name: str) -> Entry | None:
         if name in (entry.name, entry.name.partition(":")[0], entry.name.replace(":", "-")):
             return entry
     return None
+
+
+def family(name: str) -> list[str]:
+    """The names that begin with this one and a tag, the smallest model first; none for a name that is whole."""
+    return [entry.name for entry in entries() if entry.name.partition(":")[0] == name]

@@ -28,6 +28,10 @@ _MAX_JSON = 1 << 24
 _BROKEN = (OSError, http.client.HTTPException)  # a connection, that is
 
 
+class _Unfinished(ConnectionError):
+    """The server, which announces no length, came to an end, and what it sent is no whole GGUF file."""
+
+
 def download_all(remotes: Iterable[Remote], folder: Path, progress: Progress) -> list[Path]:
     """Get files into a folder; gives their paths. Raises StoreError."""
     remotes = list(remotes)
@@ -71,6 +75,7 @@ def get_json(url: str, headers: Mapping[str, str]) -> Any:
 
 def _download(remote: Remote, target: Path, report: Any) -> None:
     part, failures, patience = _part(target), 0, _FIRST_ATTEMPTS
+    ends: set[int] = set()
     while True:
         before = _size(part)
         try:
@@ -86,6 +91,11 @@ def _download(remote: Remote, target: Path, report: Any) -> None:
                 raise
             if _is_hopeless(error):
                 raise StoreError(_unreachable(remote.url, error)) from error
+            if isinstance(error, _Unfinished):
+                if (end := _size(part)) in ends:  # so it was no accident
+                    _forget(part)
+                    raise StoreError(f"what {urlsplit(remote.url).netloc} has is {error}") from error
+                ends.add(end)
             problem = error
         failures += 1
         if _size(part) > before:
@@ -132,7 +142,10 @@ def _go_on(remote: Remote, part: Path, have: int, report: Any) -> bool:
             _keep_etag(etag_file, response.headers["ETag"])
         check_space(part.parent, (total or 0) - have)
         have = _copy(response, file, have, total, report)
-    return total is None or have >= total
+    expected = remote.size if total is None else total
+    if expected is None and remote.sha256 is None and (problem := _flaw(part)):
+        raise _Unfinished(f"no whole GGUF file: {problem}")
+    return expected is None or have >= expected
 
 
 def _copy(response: Any, file: BinaryIO, have: int, total: int | None, report: Any) -> int:
@@ -210,7 +223,21 @@ def _is_whole(remote: Remote, target: Path) -> bool:
     """Whether the file is there, and the one that is meant."""
     if not target.exists() or (remote.size is not None and _size(target) != remote.size):
         return False
-    return remote.sha256 is None or _sha256(target) == remote.sha256
+    if remote.sha256 is None:
+        return remote.size is not None or not _flaw(target)
+    return _sha256(target) == remote.sha256
+
+
+def _flaw(path: Path) -> str:
+    """What keeps a file from being a whole GGUF file, whose header says how long it must be; empty for nothing."""
+    from ..loader import GGUFError
+    from ..loader.file import open_one
+
+    try:
+        open_one(path, mapped=True).close()
+    except GGUFError as error:
+        return str(error)
+    return ""
 
 
 def _part(target: Path) -> Path:

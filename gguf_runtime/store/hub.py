@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import StoreError
 from .model import Model, kept_by
 from .progress import Progress
-from .source import Remote, file_name
+from .source import Remote, file_name, is_gguf
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q8_0", "F16", "BF16")
 _QUANT = re.compile(r"(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|BF16|FP?16|F32))(?=$|[-._/])", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
-_URL = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/main/(.+\.gguf)(?:\?.*)?")
+_URL = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/main/(.+\.(?i:gguf))(?:\?.*)?")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class HubSource:
     @classmethod
     def parse(cls, text: str) -> HubSource:
         """Raises StoreError."""
-        match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+)|/(.+\.gguf))?", text)
+        match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+)|/(.+\.(?i:gguf)))?", text)
         if not match:
             raise StoreError(f"hf:{text} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE")
         return cls(match[1], match[2] or match[3] or "")
@@ -56,12 +56,12 @@ class HubSource:
     def local(self) -> Path | None:
         """In the cache that huggingface_hub keeps."""
         for snapshot in _snapshots(self.repo):
-            names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf") if path.exists()]
+            names = [path.relative_to(snapshot).as_posix() for path in _files(snapshot)]
             try:
                 chosen = choose(names, self.wanted, self.repo)
             except StoreError:
                 continue
-            count = re.search(r"-of-(\d{5})\.gguf$", chosen[0])
+            count = re.search(r"-of-(\d{5})\.gguf$", chosen[0], re.IGNORECASE)
             if not count or int(count[1]) == len(chosen):
                 return snapshot / chosen[0]
         return None
@@ -106,12 +106,12 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
     """The files of a repository that are wanted: one model, in all its parts. Raises StoreError."""
     models: dict[str, list[str]] = {}
     for name in sorted(names):
-        if name.endswith(".gguf") and not re.search("mmproj|imatrix", name, re.IGNORECASE):
-            models.setdefault(_SPLIT.sub("", name.removesuffix(".gguf")), []).append(name)
+        if is_gguf(name) and not re.search("mmproj|imatrix", name, re.IGNORECASE):
+            models.setdefault(_stem(name), []).append(name)
     if not models:
         raise StoreError(f"{repo} holds no GGUF files: look for a repository whose name ends in -GGUF")
-    if wanted.endswith(".gguf"):
-        stem = _SPLIT.sub("", wanted.removesuffix(".gguf"))
+    if is_gguf(wanted):
+        stem = _stem(wanted)
         if stem not in models:
             raise StoreError(f"{repo} has no {wanted}: it has {', '.join(models)}")
         return models[stem]
@@ -130,11 +130,20 @@ def cached() -> Iterator[Model]:
     for folder in sorted(_cache().glob("models--*--*")):
         repo = "/".join(folder.name.split("--")[1:])
         for snapshot in _snapshots(repo)[:1]:
-            for path in sorted(snapshot.rglob("*.gguf")):
+            for path in _files(snapshot):
                 first = not _SPLIT.search(path.stem) or "-00001-of-" in path.name
-                if first and path.exists() and not re.search("mmproj|imatrix", path.name, re.IGNORECASE):
+                if first and not re.search("mmproj|imatrix", path.name, re.IGNORECASE):
                     file = path.relative_to(snapshot).as_posix()
                     yield kept_by(HubSource(repo, file), f"hf:{repo}/{file}", path)
+
+
+def _stem(name: str) -> str:
+    """What the parts of a model have in common."""
+    return _SPLIT.sub("", name[: -len(".gguf")])
+
+
+def _files(snapshot: Path) -> list[Path]:
+    return sorted(path for path in snapshot.rglob("*") if is_gguf(path.name) and path.exists())
 
 
 def _snapshots(repo: str) -> list[Path]:

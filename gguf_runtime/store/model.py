@@ -11,11 +11,12 @@ from .source import Source
 @dataclass(frozen=True)
 class Model:
     """path: the file to open; files: all of them; name: what `-m` knows it by; keeper: who keeps the files, where that
-    is not ggrun."""
+    is not ggrun; modelfile: what it was created from."""
 
     name: str
     files: tuple[Path, ...]
     keeper: Source | None = None
+    modelfile: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -33,7 +34,7 @@ class Model:
     @property
     def place(self) -> str:
         """Where it is, in a few words."""
-        return self.keeper.keeper if self.keeper else "pulled"
+        return self.keeper.keeper if self.keeper else "created" if self.modelfile else "pulled"
 
 
 def kept_by(keeper: Source, name: str, path: Path) -> Model:

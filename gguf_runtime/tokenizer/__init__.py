@@ -1,7 +1,8 @@
 """The tokenizer: text ↔ token ids."""
 
+from .special import BREAK
 from .stream import StreamDecoder
 from .tokenizer import Tokenizer
-from .vocabulary import TokenizerError
+from .vocabulary import THOUGHTS, TokenizerError
 
-__all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
+__all__ = ["BREAK", "THOUGHTS", "StreamDecoder", "Tokenizer", "TokenizerError"]

@@ -15,7 +15,7 @@ class Plamo:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Raises TokenizerError, GGUFError."""
-        self._vocabulary, self._scores = vocabulary, vocabulary.numbers("scores")
+        self._vocabulary, self._scores = vocabulary, vocabulary.numbers("scores", default=0.0)
         self._bytes = {vocabulary.tokens[id]: id for id in vocabulary.of_type(BYTE)}
         missing = [byte for byte in range(256) if b"<0x%02X>" % byte not in self._bytes]
         if missing:

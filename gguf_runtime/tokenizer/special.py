@@ -8,6 +8,9 @@ from typing import NamedTuple
 from ..loader import Value
 from .vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
+#: No character of a text, having no bytes in UTF-8. What has one inside is no special token; it is then taken away.
+BREAK = "\udfff"
+
 _WHITE = " \t\n\v\f\r"
 
 

@@ -9,8 +9,13 @@ the one before has made, and what an expression does not match is a piece too.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
+
+from .unicode_table import RUNS
 
 #: Stand-ins: letters other than Han, Han, numbers, marks, punctuation, symbols, anything else; white space.
 _LETTER, _HAN, _NUMBER, _MARK, _PUNCTUATION, _SYMBOL, _OTHER, _SPACE = "ª一²\u0300¡¢\x80\v"
@@ -102,12 +107,19 @@ def _class_of(character: str) -> str:
         return character
     if character in _SPACES:
         return _SPACE
-    from unicodedata import category  # 4 ms, and most texts do without
-
-    stand_in = _STAND_INS.get(category(character)[0], _OTHER)
+    starts, letters = _runs()
+    stand_in = _STAND_INS.get(letters[bisect_right(starts, ord(character)) - 1], _OTHER)
     if stand_in == _LETTER and any(first <= ord(character) <= last for first, last in _HAN_RANGES):
         return _HAN
     return stand_in
+
+
+@cache
+def _runs() -> tuple[list[int], list[str]]:
+    """Where each run of characters of one category starts, and that category. Most texts do without."""
+    runs = re.findall("([A-Z])([0-9a-f]*)", RUNS)
+    ends = accumulate(int(length or "1", 16) for _, length in runs)
+    return [0, *ends], [letter for letter, _ in runs]
 
 
 _CLASS_OF = _ClassOf()

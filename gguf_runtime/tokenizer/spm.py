@@ -21,7 +21,7 @@ class SentencePiece:
     def __init__(self, vocabulary: Vocabulary, unknown_id: int | None) -> None:
         """Raises TokenizerError, GGUFError."""
         self._vocabulary, self._unknown_id = vocabulary, unknown_id
-        self._scores = vocabulary.numbers("scores")
+        self._scores = vocabulary.numbers("scores", default=0.0)
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:

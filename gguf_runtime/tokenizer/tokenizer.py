@@ -7,15 +7,15 @@ from functools import cached_property
 
 from ..loader import Value
 from . import models
-from .special import SpecialTokens
+from .special import BREAK, SpecialTokens
 from .stream import StreamDecoder
-from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, TokenizerError
+from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, TokenizerError
 
 
 class Tokenizer:
     """n_vocab: number of tokens; tokens: by id, as the file has them; bos_id, eos_id: begin and end of a text;
-    eog_ids: any of them ends generation; special_ids: tokens that are no text; add_bos, add_eos: whether encoding adds
-    those."""
+    eog_ids: any of them ends generation; special_ids: tokens that are no text; control_ids: tokens that only a template
+    writes; user_defined_ids: those that are found in any text; add_bos, add_eos: whether encoding adds those."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
@@ -35,9 +35,13 @@ class Tokenizer:
         self._end_id = vocabulary.special_id(kind.end)
         self.eog_ids = vocabulary.eog_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
+        self.control_ids = self.special_ids | vocabulary.shown_ids
+        self.user_defined_ids = frozenset(vocabulary.of_type(USER_DEFINED)) - vocabulary.shown_ids
+        self._hidden_ids = self.special_ids - vocabulary.shown_ids
         self.add_bos = flag("add_bos_token", kind.adds_bos) if kind.obeys_bos else kind.adds_bos
         self.add_eos = flag("add_eos_token", kind.adds_end) if kind.obeys_end else kind.adds_end
-        # SentencePiece takes each text, and each part of one after a special token, to begin with a space
+        # SentencePiece takes each text, and each part of one after a control token, to begin with a space;
+        # a user-defined token is part of the text
         self._is_padded = kind.pads is not None and flag("add_space_prefix", kind.pads)
         self._pads = self._is_padded and not kind.pads_itself
 
@@ -45,21 +49,30 @@ class Tokenizer:
         """Token ids of a text.
 
         add_special: with BOS and EOS, where the model has them added. parse_special: control tokens that are
-        written out in the text, as a chat template writes them, become these tokens.
+        written out in the text, as a chat template writes them, become these tokens; not so where a BREAK is in them.
         """
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
-        after_special = True
-        for fragment in self._special.part(_valid(text), parse_special):
+        begins = True
+        for fragment in self._special.part(text, parse_special):
             if isinstance(fragment, int):
                 ids.append(fragment)
-            else:
-                ids += self._model.encode(" " + fragment if self._pads and after_special else fragment)
-            after_special = isinstance(fragment, int)
+                begins = fragment in self.special_ids
+                continue
+            if fragment := _valid(fragment.replace(BREAK, "")):
+                ids += self._model.encode(" " + fragment if self._pads and begins else fragment)
+            begins = False
         if add_special and self.add_eos and self._end_id is not None:
             ids.append(self._end_id)
         return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of what a model is to go on with: special tokens in the text are understood, and it gets a BOS
+        token where the model wants one and the text has none."""
+        ids = self.encode(text, add_special=False, parse_special=True)
+        wants_bos = self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]
+        return [self.bos_id, *ids] if wants_bos and self.bos_id is not None else ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of tokens, without the space that encoding added before it; for parts of one see decoder().
@@ -71,9 +84,9 @@ class Tokenizer:
             pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode(errors="replace")
 
-    def decoder(self) -> StreamDecoder:
-        """A decoder of tokens as they are generated."""
-        return StreamDecoder(self.token_bytes)
+    def decoder(self, special: bool = True) -> StreamDecoder:
+        """A decoder of tokens as they are generated. special: also of control tokens that are no part of an answer."""
+        return StreamDecoder(self.token_bytes, frozenset() if special else self._hidden_ids)
 
     def token_bytes(self, id: int) -> bytes:
         """What a token stands for: bytes of text, or the text of a special token. Raises TokenizerError."""

@@ -20,7 +20,7 @@ class Unigram:
     def __init__(self, vocabulary: Vocabulary, metadata: Mapping[str, Value], unknown_id: int | None) -> None:
         """Raises TokenizerError, GGUFError."""
         self._unknown_id = unknown_id
-        scores, types = vocabulary.numbers("scores").astype(np.float32), vocabulary.types
+        scores, types = vocabulary.numbers("scores", default=0.0).astype(np.float32), vocabulary.types
         self._pieces: dict[str, tuple[float, int]] = {}
         for id in vocabulary.of_type(NORMAL, USER_DEFINED, UNUSED):
             score = 0.0 if types[id] == USER_DEFINED else float(scores[id])

@@ -34,7 +34,16 @@ _FILL_IN = {
     "fim_sep": ("<|file_sep|>",),
 }  # fmt: skip
 _ENDING_FILL_INS = ("fim_pad", "fim_rep", "fim_sep")  # these end generation too
-_ALWAYS_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # parts of an answer in gpt-oss
+_PARTS_OF_ANSWER = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # in gpt-oss
+_CHANNEL = ("<|channel>", "<channel|>")  # in Gemma 4
+#: How models begin and end their thoughts.
+THOUGHTS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
 
 
 class TokenizerError(GGUFError):
@@ -42,7 +51,8 @@ class TokenizerError(GGUFError):
 
 
 class Vocabulary:
-    """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation."""
+    """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation;
+    shown_ids: control tokens that are parts of an answer, as they tell its parts apart."""
 
     def __init__(self, metadata: Mapping[str, Value], defaults: Mapping[str, int | None]) -> None:
         """defaults: ids of special tokens that keys do not name. Raises TokenizerError, GGUFError."""
@@ -50,10 +60,8 @@ class Vocabulary:
         self.tokens = array(metadata, "tokens").strings()
         if b"" in self.tokens:
             self.tokens = [token or b"[EMPTY_%d]" % i for i, token in enumerate(self.tokens)]
-        self.types = np.full(len(self.tokens), NORMAL, np.uint8)
-        if "tokenizer.ggml.token_type" in metadata:
-            types = self.numbers("token_type")
-            self.types[:] = np.where((types >= NORMAL) & (types <= BYTE), types, UNUSED)
+        types = self.numbers("token_type", default=NORMAL)
+        self.types = np.where((types >= NORMAL) & (types <= BYTE), types, UNUSED).astype(np.uint8)
         self.eog_ids = self._find_special()
 
     def __len__(self) -> int:
@@ -69,8 +77,13 @@ class Vocabulary:
         ids: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()
         return ids
 
-    def numbers(self, name: str) -> np.ndarray:
-        """The array tokenizer.ggml.NAME, a number for each token. Raises TokenizerError, GGUFError."""
+    def numbers(self, name: str, default: float) -> np.ndarray:
+        """The array tokenizer.ggml.NAME, a number for each token, the default where there is no such array.
+
+        Raises TokenizerError, GGUFError.
+        """
+        if f"tokenizer.ggml.{name}" not in self._metadata:
+            return np.full(len(self), default)
         numbers = array(self._metadata, name).numpy()
         if len(numbers) < len(self):
             raise TokenizerError(f"tokenizer.ggml.{name} has {len(numbers)} entries for {len(self)} tokens")
@@ -96,7 +109,9 @@ class Vocabulary:
             if name in _ENDING_FILL_INS and found is not None:
                 ending.add(found)
         self.types[list(control.values())] = CONTROL
-        self.types[list(self._known(*_ALWAYS_SHOWN).values())] = USER_DEFINED
+        parts = self._known(*_PARTS_OF_ANSWER, *_CHANNEL, *THOUGHTS, *THOUGHTS.values())
+        shown = {i for i in parts.values() if self.types[i] == CONTROL}
+        self.types[list(self._known(*_PARTS_OF_ANSWER).values())] = USER_DEFINED
         ending |= {found for name in ("eos", "eot", "eom") if (found := self.special_id(name)) is not None}
 
         # a part of an answer ends with <|end|> where there are tokens for the end of all of it
@@ -105,9 +120,11 @@ class Vocabulary:
         if "<|end|>" in names and calls and ("<|return|>" in names or "<|flush|>" in names):
             ending.remove(names["<|end|>"])
             self.types[names["<|end|>"]] = USER_DEFINED
+            shown.add(names["<|end|>"])
         if "</s>" in names and "<|tool_response>" in names:
             ending.remove(names["</s>"])
             self.types[names["</s>"]] = NORMAL
+        self.shown_ids = frozenset(shown)
         return frozenset(ending)
 
     def _known(self, *texts: str) -> dict[str, int]:

@@ -137,7 +137,7 @@ def store_totals(n_tokens: int, stride: int) -> Any:
     def store(context, address, acc):
         def codegen(context, b, sig, args):
             for t in range(n_tokens):
-                total = call(b, "llvm.vector.reduce.fadd.v16f32", F32, [F32(-0.0), b.extract_value(args[1], t)])
+                total = call(b, "vector.reduce.fadd.v16f32", F32, [F32(-0.0), b.extract_value(args[1], t)])
                 total.fastmath.add("reassoc")
                 stored(b, args[0], total, stride * t)
             return context.get_dummy_value()

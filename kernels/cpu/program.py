@@ -1,9 +1,11 @@
 """The program: a step of a model as an array of kernels, walked by every thread of the team.
 
-Before an operation that needs what others made, the threads meet: each announces how far it has come, and waits
-until all have. They wait by spinning, because that is usually shorter than a system call, and offer the processor
-to others after a while, because the thread waited for may need it. Who waits asks meanwhile for the weights that it
-will read next, so that memory does not idle while one thread does what cannot be shared.
+Before an operation that needs what others made, a thread waits until no other is still at work on one before it. Who
+is at work on none need not be waited for: all work was taken (share.py), so that it finds none where it comes late, as
+when the system has given its processor to another process. Threads wait by spinning, because that is usually shorter
+than a system call; after a while they offer the processor to others, because the thread waited for may need it, and
+then sleep. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while one
+thread does what cannot be shared.
 
 Programs are posted for all threads at once. Those that have finished one look out for the next for a while before they
 sleep, because to wake many takes longer than a short program.
@@ -14,27 +16,31 @@ from __future__ import annotations
 from typing import Any
 
 from ..code import Ref
-from ..layout import LINE, OP_BYTES
-from ..simd import announce, get_i64, inline, invoke, invoke0, pause, prefetch_later, watch
+from ..layout import IDLE, LINE, OP_BYTES
+from ..simd import announce, get_i64, inline, invoke, invoke0, invoke1, pause, prefetch_later, watch
 
-_SPINS = 20000  # before the processor is offered
-_LOOKS = 100000  # for the next program: about 0.6 ms, somewhat more than lies between two tokens
+_SPINS = 5000  # before the processor is offered
+_LOOKS = 60000  # before sleeping: about 0.6 ms, somewhat more than lies between two tokens
 _MOST_AHEAD = 1 << 18  # bytes of weights that a thread asks for while it waits: they must fit its second cache
 
 
 @inline
-def _spin(spins, give_way):
-    """After so many looks in vain."""
+def _spin(spins, ways):
+    """After so many looks in vain. ways: i64[3]: C functions that yield the processor, and that sleep, and how long."""
     if spins % 64 == 0:  # a virtual machine that sees many pauses in a row puts the processor to sleep
         pause()
-        if spins > _SPINS:
-            invoke0(give_way)
+        if spins >= _LOOKS:
+            invoke1(get_i64(ways + 8), get_i64(ways + 16))
+        elif spins > _SPINS:
+            invoke0(get_i64(ways))
 
 
 @inline
-def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
-    """Wait until all threads have announced this moment, or `stop` is set, asking for memory from `ahead` to `end`."""
-    announce(flags + LINE * thread, moment)
+def _meet(flags, n_threads, moment, stop, ways, ahead, end):
+    """Wait until no thread works on what comes before this moment, or `stop` is set.
+
+    Meanwhile ask for memory from `ahead` to `end`.
+    """
     spins = 0
     for other in range(n_threads):
         while watch(flags + LINE * other) < moment and watch(stop) == 0:
@@ -42,7 +48,7 @@ def _meet(flags, thread, n_threads, moment, stop, give_way, ahead, end):
             if ahead < end:
                 prefetch_later(ahead)
                 ahead += LINE
-            _spin(spins, give_way)
+            _spin(spins, ways)
     return ahead
 
 
@@ -51,13 +57,14 @@ def run() -> Any:
     the next that has any, their size).
 
     counters: two sets of a line for each op and thread, used in turn: while one is in use, each thread clears its
-    lines of the other. flags: a line for each thread; moment: an int that grows by at least n_ops + 1 from run to run;
-    stop: address of an int that ends the walk early when set; give_way: a C function that yields the processor.
+    lines of the other. flags: a line for each thread, with the moment of the operation that it works on, or IDLE;
+    moment: an int that grows by at least n_ops + 1 from run to run;
+    stop: address of an int that ends the walk early when set; ways: see _spin.
     """
 
     def body(
         thread: int, n_threads: int, counter: int,
-        ops: int, counters: int, flags: int, stop: int, give_way: int, n_ops: Ref, moment: Ref, turn: Ref,
+        ops: int, counters: int, flags: int, stop: int, ways: int, n_ops: Ref, moment: Ref, turn: Ref,
     ) -> None:  # fmt: skip
         size = n_ops * n_threads * LINE
         used, cleared = counters + turn * size, counters + (1 - turn) * size
@@ -70,10 +77,12 @@ def run() -> Any:
                 ahead = weights + own * thread
                 end = ahead + min(own, _MOST_AHEAD)
             if n_threads > 1 and get_i64(op + 16):
-                ahead = _meet(flags, thread, n_threads, moment + i, stop, give_way, ahead, end)
+                ahead = _meet(flags, n_threads, moment + i, stop, ways, ahead, end)
             if watch(stop):
                 break
+            announce(flags + LINE * thread, moment + i)
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)
+            announce(flags + LINE * thread, IDLE)
 
     return body
 
@@ -95,14 +104,14 @@ def lead() -> Any:
     """
 
     def body(
-        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
         moment, spins = watch(mailbox), 0
         invoke(walk, watch(mailbox + 8), 0, n_threads, 0)
         for other in range(1, n_threads):
             while watch(finished + LINE * other) != moment:
                 spins += 1
-                _spin(spins, give_way)
+                _spin(spins, ways)
 
     return body
 
@@ -111,7 +120,7 @@ def follow() -> Any:
     """What other threads do: walk through each program that is posted; return when there was none for a while."""
 
     def body(
-        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, give_way: int,
+        thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
         mine, looks = finished + LINE * thread, 0
         last = watch(mine)
@@ -123,6 +132,6 @@ def follow() -> Any:
                 last, looks = moment, 0
             else:
                 looks += 1
-                _spin(looks, give_way)
+                _spin(looks, ways)
 
     return body

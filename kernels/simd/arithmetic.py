@@ -31,7 +31,7 @@ from .vectors import (
 
 def multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     """x·y + z of vectors of floats."""
-    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
+    return call(b, f"fmuladd.v{x.type.count}f32", x.type, [x, y, z])
 
 
 def _lanewise(name: str, n_values: int) -> Any:
@@ -41,9 +41,9 @@ def _lanewise(name: str, n_values: int) -> Any:
     return operation(None, [None] * n_values, emit)
 
 
-fma = _lanewise("llvm.fmuladd", 3)
-maximum, minimum = _lanewise("llvm.maxnum", 2), _lanewise("llvm.minnum", 2)
-absolute, nearest, sqrt = (_lanewise(f"llvm.{name}", 1) for name in ("fabs", "rint", "sqrt"))
+fma = _lanewise("fmuladd", 3)
+maximum, minimum = _lanewise("maxnum", 2), _lanewise("minnum", 2)
+absolute, nearest, sqrt = (_lanewise(name, 1) for name in ("fabs", "rint", "sqrt"))
 
 negative = operation(f32x16, [f32x16], lambda b, v: b.fneg(v))
 splat_f32 = operation(f32x16, [types.float32], lambda b, x: splat(b, x, 16))
@@ -72,7 +72,7 @@ divide = operation(f32x16, [f32x16, f32x16], _division)
 def _reduce(name: str, start: float | None) -> Any:
     def emit(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
         values = [v] if start is None else [F32(start), v]
-        result = call(b, f"llvm.vector.reduce.{name}.v16f32", F32, values)
+        result = call(b, f"vector.reduce.{name}.v16f32", F32, values)
         result.fastmath.add("reassoc")  # a tree of additions, not a chain
         return result
 
@@ -84,7 +84,7 @@ reduce_max, reduce_min = _reduce("fmax", None), _reduce("fmin", None)
 
 
 def _put_sum(b: ir.IRBuilder, address: ir.Value, v: ir.Value) -> None:
-    stored(b, address, call(b, "llvm.vector.reduce.add.v16i32", I32, [v]))
+    stored(b, address, call(b, "vector.reduce.add.v16i32", I32, [v]))
 
 
 #: put_sum(address, vector): the sum of its lanes, 32 bits.
@@ -98,9 +98,9 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
         return constant(F32, [value] * 16)
 
     given = x
-    x = call(b, "llvm.maxnum.v16f32", x.type, [x, every(-87.0)])
-    x = call(b, "llvm.minnum.v16f32", x.type, [x, every(88.0)])
-    n = call(b, "llvm.rint.v16f32", x.type, [b.fmul(x, every(1.4426950408889634))])
+    x = call(b, "maxnum.v16f32", x.type, [x, every(-87.0)])
+    x = call(b, "minnum.v16f32", x.type, [x, every(88.0)])
+    n = call(b, "rint.v16f32", x.type, [b.fmul(x, every(1.4426950408889634))])
     r = multiply_add(b, n, every(-0.693145751953125), x)  # ln 2 in two parts, the first one exact
     r = multiply_add(b, n, every(-1.428606765330187e-06), r)
     p = every(1 / 5040)
@@ -113,14 +113,14 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def _exp2(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """2^x to about a unit in the last place, 0 below -126, for finite x <= 126: x = n + r, 2^r as a Taylor series."""
-    n = call(b, "llvm.rint.v16f32", x.type, [x])
+    n = call(b, "rint.v16f32", x.type, [x])
     r, coefficients = b.fsub(x, n), [math.log(2) ** k / math.factorial(k) for k in range(7)]
     p = constant(F32, [coefficients.pop()] * 16)
     for c in reversed(coefficients):
         p = multiply_add(b, p, r, constant(F32, [c] * 16))
     if TARGET.scales:
         every, nearest_even = ir.Constant(I16, -1), I32(4)
-        return call(b, "llvm.x86.avx512.mask.scalef.ps.512", x.type, [p, n, p, every, nearest_even])
+        return call(b, "x86.avx512.mask.scalef.ps.512", x.type, [p, n, p, every, nearest_even])
     bits = b.shl(b.fptosi(n, i32x16.llvm), constant(I32, [23] * 16))
     result = b.bitcast(b.add(b.bitcast(p, i32x16.llvm), bits), f32x16.llvm)
     return b.select(b.fcmp_ordered("<", x, constant(F32, [-126.0] * 16)), constant(F32, [0.0] * 16), result)

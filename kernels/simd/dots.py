@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .vectors import BF16, I8, I16, I32, TARGET, call_other, constant, shuffled
+from .vectors import BF16, I8, I16, I32, TARGET, call, constant, shuffled
 
 
 class Dots:
@@ -56,10 +56,10 @@ def _dot4(b: ir.IRBuilder, acc: ir.Value, q: ir.Value, a: ir.Value, bits: int) -
     if TARGET.dot == "avxvnni":
         return _halves(b, lambda c, w, x: _dot4(b, c, w, x, bits), acc, q, a)
     if TARGET.dot == "usdot":
-        return _quarters(b, lambda *v: call_other(b, "aarch64.neon.usdot.v4i32.v16i8", v[0].type, v), acc, q, a)
+        return _quarters(b, lambda *v: call(b, "aarch64.neon.usdot.v4i32.v16i8", v[0].type, v), acc, q, a)
     if TARGET.dot == "sdot":
         signed = b.xor(q, constant(I8, [128] * q.type.count)) if bits == 8 else q
-        return _quarters(b, lambda *v: call_other(b, "aarch64.neon.sdot.v4i32.v16i8", v[0].type, v), acc, signed, a)
+        return _quarters(b, lambda *v: call(b, "aarch64.neon.sdot.v4i32.v16i8", v[0].type, v), acc, signed, a)
     wide = ir.VectorType(I32, 4 * lanes)
     product = b.mul(b.zext(q, wide), b.sext(a, wide))
     for i in range(4):
@@ -72,7 +72,7 @@ def _vpdpbusd(b: ir.IRBuilder, name: str, acc: ir.Value, q: ir.Value, a: ir.Valu
 
     if llvm.llvm_version_info[0] < 22:  # before, the operands were vectors of 32-bit lanes
         q, a = b.bitcast(q, acc.type), b.bitcast(a, acc.type)
-    return call_other(b, name, acc.type, [acc, q, a])
+    return call(b, name, acc.type, [acc, q, a])
 
 
 def _sizes(b: ir.IRBuilder, q: ir.Value, a: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -87,7 +87,7 @@ def _native(b: ir.IRBuilder, half: str, full: str, element: ir.Type, x: ir.Value
     size = x.type.count * x.type.element.width
     if size == 512 and TARGET.dot != "maddubs512":
         return _halves(b, lambda v, w: _native(b, half, full, element, v, w), x, y)
-    return call_other(b, half if size == 256 else full, ir.VectorType(element, size // element.width), [x, y])
+    return call(b, half if size == 256 else full, ir.VectorType(element, size // element.width), [x, y])
 
 
 def _parts(n: int) -> Any:
@@ -118,4 +118,4 @@ def dot2(b: ir.IRBuilder, acc: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
     lanes = acc.type.count
     pairs = ir.VectorType(BF16, 2 * lanes)
     values = [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)]
-    return call_other(b, f"x86.avx512bf16.dpbf16ps.{32 * lanes}", acc.type, values)
+    return call(b, f"x86.avx512bf16.dpbf16ps.{32 * lanes}", acc.type, values)

@@ -17,7 +17,7 @@ from .vectors import (
     I64,
     TARGET,
     Vector,
-    call_other,
+    call,
     constant,
     f32x16,
     i8x8,
@@ -94,7 +94,7 @@ def table16(values: Sequence[int]) -> Any:
         def shuffle_bytes(name: str, lanes: int) -> ir.Value:
             table = constant(I8, [*values] * (lanes // 16))
             parts = [
-                call_other(b, name, table.type, [table, shuffled(b, index, None, range(i, i + lanes))])
+                call(b, name, table.type, [table, shuffled(b, index, None, range(i, i + lanes))])
                 for i in range(0, 64, lanes)
             ]
             while len(parts) > 1:

@@ -74,7 +74,7 @@ scatter = operation(types.void, [ADDRESS, None], _scatter)
 def _prefetch(locality: int) -> Any:
     def emit(b: ir.IRBuilder, address: ir.Value) -> None:
         values = [b.inttoptr(address, I8.as_pointer()), I32(0), I32(locality), I32(1)]
-        call(b, "llvm.prefetch.p0", ir.VoidType(), values)
+        call(b, "prefetch.p0", ir.VoidType(), values)
 
     return operation(types.void, [ADDRESS], emit)
 
@@ -92,12 +92,12 @@ def _first(b: ir.IRBuilder, n: ir.Value) -> ir.Value:
 def _load_first(b: ir.IRBuilder, address: ir.Value, n: ir.Value) -> ir.Value:
     pointer = b.inttoptr(address, F32.as_pointer())
     values = [pointer, I32(4), _first(b, n), constant(F32, [0.0] * 16)]
-    return call(b, "llvm.masked.load.v16f32.p0", f32x16.llvm, values)
+    return call(b, "masked.load.v16f32.p0", f32x16.llvm, values)
 
 
 def _store_first(b: ir.IRBuilder, address: ir.Value, v: ir.Value, n: ir.Value) -> None:
     pointer = b.inttoptr(address, F32.as_pointer())
-    call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), [v, pointer, I32(4), _first(b, n)])
+    call(b, "masked.store.v16f32.p0", ir.VoidType(), [v, pointer, I32(4), _first(b, n)])
 
 
 #: load_first(address, n): 16 floats of which only the first n are read, zeros for the rest.

@@ -30,7 +30,7 @@ announce = operation(
 
 def _pause(b: ir.IRBuilder) -> None:
     if TARGET.arch == "x86_64":
-        call(b, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        call(b, "x86.sse2.pause", ir.VoidType(), [])
 
 
 #: Tell the CPU that this thread is waiting.
@@ -44,5 +44,5 @@ def _invoke(b: ir.IRBuilder, function: ir.Value, *values: ir.Value) -> None:
 
 #: invoke(function, args, thread, n_threads, counter): run a kernel by its address.
 invoke = operation(types.void, [types.int64] * 5, _invoke)
-#: invoke0(function): call a C function that takes nothing.
-invoke0 = operation(types.void, [types.int64], _invoke)
+#: invoke0(function), invoke1(function, value): call a C function that takes nothing, or an integer.
+invoke0, invoke1 = (operation(types.void, [types.int64] * n, _invoke) for n in (1, 2))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from ..isa import Isa, detect
+from ..isa import Isa, target
+from ..lowering import NUMBA_OPTIONS
 
 #: The instruction set to compile for.
-TARGET: Isa = detect()
+TARGET: Isa = target()
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -62,9 +63,6 @@ i16x16, i16x32 = Vector("i16", 16), Vector("i16", 32)
 i8x8 = Vector("i8", 8)
 ADDRESS = types.int64
 
-#: For njit: no exceptions, and none of the wrappers that Python would call.
-NUMBA_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
 
 # --- making operations ---------------------------------------------------------------------------
 
@@ -93,20 +91,9 @@ def operation(result: Any, arguments: Sequence[Any], emit: Callable[..., ir.Valu
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, values: Sequence[ir.Value]) -> ir.Value:
-    """Call an LLVM intrinsic by its full name."""
+    """Call an LLVM intrinsic; name: in full, without `llvm.`."""
     kind = ir.FunctionType(result, [v.type for v in values])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-
-
-#: What intrinsics are named that the CPU which compiles may not know, until compiler.py puts LLVM's name in its place:
-#: on the way Numba compiles code for that CPU.
-OTHER = "ggrun."
-
-
-def call_other(builder: ir.IRBuilder, name: str, result: ir.Type, values: Sequence[ir.Value]) -> ir.Value:
-    """Call an intrinsic of some CPUs only; name: without `llvm.`."""
-    llvm.add_symbol(OTHER + name, 1)  # for Numba's linker; never called
-    return call(builder, OTHER + name, result, values)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}"), values)
 
 
 def suffix(kind: ir.Type) -> str:
@@ -117,6 +104,11 @@ def suffix(kind: ir.Type) -> str:
 
 
 def constant(element: ir.Type, values: Sequence[Any]) -> ir.Constant:
+    return _constant(element, tuple(values))
+
+
+@cache  # it keeps its text, which takes longer to write than all instructions around it
+def _constant(element: ir.Type, values: tuple[Any, ...]) -> ir.Constant:
     return ir.Constant(ir.VectorType(element, len(values)), list(values))
 
 

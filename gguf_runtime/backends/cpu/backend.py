@@ -7,8 +7,9 @@ import threading
 import numpy as np
 
 from ...graph import Graph
-from ...kernels.code import Library, address, aligned
+from ...kernels.code import Library, aligned
 from ...kernels.layout import PAGE, SCRATCH
+from ...kernels.memory import address
 from ...kernels.team import Program, Team
 from ...operations import Attention
 from .. import Batch, Result
@@ -23,29 +24,43 @@ _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they 
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
 _SHORT = 16
 _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may be
+_SAME_SPAN = _MOST_SPANS * PAGE  # tokens, after a multiple of which spans are longer
 
 
 class Cpu:
     """The CPU as a device: its threads, and memory for their work, which all stages on it share, one at a time."""
 
     def __init__(self, n_threads: int) -> None:
-        self.library = Library()
-        self.team, self.lock = Team(self.library, n_threads), threading.Lock()
+        self.library, self._n_threads = Library(), n_threads
+        self._team: Team | None = None
+        self.lock = threading.Lock()
         self.scratch = aligned(n_threads * SCRATCH)
         self._buffers: dict[int, Buffers] = {}
+
+    @property
+    def team(self) -> Team:
+        """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
+        self._team = self._team or Team(self.library, self._n_threads)
+        return self._team
+
+    def after_fork(self) -> None:
+        """This process is a child, which has none of the threads; most children need none."""
+        self._team, self.lock = None, threading.Lock()
 
     def buffers(self, n_ubatch: int) -> Buffers:
         """Memory for values of so many tokens; to be used only by who has the lock."""
         return self._buffers.setdefault(n_ubatch, Buffers(n_ubatch, self.library.isa))
 
     def close(self) -> None:
-        self.team.close()
+        if self._team:
+            self._team.close()
 
 
 class CpuBackend:
     """Runs a graph on the CPU. Compiles the kernels that it needs; holds the KV pages."""
 
     max_logits: int | None = None
+    n_alike = ROWWISE
 
     def __init__(
         self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, memory: PageMemory | None = None
@@ -59,8 +74,8 @@ class CpuBackend:
         self._tables: list[np.ndarray] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load(operations.kernels(self._plan))
-        self._programs: dict[tuple[int, int, bool], Program] = {}
+        library.load([*operations.first_kernels(self._plan), *Team.KERNELS])
+        self._programs: dict[tuple[Team, int, int, bool], Program] = {}
         self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
@@ -73,13 +88,17 @@ class CpuBackend:
     def run(self, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
-        key = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
-        if key not in self._programs:
-            self._programs[key] = self._program(operations.write(self._plan, *key))
+        variant = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
+        team = self._cpu.team
+        if (key := (team, *variant)) not in self._programs:
+            written = operations.write(self._plan, *variant)
+            if not self._cpu.library.has(step.kernel for step in written):
+                self._cpu.library.load(operations.kernels(self._plan), quiet=True)
+            self._programs[key] = self._program(team, written)
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x
-            self._cpu.team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
+            team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
             return self._plan.result[: batch.n_logits if self._selected else batch.n_tokens].copy()
 
     def device(self, n_tokens: int) -> object:
@@ -91,11 +110,11 @@ class CpuBackend:
     def close(self) -> None:
         """Nothing: the threads are the device's."""
 
-    def _program(self, steps: list[Step]) -> Program:
+    def _program(self, team: Team, steps: list[Step]) -> Program:
         calls = [self._cpu.library.get(step.kernel).bind(**step.arguments) for step in steps]
         products = [step.arguments if "n_rows" in step.arguments else {} for step in steps]
         weights = [arguments.get("weights", arguments.get("gate")) for arguments in products]
-        return self._cpu.team.program(calls, [step.meet for step in steps], weights)
+        return team.program(calls, [step.meet for step in steps], weights)
 
     def _fill(self, batch: Batch) -> None:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""
@@ -124,8 +143,11 @@ class CpuBackend:
         row = 0
         for pages, (_, tokens, _, position) in zip(self._tables, batch.chunks, strict=True):
             table = address(pages)
-            for start in range(0, len(tokens), self._task_tokens):
+            start = n = 0
+            while (start := start + n) < len(tokens):
                 n = min(self._task_tokens, len(tokens) - start)
+                if batch.n_tokens <= _SHORT:  # spans as long as those of each token alone
+                    n = min(n, _SAME_SPAN - (position + start) % _SAME_SPAN)
                 task = table, first + start, n, position + start
                 n_keys = position + len(tokens)
                 n_pages = ((position + start + n if self._causal else n_keys) - 1) // PAGE + 1

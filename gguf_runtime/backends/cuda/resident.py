@@ -23,6 +23,7 @@ class CudaBackend:
     """Runs a graph on a GPU: weights, cache and values are in its memory, unless cache_in_ram."""
 
     max_logits: int | None = MAX_LOGITS
+    n_alike = 1
 
     def __init__(
         self, graph: Graph, space: Workspace, n_batch: int, n_ctx: int, *types: str, cache_in_ram: bool = False

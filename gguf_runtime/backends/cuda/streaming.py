@@ -45,6 +45,7 @@ class StreamingBackend:
     """
 
     max_logits: int | None = None
+    n_alike = 1
 
     def __init__(
         self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str

@@ -14,10 +14,18 @@ from . import attention, products, rows
 _STEPS = rows.STEPS | products.STEPS | attention.STEPS
 
 
+def first_kernels(plan: Plan) -> list[str]:
+    """Names of the kernels that a prompt and one token after another need: the others come with guesses and batches."""
+    return _kernels(plan, (1, 1, True), (FEW, 1, True), (MANY, 1, False))
+
+
 def kernels(plan: Plan) -> list[str]:
     """Names of all kernels that any batch may need."""
     sizes = range(1, ROWWISE + 1)
-    variants = [*((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False)]
+    return _kernels(plan, *((n, n, True) for n in sizes), (FEW, FEW, True), (MANY, 1, False))
+
+
+def _kernels(plan: Plan, *variants: tuple[int, int, bool]) -> list[str]:
     return list(dict.fromkeys(step.kernel for variant in variants for step in write(plan, *variant)))
 
 

@@ -1,0 +1,75 @@
+"""The chat templates of a model: which there are, and which a conversation is written with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..loader import Value
+from ..tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
+    from .marks import Rendered
+    from .template import ChatTemplate, Message
+
+_KEY = "tokenizer.chat_template"
+_WITH_TOOLS = f"{_KEY}.tool_use"
+
+
+class ChatTemplates:
+    """Renders conversations; templates are compiled when they are first needed."""
+
+    def __init__(self, metadata: Mapping[str, Value], tokenizer: Tokenizer, chosen: str | None = None) -> None:
+        """chosen: a template to use instead of the file's: a name of chat/builtin.py, a file, or Jinja; a wrong one is
+        told at once. Raises ChatError, OSError."""
+        self._metadata, self._tokenizer = metadata, tokenizer
+        self._sources = {key: str(metadata[key]) for key in (_KEY, _WITH_TOOLS) if key in metadata}
+        self._compiled: dict[str, ChatTemplate] = {}
+        if chosen is not None:
+            from .builtin import find
+
+            self._sources = {_KEY: find(chosen)}
+            self._template(_KEY)
+
+    @property
+    def exist(self) -> bool:
+        return _KEY in self._sources
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """A conversation as the text that the template makes of it, with marks in what messages say.
+
+        Raises ChatError where the model has no template, or the template refuses the conversation.
+        """
+        key = _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
+        return self._template(key).render(messages, tools=tools, **variables)
+
+    def mark(self, text: str) -> str:
+        """An answer as it is marked where it is a message."""
+        return self._template(_KEY).marks_of_answers(text)
+
+    def _template(self, key: str) -> ChatTemplate:
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(key)
+        return self._compiled[key]
+
+    def _compile(self, key: str) -> ChatTemplate:
+        from .template import ChatError, ChatTemplate
+
+        if key not in self._sources:
+            raise ChatError("the model has no chat template: name one with --chat-template, or give it plain text")
+        tokenizer = self._tokenizer
+        ids = {
+            "bos_token": tokenizer.bos_id,
+            "eos_token": tokenizer.eos_id,
+            "unk_token": self._metadata.get("tokenizer.ggml.unknown_token_id"),
+            "pad_token": self._metadata.get("tokenizer.ggml.padding_token_id"),
+        }
+        known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < tokenizer.n_vocab}
+        return ChatTemplate(
+            self._sources[key],
+            {name: tokenizer.piece(i) for name, i in known.items()},
+            control=[tokenizer.piece(i) for i in tokenizer.control_ids],
+            writable=[tokenizer.piece(i) for i in tokenizer.user_defined_ids],
+        )

@@ -1,0 +1,56 @@
+"""Thoughts of a bounded length: a sampler that has the model come to its answer."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from ..sampling import Sampler
+from ..tokenizer import Tokenizer
+from .reasoning import ReasoningSplitter
+
+_TAIL = 32  # tokens at a prompt's end, in which a thought may have begun
+
+
+class Thinking(NamedTuple):
+    """budget: tokens that a thought may have. message: what to add to one that is cut short."""
+
+    budget: int
+    message: str = ""
+
+
+class BriefSampler(Sampler):
+    """Draws tokens, but those that end a thought once it has had all of its own."""
+
+    def __init__(self, sampler: Sampler, thinking: Thinking, tokenizer: Tokenizer) -> None:
+        self.seed = sampler.seed
+        self._sampler, self._thinking, self._tokenizer = sampler, thinking, tokenizer
+        self._splitter, self._decoder = ReasoningSplitter(""), tokenizer.decoder()
+        self._n_seen = self._n_thought = 0
+        self._ending: deque[int] | None = None
+
+    @property
+    def lacks_form(self) -> bool:
+        return self._sampler.lacks_form
+
+    def sample(self, logits: np.ndarray) -> int:
+        self._sampler.text = self.text
+        self._follow()
+        closing = self._splitter.closing
+        if self._ending is None and closing and self._n_thought >= self._thinking.budget:
+            text = self._thinking.message + closing
+            self._ending = deque(self._tokenizer.encode(text, add_special=False, parse_special=True))
+        return self._ending.popleft() if self._ending else self._sampler.sample(logits)
+
+    def _follow(self) -> None:
+        """Look at what the text has got since the last draw; at first, that is the prompt."""
+        new = self.text.ids[self._n_seen :].tolist()
+        if not self._n_seen:
+            self._splitter = ReasoningSplitter(self._tokenizer.decode(new[-_TAIL:], skip_special=False))
+        else:
+            for token in new:
+                self._n_thought += bool(self._splitter.closing)
+                self._splitter.push(self._decoder.push(token))
+        self._n_seen += len(new)

@@ -1,0 +1,167 @@
+"""Kinds of options: numbers, files, and values with a form of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+
+from ..kernels.layout import KV_TYPES
+from .command import Decorated
+
+if TYPE_CHECKING:
+    from ..engine.layer_split import Layers
+
+Decorator = Callable[[Decorated], Decorated]
+
+
+def integer(*names: str, at_least: int | None = None, **settings: Any) -> Decorator:
+    """A whole-number option."""
+    kind = click.IntRange(at_least) if at_least is not None else click.INT
+    return click.option(*names, type=kind, metavar="N", **settings)
+
+
+def number(*names: str, **settings: Any) -> Decorator:
+    """A floating-point option."""
+    return click.option(*names, type=float, metavar="X", **settings)
+
+
+def path(*names: str, metavar: str = "FILE", **settings: Any) -> Decorator:
+    """An option that names a file."""
+    return click.option(*names, type=click.Path(), metavar=metavar, **settings)
+
+
+def text(*names: str, metavar: str = "TEXT", **settings: Any) -> Decorator:
+    """An option that takes any text."""
+    return click.option(*names, metavar=metavar, **settings)
+
+
+def flag(*names: str, **settings: Any) -> Decorator:
+    """An option that is there or not."""
+    return click.option(*names, is_flag=True, **settings)
+
+
+def cache_type(*names: str, **settings: Any) -> Decorator:
+    """An option for a type of the KV cache."""
+    return click.option(*names, type=click.Choice(KV_TYPES), **settings)
+
+
+class GpuLayers(click.ParamType):
+    """A number of layers; "all", or a negative number, for all; "auto" for as many as fit."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Layers:
+        if value in ("all", "auto"):
+            return value
+        try:
+            return int(value) if int(value) >= 0 else "all"
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor all nor auto", param, ctx)
+
+
+class Bytes(click.ParamType):
+    """A number of bytes: 4G, 512M, 1.5G; a bare number is of GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", str(value).lower())
+        if not match or (n := int(float(match[1]) * 1024 ** ("kmgt".index(match[2] or "g") + 1))) <= 0:
+            self.fail(f"{value!r} is no size such as 4G or 512M", param, ctx)
+        return n
+
+
+class Shares(click.ParamType):
+    """Numbers, separated by commas or, as llama.cpp also takes them, slashes."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in re.split("[,/]", str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers such as 3,1", param, ctx)
+
+
+class Override(click.ParamType):
+    """REGEX=DEVICE; the pattern may contain = too."""
+
+    name = "override"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        pattern, equals, device = str(value).rpartition("=")
+        if not equals or not pattern or not device:
+            self.fail(f"{value!r} is not REGEX=DEVICE", param, ctx)
+        return pattern, device
+
+
+class Metadata(click.ParamType):
+    """KEY=TYPE:VALUE, several separated by commas: {key: value}."""
+
+    name = "metadata"
+    _KINDS: ClassVar[dict[str, Callable[[str], Any]]] = {
+        "int": int, "float": float, "str": str, "bool": lambda given: {"true": True, "false": False}[given],
+    }  # fmt: skip
+    _ITEM = re.compile(r"([^=,]+)=(int|float|bool|str):(.*?)(?=,[^=,]+=(?:int|float|bool|str):|$)", re.DOTALL)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        found, at = {}, 0
+        while match := self._ITEM.match(str(value), at):
+            key, kind, given = match.groups()
+            try:
+                found[key] = self._KINDS[kind](given)
+            except (ValueError, KeyError):
+                self.fail(f"{key}: {given!r} is not of type {kind}", param, ctx)
+            at = match.end() + 1
+        if at <= len(str(value)):
+            self.fail(f"{str(value)[at:]!r} is not KEY=TYPE:VALUE, TYPE being int, float, bool or str", param, ctx)
+        return found
+
+
+class JsonObject(click.ParamType):
+    """A JSON object."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        import json
+
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f'{value!r} is no JSON object such as {{"name": true}}', param, ctx)
+        return found
+
+
+class Devices(click.ParamType):
+    """GPUs by their names, or none: their numbers."""
+
+    name = "devices"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if value == "none":
+            return ()
+        numbers = []
+        for name in str(value).split(","):
+            match = re.fullmatch(r"CUDA(\d+)", name, re.IGNORECASE)
+            if not match:
+                self.fail(f"{name!r} is neither none nor a GPU such as CUDA0; `ggrun devices` shows them", param, ctx)
+            numbers.append(int(match[1]))
+        if numbers != sorted(set(numbers)):
+            self.fail(f"{value}: GPUs are used in their own order, each once", param, ctx)
+        return tuple(numbers)
