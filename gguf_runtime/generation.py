@@ -98,7 +98,7 @@ class Generation(Iterator[str]):
                 if text := self._pieces.popleft().text:
                     return text
             if done:
-                raise self.error or StopIteration
+                raise (None if self._closed else self.error) or StopIteration
             self._wait()
 
     @property

@@ -58,7 +58,7 @@ def test_a_negative_seed_is_another_one_each_time() -> None:
     "wrong",
     [
         {"max_tokens": -1}, {"max_tokens": 2.5}, {"max_tokens": "8"}, {"stop": 5}, {"stop": b"x"}, {"stop": ["a", 5]},
-        {"context": "a text"}, {"seed": "x"}, {"seed": 1.5}, {"temperature": "hot"}, {"temperature": math.nan},
+        {"seed": "x"}, {"seed": 1.5}, {"temperature": "hot"}, {"temperature": math.nan},
         {"temperature": None}, {"top_k": 2.5}, {"top_p": math.inf}, {"repeat_penalty": 0}, {"repeat_last_n": -2},
         {"logit_bias": [5]}, {"logit_bias": {"x": 1}}, {"logit_bias": {5: "y"}}, {"logit_bias": {5: math.inf}},
         {"logit_bias": {5: math.nan}}, {"logit_bias": {-1: 1}}, {"logit_bias": {10**6: 1}}, {"logit_bias": {1.5: 1}},

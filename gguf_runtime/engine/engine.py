@@ -58,6 +58,8 @@ class Engine:
         offload: Offload = Offload(),  # noqa: B008
     ) -> None:
         self.model = architectures.load(file, n_ctx)
+        if not self.model.causal:
+            raise architectures.ModelError(f"{file.path}: a model that sees all of a text at once has no next token")
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab = self.model.n_vocab
         self.n_threads = _threads(n_threads)
