@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from .files import replacing
-from .kernels.cache import cache_root
+from .kernels.kernel_cache import cache_root
 from .loader import GGUFFile
 from .loader.file import Part
 

@@ -25,9 +25,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .cache import Image, write
-from .code import Ref
-from .image import link
+from .elf import link
+from .kernel_cache import Image, write
+from .library import Ref
 
 _writing = threading.Lock()  # held while a file is there under its temporary name
 
@@ -104,7 +104,7 @@ def assemble(name: str, *, text: bool = False) -> Any:
         llvm.initialize_all_asmprinters()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    # ELF everywhere (image.py), but the calling convention of the system's own C
+    # ELF everywhere (elf.py), but the calling convention of the system's own C
     triple = f"{TARGET.arch}-pc-windows-msvc-elf" if sys.platform == "win32" else f"{TARGET.arch}-unknown-linux-gnu"
     machine = llvm.Target.from_triple(triple).create_target_machine(
         cpu=TARGET.llvm_cpu, features=TARGET.llvm_features, opt=3, reloc="pic", codemodel="small"

@@ -11,7 +11,7 @@ For many, "byte_lanes": 16 tokens side by side, records as [columns / 256][token
     q        64 × [16 tokens][4] × i8   four columns in each line
     d         8 × [16 tokens] × f32     of each 32 columns
     sums     16 × [16 tokens] × i32     Σq over each 16 columns
-    apart     8 × [16 tokens] × f32     of each 32 columns the one, if any, kept apart (cpu/apart.py): its q is 0
+    apart     8 × [16 tokens] × f32     of each 32 columns the one, if any, kept apart (cpu/outliers.py): its q is 0
     masks     2 × 8 × i32               the bit of that column, or 0; twice, so that half the lanes find it as well
 Activations that meet float weights are f32 in the same order: "floats", 256 × f32; "float_lanes", 256 × [16 tokens].
 For BF16, where the CPU multiplies such: "bfloats", the same as "floats"; "bfloat_lanes", 128 × [16 tokens][2] × bf16.
@@ -37,7 +37,7 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 FORMATS = FLOATS | {
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
 }  # fmt: skip
-#: Types of less than 8 bits, which large batches round to bytes (cpu/rounding.py).
+#: Types of less than 8 bits, which large batches round to bytes (cpu/requantise.py).
 ROUNDED = FORMATS - FLOATS - {"Q8_0"}
 
 PAGE = 64  # tokens of one page of the KV cache
@@ -53,7 +53,7 @@ def head_bytes(kind: str, dim: int) -> int:
     return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
 
 
-OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether to meet first, the next weights, their size
+OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether after a barrier, the next weights, their size
 IDLE = 1 << 62  # the moment, in a program, of a thread that works on no operation: after all others
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
 MOST_DISTANCE = 128  # of a key from a query, beyond which a bias by distance stays the same

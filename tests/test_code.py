@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_runtime.kernels import cache, compilers, features, isa
-from gguf_runtime.kernels.cache import Cache
-from gguf_runtime.kernels.code import Library
+from gguf_runtime.kernels import compilers, features, isa, kernel_cache
 from gguf_runtime.kernels.compilers import CompileError, Compilers
-from gguf_runtime.kernels.team import Team
+from gguf_runtime.kernels.kernel_cache import Cache
+from gguf_runtime.kernels.library import Library
+from gguf_runtime.kernels.thread_pool import ThreadPool
 
 USE = """
 import sys
 import numpy as np
-from gguf_runtime.kernels.code import Library
+from gguf_runtime.kernels.library import Library
 a, out = np.arange(40, dtype=np.float32), np.zeros(40, np.float32)
 for _ in range(int(sys.argv[1])):
     Library().get("rows.add")(a=a, b=a, out=out, n_columns=40, n_tokens=np.array([1]))
@@ -120,30 +120,30 @@ def test_program_order(tmp_path: Path) -> None:
     library = Library()
     a, n = np.ones((1, 1000), np.float32), np.array([1], np.int64)
     for n_threads in (1, 2, 5):
-        team = Team(library, n_threads)
+        threads = ThreadPool(library, n_threads)
         double = library.get("rows.add").bind(a=a, b=a, out=a, n_columns=1000, n_tokens=n)
-        program = team.program([double] * 100, [True] * 100)
+        program = threads.program([double] * 100, [True] * 100)
         for here, pause in itertools.product((True, False), (0, 0, 0.01)):  # threads look out for it, or sleep
             time.sleep(pause)
             a[:] = 1e-10
-            team.run(program, here=here)
+            threads.run(program, here=here)
             np.testing.assert_allclose(a, 1e-10 * 2.0**100, rtol=1e-6)
-        team.close()
+        threads.close()
 
 
 def test_other_versions_have_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     one = isa.detect()
     kept = Cache(one)
     assert kept.folder == Cache(one).folder
-    monkeypatch.setattr(cache, "_versions", lambda: "other versions")
+    monkeypatch.setattr(kernel_cache, "_versions", lambda: "other versions")
     assert kept.folder != Cache(one).folder and kept.built == Cache(one).built
 
 
 def test_kernels_that_came_with_the_wheel_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = isa.detect()
     monkeypatch.setenv("GGRUN_CACHE", str(tmp_path / "mine"))
-    monkeypatch.setattr(cache, "BUILT", tmp_path)
-    built = tmp_path / cache.folder_name(one)
+    monkeypatch.setattr(kernel_cache, "BUILT", tmp_path)
+    built = tmp_path / kernel_cache.folder_name(one)
     built.mkdir()
     Compilers(one).run(built, ["rows.gather"], quiet=True)
     assert Library().get("rows.gather").arguments

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime.kernels import isa
-from gguf_runtime.kernels.code import Library
 from gguf_runtime.kernels.layout import (
     COLUMNS,
     FLOATS,
@@ -29,6 +28,7 @@ from gguf_runtime.kernels.layout import (
     D,
     head_bytes,
 )
+from gguf_runtime.kernels.library import Library
 from gguf_runtime.kernels.memory import address
 from tests.make_model import random_tensor
 

@@ -128,7 +128,7 @@ def test_a_stage_without_attention_keeps_nothing(blocks: list[Graph]) -> None:
 
 
 def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph]) -> None:
-    # cut where 16 tokens end, which share the choice of columns that are kept apart (kernels/cpu/apart.py)
+    # cut where 16 tokens end, which share the choice of columns that are kept apart (kernels/cpu/outliers.py)
     stages = pipeline(blocks, 1, 6, sizes=(160, 80, 96))
     batches = stages.batches([Chunk(reserved(stages), TOKENS, len(TOKENS))])
     assert [batch.n_tokens for batch in batches] == [150]

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from gguf_runtime.architectures import load
-from gguf_runtime.backends.cpu import steps
+from gguf_runtime.backends.cpu import operations
 from gguf_runtime.backends.cpu.buffers import Buffers
 from gguf_runtime.backends.cpu.inputs import Inputs
 from gguf_runtime.backends.cpu.plan import Plan
-from gguf_runtime.cache import PageLayout
-from gguf_runtime.graph import Graph, Rope
-from gguf_runtime.kernels import cache
+from gguf_runtime.backends.pages import PageLayout
+from gguf_runtime.graph import Graph
+from gguf_runtime.kernels import kernel_cache
 from gguf_runtime.kernels.compilers import Compilers
 from gguf_runtime.kernels.isa import ISAS, Isa, machine
-from gguf_runtime.kernels.team import Team
+from gguf_runtime.kernels.thread_pool import ThreadPool
 from gguf_runtime.loader import open_gguf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,34 +36,32 @@ TYPES = ("Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16", "F32")
 
 def names(graph: Graph, isa: Isa) -> list[str]:
     """The kernels that a graph needs."""
-    scratch = np.zeros(1, np.uint8)
-    angles = {id(op.frequencies): (scratch, scratch) for op in graph.ops if isinstance(op, Rope)}
-    inputs = Inputs(64, 16, 64, angles, scratch)
-    return steps.kernels(Plan(graph, PageLayout(graph.kv, "f16", "f16"), inputs, Buffers(64, isa), isa))
+    inputs = Inputs(graph, 64, 16, 64, np.zeros(1, np.uint8))
+    return operations.kernels(Plan(graph, PageLayout(graph.kv, "f16", "f16"), inputs, Buffers(64, isa), isa))
 
 
 def wanted(types: list[str], isa: Isa) -> list[str]:
     """The kernels for models of each of these types."""
-    found = list(Team.KERNELS)
+    found = list(ThreadPool.KERNELS)
     with tempfile.TemporaryDirectory() as folder:
         for one in types:
             write_model(path := Path(folder, f"{one}.gguf"), types=one, n_layer=1)
             with open_gguf(path) as file:
-                found += names(load(file).graph(), isa)
+                found += names(load(file).graph, isa)
     return list(dict.fromkeys(found))
 
 
 def build(types: list[str], isa: Isa) -> None:
     """Put kernels where wheels have them, out of this user's cache as far as they are there."""
-    kept, kernels = cache.Cache(isa), wanted(types, isa)
+    kept, kernels = kernel_cache.Cache(isa), wanted(types, isa)
     with kept.writable() as folder:
-        if missing := [name for name in kernels if not cache.read(folder, name)]:
+        if missing := [name for name in kernels if not kernel_cache.read(folder, name)]:
             Compilers(isa).run(folder, missing, quiet=False)
         kept.built.mkdir(parents=True)
         for name in kernels:
-            image = cache.read(folder, name)
+            image = kernel_cache.read(folder, name)
             assert image, name
-            cache.write(kept.built, name, image)
+            kernel_cache.write(kept.built, name, image)
 
 
 def platform_tag() -> str:
@@ -82,7 +80,7 @@ def main() -> None:
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--isas", default=",".join(i.name for i in ISAS if i.arch == machine() and i.name != "generic"))
     options = parser.parse_args()
-    shutil.rmtree(cache.BUILT, ignore_errors=True)
+    shutil.rmtree(kernel_cache.BUILT, ignore_errors=True)
     try:
         for isa in (i for i in ISAS if i.arch == machine() and i.name in options.isas.split(",")):
             build(options.types.split(","), isa)
@@ -97,7 +95,7 @@ def main() -> None:
             options.folder.mkdir(parents=True, exist_ok=True)
             print(shutil.copy(wheel, options.folder))
     finally:
-        shutil.rmtree(cache.BUILT, ignore_errors=True)
+        shutil.rmtree(kernel_cache.BUILT, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def gated_delta_net(m: Layers, h: Value, qkv: Value, z: Value, beta: Value, alph
 
 
 def kimi_delta_attention(m: Layers, h: Value, gate: Value, *, bounded_sign: float = 1.0) -> Value:
-    """Kimi's delta attention (Kimi Team 2025): a decay for each channel. gate: of the output, before its sigmoid.
+    """Kimi's delta attention (Kimi ThreadPool 2025): a decay for each channel. gate: of the output, before its sigmoid.
 
     The decay is ssm_a·softplus(x + dt), where ssm_a is −e^A; or where the file names a lower bound, that times
     sigmoid(e^A·(x + dt)). bounded_sign: of ssm_a then, which depends on the converter.

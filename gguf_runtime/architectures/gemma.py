@@ -1,4 +1,4 @@
-"""Gemma 1 (Gemma Team 2024), 2 (2024) and 3 (2025)."""
+"""Gemma 1 (Gemma ThreadPool 2024), 2 (2024) and 3 (2025)."""
 
 from __future__ import annotations
 

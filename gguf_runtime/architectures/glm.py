@@ -1,4 +1,4 @@
-"""ChatGLM 3, GLM-4 (GLM Team 2024) and GLM-4.5 (2025)."""
+"""ChatGLM 3, GLM-4 (GLM ThreadPool 2024) and GLM-4.5 (2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kimi Linear (Kimi Team 2025) and what has its layers, delta attention and latent attention: Ling 3, Kimi K3."""
+"""Kimi Linear (Kimi ThreadPool 2025) and what has its layers, delta attention and latent attention: Ling 3, Kimi K3."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def kimi_k3(m: Layers) -> None:
 
 
 def _mixture(m: Layers, values: list[Value], name: str) -> Value:
-    """Values weighted by the softmax of what their norms score (attention residuals, Kimi Team 2026)."""
+    """Values weighted by the softmax of what their norms score (attention residuals, Kimi ThreadPool 2026)."""
     weight = m.w.tensor(name, 1, m.n_embd)
     if len(values) == 1:
         return values[0]

@@ -1,4 +1,4 @@
-"""Qwen 4's experiment (Qwen Team 2026): Qwen 3.5 between hyper-connections, and a memory of n-grams."""
+"""Qwen 4's experiment (Qwen ThreadPool 2026): Qwen 3.5 between hyper-connections, and a memory of n-grams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen 3 Next and 3.5 (Qwen Team 2025, 2026): three layers of gated delta net, then one of gated attention."""
+"""Qwen 3 Next and 3.5 (Qwen ThreadPool 2025, 2026): three layers of gated delta net, then one of gated attention."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..code import Ref
 from ..layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH
+from ..library import Ref
 from ..simd import (
     absolute,
     any_above,
@@ -35,11 +35,11 @@ from ..simd import (
     store_first,
     to_bfloat,
 )
+from .activation_packing import writer
 from .activations import tanh
 from .kv import key_loader, value_loader
 from .page_products import by_pairs, direct
-from .records import writer
-from .share import claim
+from .work_stealing import claim
 
 _LOWEST = -1e30  # of all scores: what a row without any has seen; finite, so that differences are
 _HIDDEN = 2 * _LOWEST
@@ -218,7 +218,7 @@ def _save_partial(to, o, base, total, stride):
 
 
 def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str = "") -> Any:
-    """out = softmax(q·k·scale, causal)·v for every head of every token, as rows of a kind (records.py).
+    """out = softmax(q·k·scale, causal)·v for every head of every token, as rows of a kind (activation_packing.py).
 
     blocks: i64[n_blocks][9] of (address of the sequence's page addresses, first token of the block in the batch, its
     tokens, the first one's position, the first page to see and the page to end before, the first row of `partials`

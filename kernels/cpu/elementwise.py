@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..code import Ref
+from ..library import Ref
 from ..simd import divide, exp, get_f32, inline, load_first, splat_f32, store_first
 from .activations import clamp, clamped_silu, gelu, relu, sigmoid, silu, softplus, tanh, xielu
-from .share import claim
+from .work_stealing import claim
 
 _PART = 1024  # columns of a head that a thread takes at a time
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..code import Ref
 from ..layout import KV_GROUP, PAGE, SCRATCH
+from ..library import Ref
 from ..simd import (
     absolute,
     bytes_to_f32,
@@ -47,7 +47,7 @@ from ..simd import (
     store_f16,
     to_i32,
 )
-from .share import claim
+from .work_stealing import claim
 
 _N_BYTES = {"q8_0": 32, "q4_0": 16}  # of a group's numbers, for one token
 

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 from .. import formats
-from ..code import Ref
 from ..layout import COLUMNS, LANES, RECORD_BYTES, SCRATCH
+from ..library import Ref
 from ..simd import (
     TARGET,
     begin_tiles,
@@ -32,14 +32,14 @@ from ..simd import (
     weave,
 )
 from . import tiles
+from .activation_packing import lanes_writer
 from .activations import silu
-from .apart import APART_BYTES, add_apart, keep_weights, list_columns, pick_columns
-from .inner import ROW, ROW_SCALES, ROWS, add_scaled, byte_group, float_column
-from .records import lanes_writer
-from .registers import load_tuple, store_tuple, zeros
-from .rounding import OFFSET, bound, common_scales, round_unit
-from .share import claim
-from .units import least, unit_at
+from .block_tail import least, unit_at
+from .micro_kernels import ROW, ROW_SCALES, ROWS, add_scaled, byte_group, float_column
+from .outliers import APART_BYTES, add_apart, keep_weights, list_columns, pick_columns
+from .requantise import OFFSET, bound, common_scales, round_unit
+from .vector_tuples import load_tuple, store_tuple, zeros
+from .work_stealing import claim
 
 _HALF = ROWS // 2  # of the rows that a thread takes at a time: so many are from each matrix of a gate
 _LINE = 4 * LANES
@@ -54,7 +54,7 @@ _MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where th
 _SCALES = ROWS * max(ROW, tiles.ROW)
 _MINS = _SCALES + ROWS * ROW_SCALES + 64
 _UNIT = _MINS + ROWS * ROW_SCALES + 64
-_BOUNDS = _UNIT + 512  # of 16 rows, what rounding.py needs
+_BOUNDS = _UNIT + 512  # of 16 rows, what requantise.py needs
 _INVERSES = _BOUNDS + 16 * 64
 _APART = _INVERSES + 128
 _SUMS = _APART + APART_BYTES
@@ -180,7 +180,7 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
 
 
 def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_bytes: int) -> Any:
-    """take(scratch, records, sums, n_taken, n_columns, ahead, wanted): all rows past the tokens of one step of a shape.
+    """step(scratch, records, sums, n_taken, n_columns, ahead, wanted): all rows past the tokens of one step of a shape.
 
     ahead: where the weights lie that come when these are done, those of each half; asked for where `wanted`, a little
     at each step: a block of a row is too short for the CPU's own prefetching, and much at once waits for memory.
@@ -189,7 +189,7 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
     rounded = how == "rounded"
 
     @inline
-    def take(scratch, records, sums, n_taken, n_columns, ahead, wanted):
+    def step(scratch, records, sums, n_taken, n_columns, ahead, wanted):
         if rounded:
             pick(scratch + _APART, records)
         for i in range(0, n_taken, n_rows):
@@ -198,7 +198,7 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
                 prefetch_later(at + line)
             multiply(scratch, i, records, sums + _LINE * i, n_columns)
 
-    return take
+    return step
 
 
 @cache
@@ -282,7 +282,7 @@ def _part_start(n_tokens, part, n_parts):
 def linear(name: str, how: str = "exact") -> Any:
     """x: records in lanes; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`.
 
-    how: "exact", "rounded" for weights rounded to bytes (rounding.py), "bfloats" for BF16 with x rounded to such,
+    how: "exact", "rounded" for weights rounded to bytes (requantise.py), "bfloats" for BF16 with x rounded to such,
     "tiles" for weights and x rounded to them (tiles.py).
     """
     products = _products(name, how)
@@ -326,7 +326,7 @@ def linear(name: str, how: str = "exact") -> Any:
 
 
 def swiglu(name: str, kind: str, how: str = "exact") -> Any:
-    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
+    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (activation_packing); gate, up: of one shape."""
     products, put = _products(name, how), lanes_writer(kind)
 
     def body(

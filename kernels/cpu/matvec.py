@@ -12,12 +12,12 @@ from typing import Any
 from .. import formats
 from ..layout import COLUMNS, RECORD_BYTES, SCRATCH
 from ..simd import get_f32, inline, load_f32, prefetch, prefetch_later, put_f32
+from .activation_packing import writer
 from .activations import silu
-from .inner import dot_floats, dot_piece, dot_record, store_totals
-from .records import writer
-from .registers import zeros
-from .share import claim
-from .units import least, unit_at
+from .block_tail import least, unit_at
+from .micro_kernels import dot_floats, dot_piece, dot_record, store_totals
+from .vector_tuples import zeros
+from .work_stealing import claim
 
 _LEAST_ROWS, _MOST_ROWS = 16, 64  # that a thread takes at a time
 _GATED_ROWS = 32  # the same, of both matrices: a group of the records that come out
@@ -141,7 +141,7 @@ def linear(name: str, n_tokens: int) -> Any:
 
 
 def swiglu(name: str, n_tokens: int, kind: str) -> Any:
-    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (records.py); gate, up: weights of one shape."""
+    """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (activation_packing); gate, up: of one shape."""
     row_dot, put = _row_dot(name, n_tokens), writer(kind)
 
     @inline

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ..simd import TARGET, inline, interleave, load_f32, shared, splat_f32, store, to_bfloat
-from .registers import load_tuple, outer, store_tuple
+from .vector_tuples import load_tuple, outer, store_tuple
 
 #: (rows, vectors) that are taken together: many rows, few, and what is left.
 _SHAPES = ((6, 4), (2, 4), (1, 4)) if TARGET.n_registers == 32 else ((4, 1), (2, 2), (1, 4))

@@ -1,11 +1,11 @@
-"""The program: a step of a model as an array of kernels, walked by every thread of the team.
+"""The program: a step of a model as an array of kernels, walked by every thread of the pool.
 
 Before an operation that needs what others made, a thread waits until no other is still at work on one before it. Who
-is at work on none need not be waited for: all work was taken (share.py), so that it finds none where it comes late, as
-when the system has given its processor to another process. Threads wait by spinning, because that is usually shorter
-than a system call; after a while they offer the processor to others, because the thread waited for may need it, and
-then sleep. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while one
-thread does what cannot be shared.
+is at work on none need not be waited for: all work was taken (work_stealing.py), so that it finds none where it comes
+late, as when the system has given its processor to another process. Threads wait by spinning, because that is usually
+shorter than a system call; after a while they offer the processor to others, because the thread waited for may need
+it, and then sleep. Who waits asks meanwhile for the weights that it will read next, so that memory does not idle while
+one thread does what cannot be shared.
 
 Programs are posted for all threads at once. Those that have finished one look out for the next for a while before they
 sleep, because to wake many takes longer than a short program.
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..code import Ref
 from ..layout import IDLE, LINE, OP_BYTES
-from ..simd import announce, get_i64, inline, invoke, invoke0, invoke1, pause, prefetch_later, watch
+from ..library import Ref
+from ..simd import get_i64, inline, invoke, invoke0, invoke1, load_acquire, pause, prefetch_later, store_release
 
 _SPINS = 5000  # before the processor is offered
 _LOOKS = 60000  # before sleeping: about 0.6 ms, somewhat more than lies between two tokens
@@ -43,7 +43,7 @@ def _meet(flags, n_threads, moment, stop, ways, ahead, end):
     """
     spins = 0
     for other in range(n_threads):
-        while watch(flags + LINE * other) < moment and watch(stop) == 0:
+        while load_acquire(flags + LINE * other) < moment and load_acquire(stop) == 0:
             spins += 1
             if ahead < end:
                 prefetch_later(ahead)
@@ -53,7 +53,7 @@ def _meet(flags, n_threads, moment, stop, ways, ahead, end):
 
 
 def run() -> Any:
-    """One thread's walk. ops: records of (kernel, arguments, whether to meet first, the weights of this operation or
+    """One thread's walk. ops: records of (kernel, arguments, whether after a barrier, the weights of this operation or
     the next that has any, their size).
 
     counters: two sets of a line for each op and thread, used in turn: while one is in use, each thread clears its
@@ -71,18 +71,18 @@ def run() -> Any:
         weights, ahead, end = 0, 0, 0
         for i in range(n_ops):
             op, at = ops + OP_BYTES * i, i * n_threads * LINE
-            announce(cleared + at + LINE * thread, 0)
+            store_release(cleared + at + LINE * thread, 0)
             if get_i64(op + 24) != weights:
                 weights, own = get_i64(op + 24), get_i64(op + 32) // n_threads
                 ahead = weights + own * thread
                 end = ahead + min(own, _MOST_AHEAD)
             if n_threads > 1 and get_i64(op + 16):
                 ahead = _meet(flags, n_threads, moment + i, stop, ways, ahead, end)
-            if watch(stop):
+            if load_acquire(stop):
                 break
-            announce(flags + LINE * thread, moment + i)
+            store_release(flags + LINE * thread, moment + i)
             invoke(get_i64(op), get_i64(op + 8), thread, n_threads, used + at)
-            announce(flags + LINE * thread, IDLE)
+            store_release(flags + LINE * thread, IDLE)
 
     return body
 
@@ -91,8 +91,8 @@ def post() -> Any:
     """Post a program: mailbox: two ints, the moment that its walk begins with, and the address of the walk's record."""
 
     def body(thread: int, n_threads: int, counter: int, mailbox: int, moment: Ref, record: Ref) -> None:
-        announce(mailbox + 8, record)
-        announce(mailbox, moment)
+        store_release(mailbox + 8, record)
+        store_release(mailbox, moment)
 
     return body
 
@@ -106,10 +106,10 @@ def lead() -> Any:
     def body(
         thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
-        moment, spins = watch(mailbox), 0
-        invoke(walk, watch(mailbox + 8), 0, n_threads, 0)
+        moment, spins = load_acquire(mailbox), 0
+        invoke(walk, load_acquire(mailbox + 8), 0, n_threads, 0)
         for other in range(1, n_threads):
-            while watch(finished + LINE * other) != moment:
+            while load_acquire(finished + LINE * other) != moment:
                 spins += 1
                 _spin(spins, ways)
 
@@ -123,12 +123,12 @@ def follow() -> Any:
         thread: int, n_threads: int, counter: int, mailbox: int, finished: int, walk: int, ways: int,
     ) -> None:  # fmt: skip
         mine, looks = finished + LINE * thread, 0
-        last = watch(mine)
+        last = load_acquire(mine)
         while looks < _LOOKS:
-            moment = watch(mailbox)
+            moment = load_acquire(mailbox)
             if moment != last:
-                invoke(walk, watch(mailbox + 8), thread, n_threads, 0)
-                announce(mine, moment)
+                invoke(walk, load_acquire(mailbox + 8), thread, n_threads, 0)
+                store_release(mine, moment)
                 last, looks = moment, 0
             else:
                 looks += 1

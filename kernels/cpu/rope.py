@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..code import Ref
+from ..library import Ref
 from ..simd import load_first, store_first
-from .registers import join_pairs, split_pairs
-from .share import claim
+from .vector_tuples import join_pairs, split_pairs
+from .work_stealing import claim
 
 
 def rope(layout: str) -> Any:

@@ -1,7 +1,7 @@
 """Operations on rows of activations: embedding, norms, activation functions, sums, packing.
 
-Rows that come in are f32, of any length; records.py says in which kinds they go out. Threads take rows, or parts of
-them, off shared counters.
+Rows that come in are f32, of any length; activation_packing.py says in which kinds they go out. Threads take rows, or
+parts of them, off shared counters.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import formats
-from ..code import Ref
 from ..layout import LANES, SCRATCH
+from ..library import Ref
 from ..simd import (
     first_lanes,
     fma,
@@ -26,11 +26,11 @@ from ..simd import (
     store_first,
     transpose,
 )
+from .activation_packing import lanes_writer, writer
 from .activations import gelu, relu, sigmoid, silu
-from .inner import dequantise
-from .records import lanes_writer, writer
-from .share import claim
-from .units import unit_at
+from .block_tail import unit_at
+from .micro_kernels import dequantise
+from .work_stealing import claim
 
 _PART = 1024  # columns of a row that a thread takes at a time
 _SQUARE = 4 * LANES * LANES

@@ -27,7 +27,7 @@ from ..simd import (
     store_tile,
     to_bfloat,
 )
-from .units import least, unit_at
+from .block_tail import least, unit_at
 
 ROW = 2 * COLUMNS  # bytes from one row of weights, unpacked, to the next
 SHAPES = ((32, 2, LANES), (32, 1, LANES))  # (rows, vectors of tokens, lanes of each) that are multiplied together

@@ -79,7 +79,7 @@ def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
 
 
 def tile(form: Format, blocks: np.ndarray, out: np.ndarray) -> None:
-    """Put a matrix into tiles, as tiles.cu does. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes].
+    """Put a matrix into tiles, as retile.cu does. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes].
 
     Rows that are missing in the last tiles stay as they are in `out`.
     """

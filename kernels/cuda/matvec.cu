@@ -10,7 +10,7 @@
 // Weights run ahead through a ring (ring.cuh): from one row of tiles to the next, and from one kernel to the next, which
 // fills its ring as soon as it finds room, while the one before still runs.
 #include "ring.cuh"
-#include "token.cuh"
+#include "matvec_input.cuh"
 
 constexpr int ROWS = 16;
 constexpr int CHUNK = 256;  // columns that a warp takes at a time

@@ -15,9 +15,9 @@ FILES = {
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "head_norm": "rows.cu",
     "activate": "rows.cu", "add": "rows.cu",
     "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
-    "arrange": "prompt.cu", "prompt": "prompt.cu",
-    "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prompt_attention.cu",
-    "save": "kv.cu", "retile": "tiles.cu", "retile_floats": "tiles.cu",
+    "arrange": "prefill_matmul.cu", "prompt": "prefill_matmul.cu",
+    "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prefill_attention.cu",
+    "save": "kv.cu", "retile": "retile.cu", "retile_floats": "retile.cu",
 }  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)

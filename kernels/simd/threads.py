@@ -8,21 +8,21 @@ from numba import types
 from .vectors import ADDRESS, I64, TARGET, call, operation
 
 
-def _take(b: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+def _fetch_add(b: ir.IRBuilder, counter: ir.Value) -> ir.Value:
     return b.atomic_rmw("add", b.inttoptr(counter, I64.as_pointer()), I64(1), "acq_rel")
 
 
-#: take(counter): the counter's value, one higher for whoever asks next.
-take = operation(types.int64, [ADDRESS], _take)
+#: fetch_add(counter): the counter's value, one higher for whoever asks next.
+fetch_add = operation(types.int64, [ADDRESS], _fetch_add)
 
 
-def _watch(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+def _load_acquire(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return b.load_atomic(b.inttoptr(address, I64.as_pointer()), "acquire", 8, typ=I64)
 
 
-#: watch(address): an integer that another thread may be writing; announce(address, value) writes one.
-watch = operation(types.int64, [ADDRESS], _watch)
-announce = operation(
+#: load_acquire(address): an integer that another thread may be writing; store_release(address, value) writes one.
+load_acquire = operation(types.int64, [ADDRESS], _load_acquire)
+store_release = operation(
     types.void, [ADDRESS, types.int64],
     lambda b, p, v: b.store_atomic(v, b.inttoptr(p, I64.as_pointer()), "release", 8),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The CPU backend: runs graphs on the thread team.
+"""The CPU backend: runs graphs on the thread pool.
 
 Its modules, from the bottom up: fusion, buffers, inputs, plan, steps, backend.
 """

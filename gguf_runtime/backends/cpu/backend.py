@@ -1,4 +1,4 @@
-"""The CPU backend: runs a graph's programs of kernels on the thread team, one batch at a time."""
+"""The CPU backend: runs a graph's programs of kernels on the threads, one batch at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 import numpy as np
 
 from ...graph import Graph
-from ...kernels.code import Library, aligned
 from ...kernels.layout import PAGE, SCRATCH
+from ...kernels.library import Library, aligned
 from ...kernels.memory import address
-from ...kernels.team import Program, Team
+from ...kernels.thread_pool import Program, ThreadPool
 from ...operations import Attention
 from .. import Batch, Result
 from ..pages import PageLayout, PageMemory
@@ -32,28 +32,28 @@ class Cpu:
 
     def __init__(self, n_threads: int) -> None:
         self.library, self._n_threads = Library(), n_threads
-        self._team: Team | None = None
+        self._pool: ThreadPool | None = None
         self.lock = threading.Lock()
         self.scratch = aligned(n_threads * SCRATCH)
         self._buffers: dict[int, Buffers] = {}
 
     @property
-    def team(self) -> Team:
+    def threads(self) -> ThreadPool:
         """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
-        self._team = self._team or Team(self.library, self._n_threads)
-        return self._team
+        self._pool = self._pool or ThreadPool(self.library, self._n_threads)
+        return self._pool
 
     def after_fork(self) -> None:
         """This process is a child, which has none of the threads; most children need none."""
-        self._team, self.lock = None, threading.Lock()
+        self._pool, self.lock = None, threading.Lock()
 
     def buffers(self, n_ubatch: int) -> Buffers:
         """Memory for values of so many tokens; to be used only by who has the lock."""
         return self._buffers.setdefault(n_ubatch, Buffers(n_ubatch, self.library.isa))
 
     def close(self) -> None:
-        if self._team:
-            self._team.close()
+        if self._pool:
+            self._pool.close()
 
 
 class CpuBackend:
@@ -74,8 +74,8 @@ class CpuBackend:
         self._tables: list[np.ndarray] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load([*operations.first_kernels(self._plan), *Team.KERNELS])
-        self._programs: dict[tuple[Team, int, int, bool], Program] = {}
+        library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
+        self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
         self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
@@ -89,16 +89,16 @@ class CpuBackend:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         self._fill(batch)
         variant = size_of(batch.n_tokens), min(size_of(batch.n_logits), FEW), bool(self._inputs.n_splits[0])
-        team = self._cpu.team
-        if (key := (team, *variant)) not in self._programs:
+        threads = self._cpu.threads
+        if (key := (threads, *variant)) not in self._programs:
             written = operations.write(self._plan, *variant)
             if not self._cpu.library.has(step.kernel for step in written):
                 self._cpu.library.load(operations.kernels(self._plan), quiet=True)
-            self._programs[key] = self._program(team, written)
+            self._programs[key] = self._program(threads, written)
         with self._cpu.lock:
             if x is not None and self._plan.input is not None:
                 self._plan.input[: len(x)] = x
-            team.run(self._programs[key], here=batch.n_tokens <= _SHORT)
+            threads.run(self._programs[key], here=batch.n_tokens <= _SHORT)
             return self._plan.result[: batch.n_logits if self._selected else batch.n_tokens].copy()
 
     def device(self, n_tokens: int) -> object:
@@ -110,11 +110,11 @@ class CpuBackend:
     def close(self) -> None:
         """Nothing: the threads are the device's."""
 
-    def _program(self, team: Team, steps: list[Step]) -> Program:
+    def _program(self, threads: ThreadPool, steps: list[Step]) -> Program:
         calls = [self._cpu.library.get(step.kernel).bind(**step.arguments) for step in steps]
         products = [step.arguments if "n_rows" in step.arguments else {} for step in steps]
         weights = [arguments.get("weights", arguments.get("gate")) for arguments in products]
-        return team.program(calls, [step.meet for step in steps], weights)
+        return threads.program(calls, [step.barrier for step in steps], weights)
 
     def _fill(self, batch: Batch) -> None:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""

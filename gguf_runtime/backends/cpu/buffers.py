@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.code import aligned
 from ...kernels.isa import Isa
 from ...kernels.layout import COLUMNS, LANES, RECORD_BYTES
+from ...kernels.library import aligned
 from ...memory_plan import Pool
 
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights

@@ -12,7 +12,7 @@ from ...operations import Attention, Gate, Linear, Norm, Op, values_read
 
 
 def form_for(weight: Tensor, isa: Isa) -> str:
-    """The form in which weights of a type want their input: kinds of rows in kernels/cpu/records.py."""
+    """The form in which weights of a type want their input: kinds of rows in kernels/cpu/activation_packing.py."""
     if weight.type == "BF16" and isa.dots_bfloats:
         return "bfloats"
     return "floats" if weight.type in FLOATS else "bytes"
@@ -31,7 +31,7 @@ def forms(ops: Sequence[Op], isa: Isa) -> dict[int, str]:
 
 
 def is_rounded(weight: Tensor, isa: Isa) -> bool:
-    """Whether weights are rounded to bytes where tokens are many (kernels/cpu/rounding.py)."""
+    """Whether weights are rounded to bytes where tokens are many (kernels/cpu/requantise.py)."""
     return isa.dots_bytes and weight.type in ROUNDED
 
 

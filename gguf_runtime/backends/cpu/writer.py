@@ -1,4 +1,4 @@
-"""Steps of the CPU: kernels, their arguments, and where threads must meet; operations/ says which."""
+"""Steps of the CPU: kernels, their arguments, and where threads must wait for each other; operations/ says which."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .plan import Plan
 
 
 class Step(NamedTuple):
-    """A kernel to run; `meet` where all threads must have finished what came before."""
+    """A kernel to run; `barrier` where all threads must have finished what came before."""
 
     kernel: str
     arguments: dict[str, Any]
-    meet: bool
+    barrier: bool
 
 
 def size_of(n_tokens: int) -> int:
@@ -42,14 +42,14 @@ class Writer:
     def step(self, kernel: str, of: Value, reads: list[Any], writes: list[Any], **arguments: Any) -> None:
         """Add a step for as many tokens as `of` has; reads, writes: the memory that it touches."""
         r, w = {id(x) for x in reads}, {id(x) for x in writes}
-        meet = bool(r & self._written or w & (self._read | self._written))
-        if meet:
+        barrier = bool(r & self._written or w & (self._read | self._written))
+        if barrier:
             self._read, self._written = set(), set()
         self._read |= r
         self._written |= w
         if self.size(of) <= ROWWISE:
             arguments = {name: self.plan.buffers.rowwise(value) for name, value in arguments.items()}
-        self.steps.append(Step(kernel, arguments, meet))
+        self.steps.append(Step(kernel, arguments, barrier))
 
     def count(self, value: Value) -> np.ndarray:
         """Where a batch tells how many rows a value has."""

@@ -4,10 +4,10 @@ Its modules, from the bottom up: device, weights, inputs, fuse, launches, produc
 mirror, sharing, streaming.
 """
 
+from .backend import CudaBackend
 from .bus import Bus, room_for
 from .device import CudaDevice
 from .launches import Workspace, workspace_bytes
-from .resident import CudaBackend
 from .streaming import StreamingBackend, streaming_bytes
 from .weights import device_bytes
 

@@ -18,7 +18,7 @@ from .sizes import tiles_of, up
 from .weights import upload_vector
 
 _HEAD_ROWS, _ATTENTION_THREADS = 16, 128  # as in attention.cu
-_PROMPT_DIMS, _PROMPT_THREADS, _PROMPT_PLACES = (64, 128), 256, 4  # as in prompt_attention.cu
+_PROMPT_DIMS, _PROMPT_THREADS, _PROMPT_PLACES = (64, 128), 256, 4  # as in prefill_attention.cu
 _MOST_SHARED = 112 << 10  # bytes of shared memory for a block: two fit a processor
 _LOG2_E = 1.4426950408889634
 
@@ -74,7 +74,7 @@ class AttentionWriter:
         )  # fmt: skip
         save = self._save(heads)
         self._few(heads, save)
-        self._to.many += [save, self._many(heads)]
+        self._to.prefill += [save, self._many(heads)]
 
     def _save(self, heads: _Heads) -> Launch:
         """Launch the rotation of queries and keys, and the saving of keys and values."""
@@ -122,10 +122,10 @@ class AttentionWriter:
             attend((tiles, spans(n), n), _ATTENTION_THREADS, together)
 
         if heads.rotation[0] and self._plain:
-            self._to.one.append(lambda n: attend((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
+            self._to.decode.append(lambda n: attend((tiles, spans(1), 1), _ATTENTION_THREADS, alone))
         else:
-            self._to.one += [save, few]
-        self._to.few += [save, few]
+            self._to.decode += [save, few]
+        self._to.small_batch += [save, few]
 
     def _many(self, heads: _Heads) -> Launch:
         """Launch the attention of many tokens of a sequence, or of several, by their tasks."""

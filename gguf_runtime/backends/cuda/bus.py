@@ -12,8 +12,8 @@ from ...loader import Tensor
 from ..pages import PageLayout
 from .device import Memory
 from .inputs import Inputs
+from .kv_staging import n_pages
 from .launches import Workspace, matrices_of
-from .mirror import n_pages
 from .places import fused_for_gpu
 from .plan import Plan
 from .sizes import up

@@ -65,7 +65,7 @@ class CudaDevice:
 
     @cached_property
     def has_wgmma(self) -> bool:
-        """Whether it, and the compiler, have the tensor cores' instructions of Hopper (prompt.cu)."""
+        """Whether it, and the compiler, have the tensor cores' instructions of Hopper (prefill_matmul.cu)."""
         if self.handle.compute_capability != "90":
             return False
         try:

@@ -22,7 +22,7 @@ from .weights import Matrix, matrix_type, n_columns, upload_vector
 FEW = 32  # tokens at most for which weights are used as they lie
 _MANY = 128  # tokens of which a multiple is launched if they are not few: the tile of all products
 MAX_LOGITS = 128  # rows of logits in one pass: with a large vocabulary they are the largest of all values
-PANEL_TOKENS = 256  # of which panels of prompt.cu are whole
+PANEL_TOKENS = 256  # of which panels of prefill_matmul.cu are whole
 _SPANS, _FEWEST_SPANS = 32, 4  # of a context, on which attention works at once
 _UNPACKED = 128 << 20  # bytes of weights as halves at a time
 
@@ -63,7 +63,7 @@ def workspace_bytes(device: CudaDevice, graphs: Sequence[Graph], n_tokens: int) 
 
 
 def by_panels(has_wgmma: bool, kinds: Iterable[str]) -> bool:
-    """Whether prompts meet matrices of these types as they are, in panels (prompt.cu), or must have them unpacked."""
+    """Whether prompts meet matrices of these types as they are, in panels (prefill_matmul.cu), or unpacked."""
     return has_wgmma and "F16" not in kinds
 
 
@@ -145,20 +145,20 @@ class Launches:
         self.norms: dict[int, Token] = {}
         self.weights: list[Matrix] = []  # all, so that their memory stays
         self.n_logits = self.n_tasks = 0  # of a batch of many tokens; n_tasks: attention's
-        self.one: list[Launch] = []
-        self.few: list[Launch] = []
-        self.many: list[Launch] = []
+        self.decode: list[Launch] = []
+        self.small_batch: list[Launch] = []
+        self.prefill: list[Launch] = []
         self.many_as_graph = True
 
     def all(self, launch: Launch, selected: bool = False) -> None:
         """Launch this in any batch; selected: for the tokens whose logits are wanted."""
-        self.one.append(launch)
+        self.decode.append(launch)
         self.batches(launch, selected)
 
     def batches(self, launch: Launch, selected: bool = False) -> None:
         """Launch this in batches of few and of many tokens."""
-        self.few.append(launch)
-        self.many.append((lambda n: self.n_logits and launch(self.n_logits)) if selected else launch)
+        self.small_batch.append(launch)
+        self.prefill.append((lambda n: self.n_logits and launch(self.n_logits)) if selected else launch)
 
     def count(self, value: Value) -> int:
         """Address of the number of tokens, or of those whose logits are wanted."""

@@ -84,7 +84,7 @@ def _norm(w: Writer, op: Norm) -> None:
     if op.out.number in w.made_by_reader:
         w.to.norms[op.out.number] = Token(x.at, weight, op.eps)
     else:
-        w.to.one.append(lambda n: kernel((n,), 512, rest))
+        w.to.decode.append(lambda n: kernel((n,), 512, rest))
     w.to.batches(lambda n: kernel((n,), 512, rest), selected)
 
 

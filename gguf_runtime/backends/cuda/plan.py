@@ -38,7 +38,7 @@ class Plan:
         writer = Writer(fused, to, layout)
         for item in fused:
             writer.write(item)
-        self.one, self.few, self.many = to.one, to.few, to.many
+        self.decode, self.small_batch, self.prefill = to.decode, to.small_batch, to.prefill
         self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
         first = graph.ops[0]
         self.input = to.rows[first.out.number] if isinstance(first, Input) else None
@@ -46,13 +46,13 @@ class Plan:
 
     def run_few(self, n_rows: int) -> None:
         """Launch what few tokens need; n_rows: rows_of_few of them."""
-        self._run((n_rows,), self.one if n_rows == 1 else self.few)
+        self._run((n_rows,), self.decode if n_rows == 1 else self.small_batch)
 
     def run_many(self, n_rows: int, n_logits: int, n_tasks: int) -> None:
         """Launch what many tokens need; n_rows: rows_of_many of them; n_tasks: of attention."""
         n_logits = rows_of_few(n_logits) if n_logits <= FEW else MAX_LOGITS
         self._to.n_logits, self._to.n_tasks = n_logits, n_tasks
-        self._run((n_rows, n_logits, n_tasks), self.many)
+        self._run((n_rows, n_logits, n_tasks), self.prefill)
 
     def _run(self, shape: tuple[int, ...], launches: Sequence[Launch]) -> None:
         """Launch for the first of these numbers: one by one the first time, which compiles kernels, then as a graph."""
@@ -65,7 +65,7 @@ class Plan:
                 launch(shape[0])
 
         launch_all()
-        if launches is self.many and not self._to.many_as_graph:
+        if launches is self.prefill and not self._to.many_as_graph:
             return
         if len(self._graphs) == _MOST_GRAPHS:
             self._graphs.pop(next(iter(self._graphs)))

@@ -15,7 +15,7 @@ from ..floats import floats
 from .device import Launch
 from .launches import FEW, Launches, Token, matrices_of
 from .places import Rows
-from .prompts import PromptWriter
+from .prefill import PromptWriter
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs, n_columns, upload_vector
 
@@ -55,10 +55,10 @@ class ProductWriter:
         if bias:
             kernel, width = self._device.kernel("add"), sum(matrix.n_rows for matrix in matrices)
             many.append(lambda n: kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width)))
-        self._to.few += few
+        self._to.small_batch += few
         if linears[0].x.rows == "selected":
             many = [self._selected_products(few, many)]
-        self._to.many += many
+        self._to.prefill += many
 
     def _selected_products(self, few: list[Launch], many: list[Launch]) -> Launch:
         """Of a batch of many tokens, the logits of few are wanted as a rule, or none."""
@@ -80,14 +80,14 @@ class ProductWriter:
             self._to.inputs.n_tokens, out.at, out.stride,
         )  # fmt: skip
         name, tiles = f"matmul_gate<{gate.type}, {up.type}, {{}}>", tiles_of(gate.n_rows, _MATMUL_ROWS)
-        self._to.few.append(self._few_products(name, tiles, 2, arguments))
+        self._to.small_batch.append(self._few_products(name, tiles, 2, arguments))
 
         if self._prompts.takes([gate, up]) and gate.format.order == up.format.order:
-            self._to.many.append(self._prompts.gate(gate, up, x, out))
+            self._to.prefill.append(self._prompts.gate(gate, up, x, out))
             return
         both = Rows(self._to.space.scratch["gate"].address, 2 * width, False)
-        self._to.many.append(self._many_products([gate, up], x, both, add=False))
-        self._to.many.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
+        self._to.prefill.append(self._many_products([gate, up], x, both, add=False))
+        self._to.prefill.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
 
     def _one_product(self, a: Matrix, b: Matrix | None, token: Token, out: int, bias: int, add: bool) -> None:
         """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
@@ -99,7 +99,7 @@ class ProductWriter:
             a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
             token.weight, np.float32(token.eps), out, bias, int(add),
         )  # fmt: skip
-        self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
+        self._to.decode.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
     def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
         sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
@@ -109,7 +109,7 @@ class ProductWriter:
             gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
             np.float32(token.eps), out,
         )  # fmt: skip
-        self._to.one.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
+        self._to.decode.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
 
     def _matvec(self, name: str, a: Matrix, b: Matrix, stage: int) -> tuple[Callable[..., None], int]:
         """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place.

@@ -19,12 +19,12 @@ from ...graph import Graph, join
 from .. import Batch, Chunk, Result, Sequence, in_passes
 from ..errors import PlanError
 from ..pages import PageLayout, PageMemory
+from .backend import pinned
 from .bus import Bus, Cargo, room_for
+from .hybrid_decode import OnCpu, Shared
 from .inputs import Inputs
+from .kv_staging import Mirror
 from .launches import FEW
-from .mirror import Mirror
-from .resident import pinned
-from .sharing import OnCpu, Shared
 from .weights import device_bytes
 
 _TRIAL = 32  # tokens with which the two ways of a prompt are compared

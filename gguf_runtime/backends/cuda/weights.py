@@ -18,7 +18,7 @@ from .device import CudaDevice, Memory
 
 _STEP = 2 << 20
 _UPLOAD = 64 << 20  # bytes of a matrix that go over the bus before they are laid out
-_FLOATS = {"F32": "float", "F16": "half_t", "BF16": "bfloat"}  # as tiles.cu calls them
+_FLOATS = {"F32": "float", "F16": "half_t", "BF16": "bfloat"}  # as retile.cu calls them
 _UNITS = {2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
 
 

@@ -1,9 +1,9 @@
 """Columns of activations that are kept apart from bytes, because they are much larger than those around them.
 
 A few columns of most models' activations are ten to a hundred times as large as others (Dettmers et al. 2022). As bytes
-they would leave their neighbours few steps, and what rounding weights (rounding.py) loses would be multiplied by them:
-together more than half of all that bytes lose. So of 32 columns, for 16 tokens, the one with more than half of all
-energy stays f32 in its record (layout.py), and meets weights as exact as their type has them. All this only where
+they would leave their neighbours few steps, and what rounding weights (requantise.py) loses would be multiplied by
+them: together more than half of all that bytes lose. So of 32 columns, for 16 tokens, the one with more than half of
+all energy stays f32 in its record (layout.py), and meets weights as exact as their type has them. All this only where
 weights are rounded, in batches of many tokens.
 """
 
@@ -41,7 +41,7 @@ from ..simd import (
     store,
     weave,
 )
-from .inner import ROWS
+from .micro_kernels import ROWS
 
 _MOST = COLUMNS // 32  # groups of a record, each of which has one such column for each 16 tokens
 _LINE, _RECORD = 4 * LANES, RECORD_BYTES["byte_lanes"]
@@ -125,7 +125,7 @@ def pick_columns(n_vectors: int) -> Any:
 def add_apart(n_rows: int, n_vectors: int, lanes: int) -> Any:
     """add(acc, apart, row, records) → acc: the products of the columns that were picked, of n_rows from a row on.
 
-    acc, records: as byte_group in inner.py has them.
+    acc, records: as byte_group in micro_kernels.py has them.
     """
     floats = ir.VectorType(F32, lanes)
 

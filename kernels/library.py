@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from . import isa as isa_module
-from .cache import Cache, read
 from .compilers import CompileError, Compilers
+from .kernel_cache import Cache, read
 from .layout import LINE
 from .memory import Executable, address
 

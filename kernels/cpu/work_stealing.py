@@ -10,7 +10,7 @@ Either way, a thread that gets none knows that each was taken, which program.py 
 from __future__ import annotations
 
 from ..layout import LINE
-from ..simd import inline, take, watch
+from ..simd import fetch_add, inline, load_acquire
 
 
 @inline
@@ -22,8 +22,8 @@ def claim(counters, thread, n_threads, n_items):
         first = (n_items * owner + n_owners - 1) // n_owners
         end = (n_items * (owner + 1) + n_owners - 1) // n_owners
         counter = counters + LINE * owner
-        if first + watch(counter) < end:
-            item = first + take(counter)
+        if first + load_acquire(counter) < end:
+            item = first + fetch_add(counter)
             if item < end:
                 return item
     return n_items

@@ -1,4 +1,4 @@
-"""The thread team: runs programs, arrays of kernels bound to their arguments, on all of its threads.
+"""The thread pool: runs programs, arrays of kernels bound to their arguments, on all of its threads.
 
 Within a program, Python does nothing. Between them, threads look out for the next one for a while, and then sleep.
 """
@@ -14,21 +14,21 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from .code import Call, Library, aligned
 from .layout import IDLE, LINE, OP_BYTES
+from .library import Call, Library, aligned
 from .memory import address
 
 
 class Program:
-    """Calls in the form that a team walks; `Team.program` makes it."""
+    """Calls in the form that a pool walks; `ThreadPool.program` makes it."""
 
     def __init__(
-        self, calls: Sequence[Call], meet: Sequence[bool], weights: Sequence[np.ndarray | None], n_threads: int
+        self, calls: Sequence[Call], barrier: Sequence[bool], weights: Sequence[np.ndarray | None], n_threads: int
     ) -> None:
         self.calls = calls  # kept alive: the table has the addresses of their records
         rows: list[tuple[int, ...]] = []
         ahead = 0, 0
-        for call, m, w in reversed(list(zip(calls, meet, weights, strict=True))):
+        for call, m, w in reversed(list(zip(calls, barrier, weights, strict=True))):
             ahead = (address(w), w.nbytes) if w is not None else ahead
             rows.insert(0, (call.kernel.address, address(call.record), m, *ahead))
         self.table, self.n_ops = np.array(rows, np.int64).reshape(-1, OP_BYTES // 8), np.array([len(rows)], np.int64)
@@ -37,7 +37,7 @@ class Program:
         self.walk: Call | None = None
 
 
-class Team:
+class ThreadPool:
     """A fixed number of threads that run programs together."""
 
     KERNELS = ("program.run", "program.post", "program.lead", "program.follow")
@@ -63,13 +63,13 @@ class Team:
             threading.Thread(target=work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
 
     def program(
-        self, calls: Sequence[Call], meet: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
+        self, calls: Sequence[Call], barrier: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
     ) -> Program:
-        """A program of these calls in this order; `meet[i]`: call i needs what earlier ones made, so wait for them.
+        """A program of these calls in this order; `barrier[i]`: call i needs what earlier ones made, so wait for them.
 
         weights[i]: what call i reads from its first byte to its last, if it reads much.
         """
-        program = Program(calls, meet, weights or [None] * len(calls), self.n_threads)
+        program = Program(calls, barrier, weights or [None] * len(calls), self.n_threads)
         program.walk = self._walk.bind(
             ops=program.table, n_ops=program.n_ops, counters=program.counters, turn=program.turn,
             flags=self._flags, stop=self._stop, moment=self._moment, ways=self._ways,
@@ -80,7 +80,7 @@ class Team:
         """Run a program on all threads and wait for its end.
 
         With `here`, the calling thread is one of them, which saves a wake-up: for short programs. Without, the caller
-        only waits, so that a KeyboardInterrupt reaches it at once and stops the team between two kernels.
+        only waits, so that a KeyboardInterrupt reaches it at once and stops the pool between two kernels.
         """
         assert program.walk is not None
         self._record[0] = address(program.walk.record)

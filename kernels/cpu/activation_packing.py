@@ -34,7 +34,7 @@ from ..simd import (
     to_i32,
     transpose,
 )
-from .apart import column_apart
+from .outliers import column_apart
 
 _BYTES, _FLOATS = RECORD_BYTES["bytes"], RECORD_BYTES["floats"]
 _BYTE_LANES, _FLOAT_LANES = RECORD_BYTES["byte_lanes"], RECORD_BYTES["float_lanes"]
@@ -216,7 +216,7 @@ def lanes_writer(kind: str) -> Any:
     """put(out, first, column, values, n_columns, n_tokens): the same for 16 tokens; first: a multiple of 16.
 
     values: f32[32 columns][16 tokens], which may be overwritten; zeros for columns beyond n_columns. kind: "plain", a
-    form of lanes, or "apart_lanes" for byte_lanes with large columns kept apart (apart.py).
+    form of lanes, or "apart_lanes" for byte_lanes with large columns kept apart (outliers.py).
     """
     return {
         "plain": _put_rows,

@@ -1,4 +1,4 @@
-"""Products for many tokens on Hopper's tensor cores, straight from quantised weights (kernels/cuda/prompt.cu)."""
+"""Products of prompts on Hopper's tensor cores, straight from quantised weights (kernels/cuda/prefill_matmul.cu)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .places import Rows
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs
 
-_ROWS, _THREADS, _WEIGHT_PLACES = 128, 384, 2  # as in prompt.cu
+_ROWS, _THREADS, _WEIGHT_PLACES = 128, 384, 2  # as in prefill_matmul.cu
 _PANEL, _MOST_PANELS = 256 * 128, 7  # bytes of a panel of 256 tokens; places of them
 _OWN = 2 << 10  # bytes of shared memory of a block beside weights and panels: barriers, and what aligns the panels
 _LONG, _SHORT = 2.0, 1.2  # what blocks that take 256 and 128 tokens cost
 
 
 class PromptWriter:
-    """Writes launches of prompt.cu."""
+    """Writes launches of prefill_matmul.cu."""
 
     def __init__(self, to: Launches) -> None:
         self._to, self._device = to, to.device
