@@ -25,7 +25,7 @@ _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 def options(kernel: str) -> tuple[str, ...]:
     """What to compile a kernel with."""
-    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]].startswith("prompt") else OPTIONS
+    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]].startswith("prefill") else OPTIONS
 
 
 @cache
