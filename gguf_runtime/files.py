@@ -75,12 +75,18 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def give_up() -> None:
-    """End what works for this process, and remove what is not whole."""
-    import shutil  # takes a while to load, and most processes end of themselves
+    """End what works for this process, and remove what is not whole.
 
+    Nothing is imported here unless it must be: the main thread, which waits, may be in the middle of an import.
+    """
     for helper in list(helpers):
         helper.kill()
         helper.wait()
     for path in list(unfinished):
         with contextlib.suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.is_dir():
+                import shutil  # loaded already, by tempfile, which made the folder
+
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -15,9 +15,12 @@ import pytest
 from gguf_runtime import LLM
 from tests.make_model import write_model
 
-# started in the background, a shell's command ignores Ctrl-C, and so would what it starts, such as ggrun
+# started in the background, a shell's command ignores Ctrl-C, and with nohup the end of the terminal; and so would what
+# it starts, such as ggrun
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
