@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+from ..files import read_text
 from .command import group
 from .kinds import flag, integer, number, path, text
 from .prompt import escape_option, unescaped
@@ -74,7 +74,7 @@ def take_dialogue(options: dict[str, Any]) -> Dialogue:
     if (file := options.pop("system_file")) is not None:
         if system is not None:
             raise click.UsageError("two system prompts: -sys and -sysf")
-        system = Path(file).read_text("utf-8", "replace").removesuffix("\n")
+        system = read_text(file, errors="replace").removesuffix("\n")
     variables = options.pop("template_variables")
     if taken := {"messages", "tools"} & variables.keys():
         raise click.UsageError(f"--chat-template-kwargs cannot set {min(taken)}: that is the conversation itself")
@@ -103,7 +103,7 @@ def _template(options: dict[str, Any]) -> str | None:
         from ..chat.builtin import between
 
         return between(prefix or "", suffix or "", bos)
-    return named if file is None else Path(file).read_text("utf-8", "replace")
+    return named if file is None else read_text(file, errors="replace")
 
 
 def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,9 +10,9 @@ import click
 
 from ..conversation import Conversation
 from . import process
-from .answers import Dialogue, sampling_options, sort_options, system_options, take_dialogue
+from .answers import Dialogue, sampling_options, sort_options, system_options
 from .command import LlamaCommand, section
-from .loading import load, named_model
+from .loading import load, take_model
 from .options import (
     answer_options,
     conversation_options,
@@ -23,7 +23,7 @@ from .options import (
     template_options,
     verbose_option,
 )
-from .recipes import recipe_of
+from .recipes import by_recipe
 from .session import Chat, note
 from .slash import obey
 
@@ -39,11 +39,8 @@ from .slash import obey
 @load_options()
 @click.pass_context
 def command(ctx: click.Context, **options: Any) -> None:
-    model = named_model(*(options.pop(key) for key in ("name", "model", "hf_repo", "hf_file", "model_url")))
-    recipe = recipe_of(model)
-    dialogue = recipe.complete(take_dialogue(options))
-    recipe.set_defaults(ctx, options)
-    start(model, dialogue, options)
+    model = take_model(options)
+    start(model, by_recipe(ctx, model, options), options)
 
 
 def start(model: str | None, dialogue: Dialogue, options: dict[str, Any], first: str | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .command import LlamaCommand, section
-from .loading import load, named_model
+from .loading import load, take_model
 from .options import load_options, model_options, verbose_option
 
 
@@ -16,7 +16,7 @@ from .options import load_options, model_options, verbose_option
 @section("Output", verbose_option)
 @load_options()
 def command(verbose: bool, **options: Any) -> None:
-    model = named_model(None, *(options.pop(key) for key in ("model", "hf_repo", "hf_file", "model_url")))
+    model = take_model(options)
     show()
     if model is not None:
         with load(model, **options) as llm:

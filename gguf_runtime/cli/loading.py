@@ -28,6 +28,12 @@ _KEYS = {
 }
 
 
+def take_model(options: dict[str, Any]) -> str | None:
+    """Take what names the model out of a command's options: MODEL, if it has that, and those of model_options."""
+    names = ("name", "model", "hf_repo", "hf_file", "model_url")
+    return named_model(*(options.pop(name, None) for name in names))
+
+
 def named_model(
     name: str | None, model: str | None, hf_repo: str | None, hf_file: str | None, model_url: str | None
 ) -> str | None:

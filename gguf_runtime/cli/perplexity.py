@@ -11,7 +11,7 @@ import numpy as np
 from ..engine import Chunk, Engine
 from ..files import read_text
 from .command import LlamaCommand
-from .loading import load, named_model
+from .loading import load, take_model
 from .options import load_options, model_options, verbose_option
 
 _LOGITS_BYTES = 64 << 20  # of one step
@@ -25,7 +25,7 @@ _LOGITS_BYTES = 64 << 20  # of one step
 def command(file: str, verbose: bool, **options: Any) -> None:
     """Chunks of n_ctx tokens, each on its own; the second half of each is scored, so that all have some context."""
     text = read_text(file, errors="replace").removesuffix("\n")
-    model = named_model(None, *(options.pop(key) for key in ("model", "hf_repo", "hf_file", "model_url")))
+    model = take_model(options)
     llm = load(model, **options)
     n_ctx = llm.engine.n_ctx
     tokens = llm.tokenize(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from .answers import Dialogue
+from .answers import Dialogue, take_dialogue
 
 if TYPE_CHECKING:
     from ..store.modelfile import Modelfile
@@ -51,6 +51,14 @@ class Recipe(NamedTuple):
         for option, value in given.items():
             if ctx.get_parameter_source(option) in (ParameterSource.DEFAULT, None):
                 options[option] = value
+
+
+def by_recipe(ctx: click.Context, model: str | None, options: dict[str, Any]) -> Dialogue:
+    """Take how to talk with a model out of the options, its Modelfile filling in what the command line leaves open."""
+    recipe = recipe_of(model)
+    dialogue = recipe.complete(take_dialogue(options))
+    recipe.set_defaults(ctx, options)
+    return dialogue
 
 
 def recipe_of(model: str | None) -> Recipe:

@@ -15,11 +15,10 @@ from .answers import (
     sampling_options,
     sort_options,
     system_options,
-    take_dialogue,
 )
 from .command import LlamaCommand, group, section
 from .kinds import flag, path
-from .loading import load, named_model
+from .loading import load, take_model
 from .options import (
     answer_options,
     conversation_options,
@@ -31,7 +30,7 @@ from .options import (
     verbose_option,
 )
 from .prompt import has_prompt, prompt_options, read_prompt
-from .recipes import recipe_of
+from .recipes import by_recipe
 
 if TYPE_CHECKING:
     from ..generation import Generation
@@ -73,15 +72,13 @@ def command(
     conversation: bool | None,
     **options: Any,
 ) -> None:
-    model = named_model(*(options.pop(key) for key in ("name", "model", "hf_repo", "hf_file", "model_url")))
+    model = take_model(options)
     prompt = {key: options.pop(key) for key in ("prompt", "file", "binary_file")} | {"escape": options["escape"]}
     if words:
         if prompt["prompt"] is not None:
             raise click.UsageError(f"two prompts: {' '.join(words)} and, with -p, {prompt['prompt']}")
         prompt |= {"prompt": " ".join(words), "escape": False}
-    recipe = recipe_of(model)
-    dialogue = recipe.complete(take_dialogue(options))
-    recipe.set_defaults(ctx, options)
+    dialogue = by_recipe(ctx, model, options)
     raw = raw or conversation is False
     if prompts is not None:
         from .batch import answer_all

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..loader import open_gguf
 from ..tokenizer import Tokenizer
 from .command import LlamaCommand
-from .loading import model_path, named_model
+from .loading import model_path, take_model
 from .options import model_options, verbose_option
 from .prompt import escape_option, prompt_options, read_prompt
 
@@ -21,10 +23,6 @@ from .prompt import escape_option, prompt_options, read_prompt
 @click.option("--no-parse-special", is_flag=True, help="Take the text of special tokens as plain text.")
 @verbose_option
 def command(
-    model: str | None,
-    hf_repo: str | None,
-    hf_file: str | None,
-    model_url: str | None,
     prompt: str | None,
     file: str | None,
     binary_file: str | None,
@@ -33,8 +31,9 @@ def command(
     no_bos: bool,
     no_parse_special: bool,
     verbose: bool,
+    **options: Any,
 ) -> None:
-    path = model_path(named_model(None, model, hf_repo, hf_file, model_url))
+    path = model_path(take_model(options))
     text = read_prompt(prompt, file, binary_file, escape)
     with open_gguf(path) as opened:
         tokenizer = Tokenizer.from_metadata(opened.metadata)

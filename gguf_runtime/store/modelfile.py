@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_text
 from .errors import StoreError
 
 #: Ollama's parameters that mean something here, and what their values are.
@@ -68,9 +69,11 @@ class Modelfile:
 def read(path: Path) -> Modelfile:
     """The Modelfile at a path. Raises StoreError, with the line, and OSError."""
     try:
-        return parse(path.read_text("utf-8"))
-    except UnicodeDecodeError:
-        raise StoreError(f"{path} is no text in UTF-8") from None
+        text = read_text(path)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    try:
+        return parse(text)
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from None
 
