@@ -30,7 +30,8 @@ from gguf_runtime.kernels.layout import (
 )
 from gguf_runtime.kernels.library import Library
 from gguf_runtime.kernels.memory import address
-from tests.make_model import random_tensor
+from gguf_runtime.kernels.tensor_types import BY_NAME
+from tests.make_model import random_tensor, values_of
 
 ISAS = {i.name: i for i in isa.runnable()}
 #: Types of keys and values, each once as either.
@@ -38,7 +39,7 @@ CACHES = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), 
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
 FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
 #: Types of weights that are multiplied as bf16: with instructions for pairs of them, and for tiles.
-BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - {"F16", "F32"})}
+BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - FLOATS | {"BF16"})}
 
 
 @pytest.fixture(scope="module", params=ISAS)
@@ -78,7 +79,7 @@ def count(n: int) -> np.ndarray:
 def matrix(fmt: str, rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random weights of a type: (their bytes, one row after the other; their values by gguf.quants)."""
     raw = random_tensor(np.random.default_rng(seed), fmt, rows, columns)
-    return raw, dequantize(raw, gguf.GGMLQuantizationType[fmt]).reshape(rows, columns).astype(np.float32)
+    return raw, values_of(raw, fmt).reshape(rows, columns)
 
 
 def record_form(fmt: str, lanes: bool) -> str:
@@ -130,7 +131,8 @@ def columns_of(fmt: str) -> list[int]:
     """Row lengths to try: whole records, parts of one, and for types of 32 columns an odd number of blocks."""
     if fmt in FLOATS:
         return [256, 40, 333]
-    return [512, 768] if fmt.endswith(("_K", "XS")) else [512, 576, 288, 32]
+    block = BY_NAME[fmt].columns
+    return [512, 768] if block == COLUMNS else [512, 512 + 2 * block, 256 + block, block]
 
 
 @pytest.mark.parametrize("fmt", sorted(FORMATS))
