@@ -41,12 +41,11 @@ _BITS = (
     b"NOHq7Ha#^s<9GoUfAXH`eldBwaz)zu7yjDw11s;95C86;Tj^MSpC6IY)D-(Mh$(rp+t~|VRU_rPO88h^jzSR;Y@$Me52a4m6s0G}@9lj8j#zIM6n"
     b"apn?>lpUz9lXQ48y_)FSG!r%@AQQkH7C>?{UwYEDwJZfTPU-T0v6r<gZ2y9*}8>Wwz($=<Y<V$cPflVS|8g6N5cCnvgj|Ja-9VK1EK_w=l"
 )
-#: What the levels stand for: sizes, to which signs are added.
+#: What the levels stand for: sizes, to which signs are added; those of IQ1 for -1, 0 and 1.
 STEPS = {
     "IQ2_XXS": (8, 25, 43),
     "IQ2_XS": (8, 25, 43),
     "IQ2_S": (8, 25, 43),
-    "IQ1": (-1, 0, 1),
     "IQ3_XXS": (4, 12, 20, 28, 36, 44, 52, 62),
     "IQ3_S": (1, 3, 5, 7, 9, 11, 13, 15),
 }

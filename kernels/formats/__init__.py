@@ -32,7 +32,7 @@ class Format(NamedTuple):
 
     @classmethod
     def of(cls, name: str, unpack: Callable[[int], Any], **settings: Any) -> Format:
-        """The format of the tensor type of this name; settings: as the fields, `largest` where no q has all bits set."""
+        """The format of a tensor type; settings: as the fields are, `largest` where no q has all its bits set."""
         _, block, n_bytes, _ = BY_NAME[name]
         columns = 256 if block > 1 else 16
         settings.setdefault("largest", 2 ** settings.get("bits", 0) - 1)

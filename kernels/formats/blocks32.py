@@ -1,4 +1,4 @@
-"""Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1: blocks of 32 columns with a half-precision scale; eight are a unit, two a piece."""
+"""Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1: blocks of 32 columns with a half as scale; eight are a unit, two a piece."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _fifth_bits(p, r):
 
 
 def blocks(name: str, quants: Any, *, mins: bool = False, **settings: Any) -> Format:
-    """The format of a type whose blocks begin with a scale, and a min where there are such; settings: as Format has them.
+    """The format of a type whose blocks begin with a scale, and a min where there are such; settings: as Format.of.
 
     quants(p, r): the 64 bytes q of the blocks at two addresses.
     """

@@ -30,13 +30,16 @@ _moved = plus_where(range(3, 32, 4), 2)
 
 
 @inline
+def _columns_s(p, i):
+    return _s(p + 2 + 8 * i, get_u32(p + 34 + 4 * i))
+
+
+@inline
 def _unpack_s(p):
     numbers = bytes_to_f32(paired_bytes(_scales(p + 34)))
     scales = (numbers + numbers + splat_f32(1.0)) * splat_f32(get_f16(p))
     down = bytes_to_f32(paired_bytes(_down(p + 34)))
-    q = (
-        _s(p + 2, get_u32(p + 34)), _s(p + 10, get_u32(p + 38)), _s(p + 18, get_u32(p + 42)), _s(p + 26, get_u32(p + 46))
-    )  # fmt: skip
+    q = _columns_s(p, 0), _columns_s(p, 1), _columns_s(p, 2), _columns_s(p, 3)
     return q, scales, scales * (splat_f32(0.25) * down + splat_f32(0.875))
 
 

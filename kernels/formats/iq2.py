@@ -23,8 +23,8 @@ from ..simd import (
     negate_where,
     paired_bytes,
     splat_f32,
-    woven_nibbles,
     with_parity,
+    woven_nibbles,
 )
 from . import Format
 

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .vectors import ADDRESS, I1, I8, I16, I32, I64, TARGET, constant, i8x16, i8x64, loaded, operation, shuffled, splat
+from .vectors import ADDRESS, I1, I8, I16, I32, I64, TARGET, constant, i8x16, i8x64, loaded, operation, splat
 
 
 def codebook(name: str, points: np.ndarray, places: Sequence[int], high: Sequence[int] = ()) -> Any:
@@ -56,7 +56,7 @@ def negate_where(sums: int) -> Any:
 
     def emit(b: ir.IRBuilder, q: ir.Value, bits: ir.Value) -> ir.Value:
         chosen, every = b.bitcast(splat(b, bits, 1), ir.VectorType(I1, 64)), constant(I8, [sums % 256] * 64)
-        if TARGET.name.startswith(("amx", "avx512")):
+        if TARGET.byte_registers == 64:  # with masks
             return b.select(chosen, b.sub(every, q), q)
         mask = b.sext(chosen, i8x64.llvm)  # -q is the complement of q, plus 1
         return b.add(b.xor(q, mask), b.and_(mask, constant(I8, [(sums + 1) % 256] * 64)))

@@ -114,9 +114,9 @@ def table16(values: Sequence[int]) -> Any:
                 parts = [shuffled(b, low, high, range(n)) for low, high in zip(parts[::2], parts[1::2], strict=True)]
             return parts[0]
 
-        if TARGET.name.startswith("avx512"):
+        if TARGET.byte_registers == 64:
             return shuffle_bytes("x86.avx512.pshuf.b.512", 64)
-        if TARGET.name.startswith("avx"):
+        if TARGET.byte_registers == 32:
             return shuffle_bytes("x86.avx2.pshuf.b", 32)
         # a chain of selects over the four bits of the index: no table instruction needed
         rows = [constant(I8, [v] * 64) for v in values]
