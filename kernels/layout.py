@@ -21,6 +21,8 @@ Woven order: 16 groups of 16 columns, first those that begin the four vectors of
 
 from __future__ import annotations
 
+from .tensor_types import BY_NAME
+
 COLUMNS = 256  # columns of one record
 WOVEN = tuple(4 * (i % 4) + i // 4 for i in range(16))  # place → group; and group → place
 LANES = 16  # tokens side by side
@@ -31,14 +33,12 @@ RECORD_BYTES = {
     "bytes": 384, "floats": 1024, "bfloats": 1024, "byte_lanes": 6208, "float_lanes": 16384, "bfloat_lanes": 8192,
 }  # fmt: skip
 
-#: Tensor types with float weights; the others in FORMATS are dotted as integers.
-FLOATS = frozenset({"F32", "F16", "BF16"})
-#: Every tensor type that there are kernels for.
-FORMATS = FLOATS | {
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
-}  # fmt: skip
+#: Every tensor type, all of which there are kernels for.
+FORMATS = frozenset(BY_NAME)
+#: Types of single numbers, which are multiplied as floats; the others are dotted as integers.
+FLOATS = frozenset(kind.name for kind in BY_NAME.values() if kind.columns == 1)
 #: Types of less than 8 bits, which large batches round to bytes (cpu/requantise.py).
-ROUNDED = FORMATS - FLOATS - {"Q8_0"}
+ROUNDED = frozenset(kind.name for kind in BY_NAME.values() if kind.bytes < kind.columns)
 
 PAGE = 64  # tokens of one page of the KV cache
 KV_TYPES = ("f16", "q8_0", "q4_0")  # of keys and values in it

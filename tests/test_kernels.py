@@ -30,31 +30,37 @@ from gguf_runtime.kernels.layout import (
 )
 from gguf_runtime.kernels.library import Library
 from gguf_runtime.kernels.memory import address
-from tests.make_model import random_tensor
+from gguf_runtime.kernels.tensor_types import BY_NAME
+from tests.make_model import random_tensor, values_of
 
 ISAS = {i.name: i for i in isa.runnable()}
 #: Types of keys and values, each once as either.
 CACHES = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("f16", "q8_0")]
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
+#: Types that are tried on every instruction set: all that products and gates tell apart.
+KINDS = frozenset({
+    "F32", "F16", "BF16", "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ2_XXS", "NVFP4",
+})  # fmt: skip
 FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
 #: Types of weights that are multiplied as bf16: with instructions for pairs of them, and for tiles.
-BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - {"F16", "F32"})}
+BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - FLOATS | {"BF16"})}
 
 
 @pytest.fixture(scope="module", params=ISAS)
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
-    products = [f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.linear", "rows.embed")]
-    products += [f"matvec.linear:{fmt}:{n}" for fmt in sorted(FORMATS) for n in (1, 3)]
+    dotted = types_of(library)
+    products = [f"rows.embed:{fmt}" for fmt in unpacked(library)] + [f"matmul.linear:{fmt}" for fmt in dotted]
+    products += [f"matvec.linear:{fmt}:{n}" for fmt in dotted for n in (1, 3)]
     if library.isa.dots_bytes:  # where it pays; elsewhere no plan asks for it
-        products += [f"matmul.linear:{fmt}:rounded" for fmt in sorted(ROUNDED)]
+        products += [f"matmul.linear:{fmt}:rounded" for fmt in dotted if fmt in ROUNDED]
         products += ["matmul.swiglu:Q4_K:byte_lanes:rounded"]
     for fmt, kind in GATES:
         products += [f"matvec.swiglu:{fmt}:{n}:{kind}" for n in (1, 3)]
         products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
     for how in library_bfloats(library):
         products += [f"matmul.linear:{fmt}:{how}" for fmt in BFLOATS[how]]
-        products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how]]
+        products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how] if fmt in KINDS]
     products += ["rows.pack:bfloat_lanes"] if library.isa.dots_bfloats else []
     others = [f"rows.{name}:{kind}" for name in ("pack", "norm:rms:weight", "gate:silu") for kind in FORMS]
     others += ["rows.norm:rms:weight:plain", "rows.gate:silu:plain", "rows.add", "rows.gather"]
@@ -64,6 +70,17 @@ def library(request: pytest.FixtureRequest) -> Library:
     attention += ["attention.attend:f16:f16:plain:bfloats"] if library.isa.dots_bfloats else []
     library.load(products + others + attention)
     return library
+
+
+def types_of(library: Library) -> list[str]:
+    """Types whose products are tried: all on the best instruction set."""
+    return sorted(FORMATS if library.isa == next(iter(ISAS.values())) else KINDS)
+
+
+def unpacked(library: Library) -> list[str]:
+    """Types that are dequantised: all on one instruction set with registers of each size."""
+    first = {isa.byte_registers: isa for isa in reversed(ISAS.values())}
+    return sorted(FORMATS if library.isa in first.values() else KINDS)
 
 
 def library_bfloats(library: Library) -> list[str]:
@@ -78,7 +95,7 @@ def count(n: int) -> np.ndarray:
 def matrix(fmt: str, rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random weights of a type: (their bytes, one row after the other; their values by gguf.quants)."""
     raw = random_tensor(np.random.default_rng(seed), fmt, rows, columns)
-    return raw, dequantize(raw, gguf.GGMLQuantizationType[fmt]).reshape(rows, columns).astype(np.float32)
+    return raw, values_of(raw, fmt).reshape(rows, columns)
 
 
 def record_form(fmt: str, lanes: bool) -> str:
@@ -130,12 +147,16 @@ def columns_of(fmt: str) -> list[int]:
     """Row lengths to try: whole records, parts of one, and for types of 32 columns an odd number of blocks."""
     if fmt in FLOATS:
         return [256, 40, 333]
-    return [512, 768] if fmt.endswith(("_K", "XS")) else [512, 576, 288, 32]
+    block = BY_NAME[fmt].columns
+    return [512, 768] if block == COLUMNS else [512, 512 + 2 * block, 256 + block, block]
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS))
-def test_dequantise_bit_for_bit(library: Library, fmt: str) -> None:
-    for columns in columns_of(fmt):
+def shapes(types: list[str]) -> list[tuple[str, int]]:
+    return [(fmt, columns) for fmt in types for columns in columns_of(fmt)]
+
+
+def test_dequantise_bit_for_bit(library: Library) -> None:
+    for fmt, columns in shapes(unpacked(library)):
         raw, values = matrix(fmt, 37, columns)
         ids = np.random.default_rng(1).integers(0, 37, 50).astype(np.int32)
         out, scratch = np.zeros((50, columns), np.float32), np.zeros(SCRATCH, np.uint8)
@@ -148,13 +169,28 @@ def test_dequantise_bit_for_bit(library: Library, fmt: str) -> None:
             scratch=scratch,
             n_tokens=count(50),
         )
-        np.testing.assert_array_equal(out, values[ids])
+        np.testing.assert_array_equal(out, values[ids], fmt)
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS))
-def test_products(library: Library, fmt: str) -> None:
+@pytest.mark.parametrize(("fmt", "n_scales"), [("MXFP4", 1), ("NVFP4", 4), ("TQ1_0", 0), ("TQ2_0", 0)])
+def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str, n_scales: int) -> None:
+    if fmt not in unpacked(library):
+        pytest.skip("with these registers another instruction set is tried")
+    blocks = np.random.default_rng(11).integers(0, 256, (256, BY_NAME[fmt].bytes), np.uint8)
+    blocks[:, :n_scales] = np.arange(256, dtype=np.uint8)[:, None]
+    if not n_scales:
+        blocks[:, -2:] = np.frombuffer(np.float16(0.75).tobytes(), np.uint8)
+    out, columns = np.zeros((1, 256 * BY_NAME[fmt].columns), np.float32), 256 * BY_NAME[fmt].columns
+    library.get(f"rows.embed:{fmt}")(
+        weights=blocks, row_bytes=blocks.size, n_columns=columns, ids=np.zeros(1, np.int32), out=out,
+        scratch=np.zeros(SCRATCH, np.uint8), n_tokens=count(1),
+    )  # fmt: skip
+    np.testing.assert_array_equal(out[0], values_of(blocks, fmt))
+
+
+def test_products(library: Library) -> None:
     rng = np.random.default_rng(2)
-    for columns in columns_of(fmt):
+    for fmt, columns in shapes(types_of(library)):
         raw, values = matrix(fmt, 53, columns)
         bias = rng.normal(size=53).astype(np.float32)
         for n_tokens in (1, 3, 15, 29, 61):
@@ -174,7 +210,7 @@ def test_products(library: Library, fmt: str) -> None:
                 seen = packed_values(form, records, n_tokens, columns)
                 wanted = start + bias + seen @ values.T.astype(np.float64)
                 size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
-                assert np.max(np.abs(out - wanted) / size) < 2e-6
+                assert np.max(np.abs(out - wanted) / size) < 2e-6, (fmt, columns, kernel)
             if fmt in ROUNDED and n_tokens > 1 and library.isa.dots_bytes:
                 out = start.copy()
                 library.get(f"matmul.linear:{fmt}:rounded")(out=out, x=records, **arguments)
@@ -182,7 +218,7 @@ def test_products(library: Library, fmt: str) -> None:
                 # a group's scale tells only how large its weights may be: at most twice as large as they are
                 step = np.repeat(bytes_of.max(axis=2), COLUMNS, axis=1)[:, :columns] * 2 / 127
                 error = np.sqrt(seen**2 @ (step.T.astype(np.float64) ** 2) / 12)  # of steps that are independent
-                assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5
+                assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5, (fmt, columns)
 
 
 @pytest.mark.parametrize(("fmt", "columns"), [("Q4_K", 512), ("Q4_1", 608), ("Q6_K", 512), ("Q5_0", 96)])
@@ -275,8 +311,8 @@ def test_products_of_bfloats(library: Library, how: str) -> None:
     if how not in library_bfloats(library):
         pytest.skip("not an instruction of this set")
     rng = np.random.default_rng(9)
-    shapes = [(fmt, n) for fmt in BFLOATS[how] for n in ([256, 41, 333, 512] if fmt == "BF16" else columns_of(fmt))]
-    for fmt, columns in shapes:
+    tried = [(fmt, n) for fmt in BFLOATS[how] for n in ([256, 41, 333, 512] if fmt == "BF16" else columns_of(fmt))]
+    for fmt, columns in tried:
         (raw, values), (other, others) = matrix(fmt, 72, columns), matrix(fmt, 72, columns, 1)
         for n_tokens in (2, 9, 61):
             x = rng.normal(size=(n_tokens, columns)).astype(np.float32)
@@ -289,6 +325,8 @@ def test_products_of_bfloats(library: Library, how: str) -> None:
             library.get(f"matmul.linear:{fmt}:{how}")(weights=raw, out=out, bias=0, add=0, **arguments)
             a, b = (nearest_bfloats(x) @ nearest_bfloats(w).T for w in (values, others))
             np.testing.assert_allclose(out, a, atol=1e-5 * np.abs(a).max())
+            if fmt not in KINDS:
+                continue
             gated = no_records("bfloat_lanes", n_tokens, 72)
             library.get(f"matmul.swiglu:{fmt}:bfloat_lanes:{how}")(gate=raw, up=other, out=gated, **arguments)
             lines = gated.view(np.uint16).astype(np.uint32).reshape(-1, COLUMNS // 2, LANES, 2) << 16

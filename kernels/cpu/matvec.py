@@ -88,8 +88,10 @@ def _byte_dot(fmt: formats.Format, n_tokens: int) -> Any:
 
 def _tail_dot(fmt: formats.Format, n_tokens: int) -> Any:
     """tail(acc, row, records, n_columns, spare) → acc with the columns after the last whole unit, in pieces of 64."""
-    if fmt.piece is None:
+    if fmt.block == COLUMNS:
         return inline(lambda acc, row, records, n_columns, spare: acc)
+    if fmt.piece is None:
+        return _unit_tail(fmt, n_tokens)
     piece, least_of, address_of = fmt.piece, least(fmt), unit_at(fmt, 64)
     first_dot, second_dot, third_dot, fourth_dot = (dot_piece(fmt.bits, place, n_tokens) for place in range(4))
 
@@ -108,6 +110,21 @@ def _tail_dot(fmt: formats.Format, n_tokens: int) -> Any:
         if column + 192 < n_columns:
             q, scales, mins = piece(address_of(spare, row, column + 192, n_columns))
             acc = fourth_dot(acc, q, scales, least_of(scales, mins), records)
+        return acc
+
+    return tail
+
+
+def _unit_tail(fmt: formats.Format, n_tokens: int) -> Any:
+    """The same in one unit that is filled up with zeros, as the records are."""
+    dot, unpack, least_of, address_of = dot_record(fmt.bits, n_tokens), fmt.unpack, least(fmt), unit_at(fmt, COLUMNS)
+
+    @inline
+    def tail(acc, row, records, n_columns, spare):
+        column = n_columns // COLUMNS * COLUMNS
+        if column < n_columns:
+            q, scales, mins = unpack(address_of(spare, row, column, n_columns))
+            acc = dot(acc, q, scales, least_of(scales, mins), records)
         return acc
 
     return tail

@@ -17,6 +17,7 @@ __device__ __forceinline__ uint4 load16(const u8* p) { return __ldg((const uint4
 __device__ __forceinline__ uint2 load8(const u8* p) { return __ldg((const uint2*)p); }
 __device__ __forceinline__ u32 load4(const u8* p) { return __ldg((const u32*)p); }
 __device__ __forceinline__ u32 load2(const u8* p) { return __ldg((const u16*)p); }
+__device__ __forceinline__ u32 load1(const u8* p) { return __ldg(p); }
 
 // an address in shared memory
 struct Shared {
@@ -29,6 +30,7 @@ __device__ __forceinline__ uint4 load16(Shared p) { return *(const uint4*)p.at; 
 __device__ __forceinline__ uint2 load8(Shared p) { return *(const uint2*)p.at; }
 __device__ __forceinline__ u32 load4(Shared p) { return *(const u32*)p.at; }
 __device__ __forceinline__ u32 load2(Shared p) { return *(const u16*)p.at; }
+__device__ __forceinline__ u32 load1(Shared p) { return *p.at; }
 
 __device__ __forceinline__ u32 word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 __device__ __forceinline__ float low_half(u32 v) { return to_float((half_t)v); }
@@ -104,12 +106,18 @@ struct Q8_0 {
 
 // --- IQ4: nibbles that index a table of uneven steps --------------------------------------------------------------
 
+// four bytes' nibbles, each the place of a byte among those of A, B, C and D
+template <u32 A, u32 B, u32 C, u32 D>
+__device__ __forceinline__ u32 looked_up(u32 nibbles) {
+    u32 s = (nibbles | nibbles >> 4) & 0x00FF00FF;  // → the four lowest nibbles
+    s = (s | s >> 8) & 0xFFFF;
+    u32 low = __byte_perm(A, B, s & 0x7777), high = __byte_perm(C, D, s & 0x7777);
+    return __byte_perm(low, high, 0x3210 | (s & 0x8888) >> 1);
+}
+
 // the steps -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, each plus 128
 __device__ __forceinline__ u32 steps(u32 nibbles) {
-    u32 s = (nibbles | nibbles >> 4) & 0x00FF00FF;  // four bytes' nibbles → the four lowest nibbles
-    s = (s | s >> 8) & 0xFFFF;
-    u32 low = __byte_perm(0x3F2D1801, 0x766A5D4F, s & 0x7777), high = __byte_perm(0xA6998D81, 0xF1D9C5B5, s & 0x7777);
-    return __byte_perm(low, high, 0x3210 | (s & 0x8888) >> 1);
+    return looked_up<0x3F2D1801, 0x766A5D4F, 0xA6998D81, 0xF1D9C5B5>(nibbles);
 }
 
 struct IQ4_NL {
@@ -329,6 +337,9 @@ struct Q2_K : Runs256 {
     __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
     __device__ __forceinline__ float least(int group) const { return least_[group]; }
 };
+
+#include "formats_codebooks.cuh"
+#include "formats_few_bits.cuh"
 
 // --- halves: what float types become on the GPU -------------------------------------------------------------------
 

@@ -78,6 +78,18 @@ def _int_bytes(lanes: Sequence[int], n_ints: int) -> Any:
 #: For each 16 columns, in woven order: the byte of its 32 columns, of eight; its own byte, of two times eight.
 paired_bytes = _int_bytes([i // 2 for i in WOVEN], 1)
 sixteen_bytes = _int_bytes(WOVEN, 2)
+#: The four lowest bytes of an integer, on the first lanes.
+four_bytes = _int_bytes([*range(4)] * 4, 1)
+
+
+def _woven_nibbles(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    v = b.bitcast(splat(b, x, 1), i8x8.llvm)
+    low, high = b.and_(v, constant(I8, [15] * 8)), b.lshr(v, constant(I8, [4] * 8))
+    return shuffled(b, low, high, [i // 2 + 8 * (i % 2) for i in WOVEN])
+
+
+#: The nibbles of a 64-bit integer, in woven order.
+woven_nibbles = operation(i8x16, [types.int64], _woven_nibbles)
 #: Sixteen numbers into woven order and back.
 weave_bytes, weave = shuffle(i8x16, WOVEN), shuffle(f32x16, WOVEN)
 #: The bits of an integer as bytes, 0 or 1.
@@ -102,9 +114,9 @@ def table16(values: Sequence[int]) -> Any:
                 parts = [shuffled(b, low, high, range(n)) for low, high in zip(parts[::2], parts[1::2], strict=True)]
             return parts[0]
 
-        if TARGET.name.startswith("avx512"):
+        if TARGET.byte_registers == 64:
             return shuffle_bytes("x86.avx512.pshuf.b.512", 64)
-        if TARGET.name.startswith("avx"):
+        if TARGET.byte_registers == 32:
             return shuffle_bytes("x86.avx2.pshuf.b", 32)
         # a chain of selects over the four bits of the index: no table instruction needed
         rows = [constant(I8, [v] * 64) for v in values]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ....fusion import AddedProduct, GatedProduct
-from ....kernels.layout import FORMATS
+from ....kernels.layout import FLOATS, FORMATS
 from ....loader import Tensor
 from ....operations import Linear, Value
 from ...errors import PlanError
@@ -45,7 +45,7 @@ def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: s
     module, how = "matvec", f":{n}"
     if n > ROWWISE:
         module, how, arguments["n_tokens"] = "matmul", "", w.count(x)
-        if n == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+        if n == MANY and plan.isa.has_tiles and (weight.type == "BF16" or weight.type not in FLOATS):
             how = ":tiles"
         elif plan.isa.dots_bfloats and weight.type == "BF16":
             how = ":bfloats"
