@@ -118,7 +118,8 @@ def test_every_answer_comes_as_it_would_alone(
         if answer.error:
             assert isinstance(answer.error, NoPages) and answer.sequence.n_context > (n_pages - 1) * PAGE
         elif answer.stop_reason:
-            whole = "".join(map(llm.tokenizer.decoder(special=False).push, answer.tokens))  # without a character that is cut off
+            decoder = llm.tokenizer.decoder(special=False)
+            whole = "".join(map(decoder.push, answer.tokens))  # without a character that is cut off
             assert answer.stop_reason == "length" and answer.text == whole
         assert not answer.tokens or agrees(llm, answer)
 
