@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import arguments
+from . import architectures, arguments
+from .architectures import ModelError
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
+from .embedding import POOLINGS, Embedder, Pooling, Progress, default_pooling, normalised
 from .engine import Chunk, Engine, Offload, Scheduler
 from .engine.layer_split import Layers
 from .generation import Generation
@@ -47,6 +50,7 @@ class LLM:
     keys of the file to change; one that begins with a dot belongs to the architecture, such as .rope.freq_base.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
+    embedding: it is only to embed and to rank texts, so nothing is made ready to generate; encoders can do no more.
 
     n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, as with -1, or,
     "auto", as many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares.
@@ -81,6 +85,7 @@ class LLM:
         metadata: Mapping[str, Value] | None = None,
         chat_template: str | None = None,
         draft: str | Path | None = None,
+        embedding: bool = False,
     ) -> None:
         settings: dict[str, Any] = {
             "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
@@ -98,14 +103,35 @@ class LLM:
             self.file.metadata = override(self.file.metadata, metadata)
         if mlock and not lock(self.file):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
-        self.engine = Engine(self.file, **settings)
-        self.scheduler = Scheduler(self.engine)
+        self._model, self._settings = architectures.load(self.file, n_ctx), settings
+        gives_logits = self._model.result == "logits"
+        self._scheduler = Scheduler(Engine(self.file, **settings)) if gives_logits and not embedding else None
+        self._embedders: dict[Pooling, Embedder] = {}
+        self._embedders_lock = threading.Lock()
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
         small = arguments.path("draft", draft) if draft else None
-        self._draft = LLM(small, n_ctx=n_ctx, n_threads=self.engine.n_threads, mmap=mmap) if small else None
+        self._draft = LLM(small, n_ctx=n_ctx, n_threads=settings["n_threads"], mmap=mmap) if small else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
             raise ValueError(f"draft: {self._draft.file.path} has another vocabulary: it cannot guess for this model")
+
+    @property
+    def generates(self) -> bool:
+        """Whether it can write; encoders, and what was loaded for `embedding`, only embed and rank texts."""
+        return self._scheduler is not None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Raises ModelError where the model does not generate."""
+        if not self._scheduler:
+            why = "was loaded for embeddings" if self._model.generates else "is an encoder, which has no next token"
+            raise ModelError(f"{self.file.path} {why}: `ggrun embed` and LLM.embed give embeddings")
+        return self._scheduler
+
+    @property
+    def engine(self) -> Engine:
+        """The same."""
+        return self.scheduler.engine
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -233,11 +259,96 @@ class LLM:
         with self.engine.lock:
             return self.engine.step([Chunk(self.engine.new_sequence(), tokens, len(tokens))])
 
+    def embed(
+        self,
+        texts: str | Sequence[str | Sequence[int]],
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        dimensions: int = 0,
+        prefix: str = "",
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """f32[n_texts, width]: each text as a vector, similar ones for texts of similar meaning; f32[width] for one.
+
+        texts: text, or token ids. pooling: which tokens' embeddings make the text's: mean, cls (the first token's) or
+        last; None for what the file says, or else mean, and last of models that generate. normalize: to length 1.
+        dimensions: keep so many of the first numbers, for models that were trained for it (Matryoshka); 0 for all.
+        prefix: comes before each text, as some models want it, such as "search_query: ". truncate: leave out the end of
+        texts that are too long rather than raise ContextFull. progress: is called with the number of texts done.
+        """
+        embedder = self.embedder(pooling)
+        if embedder.pooling in ("none", "rank"):
+            instead = "rerank" if embedder.pooling == "rank" else "embed_tokens"
+            raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: see LLM.{instead}")
+        several = [texts] if isinstance(texts, str) else texts
+        rows = self._embedded(embedder, several, prefix, truncate, progress)
+        vectors = np.stack(rows) if rows else np.empty((0, embedder.width), np.float32)
+        if arguments.whole("dimensions", dimensions, 0) > embedder.width:
+            raise ValueError(f"dimensions: the model gives {embedder.width}, not {dimensions}")
+        vectors = vectors[:, : dimensions or None]
+        vectors = normalised(vectors) if normalize else vectors
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def embed_tokens(
+        self,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        normalize: bool = False,
+        prefix: str = "",
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """f32[n_tokens, width] of each text: its tokens' embeddings. Arguments as in `embed`."""
+        rows = self._embedded(self.embedder("none"), texts, prefix, truncate, progress)
+        return [normalised(row) for row in rows] if normalize else rows
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """f32[n_texts]: how well each text answers the query, more for better, as the model scores it: most give
+        logits, Qwen 3 a share. Raises ModelError where the model is no reranker."""
+        embedder = self.embedder("rank")
+        pairs = [embedder.pair(arguments.text("query", query), text) for text in arguments.texts("texts", texts)]
+        rows = self._embedded(embedder, pairs, "", truncate, progress)
+        return np.array([row[0] for row in rows], np.float32)
+
+    def embedder(self, pooling: str | None = None) -> Embedder:
+        """What `embed` and `rerank` work with, made when first needed; it tells tokens and their number."""
+        kind = cast(Pooling, arguments.one_of("pooling", pooling or default_pooling(self._model), POOLINGS))
+        with self._embedders_lock:
+            if kind not in self._embedders:
+                self._embedders[kind] = Embedder(self.file, self.tokenizer, kind, self._settings)
+            return self._embedders[kind]
+
+    def _embedded(
+        self,
+        embedder: Embedder,
+        texts: Sequence[str | Sequence[int]],
+        prefix: str,
+        truncate: bool,
+        progress: Progress | None,
+    ) -> list[np.ndarray]:
+        n_vocab, given = embedder.engine.n_vocab, arguments.several("texts", texts)
+        ids = [text if isinstance(text, str) else arguments.tokens("texts", text, n_vocab) for text in given]
+        tokens = [embedder.tokens(text, arguments.text("prefix", prefix)) for text in ids]
+        fitting = [embedder.fit(text, truncate=truncate, number=i) for i, text in enumerate(tokens)]
+        return embedder.run(fitting, progress)
+
     def close(self) -> None:
         """End the threads and unmap the file."""
         if self._draft:
             self._draft.close()
-        self.engine.close()
+        for embedder in self._embedders.values():
+            embedder.close()
+        if self._scheduler:
+            self._scheduler.engine.close()
         self.file.close()
 
     def __enter__(self) -> LLM:

@@ -32,7 +32,8 @@ class Sequence(Protocol):
 
 
 class Chunk(NamedTuple):
-    """Tokens that follow what is computed of a sequence; logits are wanted for the last `n_logits` of them.
+    """Tokens that follow what is computed of a sequence; logits are wanted for the last `n_logits` of them, or one row
+    (n_logits 1) of all, where the graph pools.
 
     position: of the first one in the sequence, which the engine fills in.
     """

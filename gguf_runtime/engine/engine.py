@@ -13,6 +13,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .. import architectures
+from ..architectures import Result
 from ..backends import Chunk
 from ..kernels.cores import physical_cores, processors
 from ..loader import GGUFFile
@@ -23,6 +24,7 @@ from .placement import Placement, Settings
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
+_WHOLE = 8192  # tokens of a pass, where each text has to be in one, if nothing else is asked for
 
 
 class EngineError(Exception):
@@ -36,10 +38,11 @@ class ContextFull(EngineError):
 class Engine:
     """Runs one model.
 
-    n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
-    pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
-    type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0
-    for what is free; offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
+    result: what a step gives, logits or embeddings; n_ctx: tokens that one sequence may have, 0 for what the model was
+    trained for; n_ubatch: tokens computed in one pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room, and
+    8,192 where each text has to be in one; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache
+    keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0 for what is free; offload:
+    which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
 
     lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
     threads of its own, unless a GPU is in use.
@@ -49,6 +52,7 @@ class Engine:
         self,
         file: GGUFFile,
         *,
+        result: Result = "logits",
         n_ctx: int = 0,
         n_ubatch: int = 0,
         n_threads: int = 0,
@@ -57,10 +61,15 @@ class Engine:
         kv_memory: int = 0,
         offload: Offload = Offload(),  # noqa: B008
     ) -> None:
-        self.model = architectures.load(file, n_ctx)
-        if not self.model.causal:
-            raise architectures.ModelError(f"{file.path}: a model that sees all of a text at once has no next token")
+        self.model = architectures.load(file, n_ctx, result)
+        if result == "logits" and not self.model.causal:
+            raise architectures.ModelError(
+                f"{file.path}: a diffusion model, which sees all of a text at once and writes it in any order: "
+                "ggrun generates only with models that write from left to right"
+            )
         self.n_ctx = n_ctx or self.model.n_ctx_train
+        if self.model.whole:
+            n_ubatch = min(n_ubatch or _WHOLE, self.n_ctx)
         self.n_vocab = self.model.n_vocab
         self.n_threads = _threads(n_threads)
         settings = Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
@@ -101,9 +110,10 @@ class Engine:
 
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to what is computed of its sequence; gives f32[sum of n_logits, n_vocab], in the
-        chunks' order.
+        chunks' order, or embeddings of as many tokens; where each text becomes one row, n_logits is to be 1.
 
-        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
+        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several, if a text can be
+        (Model.whole). Raises
         ContextFull, EngineError for a token that is not in the vocabulary, NoPages; then nothing has changed.
         """
         if self._gone:
@@ -150,6 +160,8 @@ class Engine:
         """The chunks with their positions, and pages for them."""
         if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
             raise EngineError("a sequence appears twice in one step")
+        if self.model.whole and (n := sum(len(chunk.tokens) for chunk in chunks)) > self.n_ubatch:
+            raise EngineError(f"{n} tokens are to be computed in one pass, which takes {self.n_ubatch}")
         found = []
         for sequence, tokens, n_logits, _ in chunks:
             ids = np.asarray(tokens, np.int64)

@@ -68,7 +68,7 @@ class CpuBackend:
         """memory: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
-        self._selected = graph.result.rows == "selected"
+        self._selected = graph.result.rows != "token"
         layout = memory.layout if memory else PageLayout(graph.kv, k_type, v_type)
         self.memory = (memory or PageMemory(layout)) if graph.kv else None
         self._tables: list[np.ndarray] = []  # of the batch at work
@@ -129,6 +129,7 @@ class CpuBackend:
                 inputs.slots[first : first + n, 0] = self._tables[i][at // PAGE]
                 inputs.slots[first : first + n, 1] = at % PAGE
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
+            inputs.first_rows[n_logits : n_logits + wanted] = first
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
         if self.memory:

@@ -30,7 +30,8 @@ class Inputs:
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
         self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64)  # attention's tasks
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
-        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
+        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted; of texts that are pooled the last
+        self.first_rows = np.zeros(n_tokens, np.int32)  # of each of these, the first token of its text
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
         self.scratch = scratch
         self.n_partials = n_split * n_spans  # for each head
