@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from . import arguments
 from .architectures import Model, Result
 from .chat.marks import Marks
 from .engine import Chunk, ContextFull, Engine
@@ -114,6 +116,103 @@ class Embedder:
 
     def close(self) -> None:
         self.engine.close()
+
+
+class Embedding:
+    """What an LLM does with whole texts."""
+
+    def __init__(self, file: GGUFFile, tokenizer: Tokenizer, model: Model, settings: Mapping[str, Any]) -> None:
+        """model: as the file is made; settings: of engines."""
+        self.model = model
+        self._file, self._tokenizer, self._settings = file, tokenizer, settings
+        self._embedders: dict[Pooling, Embedder] = {}
+        self._lock = threading.Lock()
+
+    def embed(
+        self,
+        texts: str | Sequence[str | Sequence[int]],
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        dimensions: int = 0,
+        prefix: str = "",
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """f32[n_texts, width]: each text as a vector, similar ones for texts of similar meaning; f32[width] for one.
+
+        texts: text, or token ids. pooling: which tokens' embeddings make the text's: mean, cls (the first token's) or
+        last; None for what the file says, or else mean, and last of models that generate. normalize: to length 1.
+        dimensions: keep so many of the first numbers, for models that were trained for it (Matryoshka); 0 for all.
+        prefix: comes before each text, as some models want it, such as "search_query: ". truncate: leave out the end of
+        texts that are too long rather than raise ContextFull. progress: is called with the number of texts done.
+        """
+        embedder = self.embedder(pooling)
+        if embedder.pooling in ("none", "rank"):
+            instead = "rerank" if embedder.pooling == "rank" else "embed_tokens"
+            raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: see LLM.{instead}")
+        several = [texts] if isinstance(texts, str) else texts
+        rows = self._rows(embedder, several, prefix, truncate, progress)
+        vectors = np.stack(rows) if rows else np.empty((0, embedder.width), np.float32)
+        if arguments.whole("dimensions", dimensions, 0) > embedder.width:
+            raise ValueError(f"dimensions: the model gives {embedder.width}, not {dimensions}")
+        vectors = vectors[:, : dimensions or None]
+        vectors = normalised(vectors) if normalize else vectors
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def embed_tokens(
+        self,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        normalize: bool = False,
+        prefix: str = "",
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """f32[n_tokens, width] of each text: its tokens' embeddings. Arguments as in `embed`."""
+        rows = self._rows(self.embedder("none"), texts, prefix, truncate, progress)
+        return [normalised(row) for row in rows] if normalize else rows
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """f32[n_texts]: how well each text answers the query, more for better, as the model scores it: most give
+        logits, Qwen 3 a share. Raises ModelError where the model is no reranker."""
+        embedder = self.embedder("rank")
+        pairs = [embedder.pair(arguments.text("query", query), text) for text in arguments.texts("texts", texts)]
+        rows = self._rows(embedder, pairs, "", truncate, progress)
+        return np.array([row[0] for row in rows], np.float32)
+
+    def embedder(self, pooling: str | None = None) -> Embedder:
+        """What `embed` and `rerank` work with, made when first needed; it tells tokens and their number."""
+        kind = cast(Pooling, arguments.one_of("pooling", pooling or default_pooling(self.model), POOLINGS))
+        with self._lock:
+            if kind not in self._embedders:
+                self._embedders[kind] = Embedder(self._file, self._tokenizer, kind, self._settings)
+            return self._embedders[kind]
+
+    def _rows(
+        self,
+        embedder: Embedder,
+        texts: Sequence[str | Sequence[int]],
+        prefix: str,
+        truncate: bool,
+        progress: Progress | None,
+    ) -> list[np.ndarray]:
+        n_vocab, given = embedder.engine.n_vocab, arguments.several("texts", texts)
+        ids = [text if isinstance(text, str) else arguments.tokens("texts", text, n_vocab) for text in given]
+        tokens = [embedder.tokens(text, arguments.text("prefix", prefix)) for text in ids]
+        fitting = [embedder.fit(text, truncate=truncate, number=i) for i, text in enumerate(tokens)]
+        return embedder.run(fitting, progress)
+
+    def close_embedders(self) -> None:
+        for embedder in self._embedders.values():
+            embedder.close()
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:

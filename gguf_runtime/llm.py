@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from .architectures import ModelError
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
-from .embedding import POOLINGS, Embedder, Pooling, Progress, default_pooling, normalised
+from .embedding import Embedding
 from .engine import Chunk, Engine, Offload, Scheduler
 from .engine.layer_split import Layers
 from .generation import Generation
@@ -36,7 +35,7 @@ if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     Prompt = str | Sequence[int] | Sequence[Message]
 
 
-class LLM:
+class LLM(Embedding):
     """A model in a GGUF file, ready to answer, several prompts at once, and in any thread.
 
         with LLM("model.gguf") as llm:
@@ -103,12 +102,11 @@ class LLM:
             self.file.metadata = override(self.file.metadata, metadata)
         if mlock and not lock(self.file):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
-        self._model, self._settings = architectures.load(self.file, n_ctx), settings
-        gives_logits = self._model.result == "logits"
-        self._scheduler = Scheduler(Engine(self.file, **settings)) if gives_logits and not embedding else None
-        self._embedders: dict[Pooling, Embedder] = {}
-        self._embedders_lock = threading.Lock()
+        model = architectures.load(self.file, n_ctx)
+        generates = model.result == "logits" and not embedding
+        self._scheduler = Scheduler(Engine(self.file, **settings)) if generates else None
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
+        super().__init__(self.file, self.tokenizer, model, settings)
         self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
         small = arguments.path("draft", draft) if draft else None
         self._draft = LLM(small, n_ctx=n_ctx, n_threads=settings["n_threads"], mmap=mmap) if small else None
@@ -124,7 +122,7 @@ class LLM:
     def scheduler(self) -> Scheduler:
         """Raises ModelError where the model does not generate."""
         if not self._scheduler:
-            why = "was loaded for embeddings" if self._model.generates else "is an encoder, which has no next token"
+            why = "was loaded for embeddings" if self.model.generates else "is an encoder, which has no next token"
             raise ModelError(f"{self.file.path} {why}: `ggrun embed` and LLM.embed give embeddings")
         return self._scheduler
 
@@ -259,94 +257,11 @@ class LLM:
         with self.engine.lock:
             return self.engine.step([Chunk(self.engine.new_sequence(), tokens, len(tokens))])
 
-    def embed(
-        self,
-        texts: str | Sequence[str | Sequence[int]],
-        *,
-        pooling: str | None = None,
-        normalize: bool = True,
-        dimensions: int = 0,
-        prefix: str = "",
-        truncate: bool = False,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """f32[n_texts, width]: each text as a vector, similar ones for texts of similar meaning; f32[width] for one.
-
-        texts: text, or token ids. pooling: which tokens' embeddings make the text's: mean, cls (the first token's) or
-        last; None for what the file says, or else mean, and last of models that generate. normalize: to length 1.
-        dimensions: keep so many of the first numbers, for models that were trained for it (Matryoshka); 0 for all.
-        prefix: comes before each text, as some models want it, such as "search_query: ". truncate: leave out the end of
-        texts that are too long rather than raise ContextFull. progress: is called with the number of texts done.
-        """
-        embedder = self.embedder(pooling)
-        if embedder.pooling in ("none", "rank"):
-            instead = "rerank" if embedder.pooling == "rank" else "embed_tokens"
-            raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: see LLM.{instead}")
-        several = [texts] if isinstance(texts, str) else texts
-        rows = self._embedded(embedder, several, prefix, truncate, progress)
-        vectors = np.stack(rows) if rows else np.empty((0, embedder.width), np.float32)
-        if arguments.whole("dimensions", dimensions, 0) > embedder.width:
-            raise ValueError(f"dimensions: the model gives {embedder.width}, not {dimensions}")
-        vectors = vectors[:, : dimensions or None]
-        vectors = normalised(vectors) if normalize else vectors
-        return vectors[0] if isinstance(texts, str) else vectors
-
-    def embed_tokens(
-        self,
-        texts: Sequence[str | Sequence[int]],
-        *,
-        normalize: bool = False,
-        prefix: str = "",
-        truncate: bool = False,
-        progress: Progress | None = None,
-    ) -> list[np.ndarray]:
-        """f32[n_tokens, width] of each text: its tokens' embeddings. Arguments as in `embed`."""
-        rows = self._embedded(self.embedder("none"), texts, prefix, truncate, progress)
-        return [normalised(row) for row in rows] if normalize else rows
-
-    def rerank(
-        self,
-        query: str,
-        texts: Sequence[str],
-        *,
-        truncate: bool = False,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """f32[n_texts]: how well each text answers the query, more for better, as the model scores it: most give
-        logits, Qwen 3 a share. Raises ModelError where the model is no reranker."""
-        embedder = self.embedder("rank")
-        pairs = [embedder.pair(arguments.text("query", query), text) for text in arguments.texts("texts", texts)]
-        rows = self._embedded(embedder, pairs, "", truncate, progress)
-        return np.array([row[0] for row in rows], np.float32)
-
-    def embedder(self, pooling: str | None = None) -> Embedder:
-        """What `embed` and `rerank` work with, made when first needed; it tells tokens and their number."""
-        kind = cast(Pooling, arguments.one_of("pooling", pooling or default_pooling(self._model), POOLINGS))
-        with self._embedders_lock:
-            if kind not in self._embedders:
-                self._embedders[kind] = Embedder(self.file, self.tokenizer, kind, self._settings)
-            return self._embedders[kind]
-
-    def _embedded(
-        self,
-        embedder: Embedder,
-        texts: Sequence[str | Sequence[int]],
-        prefix: str,
-        truncate: bool,
-        progress: Progress | None,
-    ) -> list[np.ndarray]:
-        n_vocab, given = embedder.engine.n_vocab, arguments.several("texts", texts)
-        ids = [text if isinstance(text, str) else arguments.tokens("texts", text, n_vocab) for text in given]
-        tokens = [embedder.tokens(text, arguments.text("prefix", prefix)) for text in ids]
-        fitting = [embedder.fit(text, truncate=truncate, number=i) for i, text in enumerate(tokens)]
-        return embedder.run(fitting, progress)
-
     def close(self) -> None:
         """End the threads and unmap the file."""
         if self._draft:
             self._draft.close()
-        for embedder in self._embedders.values():
-            embedder.close()
+        self.close_embedders()
         if self._scheduler:
             self._scheduler.engine.close()
         self.file.close()
