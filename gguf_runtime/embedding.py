@@ -150,7 +150,7 @@ class Embedding:
         embedder = self.embedder(pooling)
         if embedder.pooling in ("none", "rank"):
             instead = "rerank" if embedder.pooling == "rank" else "embed_tokens"
-            raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: see LLM.{instead}")
+            raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: it is for {instead}")
         several = [texts] if isinstance(texts, str) else texts
         rows = self._rows(embedder, several, prefix, truncate, progress)
         vectors = np.stack(rows) if rows else np.empty((0, embedder.width), np.float32)

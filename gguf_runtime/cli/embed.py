@@ -34,7 +34,7 @@ embedding_options = group(
     ),
     click.option("--normalize/--no-normalize", default=None, show_default="but with --pooling none",
                  help="Make vectors of length 1."),
-    integer("--dimensions", at_least=1, default=0, show_default="all", help="Keep the first N numbers (Matryoshka)."),
+    integer("--dimensions", at_least=0, default=0, help="Keep the first N numbers (Matryoshka); 0: all."),
     text("--prefix", default="", show_default=False, help="What comes before each text, such as 'search_query: '."),
     flag("--truncate", help="Leave out the end of texts that are too long."),
 )  # fmt: skip

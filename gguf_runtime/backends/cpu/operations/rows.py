@@ -85,6 +85,13 @@ def _gate(w: Writer, op: Gate) -> None:
 
 
 def _activate(w: Writer, op: Activate) -> None:
+    if op.kind == "softmax":
+        x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
+        w.step(
+            "softmax.softmax", op.out, [x], [out],
+            x=x, out=out, n_heads=op.out.heads, n_columns=op.out.width, n_tokens=w.count(op.out),
+        )  # fmt: skip
+        return
     if op.kind not in _ACTIVATIONS:
         raise unknown(op)
     _over(w, op.kind, op.out, op.x, parameters=op.parameters)
