@@ -96,15 +96,16 @@ class Embedder:
         n_done, per_token = 0, self.pooling == "none"
         for group in _groups([len(text) for text in texts], min(_TOGETHER, self.n_most)):
             with self.engine.turn():
+                sequences = [self.engine.new_sequence() for _ in group]
                 chunks = [
-                    Chunk(self.engine.new_sequence(), np.asarray(texts[i]), len(texts[i]) if per_token else 1)
-                    for i in group
+                    Chunk(sequence, np.asarray(texts[i]), len(texts[i]) if per_token else 1)
+                    for sequence, i in zip(sequences, group, strict=True)
                 ]
                 try:
                     rows = self.engine.step(chunks)
                 finally:
-                    for chunk in chunks:
-                        chunk.sequence.rewind(0)
+                    for sequence in sequences:
+                        sequence.release()
             first = 0
             for i, chunk in zip(group, chunks, strict=True):
                 found[i] = rows[first : first + chunk.n_logits] if per_token else rows[first]

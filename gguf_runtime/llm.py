@@ -177,7 +177,9 @@ class LLM(Embedding):
         if ignore_eos and not params.constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
             params = replace(params, logit_bias={**params.logit_bias, **never})
-        tokens = self.prompt_tokens(prompt)
+        tokens, source = self.prompt_tokens(prompt), list[int]()
+        if self.model.graph.encoder:
+            tokens, source = [self.model.decoder_start], tokens
         sampler = Sampler(params, self.tokenizer)
         if thinking:
             from .chat.thinking import BriefSampler
@@ -194,6 +196,7 @@ class LLM(Embedding):
             shift=context_shift,
             special=special,
             n_keep=n_keep,
+            source=source,
             tree="" if cache_prompt and not exact else None,
             alone=exact,
         )
@@ -214,7 +217,10 @@ class LLM(Embedding):
             if not any(isinstance(item, Mapping) for item in prompt[:1]):
                 return arguments.tokens("prompt", prompt, self.engine.n_vocab)
             prompt = self.render(cast("Sequence[Message]", prompt))
-        return self.tokenizer.encode_prompt(prompt.marked if isinstance(prompt, Rendered) else prompt)
+        text = prompt.marked if isinstance(prompt, Rendered) else prompt
+        if self.model.graph.encoder:  # it reads whole texts, with their end
+            return self.tokenizer.encode(text, parse_special=True)
+        return self.tokenizer.encode_prompt(text)
 
     @property
     def name(self) -> str:

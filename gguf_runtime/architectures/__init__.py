@@ -167,8 +167,8 @@ class Model:
     """A file's model, for texts of up to n_ctx tokens (0 for what it was trained for).
 
     graph: from token ids to `result`; layers in their order. pooling: what the file names for embeddings. causal:
-    whether tokens see only those before them. Raises ModelError where something in the file is not supported: nothing
-    is left out.
+    whether tokens see only those before them. decoder_start: the token that a decoder after an encoder begins with.
+    Raises ModelError where something in the file is not supported: nothing is left out.
     """
 
     def __init__(self, file: GGUFFile, write: Callable[[Layers], None], n_ctx: int, result: Result) -> None:
@@ -178,7 +178,7 @@ class Model:
         layers = Layers(w, n_ctx or self.n_ctx_train, result)
         write(layers)
         w.check_all_used()
-        self.causal, self.result = layers.causal, layers.result
+        self.causal, self.result, self.decoder_start = layers.causal, layers.result, layers.decoder_start
         self.n_layer, self.n_vocab = layers.n_layer, layers.n_vocab
         self.graph: Graph = layers.graph
 

@@ -19,7 +19,8 @@ class Sequence(Protocol):
 
     pages: np.ndarray  # i32: the numbers of its pages, in order; more than needed
     n_computed: int  # tokens that are in them
-    n_source: int  # of the text that an encoder has read, which they keep beside this one
+    source: np.ndarray  # i32: another text, which an encoder reads first
+    n_source: int  # its tokens, once the pages keep what it made of them, beside this text's
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""

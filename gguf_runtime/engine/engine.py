@@ -14,17 +14,16 @@ import numpy as np
 
 from .. import architectures
 from ..architectures import Result
-from ..backends import Chunk
+from ..backends import Batch, Chunk
 from ..kernels.cores import physical_cores, processors
 from ..loader import GGUFFile
 from .cache import PageAllocator, PrefixCache, capacity, specs
 from .layer_split import Offload
 from .pipeline import Pipeline
-from .placement import Placement, Settings
+from .placement import WHOLE, Placement, Settings
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
-_WHOLE = 8192  # tokens of a pass, where each text has to be in one, if nothing else is asked for
 
 
 class EngineError(Exception):
@@ -69,7 +68,7 @@ class Engine:
             )
         self.n_ctx = n_ctx or self.model.n_ctx_train
         if self.model.whole:
-            n_ubatch = min(n_ubatch or _WHOLE, self.n_ctx)
+            n_ubatch = min(n_ubatch or WHOLE, self.n_ctx)
         self.n_vocab = self.model.n_vocab
         self.n_threads = _threads(n_threads)
         settings = Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
@@ -84,12 +83,24 @@ class Engine:
         self._gone = ""  # why there are no more steps
         _engines.add(self)
 
-    def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None) -> Sequence:
+    def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None, source: Iterable[int] = ()) -> Sequence:
         """A sequence of which nothing is computed.
 
-        tree: sequences of the same name here use each other's pages; None for one that is by itself.
+        tree: sequences of the same name here use each other's pages; None for one that is by itself, as those with a
+        source are: the text that the encoder reads, of a model that has one. Raises ContextFull, EngineError.
         """
-        return Sequence(self._cache, self._specs, tokens, None if tree is None else self._cache.root(tree))
+        ids = np.array(list(source), np.int64)
+        root = None if tree is None or len(ids) else self._cache.root(tree)
+        sequence = Sequence(self._cache, self._specs, tokens, root)
+        if encoder := self.placement.encoder:
+            self.check(ids)
+            if len(ids) > encoder.n_batch:
+                raise ContextFull(
+                    f"the text has {len(ids)} tokens and the encoder takes {encoder.n_batch}: "
+                    "ask for a larger context with -c, or shorten the text"
+                )
+            sequence.source = ids.astype(np.int32)
+        return sequence
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -121,6 +132,8 @@ class Engine:
         chunks = self._checked(list(chunks))
         logits = []
         try:
+            for chunk in chunks:
+                self._read_source(chunk)
             batches = self._pipeline.batches(chunks)
             with closing(self._pipeline.run(batches)) as results:
                 for batch, result in zip(batches, results, strict=True):
@@ -156,6 +169,13 @@ class Engine:
             self._gone = self._gone or "a GPU cannot be used in a child made by fork: load the model there"
         self.placement.after_fork()
 
+    def _read_source(self, chunk: Chunk) -> None:
+        """Have the encoder read the source of a chunk's sequence, unless it has."""
+        sequence = chunk.sequence
+        if self.placement.encoder and not sequence.n_source:
+            self.placement.encoder.start(Batch([Chunk(sequence, sequence.source, 0)]))()
+            sequence.n_source = len(sequence.source)
+
     def _checked(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks with their positions, and pages for them."""
         if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
@@ -168,6 +188,8 @@ class Engine:
             if not len(ids) or not 0 <= n_logits <= len(ids):
                 raise EngineError(f"a chunk of {len(ids)} tokens cannot give logits for {n_logits}")
             self.check(ids)
+            if self.placement.encoder and not len(sequence.source):
+                raise EngineError("the model's encoder has no text to read")
             if sequence.n_computed + len(ids) > self.n_ctx:
                 raise ContextFull(
                     f"{sequence.n_computed} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
 _CPU_TOKENS = 512  # of a pass, if nothing else is asked for
 _GPU_TOKENS = 2048, 512  # the same: many, so that a layer's weights are unpacked, or come over the bus, for more tokens
+WHOLE = 8192  # of a pass in which each text has to be whole
 _IN_TURNS = 512  # the same where one GPU hands over to another: fewer, so that a prompt keeps all of them busy
 
 
@@ -67,8 +68,9 @@ class Placement:
     """A model's blocks on their devices.
 
     stages: a backend for each run of blocks on one device. blocks: what each takes on a GPU; empty where none was
-    considered. gpus: what these are. Raises SplitError, PlanError, and MemoryError where a GPU has less room than it
-    said; unless layers are "auto": then fewer go there, or none, with a warning.
+    considered. gpus: what these are. encoder: what reads source texts, where the model has one. Raises SplitError,
+    PlanError, and MemoryError where a GPU has less room than it said; unless layers are "auto": then fewer go there, or
+    none, with a warning.
     """
 
     def __init__(self, model: Model, offload: Offload, settings: Settings) -> None:
@@ -78,7 +80,9 @@ class Placement:
         self._streamed: list[StreamingBackend] = []
         self._split, self._gpu_tokens = self._all_on_cpu(), 0
         self._cpu: Cpu | None = None
-        gpus = _gpus(offload)
+        if model.graph.encoder and offload.layers not in ("auto", 0):
+            raise PlanError("an encoder with a decoder runs on the CPU only: ask for no layers on a GPU, with -ngl 0")
+        gpus = [] if model.graph.encoder else _gpus(offload)
         self.gpus = [gpu.description for gpu in gpus]
         try:
             if gpus:
@@ -91,6 +95,7 @@ class Placement:
             warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
             self.blocks, self._split = [], self._all_on_cpu()
             self.stages = self._build([])
+        self.encoder = self._encoder(model.graph.encoder, self.stages[0]) if model.graph.encoder else None
 
     @property
     def devices(self) -> list[str]:
@@ -210,6 +215,12 @@ class Placement:
         from ..backends.cuda import CudaBackend
 
         return CudaBackend(graph, space, n_gpu, n_ctx, type_k, type_v, cache_in_ram=self._offload.cache_in_ram)
+
+    def _encoder(self, graph: Graph, decoder: Backend) -> Backend:
+        """What reads source texts, each in one pass, and keeps what it makes of them in the decoder's memory."""
+        assert self._cpu
+        n_ctx, n_ubatch, _, type_k, type_v = self._settings
+        return CpuBackend(graph, self._cpu, min(n_ctx, n_ubatch or WHOLE), type_k, type_v, decoder.memory)
 
     def _bus(self, layers: Sequence[Graph], spaces: dict[str, Workspace]) -> Bus:
         """What brings these layers to the GPU to which they are streamed."""

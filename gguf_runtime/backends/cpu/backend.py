@@ -76,7 +76,7 @@ class CpuBackend:
         self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
-        self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
+        self._causal = all(op.causal or op.source for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
@@ -134,6 +134,8 @@ class CpuBackend:
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
         if self.memory:
             self._fill_blocks(batch)
+            if len(inputs.source_blocks):
+                self._fill_source_blocks(batch)
         inputs.write_positions(positions)
 
     def _fill_blocks(self, batch: Batch) -> None:
@@ -165,3 +167,16 @@ class CpuBackend:
         inputs.blocks[: len(blocks)] = blocks
         inputs.splits[: len(splits)] = splits or np.empty((0, 4), np.int64)
         inputs.n_blocks[0], inputs.n_splits[0] = len(blocks), len(splits)
+
+    def _fill_source_blocks(self, batch: Batch) -> None:
+        """The same for attention to source texts, all of which each token sees."""
+        blocks: list[tuple[int, ...]] = []
+        first = 0
+        for pages, (sequence, tokens, _, _) in zip(self._tables, batch.chunks, strict=True):
+            table, n_pages = address(pages), -(-sequence.n_source // PAGE)
+            for start in range(0, len(tokens), self._task_tokens):
+                n = min(self._task_tokens, len(tokens) - start)
+                blocks.append((table, first + start, n, 0, 0, n_pages, -1, len(tokens) > _SHORT, sequence.n_source))
+            first += len(tokens)
+        self._inputs.source_blocks[: len(blocks)] = blocks
+        self._inputs.n_source_blocks[0] = len(blocks)
