@@ -52,12 +52,13 @@ class Generation(Iterator[str]):
         n_keep: int | None = None,
         special: bool = False,
         tree: Hashable = "",
+        source: Sequence[int] = (),
         alone: bool = False,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
-        prompt. special: control tokens give text too. tree: of the prefix cache (Engine.new_sequence). alone: each step
-        is for this answer only.
+        prompt. special: control tokens give text too. tree: of the prefix cache, source: what an encoder reads first
+        (Engine.new_sequence). alone: each step is for this answer only.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.
@@ -71,7 +72,7 @@ class Generation(Iterator[str]):
                 "ask for a larger one with -c, or shorten the prompt"
             )
         engine.check(np.asarray(prompt, np.int64))
-        self.sequence = engine.new_sequence(prompt, tree)
+        self.sequence = engine.new_sequence(prompt, tree, source)
         self.n_prompt = len(prompt)
         self.text = ""
         self.stop_reason: StopReason | None = None

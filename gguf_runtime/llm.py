@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import arguments
+from . import architectures, arguments
+from .architectures import ModelError
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
+from .embedding import Embedding
 from .engine import Chunk, Engine, Offload, Scheduler
 from .engine.layer_split import Layers
 from .generation import Generation
@@ -33,7 +35,7 @@ if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     Prompt = str | Sequence[int] | Sequence[Message]
 
 
-class LLM:
+class LLM(Embedding):
     """A model in a GGUF file, ready to answer, several prompts at once, and in any thread.
 
         with LLM("model.gguf") as llm:
@@ -47,6 +49,7 @@ class LLM:
     keys of the file to change; one that begins with a dot belongs to the architecture, such as .rope.freq_base.
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
+    embedding: it is only to embed and to rank texts, so nothing is made ready to generate; encoders can do no more.
 
     device: what computes all that is not on a GPU: "cpu", or "reference", which is NumPy in float64: exact, slow, and
     without GPUs.
@@ -84,6 +87,7 @@ class LLM:
         metadata: Mapping[str, Value] | None = None,
         chat_template: str | None = None,
         draft: str | Path | None = None,
+        embedding: bool = False,
         device: str = "cpu",
     ) -> None:
         settings: dict[str, Any] = {
@@ -103,14 +107,34 @@ class LLM:
             self.file.metadata = override(self.file.metadata, metadata)
         if mlock and not lock(self.file):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
-        self.engine = Engine(self.file, **settings)
-        self.scheduler = Scheduler(self.engine)
+        model = architectures.load(self.file, n_ctx)
+        generates = model.result == "logits" and not embedding
+        self._scheduler = Scheduler(Engine(self.file, **settings)) if generates else None
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
+        super().__init__(self.file, self.tokenizer, model, settings)
         self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)
         small = arguments.path("draft", draft) if draft else None
-        self._draft = LLM(small, n_ctx=n_ctx, n_threads=self.engine.n_threads, mmap=mmap) if small else None
+        self._draft = LLM(small, n_ctx=n_ctx, n_threads=settings["n_threads"], mmap=mmap) if small else None
         if self._draft and self._draft.tokenizer.tokens != self.tokenizer.tokens:
             raise ValueError(f"draft: {self._draft.file.path} has another vocabulary: it cannot guess for this model")
+
+    @property
+    def generates(self) -> bool:
+        """Whether it can write; encoders, and what was loaded for `embedding`, only embed and rank texts."""
+        return self._scheduler is not None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Raises ModelError where the model does not generate."""
+        if not self._scheduler:
+            why = "was loaded for embeddings" if self.model.generates else "is an encoder, which has no next token"
+            raise ModelError(f"{self.file.path} {why}: `ggrun embed` and LLM.embed give embeddings")
+        return self._scheduler
+
+    @property
+    def engine(self) -> Engine:
+        """The same."""
+        return self.scheduler.engine
 
     def generate(self, prompt: Prompt, **options: Any) -> str:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
@@ -158,7 +182,9 @@ class LLM:
         if ignore_eos and not params.constrains:
             never = dict.fromkeys(self.tokenizer.eog_ids, float("-inf"))
             params = replace(params, logit_bias={**params.logit_bias, **never})
-        tokens = self.prompt_tokens(prompt)
+        tokens, source = self.prompt_tokens(prompt), list[int]()
+        if self.model.graph.encoder:
+            tokens, source = [self.model.decoder_start], tokens
         sampler = Sampler(params, self.tokenizer)
         if thinking:
             from .chat.thinking import BriefSampler
@@ -175,6 +201,7 @@ class LLM:
             shift=context_shift,
             special=special,
             n_keep=n_keep,
+            source=source,
             tree="" if cache_prompt and not exact else None,
             alone=exact,
         )
@@ -195,7 +222,10 @@ class LLM:
             if not any(isinstance(item, Mapping) for item in prompt[:1]):
                 return arguments.tokens("prompt", prompt, self.engine.n_vocab)
             prompt = self.render(cast("Sequence[Message]", prompt))
-        return self.tokenizer.encode_prompt(prompt.marked if isinstance(prompt, Rendered) else prompt)
+        text = prompt.marked if isinstance(prompt, Rendered) else prompt
+        if self.model.graph.encoder:  # it reads whole texts, with their end
+            return self.tokenizer.encode(text, parse_special=True)
+        return self.tokenizer.encode_prompt(text)
 
     @property
     def name(self) -> str:
@@ -242,7 +272,9 @@ class LLM:
         """End the threads and unmap the file."""
         if self._draft:
             self._draft.close()
-        self.engine.close()
+        self.close_embedders()
+        if self._scheduler:
+            self._scheduler.engine.close()
         self.file.close()
 
     def __enter__(self) -> LLM:

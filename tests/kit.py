@@ -79,7 +79,9 @@ def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None =
     (sequence,) = sequences(backend, 1)
     if source is not None:
         sequence.reserve(len(source))
-        backend.encode(Batch([Chunk(sequence, source, 0)]))
+        encoder = ReferenceBackend(graph.encoder, 512, backend)
+        encoder.start(Batch([Chunk(sequence, source, 0)]))()
+        sequence.n_source = len(source)
     rows = []
     for first in range(0, len(tokens), step):
         piece = tokens[first : first + step].astype(np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from gguf_runtime.operations import (
     Linear,
     Mul,
     Norm,
+    Pool,
     Recurrence,
     Repeat,
     Rope,
@@ -84,6 +85,7 @@ CASES: dict[str, Callable[[Graph], None]] = {
     "activate-xielu": over_x(lambda x: Activate(x, "xielu", (0.7, 1.1, 0.5, -1e-6))),
     "activate-softcap": over_x(lambda x: Activate(x, "softcap", (0.9,))),
     "activate-clamp": over_x(lambda x: Activate(x, "clamp", (-0.3, 0.8))),
+    "activate-softmax": over_x(lambda x: Activate(x, "softmax")),
     **{
         f"activate-{kind}": over_x(lambda x, kind=kind: Activate(x, kind))  # type: ignore[misc]
         for kind in ("silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp")
@@ -294,6 +296,21 @@ def test_operation(name: str) -> None:
     wanted, found = run(ReferenceBackend(g, 320)), run(CpuBackend(g, CPU, 320, "f16", "f16"))
     tolerance = 2e-3 if g.kv else 3e-6  # keys and values are halves
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max(), rtol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["mean", "first", "last"])
+def test_texts_are_pooled_and_gone_on_with(kind: Literal["mean", "first", "last"]) -> None:
+    g = Graph()
+    x = g(Norm(g(Embed(tensor("t", N_TOKENS, 83))), tensor("w", 83), 1e-5))
+    g(Activate(g(Linear(g(Pool(x, kind)), tensor("m", 40, 83), tensor("b", 40))), "tanh"))
+    rng = np.random.default_rng(1)
+    for lengths in [1], [300], [2, 1, 40], list(range(1, 24)), [1] * 60:
+        texts, rows = [rng.integers(0, N_TOKENS, n).astype(np.int32) for n in lengths], []
+        for backend in ReferenceBackend(g, 320), CpuBackend(g, CPU, 320, "f16", "f16"):
+            batch = zip(kit.sequences(backend, len(texts)), texts, strict=True)
+            rows.append(backend.start(Batch([Chunk(sequence, text) for sequence, text in batch]))())
+        assert len(rows[0]) == len(lengths)
+        np.testing.assert_allclose(rows[1], rows[0], atol=3e-6, rtol=3e-6)
 
 
 def run(backend: ReferenceBackend | CpuBackend) -> np.ndarray:

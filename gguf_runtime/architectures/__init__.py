@@ -166,9 +166,9 @@ FAMILIES = {
 class Model:
     """A file's model, for texts of up to n_ctx tokens (0 for what it was trained for).
 
-    graph: from token ids to logits, or what `result` asks for; layers in their order. pooling: what the file names for
-    embeddings. causal: whether a text can be given piece by piece. Raises ModelError where something in the file is
-    not supported: nothing is left out.
+    graph: from token ids to `result`; layers in their order. pooling: what the file names for embeddings. causal:
+    whether tokens see only those before them. decoder_start: the token that a decoder after an encoder begins with.
+    Raises ModelError where something in the file is not supported: nothing is left out.
     """
 
     def __init__(self, file: GGUFFile, write: Callable[[Layers], None], n_ctx: int, result: Result) -> None:
@@ -178,9 +178,19 @@ class Model:
         layers = Layers(w, n_ctx or self.n_ctx_train, result)
         write(layers)
         w.check_all_used()
-        self.causal = layers.causal
+        self.causal, self.result, self.decoder_start = layers.causal, layers.result, layers.decoder_start
         self.n_layer, self.n_vocab = layers.n_layer, layers.n_vocab
         self.graph: Graph = layers.graph
+
+    @property
+    def generates(self) -> bool:
+        """Whether it tells what comes next."""
+        return self.causal and self.result == "logits"
+
+    @property
+    def whole(self) -> bool:
+        """Whether a text must be given in one piece: tokens see those after them, or it becomes one row."""
+        return not self.causal or self.graph.result.rows == "sequence"
 
 
 def load(file: GGUFFile, n_ctx: int = 0, result: Result = "") -> Model:

@@ -40,6 +40,7 @@ class Layers(AttentionPieces, FeedForwardPieces):
         if self.result not in ("", "logits"):
             self.encoded(x, norm=norm)
             return
+        self.result = "logits"
         x = self.graph(SelectRows(x))
         y = self.graph(Linear(self.last_norm(x, norm) if norm else x, matrix, bias))
         if scale != 1:
@@ -51,7 +52,8 @@ class Layers(AttentionPieces, FeedForwardPieces):
         """The end of an encoder: embeddings of the wanted tokens, or what `result` asks for of each sequence."""
         if self.result == "logits":
             raise ModelError(f"{self.w.file.path}: an encoder, which gives embeddings and has no next token")
-        if self.result in ("", "embeddings"):
+        self.result = self.result or "embeddings"
+        if self.result == "embeddings":
             x = self.graph(SelectRows(x))
         x = self.last_norm(x, norm) if norm else x
         pooling.pool(self.graph, self.w, x, self.result, self.norm_kind[1])

@@ -28,13 +28,14 @@ class Pieces:
 
     i: the layer that is written; names of tensors are those of its own ("attn_q" for blk.3.attn_q).
     result: what the graph is to give. causal: whether tokens see only those before them; an architecture may know
-    better than its files.
+    better than its files. decoder_start: the token that a decoder after an encoder begins with.
     """
 
     def __init__(self, w: HParams, n_ctx: int, result: Result = "") -> None:
         self.w, self.n_ctx, self.graph, self.result = w, n_ctx, Graph(), result
         self.n_layer, self.n_embd, self.n_vocab = w.n_layer, w.count("embedding_length"), w.n_vocab
         self.causal = w.flag("attention.causal", True)
+        self.decoder_start = 0
         self.scope = ""  # before the names of layers' tensors, where a model has two stacks of layers
         self._state_slots = count(self.n_layer)
 

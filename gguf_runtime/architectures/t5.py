@@ -12,7 +12,7 @@ _BUCKETS = "attention.relative_buckets_count"
 
 def t5(m: Layers) -> None:
     """The encoder's graph ends with keys and values for the decoder's attention to it, a slot for each layer."""
-    m.w.ignore("decoder_start_token_id")
+    m.decoder_start = m.w.count("decoder_start_token_id", 0, least=0)
     n_decoder = m.w.count("decoder_block_count", m.n_layer)
     source = m.last_norm(_encoder(m), "enc.output_norm")
     m.scope, m.n_layer = "dec.", n_decoder

@@ -22,7 +22,8 @@ class Sequence(Protocol):
 
     pages: np.ndarray  # i32: the numbers of its pages, in order; more than needed
     n_computed: int  # tokens that are in them
-    n_source: int  # of the text that an encoder has read, which they keep beside this one
+    source: np.ndarray  # i32: another text, which an encoder reads first
+    n_source: int  # its tokens, once the pages keep what it made of them, beside this text's
 
     @property
     def marks(self) -> list[Mark]:
@@ -46,7 +47,8 @@ class Sequence(Protocol):
 
 
 class Chunk(NamedTuple):
-    """Tokens that follow what is computed of a sequence; logits are wanted for the last `n_logits` of them.
+    """Tokens that follow what is computed of a sequence; logits are wanted for the last `n_logits` of them, or one row
+    (n_logits 1) of all, where the graph pools.
 
     position: of the first one in the sequence, which the engine fills in.
     """
@@ -147,6 +149,13 @@ class Device(Protocol):
         """A backend for each graph; and then for each run of layers whose weights stay with the host.
 
         All that runs on a device shares what it needs for work. Raises PlanError, MemoryError.
+        """
+        ...
+
+    def compile_encoder(self, graph: Graph, settings: Settings, decoder: Backend) -> Backend:
+        """What reads source texts, each in one pass, and keeps what it makes of them in the decoder's memory.
+
+        Raises PlanError where the device has no such thing.
         """
         ...
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "chat": "Talk with a model (what ggrun MODEL does at a terminal).",
     "bench": "Measure the speed of a model, as llama-bench does.",
     "perplexity": "Measure how well a model predicts a text, as llama-perplexity does.",
+    "embed": "Show texts as vectors.",
+    "rerank": "Show texts in the order in which they answer a query.",
     "tokenize": "Show the tokens of a text.",
     "inspect": "Show the metadata and tensors of a GGUF file.",
     "pull": "Get a model by its name.",

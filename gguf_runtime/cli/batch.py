@@ -20,6 +20,7 @@ from ..files import without_mark
 from . import process
 from .answers import FOR_ONE_ANSWER, Dialogue, sort_options
 from .loading import load
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..generation import Generation
@@ -46,10 +47,10 @@ def answer_all(prompts: str, model: str | None, dialogue: Dialogue, raw: bool, o
             click.echo(f"ggrun: {n_done} of {len(tasks)} answers are there already", err=True)
         if n_done < len(tasks):
             llm = load(model, **engine, chat_template=dialogue.template)
-            with _progress(len(tasks), n_done) as advance:
-                for answer in Answers(llm, tasks[n_done:], raw, defaults):
+            with progress(len(tasks), n_done) as advance:
+                for n, answer in enumerate(Answers(llm, tasks[n_done:], raw, defaults), n_done + 1):
                     write(answer)
-                    advance()
+                    advance(n)
                     n_failed += "error" in answer
                     n_tokens += answer.get("n_tokens", 0)
     if verbose:
@@ -171,18 +172,3 @@ def _open_results(
 def _write(file: BinaryIO, value: dict[str, Any]) -> None:
     file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     file.flush()
-
-
-@contextlib.contextmanager
-def _progress(n_all: int, n_done: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, where that is a terminal; call what is given for each answer."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=n_all, completed=n_done)
-        yield lambda: bar.advance(task)

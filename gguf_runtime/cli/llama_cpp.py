@@ -243,6 +243,15 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         -Cbd, --cpu-mask-batch-draft, --spec-draft-cpu-mask-batch M
         -Crbd, --cpu-range-batch-draft LO-HI
     """),
+    ("refused", "`ggrun embed` gives embeddings, `ggrun rerank` ranks texts", """
+        --embedding, --embeddings
+        --pooling TYPE
+        --rerank, --reranking
+    """),
+    ("refused", "`ggrun embed` makes vectors of length 1, and with --no-normalize leaves them", "--embd-normalize N"),
+    ("refused", "`ggrun embed` writes --json, --jsonl or --npy", "--embd-output-format FORMAT"),
+    ("refused", "each argument of `ggrun embed` is a text, and each line of its -f", "--embd-separator TEXT"),
+    ("refused", "`ggrun rerank QUERY TEXT...` takes them one by one", "--cls-separator TEXT"),
     ("refused", "the priority stays as it is; start ggrun with nice", """
         --prio N
         --prio-batch N
@@ -340,10 +349,6 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         --mcp-servers-json JSON
         -ag, --agent
         -no-ag, --no-agent
-        --embedding, --embeddings
-        --embd-normalize N
-        --pooling TYPE
-        --rerank, --reranking
         --spm-infill
         --cache-prompt
         --no-cache-prompt

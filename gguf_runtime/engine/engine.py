@@ -15,7 +15,8 @@ from weakref import WeakSet
 import numpy as np
 
 from .. import architectures
-from ..backends import Chunk, Device, KvTypes
+from ..architectures import Result
+from ..backends import Batch, Chunk, Device, KvTypes
 from ..backends.cpu import Cpu
 from ..backends.errors import PlanError
 from ..kernels.cores import physical_cores, processors
@@ -23,7 +24,7 @@ from ..loader import GGUFFile
 from .cache import PrefixCache, allocators
 from .layer_split import Offload
 from .pipeline import Pipeline
-from .placement import Placement
+from .placement import WHOLE, Placement
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
@@ -40,11 +41,12 @@ class ContextFull(EngineError):
 class Engine:
     """Runs one model.
 
-    n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
-    pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
-    type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0
-    for what is free; offload: which layers go to other devices, None of these being all GPUs; device: what runs the
-    rest, "reference" for NumPy in float64. Raises ModelError, PlanError, SplitError or ValueError.
+    result: what a step gives, logits or embeddings; n_ctx: tokens that one sequence may have, 0 for what the model was
+    trained for; n_ubatch: tokens computed in one pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room, and
+    8,192 where each text has to be in one; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache
+    keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0 for what is free; offload:
+    which layers go to `devices`, None of these being all GPUs; device: what runs the rest, "reference" for NumPy in
+    float64. Raises ModelError, PlanError, SplitError or ValueError.
 
     lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
     threads of its own, unless a GPU is in use.
@@ -54,6 +56,7 @@ class Engine:
         self,
         file: GGUFFile,
         *,
+        result: Result = "logits",
         n_ctx: int = 0,
         n_ubatch: int = 0,
         n_threads: int = 0,
@@ -64,10 +67,15 @@ class Engine:
         device: Literal["cpu", "reference"] = "cpu",
         devices: Items[Device] | None = None,
     ) -> None:
-        self.model = architectures.load(file, n_ctx)
-        if not self.model.causal:
-            raise architectures.ModelError(f"{file.path}: a model that sees all of a text at once has no next token")
+        self.model = architectures.load(file, n_ctx, result)
+        if result == "logits" and not self.model.causal:
+            raise architectures.ModelError(
+                f"{file.path}: a diffusion model, which sees all of a text at once and writes it in any order: "
+                "ggrun generates only with models that write from left to right"
+            )
         self.n_ctx = n_ctx or self.model.n_ctx_train
+        if self.model.whole:
+            n_ubatch = min(n_ubatch or WHOLE, self.n_ctx)
         self.n_vocab = self.model.n_vocab
         self.n_threads = _threads(n_threads)
         if device == "reference":
@@ -88,12 +96,24 @@ class Engine:
         self._gone = ""  # why there are no more steps
         _engines.add(self)
 
-    def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None) -> Sequence:
+    def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None, source: Iterable[int] = ()) -> Sequence:
         """A sequence of which nothing is computed.
 
-        tree: sequences of the same name here use each other's pages; None for one that is by itself.
+        tree: sequences of the same name here use each other's pages; None for one that is by itself, as those with a
+        source are: the text that the encoder reads, of a model that has one. Raises ContextFull, EngineError.
         """
-        return Sequence(self._cache, tokens, None if tree is None else self._cache.root(tree))
+        ids = np.array(list(source), np.int64)
+        root = None if tree is None or len(ids) else self._cache.root(tree)
+        sequence = Sequence(self._cache, tokens, root)
+        if encoder := self.placement.encoder:
+            self.check(ids)
+            if len(ids) > encoder.n_batch:
+                raise ContextFull(
+                    f"the text has {len(ids)} tokens and the encoder takes {encoder.n_batch}: "
+                    "ask for a larger context with -c, or shorten the text"
+                )
+            sequence.source = ids.astype(np.int32)
+        return sequence
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -114,9 +134,10 @@ class Engine:
 
     def step(self, chunks: Iterable[Chunk]) -> np.ndarray:
         """Append each chunk's tokens to what is computed of its sequence; gives f32[sum of n_logits, n_vocab], in the
-        chunks' order.
+        chunks' order, or embeddings of as many tokens; where each text becomes one row, n_logits is to be 1.
 
-        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several. Raises
+        One ragged batch, however many sequences; what exceeds one pass's tokens is run in several, if a text can be
+        (Model.whole). Raises
         ContextFull, EngineError for a token that is not in the vocabulary, NoPages; then nothing has changed.
         """
         if self._gone:
@@ -124,6 +145,8 @@ class Engine:
         chunks = self._checked(list(chunks))
         logits = []
         try:
+            for chunk in chunks:
+                self._read_source(chunk)
             batches = self._pipeline.batches(chunks)
             with closing(self._pipeline.run(batches)) as results:
                 for batch, result in zip(batches, results, strict=True):
@@ -160,16 +183,27 @@ class Engine:
         except PlanError as error:
             self._gone = self._gone or str(error)
 
+    def _read_source(self, chunk: Chunk) -> None:
+        """Have the encoder read the source of a chunk's sequence, unless it has."""
+        sequence = chunk.sequence
+        if self.placement.encoder and not sequence.n_source:
+            self.placement.encoder.start(Batch([Chunk(sequence, sequence.source, 0)]))()
+            sequence.n_source = len(sequence.source)
+
     def _checked(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks with their positions, and pages for them."""
         if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
             raise EngineError("a sequence appears twice in one step")
+        if self.model.whole and (n := sum(len(chunk.tokens) for chunk in chunks)) > self.n_ubatch:
+            raise EngineError(f"{n} tokens are to be computed in one pass, which takes {self.n_ubatch}")
         found = []
         for sequence, tokens, n_logits, _ in chunks:
             ids = np.asarray(tokens, np.int64)
             if not len(ids) or not 0 <= n_logits <= len(ids):
                 raise EngineError(f"a chunk of {len(ids)} tokens cannot give logits for {n_logits}")
             self.check(ids)
+            if self.placement.encoder and not len(sequence.source):
+                raise EngineError("the model's encoder has no text to read")
             if sequence.n_computed + len(ids) > self.n_ctx:
                 raise ContextFull(
                     f"{sequence.n_computed} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "

@@ -21,6 +21,7 @@ from ..kernels.layout import PAGE
 from . import layer_split
 from .layer_split import CPU, Block, Offload, Split, SplitError
 
+WHOLE = 8192  # tokens of a pass in which each text has to be whole
 _IN_TURNS = 512  # tokens of a pass where one GPU hands over to another: few, so that a prompt keeps all of them busy
 
 
@@ -39,8 +40,9 @@ class Placement:
     """A model's blocks on their devices.
 
     stages: a backend for each run of blocks on one device. blocks: what each takes on a GPU; empty where none was
-    considered. gpus: what these are. Raises SplitError, PlanError, and MemoryError where a GPU has less room than it
-    said; unless layers are "auto": then fewer go there, or none, with a warning.
+    considered. gpus: what these are. encoder: what reads source texts, where the model has one. Raises SplitError,
+    PlanError, and MemoryError where a GPU has less room than it said; unless layers are "auto": then fewer go there, or
+    none, with a warning.
     """
 
     def __init__(
@@ -54,7 +56,10 @@ class Placement:
         self._layers = [graph.result.layer for graph in self._graphs]  # of each block; the last one is the output
         self.blocks: list[Block] = []
         self._split, self._n_tokens = self._all_on_host(), 0
-        self._others = list(_gpus(offload) if others is None else others)
+        encoder = model.graph.encoder
+        if encoder and offload.layers not in ("auto", 0):
+            raise PlanError("an encoder with a decoder runs on the CPU only: ask for no layers on a GPU, with -ngl 0")
+        self._others = [] if encoder else list(_gpus(offload) if others is None else others)
         self.gpus = [device.description for device in self._others]
         try:
             if self._others:
@@ -67,6 +72,9 @@ class Placement:
             warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
             self.blocks, self._split = [], self._all_on_host()
             self.stages = self._build()
+        n_whole = min(n_ctx, n_ubatch or WHOLE)
+        settings = self._settings._replace(n_tokens=n_whole)
+        self.encoder = host.compile_encoder(encoder, settings, self.stages[0]) if encoder else None
 
     @property
     def devices(self) -> list[str]:

@@ -20,8 +20,8 @@ class Sequence:
     """One text, the pages that hold what is computed of it, and which of these other sequences may use.
 
     text: its tokens. n_computed: tokens whose keys and values the pages hold, which may be more than the text has:
-    guesses, until they are accepted. n_source: tokens of the text that an encoder has read, which the pages keep beside
-    this one. pages: i32, numbers of pages in order, more than needed.
+    guesses, until they are accepted. source: another text, i32, that an encoder reads first; n_source: its tokens, once
+    the pages keep what it made of them, beside this one's. pages: i32, numbers of pages in order, more than needed.
     """
 
     def __init__(self, cache: PrefixCache, tokens: Iterable[int], root: Node | None) -> None:
@@ -29,7 +29,7 @@ class Sequence:
         self._n_pages = 0
         self.text = Text(tokens)
         self.n_computed = 0
-        self.n_source = 0
+        self.source, self.n_source = np.zeros(0, np.int32), 0
         self.pages = np.zeros(16, np.int32)
         self._cache, self._root = cache, root
         self._states = States(cache.states) if cache.states else None
@@ -73,7 +73,7 @@ class Sequence:
 
     def outlook(self) -> tuple[int, int]:
         """How many tokens of the context are there already, and how many pages `begin` and all others would take."""
-        n_pages = -(-self.n_context // PAGE)
+        n_pages = -(-max(self.n_context, len(self.source)) // PAGE)
         if not self._root:
             return 0, n_pages
         full, _, _, mark = self._find(self._root)
@@ -123,7 +123,8 @@ class Sequence:
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
-        return max(0, -(-(self.n_computed + n_tokens) // PAGE) - self._n_pages) + self._writes_to_shared
+        n = max(self.n_computed + n_tokens, len(self.source))
+        return max(0, -(-n // PAGE) - self._n_pages) + self._writes_to_shared
 
     @property
     def n_missing_states(self) -> int:
@@ -194,7 +195,7 @@ class Sequence:
             raise ValueError(f"cannot go back from {self.n_computed} tokens to {n}")
         n = self._rewind_state(n) if self._states else n
         self.n_computed = n
-        kept = -(-n // PAGE)
+        kept = -(-max(n, self.n_source) // PAGE)
         if kept <= len(self._nodes):
             self._tail = None  # its page stays in the tree
         for page in self.pages[kept : self._n_pages][::-1].tolist():  # the last first: pages above it stay longer
@@ -223,6 +224,7 @@ class Sequence:
     def release(self) -> None:
         """Give all pages back, for others to use what is in them. The text stays."""
         self.share(tail=True)
+        self.n_source = 0
         self.rewind(0)
 
     def __del__(self) -> None:

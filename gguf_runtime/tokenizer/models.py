@@ -20,7 +20,8 @@ class Kind(NamedTuple):
     """defaults: special tokens where the file names none.
 
     adds_bos, adds_end: whether encoding adds those, unless the file says otherwise; obeys_bos, obeys_end: whether it
-    may. end: the name of the token at the end. pads: whether a text is taken to begin with a space, unless the file
+    may. end: the name of the token at the end. adds_sep: whether a separator is between two texts, unless the file says
+    otherwise. pads: whether a text is taken to begin with a space, unless the file
     says otherwise (None: there is no such thing); pads_itself: the model of tokens sees to that.
     """
 
@@ -30,6 +31,7 @@ class Kind(NamedTuple):
     obeys_bos: bool = True
     obeys_end: bool = True
     end: str = "eos"
+    adds_sep: bool = False
     pads: bool | None = None
     pads_itself: bool = False
 
@@ -38,7 +40,7 @@ _LLAMA = {"bos": 1, "eos": 2, "unknown": 0}
 _BERT = {"bos": 101, "seperator": 102, "unknown": 100}  # spelt as the key is
 _KINDS = {
     "llama": Kind(_LLAMA, adds_bos=True, pads=True),
-    "bert": Kind(_BERT, True, True, False, False, end="seperator", pads=True, pads_itself=True),
+    "bert": Kind(_BERT, True, True, False, False, end="seperator", adds_sep=True, pads=True, pads_itself=True),
     "t5": Kind({"eos": 1, "unknown": 2}, adds_end=True, pads=False, pads_itself=True),
     "rwkv": Kind({}, obeys_bos=False, obeys_end=False),
     "plamo2": Kind(_LLAMA, obeys_bos=False, obeys_end=False),
@@ -67,7 +69,7 @@ def find(metadata: Mapping[str, Value]) -> tuple[Kind, Vocabulary, TokenModel]:
     if name in _PRE_TOKENIZED:
         pre = pretokenizers.find(name if name == "gemma4" else metadata.get("tokenizer.ggml.pre"))
         defaults = {} if name == "gemma4" else {"bos": pre.bos_id, "eos": 11}
-        kind = Kind(defaults, pre.add_bos or pre.needs_bos, obeys_bos=not pre.needs_bos)
+        kind = Kind(defaults, pre.add_bos or pre.needs_bos, obeys_bos=not pre.needs_bos, adds_sep=pre.add_sep)
         vocabulary = Vocabulary(metadata, kind.defaults)
         return kind, vocabulary, BytePairEncoding(vocabulary, metadata, pre)
     kind = _KINDS[name]

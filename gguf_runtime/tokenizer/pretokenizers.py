@@ -16,7 +16,8 @@ class PreTokenizer(NamedTuple):
     """The expressions are applied one after another.
 
     ignore_merges: a piece that is a token is that token, whatever the merges would make of it.
-    add_bos: texts begin with BOS, unless the file says that they do not; needs_bos: even then.
+    add_bos: texts begin with BOS, unless the file says that they do not; needs_bos: even then. add_sep: a separator is
+    between two, unless the file says otherwise.
     bos_id: BOS where the file names none.
     byte_level: tokens write bytes as printable characters; otherwise they are UTF-8, with ▁ for a space.
     """
@@ -25,6 +26,7 @@ class PreTokenizer(NamedTuple):
     ignore_merges: bool = False
     add_bos: bool = False
     needs_bos: bool = False
+    add_sep: bool = False
     bos_id: int | None = 11
     byte_level: bool = True
 
@@ -93,7 +95,8 @@ _BY_NAMES = {
     ),
     # GPT-2
     "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert "
-    "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe": PreTokenizer((_GPT2,)),
+    "jina-es jina-de jina-v2-es jina-v2-de": PreTokenizer((_GPT2,)),
+    "jina-v1-en jina-v2-code roberta-bpe": PreTokenizer((_GPT2,), add_sep=True),
     "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2": PreTokenizer((_DIGIT, _GPT2)),
     "falcon": PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
     "chameleon": PreTokenizer(

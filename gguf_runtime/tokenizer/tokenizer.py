@@ -15,7 +15,8 @@ from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, To
 class Tokenizer:
     """n_vocab: number of tokens; tokens: by id, as the file has them; bos_id, eos_id: begin and end of a text;
     eog_ids: any of them ends generation; special_ids: tokens that are no text; control_ids: tokens that only a template
-    writes; user_defined_ids: those that are found in any text; add_bos, add_eos: whether encoding adds those."""
+    writes; user_defined_ids: those that are found in any text; add_bos, add_eos: whether encoding adds those;
+    pair_frame: what comes before, between and after two texts that are judged together."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
@@ -40,6 +41,11 @@ class Tokenizer:
         self._hidden_ids = self.special_ids - vocabulary.shown_ids
         self.add_bos = flag("add_bos_token", kind.adds_bos) if kind.obeys_bos else kind.adds_bos
         self.add_eos = flag("add_eos_token", kind.adds_end) if kind.obeys_end else kind.adds_end
+        sep_id = vocabulary.special_id("seperator")
+        ends, separates = flag("add_eos_token", kind.adds_end and kind.obeys_end), flag("add_sep_token", kind.adds_sep)
+        begin = _present(self.add_bos, self.bos_id)
+        end = _present(ends, sep_id if self.eos_id is None else self.eos_id)
+        self.pair_frame = begin, [*end, *_present(separates, sep_id)], end
         # SentencePiece takes each text, and each part of one after a control token, to begin with a space;
         # a user-defined token is part of the text
         self._is_padded = kind.pads is not None and flag("add_space_prefix", kind.pads)
@@ -111,6 +117,10 @@ class Tokenizer:
         if not 0 <= id < self.n_vocab:
             raise TokenizerError(f"token {id} is not in the vocabulary, which has {self.n_vocab}")
         return self._vocabulary.tokens[id]
+
+
+def _present(wanted: bool, id: int | None) -> list[int]:
+    return [id] if wanted and id is not None else []
 
 
 def _byte(token: bytes) -> bytes:

@@ -70,6 +70,9 @@ class Cpu:
         assert not streamed
         return [CpuBackend(graph, self, settings.n_tokens, *settings.kv) for graph in graphs]
 
+    def compile_encoder(self, graph: Graph, settings: Settings, decoder: Backend) -> Backend:
+        return CpuBackend(graph, self, settings.n_tokens, *settings.kv, decoder.memory)
+
     def after_fork(self) -> None:
         """This process is a child, which has none of the threads; most children need none."""
         self._pool, self.lock = None, threading.Lock()
@@ -95,7 +98,7 @@ class CpuBackend:
         """memory: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
-        self._selected = graph.result.rows == "selected"
+        self._selected = graph.result.rows != "token"
         layout = memory.layout if memory else PageLayout(graph.kv, k_type, v_type)
         self.memory = (memory or PageMemory(layout)) if graph.kv else None
         self.states = state_memory(graph, operations.state_bytes, "cpu f32")
@@ -104,7 +107,7 @@ class CpuBackend:
         self._plan = Plan(graph, layout, self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
-        self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
+        self._causal = all(op.causal or op.source for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
@@ -160,10 +163,13 @@ class CpuBackend:
                 inputs.slots[first : first + n, 0] = self._tables[i][at // PAGE]
                 inputs.slots[first : first + n, 1] = at % PAGE
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
+            inputs.first_rows[n_logits : n_logits + wanted] = first
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
         if self.memory:
             self._fill_blocks(batch)
+            if len(inputs.source_blocks):
+                self._fill_source_blocks(batch)
         if self.states:
             inputs.write_states(batch, self.states)
         inputs.write_positions(positions)
@@ -197,3 +203,16 @@ class CpuBackend:
         inputs.blocks[: len(blocks)] = blocks
         inputs.splits[: len(splits)] = splits or np.empty((0, 4), np.int64)
         inputs.n_blocks[0], inputs.n_splits[0] = len(blocks), len(splits)
+
+    def _fill_source_blocks(self, batch: Batch) -> None:
+        """The same for attention to source texts, all of which each token sees."""
+        blocks: list[tuple[int, ...]] = []
+        first = 0
+        for pages, (sequence, tokens, _, _) in zip(self._tables, batch.chunks, strict=True):
+            table, n_pages = address(pages), -(-sequence.n_source // PAGE)
+            for start in range(0, len(tokens), self._task_tokens):
+                n = min(self._task_tokens, len(tokens) - start)
+                blocks.append((table, first + start, n, 0, 0, n_pages, -1, len(tokens) > _SHORT, sequence.n_source))
+            first += len(tokens)
+        self._inputs.source_blocks[: len(blocks)] = blocks
+        self._inputs.n_source_blocks[0] = len(blocks)

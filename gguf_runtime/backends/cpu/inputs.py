@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 
 from ...graph import Graph
-from ...operations import Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
+from ...operations import Attention, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
 from .. import Batch
 from ..errors import PlanError
 from ..ngrams import ngram_rows
@@ -34,9 +34,13 @@ class Inputs:
         self.ids = np.zeros(n_tokens, np.int32)
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
         self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64)  # attention's tasks
+        sourced = any(isinstance(op, Attention) and op.source for op in graph.ops)
+        self.source_blocks = np.zeros((n_tokens if sourced else 0, 9), np.int64)  # of that to source texts
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
-        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
+        self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted; of texts that are pooled the last
+        self.first_rows = np.zeros(n_tokens, np.int32)  # of each of these, the first token of its text
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
+        self.n_source_blocks = np.zeros(1, np.int64)
         stateful = [op for op in graph.ops if isinstance(op, Stateful)]
         n_segments = n_tokens if stateful else 0
         self.groups = np.zeros((n_segments, 2), np.int64)  # of each sequence its segments, the first and how many

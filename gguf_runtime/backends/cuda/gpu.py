@@ -73,6 +73,9 @@ class Gpu:
             made.following = following.first
         return stages
 
+    def compile_encoder(self, graph: Graph, settings: Settings, decoder: Backend) -> Backend:
+        raise PlanError("an encoder with a decoder runs on the CPU only")
+
     def after_fork(self) -> None:
         raise PlanError("a GPU cannot be used in a child made by fork: load the model there")
 

@@ -44,6 +44,10 @@ class ReferenceDevice:
         assert not streamed
         return [ReferenceBackend(graph, settings.n_tokens) for graph in graphs]
 
+    def compile_encoder(self, graph: Graph, settings: Settings, decoder: Backend) -> Backend:
+        assert isinstance(decoder, ReferenceBackend)
+        return ReferenceBackend(graph, settings.n_tokens, decoder)
+
     def after_fork(self) -> None:
         """Nothing: it has no threads."""
 
@@ -57,12 +61,13 @@ class ReferenceBackend:
     max_logits: int | None = None
     n_alike = 1  # NumPy adds up in an order that depends on the number of rows
 
-    def __init__(self, graph: Graph, n_batch: int) -> None:
+    def __init__(self, graph: Graph, n_batch: int, decoder: ReferenceBackend | None = None) -> None:
+        """decoder: of a graph that is its encoder, and keeps what it makes of source texts there."""
         for op in [*graph.ops, *(graph.encoder.ops if graph.encoder else [])]:
             if type(op) not in MEANING:
                 raise PlanError(f"{describe(op)}: nothing says what that means")
         self._graph, self.n_batch = graph, n_batch
-        self._memory, self._weights = Memory(graph), Weights()
+        self._memory, self._weights = decoder._memory if decoder else Memory(graph), Weights()
         self.memory, self.states = self._memory.pages, self._memory.states
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
@@ -72,20 +77,10 @@ class ReferenceBackend:
         out = values[result.number].reshape(-1, result.size).astype(np.float32)
         return lambda: out
 
-    def encode(self, batch: Batch) -> None:
-        """Read whole source texts, for what is started on these sequences after that; sets their `n_source`."""
-        assert self._graph.encoder
-        self._run(self._graph.encoder, batch, None)
-        for chunk in batch.chunks:
-            chunk.sequence.n_source = len(chunk.tokens)
-
     def values(self, batch: Batch, x: np.ndarray | None = None) -> dict[int, np.ndarray]:
         """What every operation makes of a batch: f64[rows, heads, width], by the value's number."""
-        return self._run(self._graph, batch, x)
-
-    def _run(self, graph: Graph, batch: Batch, x: np.ndarray | None) -> dict[int, np.ndarray]:
         run = Run(batch, self._memory, self._weights)
-        for op in graph.ops:
+        for op in self._graph.ops:
             if isinstance(op, Input):
                 assert x is not None
                 made = x.astype(np.float64)

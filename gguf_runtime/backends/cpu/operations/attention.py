@@ -8,30 +8,22 @@ from typing import Any
 import numpy as np
 
 from ....kernels.layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH, head_bytes
-from ....operations import Attention
+from ....operations import Attention, Keep, Value
 from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
 from ..writer import Writer, unknown
+from .rows import over
 
 
 def _attention(w: Writer, op: Attention) -> None:
-    if op.keys or op.source:
-        raise unknown(op, ", over chosen keys or a source text,")
+    if op.keys:
+        raise unknown(op, ", over chosen keys,")
     _check_heads(op)
     layout, isa = w.plan.layout, w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
     types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
-    shared = {
-        "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[op.slot],
-        "v_offset": layout.v_offset[op.slot], "k_bytes": head_bytes(layout.k_type, head_dim),
-        "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
-    }  # fmt: skip
     if op.k:
-        k, v = w.plan.buffer(op.k), w.plan.buffer(op.v or op.k)
-        w.step(
-            f"kv.save:{types}", op.out, [k, v], [pages],
-            k=k, v=v, v_token=(op.v or op.k).size, slots=w.inputs.slots, n_heads=op.kv_heads, **shared,
-        )  # fmt: skip
+        _save(w, op.k, op.v or op.k, op.slot, v_dim)
     q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     partials, kind = w.plan.buffers.partials(w.inputs.n_partials, n_heads, v_dim), w.kind(op.out)
     # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
@@ -39,18 +31,48 @@ def _attention(w: Writer, op: Attention) -> None:
     terms = _terms(op)
     suffix = f":{how}:{terms}" if terms else ":bfloats" if how == "bfloats" else ""
     sinks = w.plan.floats(op.sinks) if op.sinks else 0
+    blocks, n_blocks = w.inputs.blocks, w.inputs.n_blocks
+    if op.source:
+        blocks, n_blocks = w.inputs.source_blocks, w.inputs.n_source_blocks
     w.step(
         f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages], [out, partials], q=q, out=out,
-        blocks=w.inputs.blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
+        blocks=blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
         chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
-        partials=partials, n_blocks=w.inputs.n_blocks, **shared,
+        partials=partials, n_blocks=n_blocks,
+        **_places(w, op.slot, head_dim, v_dim),
     )  # fmt: skip
-    if w.split:
+    if w.split and not op.source:
         w.step(
             f"attention.merge:{kind}{':sinks' if op.sinks else ''}", op.out, [partials], [out], out=out,
             splits=w.inputs.splits, n_heads=n_heads, v_dim=v_dim, sinks=sinks, partials=partials,
             scratch=w.inputs.scratch, n_splits=w.inputs.n_splits, n_tokens=w.inputs.n_tokens,
         )  # fmt: skip
+
+
+def _keep(w: Writer, op: Keep) -> None:
+    if not op.v:
+        raise unknown(op, ", without values,")
+    _save(w, op.k, op.v, op.slot, op.v.width)
+    over(w, "copy", op.out, op.k)
+
+
+def _save(w: Writer, k: Value, v: Value, slot: int, v_dim: int) -> None:
+    """Keys and values into the cache."""
+    layout, keys, values = w.plan.layout, w.plan.buffer(k), w.plan.buffer(v)
+    w.step(
+        f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
+        k=keys, v=values, v_token=v.size, slots=w.inputs.slots, n_heads=k.heads, **_places(w, slot, k.width, v_dim),
+    )  # fmt: skip
+
+
+def _places(w: Writer, slot: int, head_dim: int, v_dim: int) -> dict[str, Any]:
+    """Arguments that tell where a slot's keys and values are."""
+    layout = w.plan.layout
+    return {
+        "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[slot], "v_offset": layout.v_offset[slot],
+        "k_bytes": head_bytes(layout.k_type, head_dim), "v_bytes": head_bytes(layout.v_type, v_dim),
+        "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
+    }  # fmt: skip
 
 
 def _terms(op: Attention) -> str:
@@ -82,4 +104,4 @@ def _check_heads(op: Attention) -> None:
         raise PlanError(f"attention heads of {head_dim} dimensions, {op.q.heads} to {op.kv_heads}: too large")
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Attention: _attention}
+STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Attention: _attention, Keep: _keep}

@@ -44,7 +44,7 @@ def _embed(w: Writer, op: Embed) -> None:
         n_columns=op.out.size, ids=numbers, out=out, scratch=w.inputs.scratch, n_tokens=w.count(op.out),
     )  # fmt: skip
     if op.scale != 1:
-        _over(w, "scale", op.out, op.out, parameters=(op.scale,))
+        over(w, "scale", op.out, op.out, parameters=(op.scale,))
 
 
 def _select(w: Writer, op: SelectRows) -> None:
@@ -74,7 +74,7 @@ def _norm(w: Writer, op: Norm) -> None:
 def _gate(w: Writer, op: Gate) -> None:
     a, b, out = w.plan.buffer(op.gate), w.plan.buffer(op.up), w.plan.buffer(op.out)
     if op.kind == "clamped_silu":
-        _over(w, "gate_clamped_silu", op.out, op.gate, second=op.up, parameters=(op.limit,))
+        over(w, "gate_clamped_silu", op.out, op.gate, second=op.up, parameters=(op.limit,))
         return
     if op.kind not in GATES:
         raise unknown(op)
@@ -85,14 +85,21 @@ def _gate(w: Writer, op: Gate) -> None:
 
 
 def _activate(w: Writer, op: Activate) -> None:
+    if op.kind == "softmax":
+        x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
+        w.step(
+            "softmax.softmax", op.out, [x], [out],
+            x=x, out=out, n_heads=op.out.heads, n_columns=op.out.width, n_tokens=w.count(op.out),
+        )  # fmt: skip
+        return
     if op.kind not in _ACTIVATIONS:
         raise unknown(op)
-    _over(w, op.kind, op.out, op.x, parameters=op.parameters)
+    over(w, op.kind, op.out, op.x, parameters=op.parameters)
 
 
 def _add(w: Writer, op: Add) -> None:
     if op.scale != 1 or op.a.size != op.b.size:
-        _over(w, "add", op.out, op.a, second=op.b, parameters=(op.scale,))
+        over(w, "add", op.out, op.a, second=op.b, parameters=(op.scale,))
         return
     a, b, out = w.plan.buffer(op.a), w.plan.buffer(op.b), w.plan.buffer(op.out)
     w.step("rows.add", op.out, [a, b], [out], a=a, b=b, out=out, n_columns=op.out.size, n_tokens=w.count(op.out))
@@ -102,13 +109,13 @@ def _mul(w: Writer, op: Mul) -> None:
     a, b = (op.a, op.b) if op.a.size >= op.b.size else (op.b, op.a)
     if (a.heads, a.width) != op.shape:
         raise unknown(op, " of numbers for each head with numbers for each column")
-    _over(w, "mul", op.out, a, second=b)
+    over(w, "mul", op.out, a, second=b)
 
 
 def _scale(w: Writer, op: Scale) -> None:
     x = op.x
     for function, tensor, parameters in _terms(op):
-        _over(w, function, op.out, x, second=tensor, parameters=parameters)
+        over(w, function, op.out, x, second=tensor, parameters=parameters)
         x = op.out
 
 
@@ -123,23 +130,23 @@ def _terms(op: Scale) -> Iterator[tuple[str, Tensor | None, tuple[float, ...]]]:
 
 
 def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
-    _over(w, "mul", op.out, op.x, second=w.inputs.position_scales[op.rate, op.length, op.offset])
+    over(w, "mul", op.out, op.x, second=w.inputs.position_scales[op.rate, op.length, op.offset])
 
 
 def _slice(w: Writer, op: Slice) -> None:
-    _over(w, "copy", op.out, op.x, column=op.start)
+    over(w, "copy", op.out, op.x, column=op.start)
 
 
 def _concat(w: Writer, op: Concat) -> None:
-    _over(w, "copy", op.out, op.a, n_columns=op.a.width)
-    _over(w, "copy", op.out, op.b, n_columns=op.b.width, to_column=op.a.width)
+    over(w, "copy", op.out, op.a, n_columns=op.a.width)
+    over(w, "copy", op.out, op.b, n_columns=op.b.width, to_column=op.a.width)
 
 
 def _repeat(w: Writer, op: Repeat) -> None:
-    _over(w, "copy", op.out, op.x, each=1 if op.tiled else op.times)
+    over(w, "copy", op.out, op.x, each=1 if op.tiled else op.times)
 
 
-def _over(
+def over(
     w: Writer, function: str, out: Value, a: Value, *, second: Value | Tensor | np.ndarray | None = None,
     parameters: tuple[float, ...] = (), n_columns: int = 0, column: int = 0, to_column: int = 0, each: int = 1,
 ) -> None:  # fmt: skip
@@ -182,7 +189,7 @@ def _from(memory: np.ndarray, column: int) -> np.ndarray:
 def _rope(w: Writer, op: Rope) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     if x is not out:  # somebody needs it as it was
-        _over(w, "copy", op.out, op.x)
+        over(w, "copy", op.out, op.x)
     cos, sin = w.inputs.angles[id(op.frequencies)]
     w.step(
         f"rope.rope:{op.frequencies.layout}", op.out, [out], [out], x=_from(out, op.offset), cos=cos, sin=sin,
