@@ -67,7 +67,8 @@ class ReferenceBackend:
             if type(op) not in MEANING:
                 raise PlanError(f"{describe(op)}: nothing says what that means")
         self._graph, self.n_batch = graph, n_batch
-        self._memory, self._weights = decoder._memory if decoder else Memory(graph), Weights()
+        self._memory: Memory = decoder._memory if decoder else Memory(graph)
+        self._weights = Weights()
         self.memory, self.states = self._memory.pages, self._memory.states
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
