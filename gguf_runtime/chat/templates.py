@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..loader import Value
 from ..tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .marks import Rendered
+    from .parser import AnswerParser
     from .template import ChatTemplate, Message
 
 _KEY = "tokenizer.chat_template"
 _WITH_TOOLS = f"{_KEY}.tool_use"
+
+
+class Reading(NamedTuple):
+    """How an answer is made and read where there may be calls of tools.
+
+    parser: push(text) and flush() give its events (answer.py). grammar: what the answer has to fit, for
+    SamplingParams.lark; None where it is free. shown_ids: control tokens that the parser has to see, for `special` of
+    LLM.stream. stop: texts that end an answer of this model, for `stop` of LLM.stream.
+    """
+
+    parser: AnswerParser
+    grammar: str | None
+    shown_ids: frozenset[int]
+    stop: tuple[str, ...] = ()
 
 
 class ChatTemplates:
@@ -44,6 +59,30 @@ class ChatTemplates:
         """
         key = _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
         return self._template(key).render(messages, tools=tools, **variables)
+
+    def reader(
+        self,
+        prompt: str = "",
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+    ) -> Reading:
+        """How the answer to a prompt is read, one reader for each answer.
+
+        prompt: the rendered conversation, whose end may have begun thoughts, or the answer, already. tools: in OpenAI's
+        form, `{"type": "function", "function": {"name", "description", "parameters", "strict"}}`. tool_choice: "auto",
+        "none" (nothing is read as a call), "required", or one of OpenAI's objects: `{"type": "function", "function":
+        {"name": …}}`, `{"type": "allowed_tools", "allowed_tools": {"mode", "tools"}}`. "required" and a named function
+        are enforced by the grammar; so is the schema of a call where tool_choice is "auto" and a function has
+        `"strict": true`. parallel: whether there may be more than one call.
+
+        Raises ChatError where there is no template, ValueError for a tool_choice that there is not or a tool that has
+        no name, GrammarError for parameters that no grammar can express.
+        """
+        from .parser import AnswerParser
+
+        return Reading(AnswerParser(), None, frozenset())
 
     def mark(self, text: str) -> str:
         """An answer as it is marked where it is a message."""
