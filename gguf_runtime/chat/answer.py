@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 
-class Thought(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Thought:
     """More of what the model thinks."""
 
     text: str
 
 
-class Content(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Content:
     """More of what the model says."""
 
     text: str
 
 
-class CallBegin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallBegin:
     """A call begins. index: of the call in this answer, from 0. id: as the format has it, or one made up for it."""
 
     index: int
@@ -26,14 +30,17 @@ class CallBegin(NamedTuple):
     name: str
 
 
-class CallArguments(NamedTuple):
-    """More of a call's arguments. Joined, they are JSON of an object, unless the model wrote none."""
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """More of a call's arguments. Joined, they are JSON of an object once the call is whole, or what the model wrote
+    in its place."""
 
     index: int
     text: str
 
 
-class CallEnd(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallEnd:
     """A call is whole. One that the answer's limit cut off has no end."""
 
     index: int
