@@ -6,15 +6,17 @@ A template comes with the model and is not to be trusted, so it runs in a sandbo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError, nodes
 
 from ..tokenizer import THOUGHTS
 from .limits import limited
-from .marks import Marks, Rendered
+from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
@@ -84,6 +86,24 @@ class ChatTemplate:
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
                 raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+
+    @cached_property
+    def answer_format(self) -> AnswerFormat:
+        """How answers are written to which this template goes on from (derive.py)."""
+        from .derive import TOOLS, derive
+
+        scope = {**self._special_tokens, "tools": TOOLS}
+
+        def render(messages: Sequence[Message], begin: bool) -> str:
+            try:
+                with limited():
+                    asked = {**scope, "add_generation_prompt": begin}
+                    reader = self._readers.setdefault(True, Reader(lambda some: self._shown(some, asked), self._constants))
+                    return unmarked(self._run(reader.adapt(messages), asked))
+            except Exception:  # a template can raise whatever Python can
+                return ""
+
+        return derive(render, self._constants)
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)

@@ -5,7 +5,7 @@ Texts are as the template writes them. In reading, white space in and around the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 
@@ -66,20 +66,22 @@ Arguments = Json | Tagged | Nested | Bare | Python
 
 @dataclass(frozen=True)
 class Keys:
-    """A call is one object of JSON: the keys of its parts. name "": the name is itself the key of the arguments."""
+    """A call is one object of JSON: the keys of its parts, and the texts before and after it. name "": the name is
+    itself the key of the arguments. id_is_last: the id comes after the arguments."""
 
     name: str
     arguments: str
     id: str = ""
     id_is_last: bool = False
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True)
 class Calls:
     """section_open, section_close: around all calls. parts: texts and slots of one call. separator: between calls.
     several: whether there can be more than one. keys: where a call is one object of JSON. id: what an id is made of,
-    where the template makes it of name and index. in_text: whether calls may follow content; otherwise they are all of
-    an answer.
+    where the template makes it of name and index. known_only: what begins a call does so only with a tool's name.
     """
 
     parts: tuple[str | Slot, ...]
@@ -90,28 +92,33 @@ class Calls:
     several: bool = True
     keys: Keys | None = None
     id: str = ""
+    known_only: bool = False
 
     @property
-    def open(self) -> str:
+    def begin(self) -> str:
         """The text that a call begins with."""
-        first = self.parts[0]
-        return first if isinstance(first, str) else ""
+        if self.keys:
+            return self.keys.before
+        return self.parts[0] if isinstance(self.parts[0], str) else ""
 
     @property
-    def close(self) -> str:
+    def end(self) -> str:
         """The text that a call ends with."""
-        last = self.parts[-1]
-        return last if isinstance(last, str) else ""
+        if self.keys:
+            return self.keys.after
+        return self.parts[-1] if isinstance(self.parts[-1], str) else ""
 
     @property
     def texts(self) -> list[str]:
         """All that the template writes around and in calls."""
-        tagged = [self.arguments.key_open, self.arguments.key_close, self.arguments.value_close] if isinstance(
-            self.arguments, Tagged) else []  # fmt: skip
-        quotes = [self.arguments.quote] if isinstance(self.arguments, Bare) else []
-        prefix = [self.arguments.prefix] if isinstance(self.arguments, Nested) else []
+        form, inside = self.arguments, []
+        match form:
+            case Tagged():
+                inside = [form.key_open, form.key_close, form.value_close, *form.marks]
+            case Nested(text) | Bare(text):
+                inside = [text]
         parts = [part for part in self.parts if isinstance(part, str)]
-        return [self.section_open, *parts, *tagged, *quotes, *prefix, self.separator, self.section_close]
+        return [self.section_open, *parts, *inside, self.separator, self.section_close]
 
 
 @dataclass(frozen=True)
@@ -134,21 +141,22 @@ class Turns:
 class AnswerFormat:
     """How a model writes answers.
 
-    header: what the template writes before an answer; thoughts: what begins and ends them, in pairs; a beginning may
-    be empty, where the prompt has it. wrappers: texts around content, which are left out. stop: texts that end an
-    answer.
+    header: what the template writes before an answer. thoughts: what begins and ends them, in pairs; a beginning may
+    be empty, where only the prompt has it. wrappers: texts around content, which are left out. calls: as the template
+    writes them, and then in other ways that the model is known to. stop: texts that end an answer.
     """
 
     header: str = ""
     thoughts: tuple[tuple[str, str], ...] = ()
     wrappers: tuple[str, ...] = ()
-    calls: Calls | None = None
+    calls: tuple[Calls, ...] = ()
     turns: Turns | None = None
     stop: tuple[str, ...] = ()
-    texts: tuple[str, ...] = field(init=False, default=())
 
-    def __post_init__(self) -> None:
+    @property
+    def texts(self) -> list[str]:
+        """All that may have markers in it."""
         pairs = [text for pair in self.thoughts for text in pair]
         turns = [self.turns.start, self.turns.message, *self.turns.ends] if self.turns else []
-        calls = self.calls.texts if self.calls else []
-        object.__setattr__(self, "texts", tuple(filter(None, [*pairs, *self.wrappers, *calls, *turns])))
+        calls = [text for calls in self.calls for text in calls.texts]
+        return [text for text in (*pairs, *self.wrappers, *calls, *turns) if text]

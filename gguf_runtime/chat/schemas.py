@@ -1,0 +1,95 @@
+"""What a tool's schema says of the values of its arguments, where a format writes text that is not JSON."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {"True": True, "False": False, "None": None}
+_MAX_DEPTH = 20  # of references
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+
+
+class Schema:
+    """A schema, and the one that it is part of, to which its references point."""
+
+    def __init__(self, schema: Any, root: Any = None, depth: int = 0) -> None:
+        self._root, self._depth = schema if root is None else root, depth
+        self._schema: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
+        reference = self._schema.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#") and depth < _MAX_DEPTH:
+            target: Any = self._root
+            for name in reference[1:].split("/")[1:]:
+                target = target.get(name, {}) if isinstance(target, Mapping) else {}
+            self._schema = Schema(target, self._root, depth + 1)._schema
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        found = self._schema.get("properties")
+        return found if isinstance(found, Mapping) else {}
+
+    def of_key(self, key: str) -> Schema:
+        """That of the value of a key."""
+        more = self._schema.get("additionalProperties")
+        return self._part(self.properties.get(key, more if isinstance(more, Mapping) else {}))
+
+    @property
+    def items(self) -> Schema:
+        """That of the items of a list."""
+        return self._part(self._schema.get("items", {}))
+
+    @property
+    def kinds(self) -> set[str]:
+        """The types that values may have; empty where it does not say."""
+        if self._depth >= _MAX_DEPTH:
+            return set()
+        kinds = self._schema.get("type")
+        if isinstance(kinds, str):
+            return {kinds} | ({"null"} if self._schema.get("nullable") is True else set())
+        if isinstance(kinds, list):
+            return set(filter(lambda kind: isinstance(kind, str), kinds))
+        values = self._schema.get("enum") or ([self._schema["const"]] if "const" in self._schema else None)
+        if isinstance(values, list):
+            return {_TYPES.get(type(value), "null") for value in values}
+        for name in ("anyOf", "oneOf", "allOf"):
+            if isinstance(parts := self._schema.get(name), list):
+                found = [self._part(part).kinds for part in parts]
+                return set().union(*found) if all(found) else set()
+        return {"object"} if self.properties else set()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether all values are texts."""
+        return self.kinds == {"string"}
+
+    def read(self, text: str) -> str:
+        """The JSON of a value that was written as it is where it is a text, and as JSON, or as Python has it, else."""
+        kinds = self.kinds
+        if kinds == {"string"}:
+            return json.dumps(text, ensure_ascii=False)
+        stripped = text.strip()
+        try:
+            if not stripped and kinds & {"object", "array"}:
+                return "{}" if "object" in kinds else "[]"
+            value = _parsed(stripped)
+            if not (isinstance(value, str) and (not kinds or "string" in kinds)):
+                return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            pass
+        return json.dumps(text, ensure_ascii=False)
+
+    def _part(self, schema: Any) -> Schema:
+        return Schema(schema, self._root, self._depth + 1)
+
+
+def _parsed(text: str) -> Any:
+    if text in _NAMES:
+        return _NAMES[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text[:1] not in ("{", "[") or len(text) > 1 << 16:
+            raise
+        return ast.literal_eval(text)
