@@ -70,7 +70,10 @@ def _tagged(form: Tagged, cursor: Cursor, sink: Sink, schema: Schema, ends: Sequ
         yield from _skip(cursor, _space_after(after or before))
         sink(f'{separator}"{quoted(key)}": ')
         separator = ", "
-        between = _space_before(form.value_close), close, (open, *ends)
+        end = _space_before(form.value_close), close
+        if form.cdata and (yield from cursor.accept("<![CDATA[")):
+            end = "", f"]]>{close}"
+        between = *end, (open, *ends)
         if is_text:
             sink('"')
             yield from _text(cursor, lambda text: sink(quoted(text)), *between)

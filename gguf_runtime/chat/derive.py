@@ -7,22 +7,27 @@ tried: it has to read the same calls in what the template wrote.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from os.path import commonprefix
 from typing import Any
 
+from . import families
 from .answer import Answer
 from .derive_calls import ARGUMENTS, IDS, NAMES, NotFound, find_calls, shows
 from .markers import MARKER, cut_back, cut_on
 from .parser import AnswerParser
 from .reasoning import TAGS
-from .tool_format import AnswerFormat, Calls, Slot
+from .tool_format import AnswerFormat, Calls, Slot, Tagged
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message], bool], str]
+Shown = Callable[..., str]
 
 _USER, _SAID, _THOUGHT, _RESULT = "qzuserq", "qzsaidq", "qzthoughtq", "qzresultq"
+_MAX_BEGUN = 100  # characters of what comes before or around an answer
+_SIGNS = re.compile(r"[<>|\[\]]")
 #: Tools of the names that are used here, as templates want them.
 TOOLS = [
     {
@@ -44,43 +49,64 @@ TOOLS = [
 ]
 
 
-def derive(render: Render, constants: frozenset[str]) -> AnswerFormat:
+def derive(render: Render, texts: Collection[str]) -> AnswerFormat:
     """The format of a template's answers.
 
     render: the text of messages, without or with the beginning of an answer; "" where the template refuses them.
-    constants: the texts in the template.
+    texts: those in the template.
     """
+    in_template = "\0".join(texts)
+    for text, known in families.MESSAGES.items():
+        if text in in_template:
+            return known
 
     def shown(*messages: Message, begin: bool = False) -> str:
         """What comes after the user's message."""
         return render([{"role": "user", "content": _USER}, *messages], begin).rpartition(_USER)[2]
 
+    form = _compared(shown, in_template)
+    if not form.calls:
+        form = replace(form, calls=tuple(calls for text, calls in families.CALLS.items() if text in in_template)[:1])
+    variants = [calls for text, calls in families.VARIANTS.items() if text in in_template]
+    return replace(
+        form,
+        calls=(*form.calls, *variants),
+        wrappers=(*form.wrappers, *(text for text in families.WRAPPERS if text in in_template)),
+        stop=tuple(text for text in families.STOPS if text in in_template),
+    )
+
+
+def _compared(shown: Shown, in_template: str) -> AnswerFormat:
+    """What the renderings tell."""
     begun, said = shown(begin=True), shown(_said())
     one, two = (_calling(shown, n) for n in (1, 2))
-    thoughts = _thoughts(shown, begun, constants)
-    start = _start([text for text in (begun, said, one) if text], thoughts)
+    thoughts = _thoughts(shown, begun, said, in_template)
+    start = _start(begun, [text for text in (said, one) if text], thoughts)
     end = _common_end(said, one)
-    form = AnswerFormat(_header(begun, start, thoughts), thoughts, _wrappers(said, start, end, thoughts))
+    form = AnswerFormat(_header(begun, said, start), thoughts, _wrappers(said, start, end, thoughts))
     if not one:
         return form
     try:
         first = _skipped(one, start, form)
-        calls, back = find_calls(
-            one[first : len(one) - end], two[_skipped(two, start, form) : len(two) - end], one[:first]
-        )
+        of_two = two[_skipped(two, start, form) : len(two) - end]
+        calls, back = find_calls(one[first : len(one) - end], of_two, one[:first])
     except (NotFound, IndexError, ValueError):
         return form
-    start = min(start, first - back)
-    found = replace(form, header=_header(begun, start, thoughts), calls=(calls, *_variants(calls)))
-    texts = [one[start : len(one) - end]] + [two[start : len(two) - end]] * calls.several
-    return found if all(_reads(found, text, n) for n, text in enumerate(texts, 1)) else form
+    if "<![CDATA[" in in_template and isinstance(calls.arguments, Tagged):
+        calls = replace(calls, arguments=replace(calls.arguments, cdata=True))
+    if back:  # the prompt has what calls begin with, and so has content
+        start = first - back
+        form = AnswerFormat(_header(begun, said, start), thoughts, _wrappers(said, start, end, thoughts))
+    found = replace(form, calls=(calls, *_variants(calls)))
+    written = [one[start : len(one) - end]] + [two[start : len(two) - end]] * calls.several
+    return found if all(_reads(found, text, n) for n, text in enumerate(written, 1)) else form
 
 
 def _said() -> Message:
     return {"role": "assistant", "content": _SAID}
 
 
-def _calling(shown: Callable[..., str], n: int) -> str:
+def _calling(shown: Shown, n: int) -> str:
     """What n calls are written as; "" where they are not."""
     calls = [
         {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -97,7 +123,7 @@ def _calling(shown: Callable[..., str], n: int) -> str:
     return text if shows(text, n) else ""
 
 
-def _thoughts(shown: Callable[..., str], begun: str, constants: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _thoughts(shown: Shown, begun: str, said: str, in_template: str) -> tuple[tuple[str, str], ...]:
     """What begins and ends thoughts."""
     thinking = {"reasoning_content": _THOUGHT, "thinking": _THOUGHT}
     call = {"id": IDS[0], "type": "function", "function": {"name": NAMES[0], "arguments": ARGUMENTS[0]}}
@@ -108,24 +134,29 @@ def _thoughts(shown: Callable[..., str], begun: str, constants: frozenset[str]) 
     if _THOUGHT in text:
         before, _, after = text.partition(_THOUGHT)
         before, after = before.rstrip(), after.lstrip()
-        open = next((open for open in TAGS if before.endswith(open)), "") or _last_marker(before)
         close = next((close for close in TAGS.values() if after.startswith(close)), "")
         found = MARKER.match(after)
-        close = close or (found[0] if found else "")
-        if close:
-            return ((open, close),)
-    texts = [*constants, begun]
-    known = tuple(pair for pair in TAGS.items() if any(pair[1] in text for text in texts))
+        if close := close or (found[0] if found else ""):
+            return ((_opening(before, begun, said), close),)
+    known = tuple(pair for pair in TAGS.items() if pair[1] in in_template or pair[0] in begun)
     return known or tuple(TAGS.items())
 
 
-def _last_marker(text: str) -> str:
-    found = [match for match in MARKER.finditer(text) if match.end() == len(text)]
-    return found[-1][0] if found else ""
+def _opening(before: str, begun: str, said: str) -> str:
+    """What begins thoughts; before: all that is there before a thought."""
+    if known := next((open for open in TAGS if before.endswith(open)), ""):
+        return known
+    same = cut_back(before, len(commonprefix([before, said])))
+    markers = [match for match in MARKER.finditer(before) if match.end() == len(before) and match.start() >= same]
+    if markers:
+        return markers[-1][0]
+    return begun[same:].strip() if begun.startswith(before[:same]) else ""
 
 
-def _start(texts: Sequence[str], thoughts: Sequence[tuple[str, str]]) -> int:
+def _start(begun: str, texts: Sequence[str], thoughts: Sequence[tuple[str, str]]) -> int:
     """Where answers begin that are written differently."""
+    if begun and len(begun) - len(commonprefix([begun, *texts])) < _MAX_BEGUN:
+        texts = [begun, *texts]
     prefix = commonprefix(texts)
     prefix = prefix[: min((cut_back(text, len(prefix)) for text in texts), default=0)]
     for open, close in thoughts:
@@ -144,22 +175,22 @@ def _common_end(said: str, one: str) -> int:
     return len(one) - cut_on(one, len(one) - n)
 
 
-def _header(begun: str, start: int, thoughts: Sequence[tuple[str, str]]) -> str:
+def _header(begun: str, said: str, start: int) -> str:
     """The end of what comes before an answer, from a marker on."""
-    before = begun[:start]
+    before = (said or begun)[:start]
     found = [match.start() for match in MARKER.finditer(before)]
-    return before[found[-1] :] if found and len(before) - found[-1] < 100 else before.lstrip()
+    return before[found[-1] :] if found and len(before) - found[-1] < _MAX_BEGUN else before.lstrip()
 
 
 def _wrappers(said: str, start: int, end: int, thoughts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The texts around content."""
+    """The texts around content, which are markers."""
     if _SAID not in said:
         return ()
     before, _, after = said[start : len(said) - end].partition(_SAID)
     for marker in (marker for pair in thoughts for marker in pair if marker):
         before = before.replace(marker, "")
     before, after = before.strip(), after.strip()
-    if not before or not end or len(before) > 100 or len(after) > 100:
+    if not _SIGNS.search(before) or not end or len(before) > _MAX_BEGUN or len(after) > _MAX_BEGUN:
         return ()
     return tuple(filter(None, (before, after)))
 

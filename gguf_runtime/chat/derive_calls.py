@@ -54,7 +54,8 @@ def find_calls(one: str, two: str, before: str) -> tuple[Calls, int]:
     if not head.strip() and between.strip():  # the prompt has it
         back = len(commonprefix([before[::-1], between[::-1]]))
         head = before[len(before) - back :]
-    begin = _common_end(_without_id(head, 0), _without_id(between, 1))
+    between = _without_id(between, 1)
+    begin = _common_end(_without_id(head, 0), between)
     between = between[: len(between) - len(begin)]
     end = commonprefix([between, tail])
     end = end[: cut_back(between, cut_back(tail, len(end)))]

@@ -29,7 +29,7 @@ class Tagged:
     tells, or a mark.
 
     key_close: between key and value. marks: what stands there for strings only, within key_close, where `{}` is.
-    separator: between value_close and the next key_open.
+    separator: between value_close and the next key_open. cdata: values may be within `<![CDATA[…]]>`.
     """
 
     key_open: str
@@ -37,6 +37,7 @@ class Tagged:
     value_close: str
     separator: str = ""
     marks: tuple[str, str] = ("", "")  # of a string, of another value
+    cdata: bool = False
 
 
 @dataclass(frozen=True)
