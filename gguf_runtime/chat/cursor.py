@@ -73,7 +73,8 @@ class Cursor:
             yield
 
     def skip_space(self) -> Reading[None]:
-        self.at += yield from self.space()
+        n = yield from self.space()  # meanwhile, the place may have been counted anew
+        self.at += n
 
     def accept(self, literal: str) -> Reading[bool]:
         """Read this, with any white space before it and where it has some, if it begins so. Raises Mismatch where it

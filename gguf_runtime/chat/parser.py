@@ -168,7 +168,10 @@ class AnswerParser:
                     return ""
                 yield
                 continue
+            had_said = self._has_said
             self._say(cursor.take(found.start() - cursor.at))
+            if self._has_said and not had_said:
+                continue  # other markers mean something now
             marker = yield from cursor.first_of(literals)
             if marker in ends:
                 cursor.take(len(marker))

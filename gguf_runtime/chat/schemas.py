@@ -74,7 +74,7 @@ class Schema:
             if not stripped and kinds & {"object", "array"}:
                 return "{}" if "object" in kinds else "[]"
             value = _parsed(stripped)
-            if not (isinstance(value, str) and (not kinds or "string" in kinds)):
+            if not _is_text(value, kinds):
                 return json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             pass
@@ -82,6 +82,14 @@ class Schema:
 
     def _part(self, schema: Any) -> Schema:
         return Schema(schema, self._root, self._depth + 1)
+
+
+def _is_text(value: Any, kinds: set[str]) -> bool:
+    """Whether what reads like this value can only be meant as a text, where values are of these kinds."""
+    if not kinds:
+        return isinstance(value, str)
+    kind = _TYPES.get(type(value), "null")
+    return "string" in kinds and (kind == "string" or not kinds & {kind, "number" if kind == "integer" else kind})
 
 
 def _parsed(text: str) -> Any:

@@ -57,8 +57,7 @@ class ChatTemplates:
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        key = _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
-        return self._template(key).render(messages, tools=tools, **variables)
+        return self._template(self._key(tools)).render(messages, tools=tools, **variables)
 
     def reader(
         self,
@@ -81,8 +80,21 @@ class ChatTemplates:
         no name, GrammarError for parameters that no grammar can express.
         """
         from .parser import AnswerParser
+        from .tool_choice import choose
 
-        return Reading(AnswerParser(), None, frozenset())
+        choice = choose(tools, tool_choice)
+        form = self._template(self._key(tools)).answer_format
+        parser = AnswerParser(form, choice.schemas, several=parallel, prompt=prompt)
+        return Reading(parser, None, self._shown(form.texts), form.stop)
+
+    def _shown(self, texts: Iterable[str]) -> frozenset[int]:
+        """The control tokens that are in these texts."""
+        tokenizer = self._tokenizer
+        hidden = ((tokenizer.piece(i), i) for i in tokenizer.control_ids)
+        return frozenset(i for piece, i in hidden if any(piece in text for text in texts))
+
+    def _key(self, tools: object) -> str:
+        return _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
 
     def mark(self, text: str) -> str:
         """An answer as it is marked where it is a message."""
