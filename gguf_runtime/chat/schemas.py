@@ -30,6 +30,54 @@ class Schema:
         found = self._schema.get("properties")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def required(self) -> set[str]:
+        """The keys that an object has to have."""
+        found = self._schema.get("required")
+        return {key for key in found if isinstance(key, str)} if isinstance(found, list) else set()
+
+    @property
+    def identity(self) -> int:
+        """The same for the same part of a schema."""
+        return id(self._schema)
+
+    @property
+    def whole(self) -> Any:
+        """The schema by itself, with what its references point to."""
+        if self._schema is self._root or not isinstance(self._root, Mapping):
+            return self._schema
+        shared = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
+        return {**shared, **self._schema}
+
+    def only(self, kind: str) -> Schema:
+        """The schema of values of one kind, or of all but texts for "other"."""
+        kinds = sorted(self.kinds - {"string"}) if kind == "other" else [kind]
+        for name in ("anyOf", "oneOf"):
+            if isinstance(parts := self._schema.get(name), list):
+                fitting = [part for part in parts if self._part(part).kinds & set(kinds)]
+                return self._part({**self._schema, name: fitting})
+        more = {"enum": [v for v in self._schema["enum"] if not isinstance(v, str)]} if "enum" in self._schema else {}
+        return self._part({**self._schema, "type": kinds, **more})
+
+    @property
+    def texts(self) -> list[str] | None:
+        """The texts that a value may be, where they are named."""
+        found = self._schema.get("enum", [self._schema["const"]] if "const" in self._schema else None)
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else None
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression of the texts that a value may be."""
+        pattern = self._schema.get("pattern")
+        if isinstance(pattern, str):
+            inside = pattern.removeprefix("^").removesuffix("$")
+            before, after = "" if pattern.startswith("^") else "(?s:.*)", "" if pattern.endswith("$") else "(?s:.*)"
+            return f"{before}({inside})".replace("/", r"\/") + after
+        low, high = (self._schema.get(key) for key in ("minLength", "maxLength"))
+        if low is None and high is None:
+            return "(?s:.*)"
+        return f"(?s:.{{{low or 0},{'' if high is None else high}}})"
+
     def of_key(self, key: str) -> Schema:
         """That of the value of a key."""
         more = self._schema.get("additionalProperties")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..loader import Value
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .marks import Rendered
     from .parser import AnswerParser
     from .template import ChatTemplate, Message
+    from .tool_choice import Choice
+    from .tool_format import AnswerFormat
 
 _KEY = "tokenizer.chat_template"
 _WITH_TOOLS = f"{_KEY}.tool_use"
@@ -40,6 +43,7 @@ class ChatTemplates:
         self._metadata, self._tokenizer = metadata, tokenizer
         self._sources = {key: str(metadata[key]) for key in (_KEY, _WITH_TOOLS) if key in metadata}
         self._compiled: dict[str, ChatTemplate] = {}
+        self._shown_ids: dict[AnswerFormat, frozenset[int]] = {}
         if chosen is not None:
             from .builtin import find
 
@@ -85,13 +89,31 @@ class ChatTemplates:
         choice = choose(tools, tool_choice)
         form = self._template(self._key(tools)).answer_format
         parser = AnswerParser(form, choice.schemas, several=parallel, prompt=prompt)
-        return Reading(parser, None, self._shown(form.texts), form.stop)
+        grammar = self._grammar(form, choice, parallel, parser.closing) if choice.must or choice.strict else None
+        return Reading(parser, grammar, self._shown(form), form.stop)
 
-    def _shown(self, texts: Iterable[str]) -> frozenset[int]:
-        """The control tokens that are in these texts."""
+    def _grammar(self, form: AnswerFormat, choice: Choice, parallel: bool, closing: str) -> str:
+        from .tool_grammar import tool_grammar
+
+        special = {text: i for text, i in self._pieces.items() if i in self._tokenizer.special_ids or i in self._ends}
+        return tool_grammar(form, choice, parallel=parallel, closing=closing, special=special, ends=self._ends.values())
+
+    def _shown(self, form: AnswerFormat) -> frozenset[int]:
+        """The control tokens that answers of this form have."""
+        if form not in self._shown_ids:
+            whole = "\0".join(form.texts)
+            self._shown_ids[form] = frozenset(i for text, i in self._pieces.items() if text in whole)
+        return self._shown_ids[form]
+
+    @cached_property
+    def _pieces(self) -> dict[str, int]:
+        """The tokens that are no text, by what they are written as."""
         tokenizer = self._tokenizer
-        hidden = ((tokenizer.piece(i), i) for i in tokenizer.control_ids)
-        return frozenset(i for piece, i in hidden if any(piece in text for text in texts))
+        return {tokenizer.piece(i): i for i in sorted(tokenizer.control_ids | tokenizer.eog_ids)}
+
+    @cached_property
+    def _ends(self) -> dict[int, str]:
+        return {i: self._tokenizer.piece(i) for i in self._tokenizer.eog_ids}
 
     def _key(self, tools: object) -> str:
         return _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
