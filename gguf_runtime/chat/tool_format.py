@@ -103,6 +103,11 @@ class Calls:
         return self.parts[0] if isinstance(self.parts[0], str) else ""
 
     @property
+    def trigger(self) -> str:
+        """What the first of the calls begins with, up to white space; "" where nothing marks them."""
+        return next((text.split()[0] for text in (self.section_open, self.begin) if text.strip()), "")
+
+    @property
     def end(self) -> str:
         """The text that a call ends with."""
         if self.keys:

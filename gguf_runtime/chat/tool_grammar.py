@@ -89,16 +89,13 @@ class _Calls:
         opening = self._calls.section_open
         if less and opening:
             opening = opening.lstrip().removeprefix(less)
-        return (
-            f"{self._rules.literal(opening)} {calls} {self._rules.literal(self._until_end(self._calls.section_close))}"
-        )
+        return f"{self._rules.literal(opening)} {calls} {self._rules.literal(self._until_end(self._calls.section_close).rstrip())}"
 
     def perhaps(self) -> str:
         """Text, and calls if the model begins one."""
-        opening = (self._calls.section_open + self._calls.begin).split()
-        if not opening:
+        first = self._calls.trigger
+        if not first:
             return f"({self.all()} | {self._rules.rest('[^{]')})?"
-        first = opening[0]
         if self._rules.is_special(first):
             return f"{self._rules.rest()} ({self.all()})?"
         return f"({self._rules.up_to(first)} {self.all(less=first)} | {self._rules.rest()})"
@@ -129,7 +126,7 @@ class _Calls:
     def _until_end(self, text: str) -> str:
         """A closing text without what only ends the answer."""
         places = [at for end in self._ends if end and (at := text.find(end)) >= 0]
-        return text[: min(places, default=len(text))].rstrip()
+        return text[: min(places, default=len(text))]
 
 
 def _closed(schema: Any) -> Any:
