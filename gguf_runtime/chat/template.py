@@ -15,15 +15,21 @@ from jinja2 import TemplateError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from ..tokenizer import THOUGHTS
+from .derive import TOOLS, derive, shown
 from .limits import limited
 from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .told_tools import Shown, completed, told
 from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
 _THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
+
+
+class _Failed(ChatError):
+    """The template failed on a conversation that it did not expect."""
 
 
 class ChatTemplate:
@@ -74,12 +80,34 @@ class ChatTemplate:
         the conversation (`raise_exception`) or fails on it.
         """
         tools = None if tools is None else list(tools)
+        try:
+            return self._rendered(messages, tools, documents, add_generation_prompt, variables)
+        except _Failed as error:
+            if not tools:
+                raise
+            try:  # perhaps for the want of a description
+                return self._rendered(messages, completed(tools), documents, add_generation_prompt, variables)
+            except ChatError:
+                raise error from error.__cause__
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        documents: Iterable[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+        variables: Mapping[str, object],
+    ) -> Rendered:
         scope = {
             **self._scope(tools),
             **variables,
             "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
+        if not all(isinstance(message, Mapping) for message in messages):
+            raise ChatError("a message is to be an object with role and content")
+        if tools or any(message.get("tool_calls") or message.get("role") == "tool" for message in messages):
+            messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
         with limited():
             if bool(tools) not in self._readers:
                 self._readers[bool(tools)] = Reader(lambda asked: self._shown(asked, scope), self._constants)
@@ -90,27 +118,31 @@ class ChatTemplate:
                 raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
-                raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+                raise _Failed(f"the model's chat template does not take this conversation: {reason}") from error
 
     @cached_property
     def answer_format(self) -> AnswerFormat:
         """How answers are written to which this template goes on from (derive.py)."""
-        from .derive import TOOLS, derive
+        return derive(self._tried, self._texts)
 
-        scope = self._scope(TOOLS)
+    @cached_property
+    def _shows(self) -> Shown:
+        """What it shows of tools, by what it makes of some."""
+        if self.answer_format.shows_calls:
+            return Shown("tools" in self._unset or "functions" in self._unset, calls=True, results=True)
+        return shown(self._tried)
 
-        def render(messages: Sequence[Message], begin: bool) -> str:
-            try:
-                with limited():
-                    asked = {**scope, "add_generation_prompt": begin}
-                    reader = self._readers.setdefault(
-                        True, Reader(lambda some: self._shown(some, asked), self._constants)
-                    )
-                    return unmarked(self._run(reader.adapt(messages), asked))
-            except Exception:  # a template can raise whatever Python can
-                return ""
-
-        return derive(render, self._texts)
+    def _tried(self, messages: Sequence[Message], begin: bool) -> str:
+        """The text of messages and some tools, without or with the beginning of an answer; "" where that fails."""
+        scope = {**self._scope(TOOLS), "add_generation_prompt": begin}
+        try:
+            with limited():
+                reader = self._readers.setdefault(
+                    True, Reader(lambda asked: self._shown(asked, scope), self._constants)
+                )
+                return unmarked(self._run(reader.adapt(messages), scope))
+        except Exception:  # a template can raise whatever Python can
+            return ""
 
     def _scope(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
         """The variables of all conversations; tools are under whichever name the template reads."""

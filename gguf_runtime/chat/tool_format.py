@@ -150,6 +150,7 @@ class AnswerFormat:
     header: what the template writes before an answer. thoughts: what begins and ends them, in pairs; a beginning may
     be empty, where only the prompt has it. wrappers: texts around content, which are left out. calls: as the template
     writes them, and then in other ways that the model is known to. stop: texts that end an answer.
+    shows_calls: whether the template writes calls.
     """
 
     header: str = ""
@@ -158,6 +159,7 @@ class AnswerFormat:
     calls: tuple[Calls, ...] = ()
     turns: Turns | None = None
     stop: tuple[str, ...] = ()
+    shows_calls: bool = True
 
     @property
     def texts(self) -> list[str]:

@@ -89,7 +89,8 @@ class _Calls:
         opening = self._calls.section_open
         if less and opening:
             opening = opening.lstrip().removeprefix(less)
-        return f"{self._rules.literal(opening)} {calls} {self._rules.literal(self._until_end(self._calls.section_close).rstrip())}"
+        closing = self._until_end(self._calls.section_close).rstrip()
+        return f"{self._rules.literal(opening)} {calls} {self._rules.literal(closing)}"
 
     def perhaps(self) -> str:
         """Text, and calls if the model begins one."""
