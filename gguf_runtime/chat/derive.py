@@ -27,6 +27,7 @@ Render = Callable[[Sequence[Message], bool], str]
 Showing = Callable[..., str]
 
 _USER, _SAID, _THOUGHT, _RESULT = "qzuserq", "qzsaidq", "qzthoughtq", "qzresultq"
+_MAX_TEXT = 20_000  # characters of what comes after a user's message
 _MAX_BEGUN = 100  # characters of what comes before or around an answer
 _SIGNS = re.compile(r"[<>|\[\]]")
 #: Tools of the names that are used here, as templates want them.
@@ -62,7 +63,8 @@ def derive(render: Render, texts: Collection[str]) -> AnswerFormat:
 
     def shown(*messages: Message, begin: bool = False) -> str:
         """What comes after the user's message."""
-        return render([{"role": "user", "content": _USER}, *messages], begin).rpartition(_USER)[2]
+        text = render([{"role": "user", "content": _USER}, *messages], begin).rpartition(_USER)[2]
+        return text if len(text) < _MAX_TEXT else ""
 
     form = _compared(shown, in_template)
     if not form.calls:
@@ -91,7 +93,7 @@ def _compared(shown: Showing, in_template: str) -> AnswerFormat:
         first = _skipped(one, start, form)
         of_two = two[_skipped(two, start, form) : len(two) - end]
         calls, back = find_calls(one[first : len(one) - end], of_two, one[:first])
-    except (NotFound, IndexError, ValueError):
+    except (NotFound, IndexError, ValueError, RecursionError):
         return form
     if "<![CDATA[" in in_template and isinstance(calls.arguments, Tagged):
         calls = replace(calls, arguments=replace(calls.arguments, cdata=True))

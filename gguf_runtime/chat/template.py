@@ -28,8 +28,8 @@ __all__ = ["ChatError", "ChatTemplate", "Message"]
 _THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
 
 
-class _Failed(ChatError):
-    """The template failed on a conversation that it did not expect."""
+class TemplateFailure(ChatError):
+    """A template that refuses or fails on a conversation."""
 
 
 class ChatTemplate:
@@ -80,34 +80,13 @@ class ChatTemplate:
         the conversation (`raise_exception`) or fails on it.
         """
         tools = None if tools is None else list(tools)
-        try:
-            return self._rendered(messages, tools, documents, add_generation_prompt, variables)
-        except _Failed as error:
-            if not tools:
-                raise
-            try:  # perhaps for the want of a description
-                return self._rendered(messages, completed(tools), documents, add_generation_prompt, variables)
-            except ChatError:
-                raise error from error.__cause__
-
-    def _rendered(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None,
-        documents: Iterable[Mapping[str, Any]] | None,
-        add_generation_prompt: bool,
-        variables: Mapping[str, object],
-    ) -> Rendered:
         scope = {
-            **self._scope(tools),
+            **self._special_tokens,
             **variables,
+            "tools": None if tools is None else self.marks(tools),
             "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
-        if not all(isinstance(message, Mapping) for message in messages):
-            raise ChatError("a message is to be an object with role and content")
-        if tools or any(message.get("tool_calls") or message.get("role") == "tool" for message in messages):
-            messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
         with limited():
             if bool(tools) not in self._readers:
                 self._readers[bool(tools)] = Reader(lambda asked: self._shown(asked, scope), self._constants)
@@ -118,23 +97,42 @@ class ChatTemplate:
                 raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
-                raise _Failed(f"the model's chat template does not take this conversation: {reason}") from error
+                raise TemplateFailure(f"the model's chat template does not take this conversation: {reason}") from error
+
+    def converse(
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """The same, for all templates to show tools, calls and results: what one does not show is told in words, tools
+        are under the name that it reads, and have the descriptions that it takes for granted."""
+        tools = None if tools is None else list(tools)
+        if tools or any(_has_tools(message) for message in messages):
+            messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
+        variables = {**self._other_names(tools), **variables}
+        try:
+            return self.render(messages, tools=tools, **variables)
+        except TemplateFailure:
+            if not tools or (full := completed(tools)) == tools:
+                raise
+            return self.render(messages, tools=full, **variables)
 
     @cached_property
     def answer_format(self) -> AnswerFormat:
         """How answers are written to which this template goes on from (derive.py)."""
-        return derive(self._tried, self._texts)
+        with limited():  # all renderings have the time of one
+            return derive(self._tried, self._texts)
 
     @cached_property
     def _shows(self) -> Shown:
         """What it shows of tools, by what it makes of some."""
         if self.answer_format.shows_calls:
             return Shown("tools" in self._unset or "functions" in self._unset, calls=True, results=True)
-        return shown(self._tried)
+        with limited():
+            return shown(self._tried)
 
     def _tried(self, messages: Sequence[Message], begin: bool) -> str:
         """The text of messages and some tools, without or with the beginning of an answer; "" where that fails."""
-        scope = {**self._scope(TOOLS), "add_generation_prompt": begin}
+        known = {**self._special_tokens, **self._other_names(TOOLS)}
+        scope = {**known, "tools": TOOLS, "add_generation_prompt": begin}
         try:
             with limited():
                 reader = self._readers.setdefault(
@@ -144,13 +142,12 @@ class ChatTemplate:
         except Exception:  # a template can raise whatever Python can
             return ""
 
-    def _scope(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-        """The variables of all conversations; tools are under whichever name the template reads."""
-        scope: dict[str, Any] = {**self._special_tokens, "tools": None if tools is None else self.marks(tools)}
-        if "functions" in self._unset and "tools" not in self._unset:  # Firefunction
-            scope["functions"] = self.marks(json.dumps(tools or [], indent=4, ensure_ascii=False))
-            scope["datetime"] = datetime.now().strftime("%B %d %Y %H:%M:%S")
-        return scope
+    def _other_names(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """What Firefunction's template reads instead of tools."""
+        if "functions" not in self._unset or "tools" in self._unset:
+            return {}
+        described = json.dumps(tools or [], indent=4, ensure_ascii=False)
+        return {"functions": self.marks(described), "datetime": datetime.now().strftime("%B %d %Y %H:%M:%S")}
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)
@@ -166,3 +163,9 @@ class ChatTemplate:
         variables = {**scope, "messages": messages}
         with limited(variables, strict):
             return self._template.render(variables)
+
+
+def _has_tools(message: Message) -> bool:
+    """Whether a message is a result, or has calls."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    return isinstance(message, Mapping) and (message.get("role") == "tool" or (isinstance(calls, list) and bool(calls)))

@@ -36,7 +36,9 @@ def told(
     """The messages, with what the template does not show in their text. mark: puts marks into what others wrote."""
     new: list[Message] = []
     for message in messages:
-        if message.get("tool_calls") and not shown.calls:
+        if not isinstance(message, Mapping):
+            pass  # for the renderer to refuse
+        elif message.get("tool_calls") and not shown.calls:
             message = _said(message, calls, mark)
         elif message.get("role") == "tool" and not shown.results:
             text = _RESULT.format(_text(message.get("content")))
@@ -75,7 +77,7 @@ def _said(message: Message, calls: Calls, mark: Mark) -> Message:
     """The message with its calls as content."""
     texts: list[str] = []
     for call in message["tool_calls"]:
-        function = call.get("function", call)
+        function = call.get("function", call) if isinstance(call, Mapping) else {}
         arguments = function.get("arguments") or {}
         texts.append(written(calls, str(function.get("name")), arguments, mark, str(call.get("id") or ""), len(texts)))
     content = mark(_text(message.get("content")))
