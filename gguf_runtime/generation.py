@@ -50,14 +50,14 @@ class Generation(Iterator[str]):
         speculation: Callable[[Text], Speculation] | None = None,
         shift: bool = False,
         n_keep: int | None = None,
-        special: bool = False,
+        special: bool | Collection[int] = False,
         tree: Hashable = "",
         source: Sequence[int] = (),
         alone: bool = False,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
-        prompt. special: control tokens give text too. tree: of the prefix cache, source: what an encoder reads first
+        prompt. special: control tokens, or some, give text too. tree: of the prefix cache, source: what an encoder reads first
         (Engine.new_sequence). alone: each step is for this answer only.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError

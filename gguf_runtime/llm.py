@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
 from . import architectures, arguments
 from .architectures import ModelError
+from .chat.answer import Answer
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
@@ -140,11 +141,47 @@ class LLM(Embedding):
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
         return "".join(self.stream(prompt, **options))
 
+    @overload
+    def chat(self, messages: Sequence[Message], *, tools: None = None, **options: Any) -> str: ...
+
+    @overload
     def chat(
-        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **options: Any
-    ) -> str:
-        """The model's answer to a conversation: dicts of role and content. Options are those of `stream`."""
-        return self.generate(self.render(messages, tools=tools), **options)
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]],
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+        **options: Any,
+    ) -> dict[str, Any]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+        **options: Any,
+    ) -> str | dict[str, Any]:
+        """The model's answer to a conversation: dicts of role and content. Options are those of `stream`.
+
+        With tools it is a message: a dict with content, reasoning_content and tool_calls, in OpenAI's form, to be added
+        to the conversation before the calls' results. tools, tool_choice, parallel: as `ChatTemplates.reader` has it.
+        """
+        prompt = self.render(messages, tools=tools)
+        if tools is None:
+            return self.generate(prompt, **options)
+        reading = self.templates.reader(prompt, tools, tool_choice=tool_choice, parallel=parallel)
+        answer, parser = Answer(), reading.parser
+        generation = self.stream(prompt, **reading.options(options))
+        for event in (event for piece in generation for event in parser.push(piece)):
+            answer.add(event)
+            if parser.done:
+                generation.close()
+        for event in parser.flush():
+            answer.add(event)
+        return answer.message
 
     def stream(
         self,
@@ -157,7 +194,7 @@ class LLM(Embedding):
         n_keep: int | None = None,
         lookup: bool = True,
         cache_prompt: bool = True,
-        special: bool = False,
+        special: bool | Collection[int] = False,
         thinking: Thinking | None = None,
         exact: bool = False,
         **sampling: Any,
@@ -170,8 +207,8 @@ class LLM(Embedding):
         the model end it, unless a grammar does. context_shift: in a full context, forget its older half rather than
         stop. n_keep: tokens of the prompt to keep then; None for all, as far as they fill no more than half of it.
         lookup: guess tokens from the text so far and check several in one step. cache_prompt: begin with what was
-        computed of other prompts and answers, and leave this one's to others. special: write control tokens out.
-        thinking: how long the model may reason. sampling: fields of SamplingParams.
+        computed of other prompts and answers, and leave this one's to others. special: write control tokens out, or
+        some of them. thinking: how long the model may reason. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as

@@ -5,20 +5,31 @@ A template comes with the model and is not to be trusted, so it runs in a sandbo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError, nodes
+from jinja2.meta import find_undeclared_variables
 
 from ..tokenizer import THOUGHTS
+from .derive import TOOLS, derive, shown
 from .limits import limited
-from .marks import Marks, Rendered
+from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .told_tools import Shown, completed, told
+from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
 _THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
+
+
+class TemplateFailure(ChatError):
+    """A template that refuses or fails on a conversation."""
 
 
 class ChatTemplate:
@@ -46,6 +57,8 @@ class ChatTemplate:
                 tree = sandbox.parse(source)
                 texts = (constant.value for constant in tree.find_all(nodes.Const))
                 self._constants = frozenset(text for text in texts if isinstance(text, str))
+                self._texts = self._constants | {data.data for data in tree.find_all(nodes.TemplateData)}
+                self._unset = find_undeclared_variables(tree)
                 self._template = sandbox.from_string(tree)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
@@ -66,10 +79,11 @@ class ChatTemplate:
         Messages are put in the form that the template takes (messages.py). Raises ChatError when the template refuses
         the conversation (`raise_exception`) or fails on it.
         """
+        tools = None if tools is None else list(tools)
         scope = {
             **self._special_tokens,
             **variables,
-            "tools": None if tools is None else self.marks(list(tools)),
+            "tools": None if tools is None else self.marks(tools),
             "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
@@ -83,7 +97,57 @@ class ChatTemplate:
                 raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
-                raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+                raise TemplateFailure(f"the model's chat template does not take this conversation: {reason}") from error
+
+    def converse(
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """The same, for all templates to show tools, calls and results: what one does not show is told in words, tools
+        are under the name that it reads, and have the descriptions that it takes for granted."""
+        tools = None if tools is None else list(tools)
+        if tools or any(_has_tools(message) for message in messages):
+            messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
+        variables = {**self._other_names(tools), **variables}
+        try:
+            return self.render(messages, tools=tools, **variables)
+        except TemplateFailure:
+            if not tools or (full := completed(tools)) == tools:
+                raise
+            return self.render(messages, tools=full, **variables)
+
+    @cached_property
+    def answer_format(self) -> AnswerFormat:
+        """How answers are written to which this template goes on from (derive.py)."""
+        with limited():  # all renderings have the time of one
+            return derive(self._tried, self._texts)
+
+    @cached_property
+    def _shows(self) -> Shown:
+        """What it shows of tools, by what it makes of some."""
+        if self.answer_format.shows_calls:
+            return Shown("tools" in self._unset or "functions" in self._unset, calls=True, results=True)
+        with limited():
+            return shown(self._tried)
+
+    def _tried(self, messages: Sequence[Message], begin: bool) -> str:
+        """The text of messages and some tools, without or with the beginning of an answer; "" where that fails."""
+        known = {**self._special_tokens, **self._other_names(TOOLS)}
+        scope = {**known, "tools": TOOLS, "add_generation_prompt": begin}
+        try:
+            with limited():
+                reader = self._readers.setdefault(
+                    True, Reader(lambda asked: self._shown(asked, scope), self._constants)
+                )
+                return unmarked(self._run(reader.adapt(messages), scope))
+        except Exception:  # a template can raise whatever Python can
+            return ""
+
+    def _other_names(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """What Firefunction's template reads instead of tools."""
+        if "functions" not in self._unset or "tools" in self._unset:
+            return {}
+        described = json.dumps(tools or [], indent=4, ensure_ascii=False)
+        return {"functions": self.marks(described), "datetime": datetime.now().strftime("%B %d %Y %H:%M:%S")}
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)
@@ -99,3 +163,9 @@ class ChatTemplate:
         variables = {**scope, "messages": messages}
         with limited(variables, strict):
             return self._template.render(variables)
+
+
+def _has_tools(message: Message) -> bool:
+    """Whether a message is a result, or has calls."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    return isinstance(message, Mapping) and (message.get("role") == "tool" or (isinstance(calls, list) and bool(calls)))
