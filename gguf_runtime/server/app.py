@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import openai
+from . import openai, operation
 from .guard import Guard, Rules
 from .models import Models
+from .openai_responses import Conversations
 from .service import Service
 from .vocabulary import Failure
 from .web import Api, failed
@@ -36,14 +37,12 @@ def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda:
         yield
         await models.close()
 
-    from . import operation
-
     app = Starlette(
         routes=[*operation.all_routes(), *openai.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service = Service(models)
+    app.state.service, app.state.conversations = Service(models), Conversations()
     return Guard(app, rules, api_of)
 
 

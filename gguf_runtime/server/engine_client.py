@@ -58,11 +58,11 @@ class EngineClient(asyncio.SubprocessProtocol):
     def pid(self) -> int:
         return int(self._transport.get_pid() or 0)
 
-    def generate(self, prompt: list[int], options: dict[str, Any], max_thought: int | None, receive: Receive) -> int:
-        """Have an answer made; `receive` gets what comes of it, and Failed at last if that goes wrong. Gives its id."""
+    def generate(self, receive: Receive, prompt: list[int], options: dict[str, Any], *others: Any) -> int:
+        """Have an answer made (protocol.Generate); `receive` gets what comes of it. Gives its id."""
         self._last += 1
         self._receivers[self._last] = receive
-        self._send(Generate(self._last, prompt, options, max_thought))
+        self._send(Generate(self._last, prompt, options, *others))
         return self._last
 
     def cancel(self, id: int) -> None:

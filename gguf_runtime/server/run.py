@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,17 +73,30 @@ def serve(
 
         config = uvicorn.Config(
             application(known, rules, begin),
-            host=host, port=port, log_config=None, access_log=False, server_header=False, date_header=False,
+            log_config=None, access_log=False, server_header=False, date_header=False,
             timeout_graceful_shutdown=_PATIENCE, lifespan="on", ws="none", h11_max_incomplete_event_size=1 << 16,
             proxy_headers=False,
         )  # fmt: skip
-        server = _Server(config, say)
-        say(f"listening at http://{host}:{port}")
-        await server._serve()
+        await _Server(config, say)._serve([listener])
 
+    listener = _listen(host, port)
+    say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
     signal.set_wakeup_fd(-1)  # takes the command line's own handling of signals out of service
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{_named(host)}:{port}") from None
+
+
+def _named(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

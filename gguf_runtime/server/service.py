@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from ..arguments import in_vocabulary
 from ..sampling.params import SamplingParams
+from .metrics import Metrics
 from .models import Model, Models
 from .parsing import AnswerParser
-from .protocol import Ended, Failed, Output
+from .protocol import Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 
@@ -31,7 +33,8 @@ class Service:
     """What all routes have in common."""
 
     def __init__(self, models: Models) -> None:
-        self.models = models
+        self.models, self.metrics = models, Metrics(models)
+        models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
         """Have a request answered. What can be told to be wrong with it is told here. Raises Failure."""
@@ -46,12 +49,13 @@ class Service:
         except BaseException:
             self.models.release(model, request.keep_alive)
             raise
-        return Answer(self.models, model, request, prepared, loaded - start)
+        return Answer(self, model, request, prepared, loaded - start)
 
 
 def prepare(model: Model, request: Request) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
-    text, prompt = model.texts.prompt(request)
+    texts = model.texts
+    text, prompt = texts.prompt(request)
     if not prompt:
         raise Failure("invalid", "the prompt is empty", field="messages" if request.messages is not None else "prompt")
     if len(prompt) >= model.n_ctx:
@@ -63,8 +67,13 @@ def prepare(model: Model, request: Request) -> Prepared:
             n_prompt_tokens=len(prompt),
             n_ctx=model.n_ctx,
         )
+    for biased, bias in request.bias_texts:
+        ids = texts.tokenizer.encode(biased, add_special=False)
+        request.sampling.setdefault("logit_bias", {}).update(dict.fromkeys(ids, bias))
     try:
         params = SamplingParams(**request.sampling)
+        in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
+        in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)
         if params.constrains:
             from ..sampling.constraint import check, grammar_of
 
@@ -89,20 +98,18 @@ def prepare(model: Model, request: Request) -> Prepared:
 class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
-    prompt: token ids. timings: what it has cost so far.
+    prompt: token ids; text: of the prompt, where it is one.
     """
 
     def __init__(
-        self, models: Models, model: Model, request: Request, prepared: Prepared, load_seconds: float
+        self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
     ) -> None:
-        self.model, self.request, self.prompt = model, request, prepared.prompt
-        self.text = prepared.text
-        self.timings = Timings(n_prompt=len(prepared.prompt), load_seconds=load_seconds)
-        self._models, self._prepared, self._engine = models, prepared, model.engine
+        self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
+        self._service, self._prepared, self._engine = service, prepared, model.engine
+        self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
-        self._asked = time.monotonic()
-        self._n_left = request.n
+        self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
         self._closed = False
         self._choices = [_Choice(self, i) for i in range(request.n)]
         for choice in self._choices:
@@ -113,12 +120,30 @@ class Answer:
             while self._events:
                 event = self._events.popleft()
                 if isinstance(event, Failure):
+                    self.outcome = "failed"
                     raise event
+                if isinstance(event, Done):
+                    self.outcome = "done"
                 yield event
                 if isinstance(event, Done):
                     return
             self._news = asyncio.get_running_loop().create_future()
             await self._news
+
+    @property
+    def timings(self) -> Timings:
+        """What it has cost so far."""
+        first, outputs = self._choices[0], [choice.last for choice in self._choices if choice.last]
+        return Timings(
+            n_prompt=len(self.prompt),
+            n_cached=first.last.n_cached if first.last else 0,
+            n_answer=sum(output.n_answer for output in outputs),
+            n_thought=sum(choice.parser.n_thought for choice in self._choices),
+            prompt_seconds=first.last.prompt_seconds if first.last else 0.0,
+            answer_seconds=max((output.answer_seconds for output in outputs), default=0.0),
+            queue_seconds=(first.begun or self.asked) - self.asked,
+            load_seconds=self._load_seconds,
+        )
 
     def close(self) -> None:
         """Stop what is under way; the model is no longer needed."""
@@ -126,51 +151,41 @@ class Answer:
             self._closed = True
             for choice in self._choices:
                 choice.stop()
-            self._models.release(self.model, self.request.keep_alive)
+            self._service.models.release(self.model, self.request.keep_alive)
+            self._service.metrics.answered(self)
 
-    def begin(self, choice: _Choice) -> int:
+    def generate(self, choice: _Choice) -> int:
         """A choice has its turn; gives the engine's number for it."""
-        options, seed = self._prepared.options, self._prepared.seed
-        if seed is not None:
-            options = {**options, "seed": seed + choice.index}
-        if not choice.index:
-            self.timings.queue_seconds = time.monotonic() - self._asked
-        return self._engine.generate(self.prompt, options, self.request.max_thought, choice.receive)
+        prepared, request = self._prepared, self.request
+        options = prepared.options
+        if prepared.seed is not None:
+            options = {**options, "seed": prepared.seed + choice.index}
+        return self._engine.generate(choice.receive, self.prompt, options, request.max_thought, request.progress)
 
-    def add(self, events: list[Event]) -> None:
+    def add(self, events: Sequence[Event | Failure]) -> None:
         self._events += events
-        self._wake()
-
-    def fail(self, message: str, kind: Any) -> None:
-        self._events.append(Failure(kind, message))
-        self._wake()
-
-    def finish(self, n_thought: int, output: Output, ended: Ended) -> None:
-        """One of the answers has ended."""
-        timings = self.timings
-        timings.n_answer += ended.n_tokens
-        timings.n_thought += n_thought
-        if not timings.prompt_seconds:
-            timings.n_cached, timings.prompt_seconds = output.n_cached, output.prompt_seconds
-        timings.answer_seconds = max(timings.answer_seconds, ended.answer_seconds)
-        self._n_left -= 1
-        if not self._n_left:
-            self._events.append(Done(timings))
-            self._wake()
-
-    def _wake(self) -> None:
+        if all(choice.ended for choice in self._choices):
+            self._events.append(Done(self.timings))
         if self._news and not self._news.done():
             self._news.set_result(None)
 
+    def note(self, seconds: float, is_first: bool) -> None:
+        """A token has come, so long after the one before it, or after the request."""
+        self._service.metrics.token(seconds, is_first)
+
 
 class _Choice:
-    """One of the answers to a request."""
+    """One of the answers to a request. begun: when it had its turn; last: what has come of it last."""
 
     def __init__(self, answer: Answer, index: int) -> None:
-        self.index, self._answer = index, answer
         request = answer.request
+        self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
-        self._parser = AnswerParser(index, request, answer.text)
+        self.parser = AnswerParser(index, request, answer.text)
+        self.begun: float | None = None
+        self.last: Output | None = None
+        self.ended = False
+        self._last_token = answer.asked
         self._id: int | None = None
 
     def stop(self) -> None:
@@ -182,19 +197,26 @@ class _Choice:
         """What the engine has made."""
         answer = self._answer
         if isinstance(output, Failed):
-            answer.fail(output.message, "failed" if output.is_ours else "invalid")
             answer.model.turns.end(self.turn)
+            answer.add([Failure("failed" if output.is_ours else "invalid", output.message)])
             return
-        if events := self._parser.push(output):
-            answer.add(events)
-        elif answer.request.progress and not output.ended:
-            n_prompt = answer.timings.n_prompt
-            answer.add([Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)])
-        if ended := output.ended:
-            if ended.error:
-                answer.fail(ended.error, "failed")
+        if output.pieces:
+            now = time.monotonic()
+            answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
+            self._last_token = now
+        self.last = output
+        events: list[Event | Failure] = [*self.parser.push(output)]
+        if not output.pieces and not output.ended:
+            n_prompt = len(answer.prompt)
+            events = [Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)]
+        if output.ended:
+            if output.ended.error:
+                events.append(Failure("failed", output.ended.error))
+            self.ended = True
             answer.model.turns.end(self.turn)
-            answer.finish(self._parser.n_thought, output, ended)
+        if events:
+            answer.add(events)
 
     def _start(self) -> None:
-        self._id = self._answer.begin(self)
+        self.begun = time.monotonic()
+        self._id = self._answer.generate(self)
