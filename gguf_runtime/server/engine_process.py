@@ -160,7 +160,7 @@ def main() -> None:
     start = perf_counter()
     try:
         llm = LLM(load.path, **load.settings)
-        llm.scheduler.n_parallel = load.n_parallel
+        llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
     except Exception as error:
         channel.send(Failed(None, describe(error), is_ours=False))
         return
