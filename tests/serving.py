@@ -16,8 +16,8 @@ from tests.conftest import command_line
 TEMPLATE = (
     "{{ bos_token }}{% if tools %}[tools] {{ tools | tojson }}\n{% endif %}"
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}"
-    "{% for call in m.tool_calls or [] %}({{ call.function.name }} {{ call.function.arguments | tojson }}){% endfor %}\n"
-    "{% endfor %}{% if add_generation_prompt %}[assistant]{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
+    "{% for call in m.tool_calls or [] %}({{ call.function.name }} {{ call.function.arguments | tojson }}){% endfor %}"
+    "\n{% endfor %}{% if add_generation_prompt %}[assistant]{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
 )
 
 

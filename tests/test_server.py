@@ -204,8 +204,8 @@ def test_1_10_what_fields_may_be(server: Server) -> None:
         "logprobs": "x", "chat_template_kwargs": [], "samplers": 7, "stop_token_ids": ["x"], "top_p": True,
         "priority": "high", "max_completion_tokens": -9,
     }.items():  # fmt: skip
-        body = {"messages": USER, "max_tokens": 1, name: value, **({"stream": True} if name == "stream_options" else {})}
-        answer = server.post(CHAT, **body)
+        streams = {"stream": True} if name == "stream_options" else {}
+        answer = server.post(CHAT, **{"messages": USER, "max_tokens": 1, **streams, name: value})
         assert answer.status == 400, (name, answer)
         told = answer.body["error"]
         assert name in (told["param"] or "") + told["message"], told

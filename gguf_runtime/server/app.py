@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import openai, operation
+from . import llama_server, openai, operation
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -38,7 +38,7 @@ def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda:
         await models.close()
 
     app = Starlette(
-        routes=[*operation.all_routes(), *openai.all_routes()],
+        routes=[*operation.all_routes(), *openai.all_routes(), *llama_server.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )

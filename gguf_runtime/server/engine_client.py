@@ -108,14 +108,16 @@ class EngineClient(asyncio.SubprocessProtocol):
         self._ended.set()
         code = self._transport.get_returncode()
         how = f"signal {-code}" if code is not None and code < 0 else f"code {code}"
-        message = f"the engine's process ended unexpectedly ({how}); it is being started again"
         if not self._ready.done():
             self._ready.set_exception(Failure("failed", f"the engine's process ended while loading ({how})"))
+        message = "the model has been unloaded"
+        if not self._stopping:
+            message = f"the engine's process ended unexpectedly ({how}); it is being started again"
+            if self.loaded:
+                self._on_death(self)
         receivers, self._receivers = self._receivers, {}
         for id, receive in receivers.items():
             receive(Failed(id, message, is_ours=True))
-        if not self._stopping and self.loaded:
-            self._on_death(self)
 
     def _take(self, report: Report) -> None:
         if isinstance(report, Step):

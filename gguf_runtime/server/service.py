@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from ..arguments import in_vocabulary
 from ..sampling.params import SamplingParams
+from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
 from .parsing import AnswerParser
@@ -105,7 +106,7 @@ class Answer:
         self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
     ) -> None:
         self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
-        self._service, self._prepared, self._engine = service, prepared, model.engine
+        self._service, self._prepared = service, prepared
         self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
@@ -154,13 +155,18 @@ class Answer:
             self._service.models.release(self.model, self.request.keep_alive)
             self._service.metrics.answered(self)
 
-    def generate(self, choice: _Choice) -> int:
-        """A choice has its turn; gives the engine's number for it."""
-        prepared, request = self._prepared, self.request
+    def generate(self, choice: _Choice) -> tuple[EngineClient, int]:
+        """A choice has its turn; gives the engine that has it, and its number there."""
+        prepared, request, engine = self._prepared, self.request, self.model.engine
         options = prepared.options
         if prepared.seed is not None:
             options = {**options, "seed": prepared.seed + choice.index}
-        return self._engine.generate(choice.receive, self.prompt, options, request.max_thought, request.progress)
+        return engine, engine.generate(choice.receive, self.prompt, options, request.max_thought, request.progress)
+
+    async def reload(self) -> None:
+        """Wait for the engine that takes the place of one that died. Raises Failure."""
+        await self._service.models.acquire(self.model)
+        self._service.models.release(self.model)
 
     def add(self, events: Sequence[Event | Failure]) -> None:
         self._events += events
@@ -186,11 +192,15 @@ class _Choice:
         self.last: Output | None = None
         self.ended = False
         self._last_token = answer.asked
-        self._id: int | None = None
+        self._made_by: tuple[EngineClient, int] | None = None
+        self._late: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        if self._id is not None:
-            self._answer._engine.cancel(self._id)
+        if self._late:
+            self._late.cancel()
+        if self._made_by:
+            engine, id = self._made_by
+            engine.cancel(id)
         self._answer.model.turns.end(self.turn)
 
     def receive(self, output: Output | Failed) -> None:
@@ -218,5 +228,16 @@ class _Choice:
             answer.add(events)
 
     def _start(self) -> None:
-        self.begun = time.monotonic()
-        self._id = self._answer.generate(self)
+        if self._answer.model.state == "loaded":
+            self.begun = time.monotonic()
+            self._made_by = self._answer.generate(self)
+        else:
+            self._late = asyncio.create_task(self._start_late())
+
+    async def _start_late(self) -> None:
+        try:
+            await self._answer.reload()
+            self._start()
+        except Failure as failure:
+            self._answer.model.turns.end(self.turn)
+            self._answer.add([failure])
