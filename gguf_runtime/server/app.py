@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,12 +27,9 @@ def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda: None) -> ASGIApp:
-    """begin: is called once the event loop runs."""
-
+def application(models: Models, rules: Rules) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        begin()
         yield
         await models.close()
 

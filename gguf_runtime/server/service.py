@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ..arguments import in_vocabulary
-from ..sampling.params import SamplingParams
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
@@ -55,6 +53,9 @@ class Service:
 
 def prepare(model: Model, request: Request) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
+    from ..arguments import in_vocabulary
+    from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
+
     texts = model.texts
     text, prompt = texts.prompt(request)
     if not prompt:
