@@ -72,7 +72,7 @@ def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("models") / "served.gguf"
     extra = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.add_bos_token": True}
-    fill_in = ("pre", "suf", "mid", "rep", "sep")
+    fill_in = ("pre", "suf", "mid")
     extra |= {f"tokenizer.ggml.fim_{name}_token_id": 300 + i for i, name in enumerate(fill_in)}
     write_model(path, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=128, n_ctx=8192, **extra)
     return warm(path)

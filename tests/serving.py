@@ -15,8 +15,8 @@ from tests.conftest import command_line
 #: Thinks first where it is asked to; a conversation as plain lines.
 TEMPLATE = (
     "{{ bos_token }}{% if tools %}[tools] {{ tools | tojson }}\n{% endif %}"
-    "{% for m in messages %}[{{ m.role }}] {{ m.content }}"
-    "{% for call in m.tool_calls or [] %}({{ call.function.name }} {{ call.function.arguments | tojson }}){% endfor %}"
+    "{% for m in messages %}[{{ m.role }}] {{ m.content or '' }}{% for call in m.tool_calls or [] %}<tool_call>\n"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n</tool_call>\n{% endfor %}"
     "\n{% endfor %}{% if add_generation_prompt %}[assistant]{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
 )
 

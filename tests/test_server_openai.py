@@ -111,6 +111,69 @@ def test_2_07_usage(server: Server) -> None:
     assert 3 <= thinking["completion_tokens_details"]["reasoning_tokens"] < thinking["completion_tokens"]
 
 
+def tool(name: str, **properties: Any) -> dict[str, Any]:
+    """A function whose arguments can only be these."""
+    constant = {key: {"const": value} for key, value in properties.items()}
+    schema = {"type": "object", "properties": constant, "required": list(properties), "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+
+TOOLS = [tool("weather", city="Ghent, \"B\"", days=3), tool("nothing")]
+
+
+def calling(name: str) -> dict[str, Any]:
+    choice = {"type": "function", "function": {"name": name}}
+    return {"tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False, "max_tokens": 400}
+
+
+def test_2_08_to_2_11_calls_in_streams(server: Server) -> None:
+    for name, expected in (("weather", {"city": 'Ghent, "B"', "days": 3}), ("nothing", {})):
+        whole = chat(server, **calling(name))["choices"][0]
+        assert whole["finish_reason"] == "tool_calls"
+        assert whole["message"]["content"] is None
+        (call,) = whole["message"]["tool_calls"]
+        assert call["type"] == "function" and call["id"]
+        assert call["function"]["name"] == name
+        assert json.loads(call["function"]["arguments"]) == expected
+        chunks = stream(server, **calling(name))
+        first, *others = [delta["tool_calls"][0] for delta in deltas(chunks) if "tool_calls" in delta]
+        assert first == {
+            "index": 0, "id": first["id"], "type": "function", "function": {"name": name, "arguments": ""},
+        }  # fmt: skip
+        assert all(set(other) == {"index", "function"} and set(other["function"]) == {"arguments"} for other in others)
+        pieces = [other["function"]["arguments"] for other in others]
+        assert all(pieces)
+        assert json.loads("".join(pieces)) == expected
+        assert not content(chunks)
+        assert chunks[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_2_05_a_call_that_is_cut_off(server: Server) -> None:
+    assert chat(server, **{**calling("weather"), "max_tokens": 12})["choices"][0]["finish_reason"] == "length"
+
+
+def test_2_12_plain_answers_with_tools(server: Server) -> None:
+    chunks = stream(server, tools=TOOLS, seed=1)
+    assert len([delta for delta in deltas(chunks) if delta.get("content")]) >= 4
+
+
+def test_2_23_choices_of_tools(server: Server) -> None:
+    required = chat(server, tools=TOOLS, tool_choice="required", max_tokens=400, parallel_tool_calls=False)
+    (call,) = required["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] in ("weather", "nothing")
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "nothing"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    calls = message(server, tools=TOOLS, tool_choice=choice, max_tokens=400, parallel_tool_calls=False)["tool_calls"]
+    assert [call["function"]["name"] for call in calls] == ["nothing"]
+    assert "tool_calls" not in message(server, tools=TOOLS, tool_choice="none")
+    for wrong in (
+        {"tool_choice": "perhaps"}, {"tool_choice": "required"}, {"tools": [{"type": "function"}]},
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "unknown"}}},
+        {"tools": [{"type": "function", "function": {"name": 7}}]},
+    ):  # fmt: skip
+        refused(server, **wrong)
+
+
 def test_2_13_no_empty_deltas(server: Server) -> None:
     chunks = stream(server, max_tokens=40, **saying("(é|ü|漢|字){9}"))
     pieces = [text for delta in deltas(chunks)[1:] for text in delta.values()]

@@ -6,26 +6,30 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
-from .parsing import AnswerParser
-from .protocol import Failed, Output
+from .parsing import AnswerReader, readings
+from .protocol import Ended, Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 
+if TYPE_CHECKING:
+    from ..chat.templates import Reading
+
 
 class Prepared(Struct):
-    """A request, ready for the engine. text: of the prompt, where it is one."""
+    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer."""
 
     text: str
     prompt: list[int]
     options: dict[str, Any]
     seed: int | None
+    readings: list[Reading | None]
 
 
 class Service:
@@ -54,6 +58,7 @@ class Service:
 def prepare(model: Model, request: Request) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
     from ..arguments import in_vocabulary
+    from ..chat.template import ChatError
     from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
 
     texts = model.texts
@@ -73,6 +78,9 @@ def prepare(model: Model, request: Request) -> Prepared:
         ids = texts.tokenizer.encode(biased, add_special=False)
         request.sampling.setdefault("logit_bias", {}).update(dict.fromkeys(ids, bias))
     try:
+        found = readings(texts, request, text)
+        if found[0] and found[0].grammar:
+            request.sampling["lark"] = found[0].grammar
         params = SamplingParams(**request.sampling)
         in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
         in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)
@@ -82,19 +90,21 @@ def prepare(model: Model, request: Request) -> Prepared:
             check(grammar_of(params))
     except ValueError as error:
         raise Failure("invalid", str(error)) from error
+    except ChatError as error:
+        raise Failure("invalid", str(error), field="tools") from error
     room = model.n_ctx - len(prompt)
     options = {
         **request.sampling,
         "max_tokens": room if request.max_tokens is None else min(request.max_tokens, room),
-        "stop": request.stop,
+        "stop": [*request.stop, *(found[0].stop if found[0] else ())],
         "stop_tokens": request.stop_tokens,
         "ignore_eos": request.ignore_eos,
         "logprobs": request.n_logprobs,
-        "special": request.special,
+        "special": request.special or sorted(found[0].shown_ids if found[0] else ()),
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
     }
-    return Prepared(text, prompt, options, params.seed)
+    return Prepared(text, prompt, options, params.seed, found)
 
 
 class Answer:
@@ -113,7 +123,7 @@ class Answer:
         self._news: asyncio.Future[None] | None = None
         self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
         self._closed = False
-        self._choices = [_Choice(self, i) for i in range(request.n)]
+        self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
 
@@ -140,7 +150,7 @@ class Answer:
             n_prompt=len(self.prompt),
             n_cached=first.last.n_cached if first.last else 0,
             n_answer=sum(output.n_answer for output in outputs),
-            n_thought=sum(choice.parser.n_thought for choice in self._choices),
+            n_thought=sum(choice.reader.n_thought for choice in self._choices),
             prompt_seconds=first.last.prompt_seconds if first.last else 0.0,
             answer_seconds=max((output.answer_seconds for output in outputs), default=0.0),
             queue_seconds=(first.begun or self.asked) - self.asked,
@@ -184,11 +194,11 @@ class Answer:
 class _Choice:
     """One of the answers to a request. begun: when it had its turn; last: what has come of it last."""
 
-    def __init__(self, answer: Answer, index: int) -> None:
+    def __init__(self, answer: Answer, index: int, reading: Reading | None) -> None:
         request = answer.request
         self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
-        self.parser = AnswerParser(index, request, answer.text)
+        self.reader = AnswerReader(index, request, reading)
         self.begun: float | None = None
         self.last: Output | None = None
         self.ended = False
@@ -216,10 +226,14 @@ class _Choice:
             answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
             self._last_token = now
         self.last = output
-        events: list[Event | Failure] = [*self.parser.push(output)]
+        events: list[Event | Failure] = [*self.reader.push(output)]
         if not output.pieces and not output.ended:
             n_prompt = len(answer.prompt)
             events = [Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)]
+        if self.reader.done and not output.ended:
+            events += self.reader.finish(Ended("end", None))
+            self.stop()
+            self.ended = True
         if output.ended:
             if output.ended.error:
                 events.append(Failure("failed", output.ended.error))
