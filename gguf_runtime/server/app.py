@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import llama_server, openai, operation
+from . import llama_server, ollama, openai, operation
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -20,7 +20,7 @@ from .vocabulary import Failure
 from .web import Api, failed
 
 #: The beginning of a path → whose errors it has; all others have OpenAI's.
-_APIS: dict[str, Api] = {}
+_APIS: dict[str, Api] = {"/api/": ollama.API}
 
 
 def api_of(path: str) -> Api:
@@ -34,7 +34,7 @@ def application(models: Models, rules: Rules) -> ASGIApp:
         await models.close()
 
     app = Starlette(
-        routes=[*operation.all_routes(), *openai.all_routes(), *llama_server.all_routes()],
+        routes=[route for module in (operation, openai, ollama, llama_server) for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )

@@ -185,6 +185,10 @@ class Models:
             model.loading = asyncio.create_task(self._load(model))
             model.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
 
+    def forget(self, model: Model) -> None:
+        """Serve a model no longer."""
+        self._known.pop(model.name, None)
+
     async def unload(self, model: Model) -> None:
         """End the model's process; what it is doing fails."""
         if model.state == "loaded":
