@@ -20,7 +20,10 @@ from .vocabulary import Failure
 from .web import Api, failed
 
 #: The beginning of a path → whose errors it has; all others have OpenAI's.
-_APIS: dict[str, Api] = {"/api/": ollama.API}
+_APIS: dict[str, Api] = {
+    "/api/": ollama.API,
+    **dict.fromkeys(("/completion", "/infill", "/tokenize", "/detokenize", "/props", "/slots"), llama_server.API),
+}
 
 
 def api_of(path: str) -> Api:

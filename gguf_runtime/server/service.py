@@ -37,6 +37,7 @@ class Service:
 
     def __init__(self, models: Models) -> None:
         self.models, self.metrics = models, Metrics(models)
+        self.running: list[Answer] = []  # in the order in which they came
         models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
@@ -110,7 +111,7 @@ def prepare(model: Model, request: Request) -> Prepared:
 class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
-    prompt: token ids; text: of the prompt, where it is one.
+    prompt: token ids; text: of the prompt, where it is one. number: tells it from others.
     """
 
     def __init__(
@@ -118,6 +119,8 @@ class Answer:
     ) -> None:
         self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
         self._service, self._prepared = service, prepared
+        self.number = service.metrics.n_requests + len(service.running)
+        service.running.append(self)
         self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
@@ -164,6 +167,7 @@ class Answer:
             for choice in self._choices:
                 choice.stop()
             self._service.models.release(self.model, self.request.keep_alive)
+            self._service.running.remove(self)
             self._service.metrics.answered(self)
 
     def generate(self, choice: _Choice) -> tuple[EngineClient, int]:

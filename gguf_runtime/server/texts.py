@@ -89,13 +89,13 @@ class ModelTexts:
             return prompt, self.tokenizer.encode_prompt(prompt)
         return "", self._mixed(prompt)
 
-    def fill_in(self, prefix: str | list[int | str], suffix: str) -> list[int]:
+    def fill_in(self, prefix: str | list[int | str], suffix: str | list[int | str]) -> list[int]:
         """A prompt for what is between prefix and suffix. Raises Failure where the model knows nothing of that."""
         ids = self.tokenizer.fill_in_ids
         if not self._fills_in:
             raise Failure("unsupported", "the model cannot fill in: it has no tokens for that", field="suffix")
         parts = self._mixed(prefix if isinstance(prefix, list) else [prefix], adds_bos=False)
-        end = self.tokenizer.encode(suffix, add_special=False)
+        end = self._mixed(suffix if isinstance(suffix, list) else [suffix], adds_bos=False)
         bos = [self.tokenizer.bos_id] if self.tokenizer.add_bos and self.tokenizer.bos_id is not None else []
         return [*bos, ids["fim_pre"], *parts, ids["fim_suf"], *end, ids["fim_mid"]]
 
