@@ -57,6 +57,16 @@ class PageAllocator:
         """How many pages somebody holds."""
         return len(self._holders) - len(self._free) - len(self._idle)
 
+    @property
+    def n_kept(self) -> int:
+        """How many pages nobody holds that are kept for what they contain."""
+        return len(self._idle)
+
+    @property
+    def n_tokens(self) -> int:
+        """For how many tokens there is memory in all."""
+        return self.capacity * self._unit
+
     def require(self, n: int) -> None:
         """Raises NoPages unless n pages can be taken now. Then `take` has them."""
         if n > self.n_available:

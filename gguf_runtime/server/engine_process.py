@@ -1,0 +1,174 @@
+"""A model's engine, in a process of its own: reads requests, takes steps, and tells what each step gave.
+
+One thread reads what the HTTP process writes and makes requests ready; the other takes steps, and waits for requests
+when there is nothing to do. Standard output belongs to the protocol; what anything else prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from queue import SimpleQueue
+from time import perf_counter
+from typing import BinaryIO, NamedTuple
+
+from ..generation import Generation
+from ..llm import LLM
+from .protocol import (
+    LENGTH,
+    Cancel,
+    Command,
+    Ended,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    Output,
+    Report,
+    Step,
+    decode_command,
+    framed,
+)
+
+
+class Channel:
+    """Messages over a pair of pipes."""
+
+    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+        self._reader, self._writer, self._lock = reader, writer, threading.Lock()
+
+    def receive(self) -> Command | None:
+        """The next command; None once there will be no more."""
+        head = self._reader.read(LENGTH.size)
+        if len(head) < LENGTH.size:
+            return None
+        (n,) = LENGTH.unpack(head)
+        body = self._reader.read(n)
+        return decode_command(body) if len(body) == n else None
+
+    def send(self, report: Report) -> None:
+        with self._lock:
+            self._writer.write(framed(report))
+            self._writer.flush()
+
+
+class Running(NamedTuple):
+    """An answer that is being made."""
+
+    id: int
+    answer: Generation
+    tells_progress: bool
+
+    def output(self) -> Output | None:
+        """What is new of it."""
+        answer = self.answer
+        pieces = [(piece.token, piece.text, piece.logprob, list(piece.top)) for piece in answer.read()]
+        if not pieces and not answer.done and (answer.n_tokens or not self.tells_progress):
+            return None
+        return Output(
+            self.id,
+            pieces,
+            min(answer.sequence.n_computed, answer.n_prompt),
+            answer.n_reused,
+            answer.n_tokens,
+            answer.prompt_seconds,
+            answer.step_seconds,
+            _ended(answer) if answer.done else None,
+        )
+
+
+class EngineLoop:
+    """Takes all requests forward that have come."""
+
+    def __init__(self, llm: LLM, channel: Channel) -> None:
+        self._llm, self._channel = llm, channel
+        self._inbox: SimpleQueue[Running | Cancel] = SimpleQueue()
+        self._running: dict[int, Running] = {}
+
+    def run(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+        scheduler = self._llm.scheduler
+        while True:
+            self._take_in()
+            start, n_before = perf_counter(), scheduler.n_computed
+            scheduler.step()
+            self._report(perf_counter() - start, scheduler.n_computed - n_before)
+
+    def _read(self) -> None:
+        try:
+            while command := self._channel.receive():
+                if isinstance(command, Generate):
+                    self._prepare(command)
+                elif isinstance(command, Cancel):
+                    self._inbox.put(command)
+        finally:
+            os._exit(0)  # nobody is there any more to answer to
+
+    def _prepare(self, command: Generate) -> None:
+        """Make a request ready while a step runs: grammars take time."""
+        try:
+            if command.max_thought is not None:
+                from ..chat.thinking import Thinking
+
+                command.options["thinking"] = Thinking(command.max_thought)
+            answer = self._llm.stream(command.prompt, **command.options)
+            self._inbox.put(Running(command.id, answer, command.tells_progress))
+        except Exception as error:
+            self._channel.send(Failed(command.id, describe(error), is_ours=not isinstance(error, ValueError)))
+
+    def _take_in(self) -> None:
+        """New requests and cancels; waits for one where there is nothing to do."""
+        while not self._running or not self._inbox.empty():
+            item = self._inbox.get()
+            if isinstance(item, Running):
+                self._running[item.id] = item
+                item.answer.begin()
+            elif gone := self._running.pop(item.id, None):
+                gone.answer.close()
+
+    def _report(self, seconds: float, n_tokens: int) -> None:
+        outputs = [output for running in self._running.values() if (output := running.output())]
+        for output in outputs:
+            if output.ended:
+                del self._running[output.id]
+        n_preempted, pages = self._llm.scheduler.n_preempted, self._llm.engine.pages
+        state = (n_preempted, pages.n_held, pages.n_kept, pages.capacity)
+        self._channel.send(Step(outputs, seconds, n_tokens, *state))
+
+
+def _ended(answer: Generation) -> Ended:
+    error = describe(answer.error) if answer.error else None
+    return Ended(answer.stop_reason or "", answer.stop_string or None, error)
+
+
+def describe(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def main() -> None:
+    """Serve the process that started this one, until it closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to end
+    channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    load = channel.receive()
+    if not isinstance(load, Load):
+        return
+    start = perf_counter()
+    try:
+        llm = LLM(load.path, **load.settings)
+        llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
+    except Exception as error:
+        channel.send(Failed(None, describe(error), is_ours=False))
+        return
+    n_ctx = min(llm.engine.n_ctx, llm.engine.pages.n_tokens)
+    channel.send(Loaded(n_ctx, llm.engine.pages.n_tokens, perf_counter() - start))
+    EngineLoop(llm, channel).run()
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit()

@@ -1,0 +1,28 @@
+"""Routes for whoever runs the server: whether it is well, and what it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .llama_server import API
+from .vocabulary import Failure
+from .web import Call, routes
+
+
+async def health(call: Call) -> Any:
+    if any(model.state == "loading" for model in call.service.models) and not any(
+        model.state == "loaded" for model in call.service.models
+    ):
+        raise Failure("loading", "Loading model", code=503)
+    return {"status": "ok"}
+
+
+async def metrics(call: Call) -> Response:
+    return Response(call.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def all_routes() -> list[Route]:
+    return routes(API, {"/health": health, "/v1/health": health, "/metrics": metrics}, ("GET",))

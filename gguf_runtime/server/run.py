@@ -1,0 +1,69 @@
+"""The HTTP process begins: a socket, an engine on its way, and then all that speaks HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .models import Models
+
+
+def serve(
+    models: list[tuple[str, Path, tuple[str, ...]]],
+    settings: dict[str, Any],
+    rules: dict[str, Any],
+    *,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    **limits: Any,
+) -> None:
+    """Serve until a signal comes. models: name, file, other names; rules: arguments of guard.Rules; limits: of Models.
+
+    Raises OSError where the address cannot be listened at.
+    """
+
+    async def run() -> None:
+        known = Models(settings, say=say, **limits)
+        for name, path, aliases in models:
+            known.add(name, str(path), (*aliases, path.name))
+        for model in list(known)[:1]:
+            known.preload(model)
+        # the engine starts while the rest is imported
+        module = await asyncio.to_thread(importlib.import_module, ".http_server", __package__)
+        await module.serve(known, rules, listener, say)
+
+    listener = _listen(host, port)
+    say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
+    signal.set_wakeup_fd(-1)  # takes the command line's own handling of signals out of service
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # until the server hears them itself
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_DFL)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{_named(host)}:{port}") from None
+
+
+def _named(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # it is not made for Windows
+        return None
+    return uvloop.new_event_loop
