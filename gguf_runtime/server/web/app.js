@@ -39,7 +39,12 @@ const ACTIONS = {
   "close-sidebar": () => sidebar.close(),
 };
 
-document.addEventListener("click", (event) => ACTIONS[event.target.closest("[data-action]")?.dataset.action]?.());
+document.addEventListener("click", (event) => {
+  const action = ACTIONS[event.target.closest("[data-action]")?.dataset.action];
+  if (!action) return;
+  document.getElementById("menu").hidePopover();
+  action();
+});
 document.addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
   const dialog = document.querySelector("dialog[open]");

@@ -9,7 +9,7 @@ export function callCard(call, result) {
   code.append(highlight(pretty(call.arguments), "json"));
   return el("details", { class: "call", open: result === undefined },
     el("summary", {}, icon("tool"), el("span", { class: "call-name" }, call.name || "…"),
-      el("span", { class: "call-state" }, result === undefined ? "asked for" : "answered")),
+      el("span", { class: "call-state" }, result === undefined ? "waits for a result" : "answered")),
     el("pre", { tabindex: 0, "aria-label": "Arguments" }, code),
     result !== undefined && el("pre", { class: "result", tabindex: 0, "aria-label": "Result" }, result));
 }

@@ -50,6 +50,7 @@ export class Composer {
     this.#fit();
     this.#chat.send(text, files);
     if (touch.matches) this.#area.blur();
+    else this.#area.focus();
   }
 
   #key(event) {

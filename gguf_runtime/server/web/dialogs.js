@@ -42,7 +42,7 @@ export function openSettings(chat, actions) {
     el("header", {}, el("h2", { id: "settings-title" }, "Settings"), iconButton("close", "Close the settings", () => dialog.close())),
     el("div", { class: "sheet-body" },
       el("section", { "aria-labelledby": "settings-here" }, el("h3", { id: "settings-here" }, "This conversation"),
-        area("System prompt", settings.system, 5, (text) => change("system", text)),
+        area("System prompt", settings.system, 3, (text) => change("system", text)),
         el("div", { class: "grid" }, ...NUMBERS.map((parameter) => number(parameter, settings[parameter.name], change)),
           effort(settings.reasoning_effort, change)),
         area("Stop at", settings.stop, 2, (text) => change("stop", text), { hint: "One text a line ends the answer." }),
@@ -90,9 +90,9 @@ function area(label, value, rows, onchange, { hint, ...props } = {}) {
   return field(label, el("textarea", { rows, value: value ?? "", onchange: (event) => onchange(event.target.value), ...props }), hint);
 }
 
-function number({ name, label, hint, ...limits }, value, change) {
+function number({ name, label, empty = "model’s own", ...limits }, value, change) {
   const read = (event) => event.target.reportValidity() && change(name, event.target.value === "" ? undefined : event.target.valueAsNumber);
-  return field(label, el("input", { type: "number", inputmode: "decimal", placeholder: "model’s own", value: value ?? "", onchange: read, ...limits }), hint);
+  return field(label, el("input", { type: "number", inputmode: "decimal", placeholder: empty, value: value ?? "", onchange: read, ...limits }));
 }
 
 function effort(value, change) {

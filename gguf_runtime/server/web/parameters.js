@@ -1,19 +1,19 @@
 // The settings of a conversation: what the sheet shows, and what of it goes into a request.
 
-/** Numbers that go to the server by these names; empty means the model's own. */
+/** Numbers that go to the server by these names; one that is not set is the model's own, or `empty`. */
 export const NUMBERS = [
-  { name: "temperature", label: "Temperature", min: 0, max: 5, step: 0.05, hint: "0 is always the likeliest word" },
+  { name: "temperature", label: "Temperature", min: 0, max: 5, step: 0.05 },
   { name: "top_p", label: "Top p", min: 0, max: 1, step: 0.01 },
   { name: "top_k", label: "Top k", min: 0, max: 1000, step: 1 },
   { name: "min_p", label: "Min p", min: 0, max: 1, step: 0.01 },
   { name: "repeat_penalty", label: "Repeat penalty", min: 0, max: 3, step: 0.01 },
   { name: "presence_penalty", label: "Presence penalty", min: -2, max: 2, step: 0.1 },
   { name: "frequency_penalty", label: "Frequency penalty", min: -2, max: 2, step: 0.1 },
-  { name: "seed", label: "Seed", min: 0, max: 4294967295, step: 1 },
-  { name: "max_tokens", label: "Longest answer", min: 1, max: 1048576, step: 1, hint: "in tokens" },
+  { name: "seed", label: "Seed", min: 0, max: 4294967295, step: 1, empty: "random" },
+  { name: "max_tokens", label: "Most tokens", min: 1, max: 1048576, step: 1, empty: "what fits" },
 ];
 
-export const EFFORTS = [["", "The model’s own"], ["none", "None"], ["low", "Low"], ["medium", "Medium"], ["high", "High"]];
+export const EFFORTS = [["", "model’s own"], ["none", "None"], ["low", "Low"], ["medium", "Medium"], ["high", "High"]];
 
 /** The request's fields for a conversation's settings. */
 export function sampling(settings) {

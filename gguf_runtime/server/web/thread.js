@@ -27,6 +27,7 @@ export class Thread {
     });
     this.#scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     this.#latest.addEventListener("click", () => this.#toEnd());
+    new ResizeObserver(() => this.#settle()).observe(this.#scroller); // the box below grows and shrinks
     this.#draw();
   }
 
@@ -55,7 +56,7 @@ export class Thread {
     this.#drawWelcome();
     document.getElementById("title").textContent = path.length ? titleOf(current) : "";
     document.title = path.length ? `${titleOf(current)} – ggrun` : "ggrun";
-    document.getElementById("conversation-actions").hidden = !this.#chat.conversations.has(current.id);
+    document.getElementById("more").hidden = !this.#chat.conversations.has(current.id);
     this.#settle();
   }
 

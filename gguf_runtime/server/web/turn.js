@@ -98,7 +98,7 @@ export class Turn {
     parts.fold.hidden = !thoughts;
     if (thoughts) {
       const thinking = running && !text && !calls;
-      const seconds = tokens?.thinkingMs && figure(tokens.thinkingMs / 1000);
+      const seconds = Math.round((tokens?.thinkingMs ?? 0) / 1000);
       parts.fold.firstChild.textContent = thinking ? "Thinking…" : seconds ? `Thought for ${seconds} s` : "Thoughts";
       if (parts.fold.open) parts.thoughts.update(thoughts);
     }
