@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .engine import Chunk, ContextFull, Scheduler
 from .sampling import Sampler
 from .speculation import Speculation
-from .text import Text
+from .text import Text, overlap
 from .tokenizer import Tokenizer
 
 StopReason = Literal["end", "length", "stop", "context"]
@@ -20,10 +21,15 @@ _AHEAD = 64  # pieces that nobody has read, while other answers are read
 
 
 class Piece(NamedTuple):
-    """A token of an answer, and the text that is certain now that it has come."""
+    """A token of an answer, and the text that is certain now that it has come.
+
+    logprob: of the token, as the model has it before sampling; top: the likeliest tokens there with theirs.
+    """
 
     token: int | None  # None: text that was held back, once it is known to be part of the answer
     text: str
+    logprob: float | None = None
+    top: Sequence[tuple[int, float]] = ()
 
 
 class Generation(Iterator[str]):
@@ -53,11 +59,14 @@ class Generation(Iterator[str]):
         special: bool = False,
         tree: Hashable = "",
         alone: bool = False,
+        stop_tokens: Collection[int] = (),
+        n_logprobs: int | None = None,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
         prompt. special: control tokens give text too. tree: of the prefix cache (Engine.new_sequence). alone: each step
-        is for this answer only.
+        is for this answer only. stop_tokens: end the answer too. n_logprobs: how many of the likeliest tokens to tell
+        at each place; None: not even the drawn one's probability.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.
@@ -86,7 +95,8 @@ class Generation(Iterator[str]):
             self._n_keep = min(self._n_keep, max(1, n_keep))
         self.alone = alone
         self._speculation = speculation(self.sequence.text) if speculation else None
-        self._end_ids = tokenizer.eog_ids
+        self._end_ids = tokenizer.eog_ids.union(stop_tokens)
+        self._n_logprobs = n_logprobs
         self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._pieces: deque[Piece] = deque()
         self._added = self._begun = self._answering = self._closed = False
@@ -113,6 +123,11 @@ class Generation(Iterator[str]):
     @property
     def n_tokens(self) -> int:
         return len(self.sequence.text) - self.n_prompt
+
+    @property
+    def stop_string(self) -> str:
+        """The stop string that ended the answer, or ""."""
+        return self._watch.stopped
 
     @property
     def done(self) -> bool:
@@ -191,13 +206,14 @@ class Generation(Iterator[str]):
         n_before, n_right = chunk.position + len(chunk.tokens) - len(guess), 0
         while not self.stop_reason:
             token = self.sampler.sample(logits[n_right])
-            self._append(token, n_before + n_right)
+            chances = () if self._n_logprobs is None else log_probabilities(logits[n_right], token, self._n_logprobs)
+            self._append(token, n_before + n_right, *chances)
             if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
                 break
             n_right += 1
         return n_right
 
-    def _append(self, token: int, n_context: int) -> None:
+    def _append(self, token: int, n_context: int, *chances: Any) -> None:
         """The text goes on with this token, n_context tokens being in the context before it."""
         if token in self._end_ids:
             self._stop("end")
@@ -205,7 +221,7 @@ class Generation(Iterator[str]):
         self.sequence.text.append(token)
         if self._speculation:
             self._speculation.drawn(token)
-        self._emit(token, self._watch.push(self._decoder.push(token)))
+        self._emit(token, self._watch.push(self._decoder.push(token)), *chances)
         if self._watch.stopped:
             self.stop_reason = "stop"
         elif self.n_tokens == self._max_tokens:
@@ -220,9 +236,9 @@ class Generation(Iterator[str]):
             self._emit(None, rest)
         self.stop_reason = reason
 
-    def _emit(self, token: int | None, text: str) -> None:
+    def _emit(self, token: int | None, text: str, *chances: Any) -> None:
         self.text += text
-        self._pieces.append(Piece(token, text))
+        self._pieces.append(Piece(token, text, *chances))
 
     def _account(self, n_logits: int, n_right: int, seconds: float, alone: bool) -> None:
         """Note what a step after the prompt has cost and given; without logits it only computed anew what was lost."""
@@ -240,14 +256,15 @@ class _StopWatch:
     def __init__(self, stops: Collection[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        self.stopped = False
+        self.stopped = ""  # the stop string that came
 
     def push(self, text: str) -> str:
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            at, self.stopped = min(found)
+            self._held = ""
+            return text[:at]
         held = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
@@ -257,7 +274,10 @@ class _StopWatch:
         return held
 
 
-def overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text with which the stop string begins."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
+def log_probabilities(logits: np.ndarray, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+    """A token's log probability, given f32[n_vocab], and the n likeliest tokens with theirs, the likeliest first."""
+    best = float(logits.max())
+    norm = best + math.log(float(np.exp(logits - best, dtype=np.float64).sum()))
+    top = np.argpartition(logits, -n)[-n:] if n else np.zeros(0, np.int64)
+    top = top[np.argsort(-logits[top], kind="stable")]
+    return float(logits[token]) - norm, [(int(i), float(logits[i]) - norm) for i in top]

@@ -131,6 +131,9 @@ class LLM:
         special: bool = False,
         thinking: Thinking | None = None,
         exact: bool = False,
+        stop_tokens: Collection[int] = (),
+        logprobs: int | None = None,
+        cache_salt: str = "",
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -142,7 +145,9 @@ class LLM:
         stop. n_keep: tokens of the prompt to keep then; None for all, as far as they fill no more than half of it.
         lookup: guess tokens from the text so far and check several in one step. cache_prompt: begin with what was
         computed of other prompts and answers, and leave this one's to others. special: write control tokens out.
-        thinking: how long the model may reason. sampling: fields of SamplingParams.
+        thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the pieces of
+        Generation.read tell the tokens' log probabilities, and so many of the likeliest ones. cache_salt: only with
+        others of the same one is anything shared. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as
@@ -170,8 +175,10 @@ class LLM:
             shift=context_shift,
             special=special,
             n_keep=n_keep,
-            tree="" if cache_prompt and not exact else None,
+            tree=cache_salt if cache_prompt and not exact else None,
             alone=exact,
+            stop_tokens=arguments.tokens("stop_tokens", stop_tokens, self.engine.n_vocab),
+            n_logprobs=None if logprobs is None else min(arguments.whole("logprobs", logprobs, 0), self.engine.n_vocab),
         )
 
     def _speculation(self, text: Text, exact: bool) -> Speculation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ..generation import overlap
+from ..text import overlap
 from ..tokenizer import THOUGHTS
 
 #: How models begin and end their reasoning.

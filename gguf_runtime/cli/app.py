@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Answer a prompt (what ggrun does when no command is named).",
     "chat": "Talk with a model (what ggrun MODEL does at a terminal).",
+    "serve": "Serve models over HTTP, by OpenAI's API and others.",
     "bench": "Measure the speed of a model, as llama-bench does.",
     "perplexity": "Measure how well a model predicts a text, as llama-perplexity does.",
     "tokenize": "Show the tokens of a text.",

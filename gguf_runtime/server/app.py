@@ -1,0 +1,61 @@
+"""The application: all APIs' routes behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from . import openai
+from .guard import Guard, Rules
+from .models import Models
+from .service import Service
+from .vocabulary import Failure
+from .web import Api, failed
+
+#: The beginning of a path → whose errors it has; all others have OpenAI's.
+_APIS: dict[str, Api] = {}
+
+
+def api_of(path: str) -> Api:
+    return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
+
+
+def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda: None) -> ASGIApp:
+    """begin: is called once the event loop runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        begin()
+        yield
+        await models.close()
+
+    from . import operation
+
+    app = Starlette(
+        routes=[*operation.all_routes(), *openai.all_routes()],
+        exception_handlers={HTTPException: _http_error, Exception: _bug},
+        lifespan=lifespan,
+    )
+    app.state.service = Service(models)
+    return Guard(app, rules, api_of)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        failure = Failure("wrong_method", f"{request.url.path} does not take {request.method}")
+    else:
+        failure = Failure("not_found", f"there is no {request.url.path} here")
+    return failed(api_of(request.url.path), failure, request.scope)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    failure = Failure("failed", f"{type(error).__name__} in the server: this is a bug in ggrun")
+    return failed(api_of(request.url.path), failure, request.scope)

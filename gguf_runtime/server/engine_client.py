@@ -1,0 +1,132 @@
+"""The HTTP process's end of an engine process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from .protocol import LENGTH, Cancel, Failed, Generate, Load, Loaded, Output, Report, Step, decode_report, framed
+from .vocabulary import Failure
+
+_LINE = [sys.executable, "-P", "-m", "gguf_runtime.server.engine_process"]
+_GRACE = 5  # seconds that an engine has to end by itself
+
+Receive = Callable[[Output | Failed], None]
+
+
+class EngineClient(asyncio.SubprocessProtocol):
+    """Sends requests to an engine and hands its reports out, each step's in one go.
+
+    loaded: what it said when it was ready. on_step: is called with each step; on_death: once, if the process ends
+    without having been told to.
+    """
+
+    def __init__(self, on_step: Callable[[Step], None], on_death: Callable[[EngineClient], None]) -> None:
+        self.loaded: Loaded | None = None
+        self._on_step, self._on_death = on_step, on_death
+        self._received = bytearray()
+        self._ready: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._last = 0
+        self._receivers: dict[int, Receive] = {}
+
+    @classmethod
+    async def start(
+        cls,
+        path: str,
+        settings: dict[str, Any],
+        n_parallel: int,
+        *,
+        on_step: Callable[[Step], None],
+        on_death: Callable[[EngineClient], None],
+    ) -> EngineClient:
+        """A process that has the model loaded. Raises Failure."""
+        loop = asyncio.get_running_loop()
+        _, engine = await loop.subprocess_exec(lambda: cls(on_step, on_death), *_LINE, stderr=None)
+        try:
+            engine._send(Load(path, settings, n_parallel))
+            engine.loaded = await engine._ready
+        except BaseException:
+            await engine.stop()
+            raise
+        return engine
+
+    @property
+    def pid(self) -> int:
+        return int(self._transport.get_pid() or 0)
+
+    def generate(self, prompt: list[int], options: dict[str, Any], max_thought: int | None, receive: Receive) -> int:
+        """Have an answer made; `receive` gets what comes of it, and Failed at last if that goes wrong. Gives its id."""
+        self._last += 1
+        self._receivers[self._last] = receive
+        self._send(Generate(self._last, prompt, options, max_thought))
+        return self._last
+
+    def cancel(self, id: int) -> None:
+        """Give up an answer."""
+        if self._receivers.pop(id, None):
+            self._send(Cancel(id))
+
+    async def stop(self) -> None:
+        """End the process."""
+        self._stopping = True
+        self._pipe.close()
+        try:
+            async with asyncio.timeout(_GRACE):
+                await self._ended.wait()
+        except TimeoutError:
+            self._transport.kill()
+            await self._ended.wait()
+        self._transport.close()
+
+    def _send(self, command: Load | Generate | Cancel) -> None:
+        if not self._pipe.is_closing():
+            self._pipe.write(framed(command))
+
+    # of SubprocessProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is one only in what it does
+        self._pipe = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        received, at = self._received, 0
+        received += data
+        while len(received) >= at + LENGTH.size:
+            (n,) = LENGTH.unpack_from(received, at)
+            end = at + LENGTH.size + n
+            if len(received) < end:
+                break
+            self._take(decode_report(memoryview(received)[at + LENGTH.size : end].toreadonly()))
+            at = end
+        del received[:at]
+
+    def process_exited(self) -> None:
+        self._ended.set()
+        code = self._transport.get_returncode()
+        how = f"signal {-code}" if code is not None and code < 0 else f"code {code}"
+        message = f"the engine's process ended unexpectedly ({how}); it is being started again"
+        if not self._ready.done():
+            self._ready.set_exception(Failure("failed", f"the engine's process ended while loading ({how})"))
+        receivers, self._receivers = self._receivers, {}
+        for id, receive in receivers.items():
+            receive(Failed(id, message, is_ours=True))
+        if not self._stopping and self.loaded:
+            self._on_death(self)
+
+    def _take(self, report: Report) -> None:
+        if isinstance(report, Step):
+            for output in report.outputs:
+                receive = self._receivers.pop if output.ended else self._receivers.get
+                if found := receive(output.id, None):
+                    found(output)
+            self._on_step(report)
+        elif isinstance(report, Loaded):
+            self._ready.set_result(report)
+        elif report.id is None:
+            self._ready.set_exception(Failure("failed", report.message))
+        elif found := self._receivers.pop(report.id, None):
+            found(report)

@@ -1,0 +1,103 @@
+"""What the HTTP process and a model's engine process say to each other: msgpack, each message after its length.
+
+To the engine: first Load, then Generate and Cancel. From it: Loaded or Failed, then a Step after each step, with all
+that it gave, and Failed for a request that cannot be begun.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from msgspec import Struct, msgpack
+
+LENGTH = struct.Struct("<I")
+
+
+class Load(Struct, tag=0, array_like=True):
+    """settings: arguments of LLM. n_parallel: answers that are made at once."""
+
+    path: str
+    settings: dict[str, Any]
+    n_parallel: int
+
+
+class Generate(Struct, tag=1, array_like=True):
+    """options: of LLM.stream, sampling too."""
+
+    id: int
+    prompt: list[int]
+    options: dict[str, Any]
+    max_thought: int | None = None
+
+
+class Cancel(Struct, tag=2, array_like=True):
+    id: int
+
+
+class Loaded(Struct, tag=10, array_like=True):
+    """n_ctx: tokens that a text may have; n_cached: that there is memory for in all."""
+
+    n_ctx: int
+    n_cached: int
+    seconds: float
+
+
+class Failed(Struct, tag=11, array_like=True):
+    """id: None where it is the model that cannot be loaded. is_ours: the request is not to blame."""
+
+    id: int | None
+    message: str
+    is_ours: bool
+
+
+class Ended(Struct, array_like=True):
+    """How an answer ended: Generation's stop_reason and the like."""
+
+    reason: str
+    stop: str | None
+    n_tokens: int
+    answer_seconds: float
+    error: str | None = None
+
+
+class Output(Struct, array_like=True):
+    """What a step gave one answer. pieces: token (None: text that had been held back), text, log probability of the
+    token and the likeliest at its place with theirs, where asked for. n_done: tokens of the prompt that are computed,
+    of these n_cached before; seconds: since it began."""
+
+    id: int
+    pieces: list[tuple[int | None, str, float | None, list[tuple[int, float]]]]
+    n_done: int
+    n_cached: int
+    prompt_seconds: float
+    ended: Ended | None = None
+
+
+class Step(Struct, tag=12, array_like=True):
+    """seconds: how long it took. The rest is the engine's state after it, for the metrics."""
+
+    outputs: list[Output]
+    seconds: float
+    n_tokens: int
+    n_preempted: int
+    n_pages_held: int
+    n_pages_kept: int
+    n_pages: int
+
+
+Command = Load | Generate | Cancel
+Report = Loaded | Failed | Step
+
+_encoder = msgpack.Encoder()
+
+
+def framed(message: Command | Report) -> bytes:
+    """The message as it is sent."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+decode_command = msgpack.Decoder(Command).decode
+decode_report = msgpack.Decoder(Report).decode
+

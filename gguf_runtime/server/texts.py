@@ -1,0 +1,99 @@
+"""The text side of a model: its file's metadata, tokenizer and chat template, in the HTTP process."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+from ..chat.marks import Rendered
+from ..chat.templates import ChatTemplates
+from ..loader import open_gguf
+from ..tokenizer import Tokenizer
+from .vocabulary import Failure, Request
+
+
+class ModelTexts:
+    """Renders and tokenises for one model. Methods may run in any thread."""
+
+    def __init__(self, path: str, chat_template: str | None = None) -> None:
+        """Raises OSError, GGUFError, TokenizerError, ChatError."""
+        self.path = path
+        self._file = open_gguf(path)  # is mapped: what nobody reads takes no memory
+        self.metadata = self._file.metadata
+        tensors = self._file.tensors.values()
+        self.n_bytes = sum(tensor.n_bytes for tensor in tensors)
+        self.n_params = sum(math.prod(tensor.shape) for tensor in tensors)
+        self.tokenizer = Tokenizer.from_metadata(self.metadata)
+        self.templates = ChatTemplates(self.metadata, self.tokenizer, chat_template)
+
+    @cached_property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture", ""))
+
+    def hparam(self, name: str) -> Any:
+        """A key of the metadata that belongs to the architecture, or None."""
+        return self.metadata.get(f"{self.architecture}.{name}")
+
+    def render(self, request: Request) -> Rendered:
+        """The text that the chat template makes of a request's messages. Raises Failure."""
+        from ..chat.template import ChatError
+
+        messages = list(request.messages or ())
+        started = messages.pop() if request.continues else None
+        try:
+            text = self.templates.render(messages, tools=request.tools or None, **request.template)
+            if started is None:
+                return text
+            return Rendered(text.marked + self.templates.mark(_text(started.get("content"))))
+        except ChatError as error:
+            raise Failure("invalid", str(error), field="messages") from error
+
+    def prompt(self, request: Request) -> tuple[str, list[int]]:
+        """A request's prompt as text, as far as it is one, and token ids. Raises Failure."""
+        if request.messages is not None:
+            text = self.render(request)
+            return text, self.tokenizer.encode_prompt(text.marked)
+        prompt = request.prompt or ""
+        if request.suffix is not None:
+            return "", self.fill_in(prompt, request.suffix)
+        if isinstance(prompt, str):
+            return prompt, self.tokenizer.encode_prompt(prompt)
+        return "", self._mixed(prompt)
+
+    def fill_in(self, prefix: str | list[int | str], suffix: str) -> list[int]:
+        """A prompt for what is between prefix and suffix. Raises Failure where the model knows nothing of that."""
+        ids = self.tokenizer.fill_in_ids
+        if not {"fim_pre", "fim_suf", "fim_mid"} <= set(ids):
+            raise Failure("unsupported", "the model cannot fill in: it has no tokens for that", field="suffix")
+        parts = self._mixed(prefix if isinstance(prefix, list) else [prefix], adds_bos=False)
+        end = self.tokenizer.encode(suffix, add_special=False)
+        bos = [self.tokenizer.bos_id] if self.tokenizer.add_bos and self.tokenizer.bos_id is not None else []
+        return [*bos, ids["fim_pre"], *parts, ids["fim_suf"], *end, ids["fim_mid"]]
+
+    def _mixed(self, prompt: list[int | str], adds_bos: bool = True) -> list[int]:
+        """Token ids of texts and token ids, mixed. Raises Failure for an id that there is not."""
+        ids: list[int] = []
+        for i, part in enumerate(prompt):
+            if isinstance(part, int):
+                ids.append(part)
+            elif i == 0 and adds_bos:
+                ids += self.tokenizer.encode_prompt(part)
+            else:
+                ids += self.tokenizer.encode(part, add_special=False, parse_special=True)
+        n_vocab = self.tokenizer.n_vocab
+        if bad := [id for id in ids if not 0 <= id < n_vocab]:
+            raise Failure(
+                "invalid",
+                f"token {bad[0]} is not in the model's vocabulary of {n_vocab}: "
+                "token ids are to be the model's own, and not those of another tokenizer such as cl100k",
+                field="prompt",
+            )
+        return ids
+
+
+def _text(content: Any) -> str:
+    """The text of a message."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in content)
+    return content or ""
