@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gguf_runtime.server.page import ROUTES
+from gguf_runtime.server.page import all_routes
 
 MODELS = [
     {"id": "smollm2-135m-instruct", "meta": {"n_params": 134_515_008, "n_ctx_train": 8192, "size": 98_870_000}},
@@ -42,7 +42,7 @@ class ChatPeer:
         self.key = ""
         self.gone = 0
         routes = [
-            *ROUTES,
+            *all_routes(),
             Route("/v1/models", self._list),
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
         ]

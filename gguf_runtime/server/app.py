@@ -36,10 +36,10 @@ def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda:
         yield
         await models.close()
 
-    from . import operation
+    from . import operation, page
 
     app = Starlette(
-        routes=[*operation.all_routes(), *openai.all_routes()],
+        routes=[*page.all_routes(), *operation.all_routes(), *openai.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )

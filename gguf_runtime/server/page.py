@@ -6,6 +6,7 @@ import hashlib
 from functools import cache
 from importlib import resources
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -49,11 +50,12 @@ def _files() -> dict[str, tuple[bytes, dict[str, str]]]:
 async def _file(request: Request) -> Response:
     name = request.path_params.get("name", "index.html")
     if name not in _files():
-        return Response(status_code=404)
+        raise HTTPException(404)
     content, headers = _files()[name]
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers)
 
 
-ROUTES = [Route("/", _file), Route("/assets/{name}", _file)]
+def all_routes() -> list[Route]:
+    return [Route("/", _file), Route("/assets/{name}", _file)]

@@ -8,7 +8,7 @@ import { Turn } from "./turn.js";
 export class Thread {
   #chat;
   #turns = new Map(); // message id → Turn
-  #shownId = "";
+  #conversation = null;
   #follow = true;
   #top = 0; // where it was scrolled to
   #system = { text: "", element: null };
@@ -39,8 +39,8 @@ export class Thread {
 
   #draw() {
     const { current } = this.#chat;
-    if (current.id !== this.#shownId) {
-      this.#shownId = current.id;
+    if (current !== this.#conversation) {
+      this.#conversation = current;
       this.#turns.clear();
       this.#follow = true;
     }

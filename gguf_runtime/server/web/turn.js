@@ -7,7 +7,7 @@ import { Markdown } from "./markdown.js";
 
 const NOTES = {
   stopped: "Stopped.", edited: "Edited by you.", length: "The answer reached its longest length, or the context is full.",
-  interrupted: "The page was closed before the answer ended.",
+  interrupted: "Not finished.",
 };
 
 export class Turn {
@@ -88,7 +88,6 @@ export class Turn {
       calls: el("div", { class: "calls", hidden: true }), wait: el("p", { class: "wait", hidden: true }), note: el("div", { class: "note", hidden: true }),
     };
     const { fold, calls, wait, note } = this.parts;
-    fold.addEventListener("toggle", () => fold.open && this.parts.thoughts.update(this.#message.thoughts ?? ""));
     this.#body.append(fold, text, calls, wait, note);
   }
 
@@ -100,7 +99,7 @@ export class Turn {
       const thinking = running && !text && !calls;
       const seconds = Math.round((tokens?.thinkingMs ?? 0) / 1000);
       parts.fold.firstChild.textContent = thinking ? "Thinking…" : seconds ? `Thought for ${seconds} s` : "Thoughts";
-      if (parts.fold.open) parts.thoughts.update(thoughts);
+      parts.thoughts.update(thoughts);
     }
     parts.text.update(text);
     this.#updateCalls(calls, running, last, results);
