@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1200, "height": 800}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
-_EACH: dict[str, Any] = {"reduced_motion": "reduce", "permissions": ["clipboard-read", "clipboard-write"]}
+_EACH: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 _APPLICATIONS = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",)
 
@@ -105,6 +105,7 @@ class ChatPage:
         session.send("Storage.clearDataForOrigin", storage)
         session.detach()
         self.page.goto("about:blank")
+        self.page.emulate_media(color_scheme="light", reduced_motion="reduce")
         self.problems.clear()
         self.open()
 
@@ -173,7 +174,7 @@ class ChatPage:
 
     def focused(self) -> str:
         """The name of what has the focus."""
-        return self.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim()")
+        return self.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim().slice(0, 80)")
 
     def wait(self, holds: Callable[[], Any]) -> None:
         """Until something outside the page holds."""

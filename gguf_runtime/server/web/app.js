@@ -102,8 +102,10 @@ function nameTheme() {
 
 theme.addEventListener("click", () => {
   const next = nameTheme() === "dark" ? "light" : "dark";
-  document.documentElement.dataset.theme = next;
-  preferences.set("theme", next === (dark.matches ? "dark" : "light") ? "" : next); // as the system has it: follow it again
+  const chosen = next === (dark.matches ? "dark" : "light") ? "" : next; // as the system has it: follow it again
+  preferences.set("theme", chosen);
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  else delete document.documentElement.dataset.theme;
   nameTheme();
 });
 dark.addEventListener("change", nameTheme);

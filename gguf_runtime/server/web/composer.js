@@ -77,7 +77,7 @@ export class Composer {
     const focused = document.activeElement;
     this.#stop.hidden = !busy;
     this.#send.hidden = busy;
-    if (busy && focused && focused !== this.#area && !document.body.contains(focused)) this.#stop.focus();
+    if (busy && focused === document.body) this.#stop.focus(); // the button that was pressed is gone
     if (!busy && focused === this.#stop) this.focus();
   }
 

@@ -54,7 +54,7 @@ export class Thread {
     this.#place([...this.#systemTurn(), ...[...kept.values()].map((turn) => turn.element)]);
     path.forEach((message, index) => this.#update(message, path, index));
     this.#drawWelcome();
-    document.getElementById("title").textContent = path.length ? titleOf(current) : "";
+    document.getElementById("title").textContent = titleOf(current);
     document.title = path.length ? `${titleOf(current)} – ggrun` : "ggrun";
     document.getElementById("more").hidden = !this.#chat.conversations.has(current.id);
     this.#settle();
