@@ -124,7 +124,7 @@ function table(lines, at) {
   const align = marks.map((mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "center" : "right") : ""));
   let end = at + 2;
   const rows = [];
-  while (end < lines.length && lines[end].includes("|")) {
+  while (end < lines.length && lines[end].trim() && !interrupts(lines[end]) && !startsList(lines[end])) {
     rows.push(cells(lines[end]).slice(0, head.length));
     end += 1;
   }
@@ -154,7 +154,7 @@ function cells(line) {
 function paragraph(lines, at) {
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !interrupts(lines[end]) && !startsList(lines[end]) && !table(lines, end)) end += 1;
-  return { type: "paragraph", text: lines.slice(at, end).map((line) => line.trimStart()).join("\n").trimEnd(), to: end };
+  return { type: "paragraph", text: lines.slice(at, end).map((line) => line.trim()).join("\n"), to: end };
 }
 
 const interrupts = (line) => FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || Object.hasOwn(MATH, line.trim());
