@@ -11,8 +11,12 @@ export function requestFor(conversation, message) {
   const messages = before.map(toWire);
   if (system) messages.unshift({ role: "system", content: system });
   return {
-    ...(message.model && { model: message.model }), messages, stream: true, stream_options: { include_usage: true },
-    return_progress: true, ...sampling(conversation.settings),
+    ...(message.model && { model: message.model }),
+    messages,
+    stream: true,
+    stream_options: { include_usage: true },
+    return_progress: true,
+    ...sampling(conversation.settings),
   };
 }
 
@@ -20,7 +24,9 @@ function toWire(message) {
   if (message.role === "tool") return { role: "tool", tool_call_id: message.callId, content: message.text };
   if (message.role === "user") return { role: "user", content: withFiles(message) };
   return {
-    role: "assistant", content: message.text || null, ...(message.thoughts && { reasoning_content: message.thoughts }),
+    role: "assistant",
+    content: message.text || null,
+    ...(message.thoughts && { reasoning_content: message.thoughts }),
     ...(message.calls?.length && { tool_calls: message.calls.map(callToWire) }),
   };
 }
@@ -76,7 +82,8 @@ function takeCounts(message, { usage, timings, prompt_progress: progress }) {
     prompt: usage?.prompt_tokens ?? (timings && timings.cache_n + timings.prompt_n),
     cached: usage?.prompt_tokens_details?.cached_tokens ?? timings?.cache_n,
     written: usage?.completion_tokens ?? timings?.predicted_n,
-    promptRate: timings?.prompt_per_second, rate: timings?.predicted_per_second,
+    promptRate: timings?.prompt_per_second,
+    rate: timings?.predicted_per_second,
   };
   const known = Object.entries(counts).filter(([, count]) => Number.isFinite(count));
   message.tokens = { ...message.tokens, ...Object.fromEntries(known) };

@@ -63,7 +63,9 @@ async function importFile(file) {
   try {
     const conversations = parseExport(await file.text());
     await chat.import(conversations);
-    notice(conversations.length === 1 ? "One conversation imported." : `${conversations.length} conversations imported.`);
+    notice(
+      conversations.length === 1 ? "One conversation imported." : `${conversations.length} conversations imported.`,
+    );
   } catch (error) {
     notice(`${file.name} cannot be imported: ${error.message}.`);
   }
@@ -72,12 +74,19 @@ async function importFile(file) {
 
 async function removeAll() {
   const text = `All ${chat.conversations.size} conversations are removed from this browser for good.`;
-  if (await ask({ title: "Delete all conversations?", text, accept: "Delete all", danger: true })) await chat.removeAll();
+  if (await ask({ title: "Delete all conversations?", text, accept: "Delete all", danger: true }))
+    await chat.removeAll();
 }
 
 chat.addEventListener("key", async ({ detail }) => {
   if (document.getElementById("question").open) return;
-  const key = await ask({ title: "API key", text: detail, value: preferences.get("key"), accept: "Use it", type: "password" });
+  const key = await ask({
+    title: "API key",
+    text: detail,
+    value: preferences.get("key"),
+    accept: "Use it",
+    type: "password",
+  });
   if (key === undefined) return;
   preferences.set("key", key.trim());
   chat.loadModels();

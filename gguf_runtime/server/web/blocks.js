@@ -7,7 +7,7 @@ const HEADING = /^ {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?:( +)(?=\S)|\s*$)/;
-const MATH = { "$$": "$$", "\\[": "\\]" };
+const MATH = { $$: "$$", "\\[": "\\]" };
 
 /** Blocks of `text`, each {type, from, to, …}; lines `from` to `to` are its source. */
 export function blocks(text) {
@@ -22,8 +22,14 @@ function parse(lines, depth) {
       at += 1;
       continue;
     }
-    const block = (depth < DEEPEST && (quote(lines, at, depth) ?? list(lines, at, depth)))
-      || (fence(lines, at) ?? heading(lines, at) ?? rule(lines, at) ?? math(lines, at) ?? table(lines, at) ?? paragraph(lines, at, depth));
+    const block =
+      (depth < DEEPEST && (quote(lines, at, depth) ?? list(lines, at, depth))) ||
+      (fence(lines, at) ??
+        heading(lines, at) ??
+        rule(lines, at) ??
+        math(lines, at) ??
+        table(lines, at) ??
+        paragraph(lines, at, depth));
     found.push({ ...block, from: at });
     at = block.to;
   }
@@ -38,7 +44,15 @@ function fence(lines, at) {
   let end = at + 1;
   while (end < lines.length && !closing.test(lines[end])) end += 1;
   const code = lines.slice(at + 1, end).map((line) => line.slice(Math.min(indent, /^ */.exec(line)[0].length)));
-  return { type: "code", language: open[2].trim().split(/[\s{,:]/, 1)[0].toLowerCase(), text: code.join("\n"), to: Math.min(end + 1, lines.length) };
+  return {
+    type: "code",
+    language: open[2]
+      .trim()
+      .split(/[\s{,:]/, 1)[0]
+      .toLowerCase(),
+    text: code.join("\n"),
+    to: Math.min(end + 1, lines.length),
+  };
 }
 
 function heading(lines, at) {
@@ -62,7 +76,14 @@ function quote(lines, at, depth) {
   let end = at;
   while (end < lines.length && QUOTE.test(lines[end])) end += 1;
   if (end === at) return undefined;
-  return { type: "quote", blocks: parse(lines.slice(at, end).map((line) => line.replace(QUOTE, "")), depth + 1), to: end };
+  return {
+    type: "quote",
+    blocks: parse(
+      lines.slice(at, end).map((line) => line.replace(QUOTE, "")),
+      depth + 1,
+    ),
+    to: end,
+  };
 }
 
 /** A list's items; what is indented as far as an item's text belongs to it, as do blank lines before such. */
@@ -79,7 +100,9 @@ function list(lines, at, depth) {
     const width = marker[1].length + marker[2].length + Math.min(marker[3]?.length ?? 1, 4);
     const start = end;
     end = endOfItem(lines, start, width);
-    const own = lines.slice(start, end).map((line, index) => (index ? line.slice(Math.min(width, indentOf(line))) : line.slice(width)));
+    const own = lines
+      .slice(start, end)
+      .map((line, index) => (index ? line.slice(Math.min(width, indentOf(line))) : line.slice(width)));
     const inner = own.findIndex((line, index) => index && !line.trim());
     const task = /^\[([ xX])\]\s+/.exec(own[0]);
     if (task) own[0] = own[0].slice(task[0].length);
@@ -118,7 +141,8 @@ const indentOf = (line) => /^ */.exec(line)[0].length;
 function table(lines, at) {
   const head = cells(lines[at]);
   const under = lines[at + 1] ?? "";
-  if (head.length < 1 || !lines[at].includes("|") || !/^[\s|:-]*$/.test(under) || !under.includes("-")) return undefined;
+  if (head.length < 1 || !lines[at].includes("|") || !/^[\s|:-]*$/.test(under) || !under.includes("-"))
+    return undefined;
   const marks = cells(under);
   if (marks.length !== head.length || !marks.every((mark) => /^:?-+:?$/.test(mark))) return undefined;
   const align = marks.map((mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "center" : "right") : ""));
@@ -153,11 +177,26 @@ function cells(line) {
 
 function paragraph(lines, at) {
   let end = at + 1;
-  while (end < lines.length && lines[end].trim() && !interrupts(lines[end]) && !startsList(lines[end]) && !table(lines, end)) end += 1;
-  return { type: "paragraph", text: lines.slice(at, end).map((line) => line.trim()).join("\n"), to: end };
+  while (
+    end < lines.length &&
+    lines[end].trim() &&
+    !interrupts(lines[end]) &&
+    !startsList(lines[end]) &&
+    !table(lines, end)
+  )
+    end += 1;
+  return {
+    type: "paragraph",
+    text: lines
+      .slice(at, end)
+      .map((line) => line.trim())
+      .join("\n"),
+    to: end,
+  };
 }
 
-const interrupts = (line) => FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || Object.hasOwn(MATH, line.trim());
+const interrupts = (line) =>
+  FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || Object.hasOwn(MATH, line.trim());
 
 /** Whether a list may begin right under a paragraph: a number other than 1 may be a date at the start of a line. */
 function startsList(line) {

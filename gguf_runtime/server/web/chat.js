@@ -17,7 +17,8 @@ export class Chat extends EventTarget {
   #store = new Store((id) => this.#reload(id));
 
   async load() {
-    if (!(await this.#store.open())) this.#tell("notice", "This browser keeps nothing for this page: conversations end with it.");
+    if (!(await this.#store.open()))
+      this.#tell("notice", "This browser keeps nothing for this page: conversations end with it.");
     for (const stored of await this.#store.all()) this.#take(stored);
     this.#tell("list");
   }
@@ -117,7 +118,10 @@ export class Chat extends EventTarget {
   edit(message, text) {
     const { role, files, thoughts, model } = message;
     const kept = { role, text, ...(files && { files }), ...(thoughts && { thoughts }), ...(model && { model }) };
-    const edited = tree.addMessage(this.current, message.parent, { ...kept, ...(role === "assistant" && { finish: "edited" }) });
+    const edited = tree.addMessage(this.current, message.parent, {
+      ...kept,
+      ...(role === "assistant" && { finish: "edited" }),
+    });
     if (role === "user") this.#ask(edited);
     else this.#changed(this.current);
     return edited;
@@ -174,9 +178,12 @@ export class Chat extends EventTarget {
       await write();
     } catch (error) {
       const full = error.name === "QuotaExceededError";
-      this.#tell("notice", full
-        ? "The browser has no room left for conversations. Export some and delete them; until then nothing new is kept."
-        : `The browser could not store the conversation: ${error.message}`);
+      this.#tell(
+        "notice",
+        full
+          ? "The browser has no room left for conversations. Export some and delete them; until then nothing new is kept."
+          : `The browser could not store the conversation: ${error.message}`,
+      );
     }
   }
 

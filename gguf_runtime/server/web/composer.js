@@ -55,7 +55,8 @@ export class Composer {
 
   #key(event) {
     if (event.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey && (!touch.matches || event.ctrlKey || event.metaKey)) this.#submit(event);
+    if (event.key === "Enter" && !event.shiftKey && (!touch.matches || event.ctrlKey || event.metaKey))
+      this.#submit(event);
     if (event.key === "ArrowUp" && !this.#area.value) {
       event.preventDefault();
       this.#thread.editLast();
@@ -91,11 +92,13 @@ export class Composer {
 
   #drawFiles() {
     this.#attached.hidden = !this.#files.length;
-    this.#attached.replaceChildren(...fileChips(this.#files, (index) => {
-      this.#files = this.#files.filter((_, at) => at !== index);
-      this.#drawFiles();
-      this.#area.focus();
-    }));
+    this.#attached.replaceChildren(
+      ...fileChips(this.#files, (index) => {
+        this.#files = this.#files.filter((_, at) => at !== index);
+        this.#drawFiles();
+        this.#area.focus();
+      }),
+    );
   }
 
   #fit() {

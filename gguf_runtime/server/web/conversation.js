@@ -10,7 +10,16 @@ export function newId() {
 
 export function newConversation({ model = "", settings = {} } = {}) {
   const now = Date.now();
-  return { id: newId(), title: "", created: now, updated: now, model, settings: { ...settings }, messages: {}, active: {} };
+  return {
+    id: newId(),
+    title: "",
+    created: now,
+    updated: now,
+    model,
+    settings: { ...settings },
+    messages: {},
+    active: {},
+  };
 }
 
 /** Adds a message below `parent` (an id or ROOT) and shows it. */
@@ -59,9 +68,14 @@ const ROLES = new Set(["user", "assistant", "tool"]);
 export function parseConversation(value) {
   const source = record(value, "a conversation");
   const conversation = {
-    id: string(source.id) || newId(), title: string(source.title).slice(0, 200), created: number(source.created) ?? Date.now(),
-    updated: number(source.updated) ?? Date.now(), model: string(source.model), settings: parseSettings(source.settings ?? {}),
-    messages: {}, active: {},
+    id: string(source.id) || newId(),
+    title: string(source.title).slice(0, 200),
+    created: number(source.created) ?? Date.now(),
+    updated: number(source.updated) ?? Date.now(),
+    model: string(source.model),
+    settings: parseSettings(source.settings ?? {}),
+    messages: {},
+    active: {},
   };
   for (const item of Object.values(record(source.messages, "the messages"))) {
     const message = parseMessage(record(item, "a message"));
@@ -86,14 +100,24 @@ function parseMessage(source) {
   if (!ROLES.has(source.role)) throw new Error(`a message has the role ${JSON.stringify(source.role)}`);
   const id = string(source.id);
   if (!/^[\w-]{1,64}$/.test(id) || id === "__proto__") throw new Error("a message has no proper id");
-  const message = { id, parent: string(source.parent), role: source.role, text: string(source.text), created: number(source.created) ?? 0 };
-  for (const key of ["thoughts", "model", "finish", "error", "callId"]) if (source[key]) message[key] = string(source[key]);
+  const message = {
+    id,
+    parent: string(source.parent),
+    role: source.role,
+    text: string(source.text),
+    created: number(source.created) ?? 0,
+  };
+  for (const key of ["thoughts", "model", "finish", "error", "callId"])
+    if (source[key]) message[key] = string(source[key]);
   if (Array.isArray(source.files)) {
     message.files = source.files.map((file) => ({ name: string(file?.name), text: string(file?.text) }));
   }
   if (Array.isArray(source.calls)) {
-    message.calls = source.calls.map((call) => (
-      { id: string(call?.id), name: string(call?.name), arguments: string(call?.arguments) }));
+    message.calls = source.calls.map((call) => ({
+      id: string(call?.id),
+      name: string(call?.name),
+      arguments: string(call?.arguments),
+    }));
   }
   if (source.tokens && typeof source.tokens === "object") {
     const known = ["prompt", "cached", "written", "promptRate", "rate", "thinkingMs"];

@@ -29,7 +29,11 @@ export function icon(name) {
 
 /** A button that shows only a symbol. */
 export function iconButton(name, label, onclick, props = {}) {
-  return el("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...props }, icon(name));
+  return el(
+    "button",
+    { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...props },
+    icon(name),
+  );
 }
 
 /** A button that copies what `text()` gives, and shows for a moment that it did. */

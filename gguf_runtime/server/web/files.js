@@ -24,7 +24,8 @@ export async function readFiles(files) {
 /** UTF-8, or UTF-16 with its mark; undefined for anything else. */
 function decode(buffer) {
   const [first, second] = new Uint8Array(buffer.slice(0, 2));
-  const name = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
+  const name =
+    first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
   try {
     const text = new TextDecoder(name, { fatal: true }).decode(buffer);
     return text.includes("\0") ? undefined : text;
@@ -35,7 +36,12 @@ function decode(buffer) {
 
 export function exportConversations(conversations) {
   const day = new Date().toISOString().slice(0, 10);
-  const title = conversations.length === 1 ? titleOf(conversations[0]).replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40) : "conversations";
+  const title =
+    conversations.length === 1
+      ? titleOf(conversations[0])
+          .replace(/[^\p{L}\p{N}]+/gu, "-")
+          .slice(0, 40)
+      : "conversations";
   const content = { format: FORMAT, version: 1, conversations };
   download(`${title.replace(/^-|-$/g, "") || "conversation"}-${day}.json`, JSON.stringify(content, null, 1));
 }
@@ -49,7 +55,8 @@ export function parseExport(text) {
     throw new Error("it is not JSON");
   }
   if (content?.format !== FORMAT) throw new Error("it is no export of this chat");
-  if (content.version !== 1) throw new Error(`it is of version ${JSON.stringify(content.version)}, and this page knows 1`);
+  if (content.version !== 1)
+    throw new Error(`it is of version ${JSON.stringify(content.version)}, and this page knows 1`);
   if (!Array.isArray(content.conversations)) throw new Error("it holds no conversations");
   return content.conversations.map(parseConversation);
 }

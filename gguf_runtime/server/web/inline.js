@@ -7,7 +7,8 @@ const TARGET = /\(\s*(?:<([^<>\n]*)>|([^\s()<]*(?:\([^\s()]*\)[^\s()]*)*))(?:\s+
 const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]+)>/y;
 const BREAK_TAG = /<br\s*\/?>/iy;
 const BARE_LINK = /https?:\/\/[^\s<>"`]+/y;
-const MATH = /\\\([^\n]{1,2000}?\\\)|\\\[[^\n]{1,2000}?\\\]|\$\$[^$\n]{1,2000}\$\$|\$(?![\s\d])[^$\n]{0,200}[^\s$\\]\$(?!\d)/y;
+const MATH =
+  /\\\([^\n]{1,2000}?\\\)|\\\[[^\n]{1,2000}?\\\]|\$\$[^$\n]{1,2000}\$\$|\$(?![\s\d])[^$\n]{0,200}[^\s$\\]\$(?!\d)/y;
 const LONGEST = 20_000;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
 
@@ -72,7 +73,9 @@ function special(char, { text, at, match, parts, brackets, addText }) {
     return found[0].length;
   }
   if (char === "h" && (found = match(BARE_LINK))) {
-    const url = found[0].replace(/[.,:;!?'*_~)\]}]+$/, (tail) => (found[0].includes("(") && tail[0] === ")" ? ")" : ""));
+    const url = found[0].replace(/[.,:;!?'*_~)\]}]+$/, (tail) =>
+      found[0].includes("(") && tail[0] === ")" ? ")" : "",
+    );
     parts.push(link(url, [url]));
     return url.length;
   }
@@ -99,7 +102,10 @@ function codeSpan(text, at, parts, addText) {
     }
     let after = end + ticks.length;
     if (text[after] !== "`") {
-      const code = text.slice(at + ticks.length, end).replaceAll("\n", " ").replace(/^ (.*[^ ].*) $/, "$1");
+      const code = text
+        .slice(at + ticks.length, end)
+        .replaceAll("\n", " ")
+        .replace(/^ (.*[^ ].*) $/, "$1");
       parts.push(el("code", {}, code));
       return after - at;
     }
@@ -119,7 +125,10 @@ function delimiters(text, at, parts) {
   const right = !space[0] && (!mark[0] || space[1] || mark[1]);
   const word = char === "_";
   parts.push({
-    char, count: end - at, opens: left && (!word || !right || mark[0]), closes: right && (!word || !left || mark[1]),
+    char,
+    count: end - at,
+    opens: left && (!word || !right || mark[0]),
+    closes: right && (!word || !left || mark[1]),
   });
   return end - at;
 }
@@ -146,7 +155,11 @@ function close(closer, openers, out) {
   for (let index = openers.length - 1; index >= 0 && closer.count; index -= 1) {
     const opener = out[openers[index]];
     if (opener.char !== closer.char) continue;
-    const odd = (opener.closes || closer.opens) && (opener.count + closer.count) % 3 === 0 && opener.count % 3 && closer.count % 3;
+    const odd =
+      (opener.closes || closer.opens) &&
+      (opener.count + closer.count) % 3 === 0 &&
+      opener.count % 3 &&
+      closer.count % 3;
     const used = Math.min(opener.count, closer.count, 2);
     if (odd || (closer.char === "~" && used < 2)) continue;
     const from = openers[index] + 1;

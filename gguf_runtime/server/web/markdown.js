@@ -50,7 +50,9 @@ const BUILDERS = {
 
 function buildList({ number, items, loose }) {
   const list = items.map(({ blocks: inner, task }) => {
-    const content = inner.flatMap((block) => (!loose && block.type === "paragraph" ? inline(block.text) : [build(block)]));
+    const content = inner.flatMap((block) =>
+      !loose && block.type === "paragraph" ? inline(block.text) : [build(block)],
+    );
     if (task === null) return el("li", {}, ...content);
     const box = el("input", { type: "checkbox", checked: task, disabled: true, "aria-label": task ? "done" : "to do" });
     return el("li", { class: "task" }, box, ...content);
@@ -67,9 +69,17 @@ function buildTable({ head, align, rows }) {
 
 function buildCode(block) {
   const code = el("code");
-  const figure = el("figure", { class: "code" },
-    el("figcaption", {}, el("span"), copyButton("Copy the code", () => code.textContent)),
-    el("pre", { tabindex: 0 }, code));
+  const figure = el(
+    "figure",
+    { class: "code" },
+    el(
+      "figcaption",
+      {},
+      el("span"),
+      copyButton("Copy the code", () => code.textContent),
+    ),
+    el("pre", { tabindex: 0 }, code),
+  );
   fillCode(figure, block);
   return figure;
 }

@@ -13,7 +13,13 @@ export const NUMBERS = [
   { name: "max_tokens", label: "Most tokens", min: 1, max: 1048576, step: 1, empty: "what fits" },
 ];
 
-export const EFFORTS = [["", "model’s own"], ["none", "None"], ["low", "Low"], ["medium", "Medium"], ["high", "High"]];
+export const EFFORTS = [
+  ["", "model’s own"],
+  ["none", "None"],
+  ["low", "Low"],
+  ["medium", "Medium"],
+  ["high", "High"],
+];
 
 /** The request's fields for a conversation's settings. */
 export function sampling(settings) {
@@ -36,7 +42,7 @@ export function parseTools(text) {
   } catch (error) {
     throw new Error(`This is not JSON: ${error.message}`);
   }
-  if (!Array.isArray(list)) throw new Error("Tools are a JSON list: [{\"name\": …, \"parameters\": …}]");
+  if (!Array.isArray(list)) throw new Error('Tools are a JSON list: [{"name": …, "parameters": …}]');
   return list.map((tool) => {
     const wrapped = tool?.function ? tool : { type: "function", function: tool };
     if (typeof wrapped.function?.name !== "string") throw new Error("Every tool needs a name.");

@@ -59,11 +59,14 @@ export class Sidebar {
     const all = [...this.#chat.conversations.values()].sort((one, other) => other.updated - one.updated);
     const groups = wanted ? [["Found", all.map((each) => found(each, wanted)).filter(Boolean)]] : byDay(all);
     const shown = groups.filter(([, rows]) => rows.length);
-    this.#list.replaceChildren(...shown.flatMap(([name, rows]) => {
-      const id = `group-${name.replace(/\W/g, "-")}`;
-      return [el("h2", { id }, name), el("ul", { "aria-labelledby": id }, ...rows.map((row) => this.#row(row)))];
-    }));
-    if (!shown.length) this.#list.append(el("p", { class: "empty" }, wanted ? "Nothing found." : "No conversations yet."));
+    this.#list.replaceChildren(
+      ...shown.flatMap(([name, rows]) => {
+        const id = `group-${name.replace(/\W/g, "-")}`;
+        return [el("h2", { id }, name), el("ul", { "aria-labelledby": id }, ...rows.map((row) => this.#row(row)))];
+      }),
+    );
+    if (!shown.length)
+      this.#list.append(el("p", { class: "empty" }, wanted ? "Nothing found." : "No conversations yet."));
     if (focused) this.#list.querySelector(`[data-id="${focused}"]`)?.focus();
   }
 
@@ -73,11 +76,23 @@ export class Sidebar {
       this.#chat.open(conversation.id);
       this.close();
     };
-    return el("li", {}, el("button", {
-      type: "button", class: "row-button", "data-id": conversation.id, "aria-current": current ? "page" : undefined, onclick: open,
-    }, el("span", { class: "row-title" }, titleOf(conversation)),
-    this.#chat.running.has(conversation.id) && el("span", { class: "busy", title: "An answer is coming in" }),
-    match !== undefined && el("span", { class: "row-found" }, before, el("mark", {}, match), after)));
+    return el(
+      "li",
+      {},
+      el(
+        "button",
+        {
+          type: "button",
+          class: "row-button",
+          "data-id": conversation.id,
+          "aria-current": current ? "page" : undefined,
+          onclick: open,
+        },
+        el("span", { class: "row-title" }, titleOf(conversation)),
+        this.#chat.running.has(conversation.id) && el("span", { class: "busy", title: "An answer is coming in" }),
+        match !== undefined && el("span", { class: "row-found" }, before, el("mark", {}, match), after),
+      ),
+    );
   }
 
   #key(event) {
@@ -99,8 +114,14 @@ function byDay(conversations) {
   const groups = new Map();
   for (const conversation of conversations) {
     const { updated } = conversation;
-    const name = updated >= today ? "Today" : updated >= today - DAY ? "Yesterday" : updated >= today - 6 * DAY ? "Last seven days"
-      : month.format(updated);
+    const name =
+      updated >= today
+        ? "Today"
+        : updated >= today - DAY
+          ? "Yesterday"
+          : updated >= today - 6 * DAY
+            ? "Last seven days"
+            : month.format(updated);
     groups.set(name, [...(groups.get(name) ?? []), { conversation }]);
   }
   return [...groups];
@@ -113,7 +134,12 @@ function found(conversation, wanted) {
     const at = text.toLocaleLowerCase().indexOf(wanted);
     if (at >= 0) {
       const end = at + wanted.length;
-      return { conversation, before: `${at > 24 ? "…" : ""}${text.slice(Math.max(0, at - 24), at)}`, match: text.slice(at, end), after: text.slice(end, end + 60) };
+      return {
+        conversation,
+        before: `${at > 24 ? "…" : ""}${text.slice(Math.max(0, at - 24), at)}`,
+        match: text.slice(at, end),
+        after: text.slice(end, end + 60),
+      };
     }
   }
   return undefined;

@@ -19,7 +19,10 @@ export async function listModels() {
 /** Yields the chunks of a chat completion; ends after [DONE]. Throws ServerError; AbortError when `signal` is set off. */
 export async function* streamChat(body, signal) {
   const response = await request("v1/chat/completions", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
   });
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;

@@ -72,7 +72,10 @@ export class Thread {
     const results = new Map();
     for (let at = index + 1; path[at]?.role === "tool"; at += 1) results.set(path[at].callId, path[at].text);
     this.#turns.get(message.id)?.update({
-      last, results, running: last && this.#chat.running.has(this.#chat.current.id), versions: versions(this.#chat.current, message),
+      last,
+      results,
+      running: last && this.#chat.running.has(this.#chat.current.id),
+      versions: versions(this.#chat.current, message),
     });
   }
 
@@ -108,13 +111,19 @@ export class Thread {
     const { model } = this.#chat;
     const facts = this.#chat.models.find(({ id }) => id === model)?.meta ?? {};
     const shownFacts = [
-      [facts.n_params, (count) => scaled(count), "parameters"], [facts.n_ctx ?? facts.n_ctx_train, (count) => figure(count), "tokens of context"],
+      [facts.n_params, (count) => scaled(count), "parameters"],
+      [facts.n_ctx ?? facts.n_ctx_train, (count) => figure(count), "tokens of context"],
       [facts.size, (bytes) => `${scaled(bytes)}B`, "in memory"],
     ].filter(([value]) => Number.isFinite(value) && value > 0);
     this.#welcome.replaceChildren(
       el("p", { class: "welcome-model" }, model || "No model"),
-      el("dl", {}, ...shownFacts.map(([value, form, name]) => el("div", {}, el("dt", {}, name), el("dd", {}, form(value))))),
-      el("p", { class: "welcome-note" }, "Conversations are kept in this browser and nowhere else."));
+      el(
+        "dl",
+        {},
+        ...shownFacts.map(([value, form, name]) => el("div", {}, el("dt", {}, name), el("dd", {}, form(value)))),
+      ),
+      el("p", { class: "welcome-note" }, "Conversations are kept in this browser and nowhere else."),
+    );
   }
 
   /** Scrolling up stops the following; being at the end again resumes it. */
@@ -139,6 +148,11 @@ export class Thread {
 }
 
 function scaled(number) {
-  const [power, unit] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([size]) => number >= size) ?? [1, ""];
+  const [power, unit] = [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ].find(([size]) => number >= size) ?? [1, ""];
   return `${figure(number / power)} ${unit}`;
 }

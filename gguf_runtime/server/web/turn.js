@@ -6,7 +6,9 @@ import { copyButton, el, icon, iconButton } from "./dom.js";
 import { Markdown } from "./markdown.js";
 
 const NOTES = {
-  stopped: "Stopped.", edited: "Edited by you.", length: "The answer reached its longest length, or the context is full.",
+  stopped: "Stopped.",
+  edited: "Edited by you.",
+  length: "The answer reached its longest length, or the context is full.",
   interrupted: "Not finished.",
 };
 
@@ -25,8 +27,11 @@ export class Turn {
     this.#branch = branch;
     this.#message = message;
     const mine = message.role === "user";
-    this.element = el("li", { class: `turn ${mine ? "user" : "assistant"}` },
-      el("article", {}, el("h2", { class: "unseen" }, mine ? "You" : "Answer"), this.#body, this.#foot));
+    this.element = el(
+      "li",
+      { class: `turn ${mine ? "user" : "assistant"}` },
+      el("article", {}, el("h2", { class: "unseen" }, mine ? "You" : "Answer"), this.#body, this.#foot),
+    );
     if (mine) this.#body.append(...fileChips(message.files), el("p", { class: "text" }, message.text));
     else this.#prepareAnswer();
   }
@@ -72,9 +77,17 @@ export class Turn {
         this.#foot.querySelector("[data-does=edit]")?.focus();
       } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
     };
-    const form = el("form", { class: "editor", onsubmit: submit, onkeydown: keys }, area, el("div", { class: "row" },
-      el("button", { type: "button", class: "quiet", onclick: end }, "Cancel"),
-      el("button", { type: "submit", class: "primary" }, message.role === "user" ? "Send" : "Keep")));
+    const form = el(
+      "form",
+      { class: "editor", onsubmit: submit, onkeydown: keys },
+      area,
+      el(
+        "div",
+        { class: "row" },
+        el("button", { type: "button", class: "quiet", onclick: end }, "Cancel"),
+        el("button", { type: "submit", class: "primary" }, message.role === "user" ? "Send" : "Keep"),
+      ),
+    );
     this.#body.replaceWith(form);
     this.#foot.hidden = true;
     area.style.height = `${Math.min(area.scrollHeight + 2, 480)}px`;
@@ -84,8 +97,12 @@ export class Turn {
   #prepareAnswer() {
     const [thoughts, text] = [el("div", { class: "prose" }), el("div", { class: "prose" })];
     this.parts = {
-      thoughts: new Markdown(thoughts), text: new Markdown(text), fold: el("details", { class: "thoughts", hidden: true }, el("summary"), thoughts),
-      calls: el("div", { class: "calls", hidden: true }), wait: el("p", { class: "wait", hidden: true }), note: el("div", { class: "note", hidden: true }),
+      thoughts: new Markdown(thoughts),
+      text: new Markdown(text),
+      fold: el("details", { class: "thoughts", hidden: true }, el("summary"), thoughts),
+      calls: el("div", { class: "calls", hidden: true }),
+      wait: el("p", { class: "wait", hidden: true }),
+      note: el("div", { class: "note", hidden: true }),
     };
     const { fold, calls, wait, note } = this.parts;
     this.#body.append(fold, text, calls, wait, note);
@@ -116,7 +133,10 @@ export class Turn {
     this.callState = state;
     const open = last && !running && calls.some((call) => !results.has(call.id));
     const send = (texts) => this.#chat.answerCalls(this.#message, texts);
-    this.parts.calls.replaceChildren(...calls.map((call) => callCard(call, results.get(call.id))), ...(open ? [resultForm(calls, send)] : []));
+    this.parts.calls.replaceChildren(
+      ...calls.map((call) => callCard(call, results.get(call.id))),
+      ...(open ? [resultForm(calls, send)] : []),
+    );
   }
 
   #updateNote(running) {
@@ -126,25 +146,40 @@ export class Turn {
     if (note.hidden) return;
     note.classList.toggle("error", Boolean(error));
     const again = () => this.#chat.regenerate(this.#message);
-    note.replaceChildren(error ?? NOTES[finish ?? "interrupted"],
-      ...(error ? [el("button", { type: "button", class: "quiet", onclick: again }, icon("again"), "Try again")] : []));
+    note.replaceChildren(
+      error ?? NOTES[finish ?? "interrupted"],
+      ...(error ? [el("button", { type: "button", class: "quiet", onclick: again }, icon("again"), "Try again")] : []),
+    );
   }
 
   #branches(versions) {
     if (versions.length < 2) return [];
     const at = versions.indexOf(this.#message);
-    const step = (by, symbol, label) => (
-      iconButton(symbol, label, () => this.#branch(versions[at + by], label), { disabled: !versions[at + by] }));
-    return [el("div", { class: "branches", role: "group", "aria-label": "Versions" }, step(-1, "left", "Earlier version"),
-      el("span", {}, `${at + 1} / ${versions.length}`), step(1, "right", "Later version"))];
+    const step = (by, symbol, label) =>
+      iconButton(symbol, label, () => this.#branch(versions[at + by], label), { disabled: !versions[at + by] });
+    return [
+      el(
+        "div",
+        { class: "branches", role: "group", "aria-label": "Versions" },
+        step(-1, "left", "Earlier version"),
+        el("span", {}, `${at + 1} / ${versions.length}`),
+        step(1, "right", "Later version"),
+      ),
+    ];
   }
 
   #actions() {
     const message = this.#message;
     const answer = message.role === "assistant";
-    const tools = el("div", { class: "actions" }, copyButton(answer ? "Copy the answer" : "Copy the message", () => message.text),
-      iconButton("edit", answer ? "Edit the answer" : "Edit the message", () => this.startEditing(), { "data-does": "edit" }),
-      answer && iconButton("again", "Answer again", () => this.#chat.regenerate(message)));
+    const tools = el(
+      "div",
+      { class: "actions" },
+      copyButton(answer ? "Copy the answer" : "Copy the message", () => message.text),
+      iconButton("edit", answer ? "Edit the answer" : "Edit the message", () => this.startEditing(), {
+        "data-does": "edit",
+      }),
+      answer && iconButton("again", "Answer again", () => this.#chat.regenerate(message)),
+    );
     return [tools, answer && message.tokens && counts(message.tokens)];
   }
 }
@@ -152,8 +187,16 @@ export class Turn {
 /** The names and sizes of files, as a list. */
 export function fileChips(files = [], remove = undefined) {
   if (!files.length) return [];
-  const chips = files.map((file, index) => el("li", {}, icon("file"), el("span", {}, file.name), el("small", {}, size(file.text.length)),
-    remove && iconButton("close", `Remove ${file.name}`, () => remove(index))));
+  const chips = files.map((file, index) =>
+    el(
+      "li",
+      {},
+      icon("file"),
+      el("span", {}, file.name),
+      el("small", {}, size(file.text.length)),
+      remove && iconButton("close", `Remove ${file.name}`, () => remove(index)),
+    ),
+  );
   return remove ? chips : [el("ul", { class: "files", "aria-label": "Attached files" }, ...chips)];
 }
 
