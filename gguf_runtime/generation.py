@@ -56,7 +56,7 @@ class Generation(Iterator[str]):
         speculation: Callable[[Text], Speculation] | None = None,
         shift: bool = False,
         n_keep: int | None = None,
-        special: bool = False,
+        special: bool | Collection[int] = False,
         tree: Hashable = "",
         alone: bool = False,
         stop_tokens: Collection[int] = (),
@@ -64,9 +64,9 @@ class Generation(Iterator[str]):
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
-        prompt. special: control tokens give text too. tree: of the prefix cache (Engine.new_sequence). alone: each step
-        is for this answer only. stop_tokens: end the answer too. n_logprobs: how many of the likeliest tokens to tell
-        at each place; None: not even the drawn one's probability.
+        prompt. special: control tokens, or some of them, give text too. tree: of the prefix cache
+        (Engine.new_sequence). alone: each step is for this answer only. stop_tokens: end the answer too. n_logprobs:
+        how many of the likeliest tokens to tell at each place; None: not even the drawn one's probability.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.

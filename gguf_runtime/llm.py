@@ -128,7 +128,7 @@ class LLM:
         n_keep: int | None = None,
         lookup: bool = True,
         cache_prompt: bool = True,
-        special: bool = False,
+        special: bool | Collection[int] = False,
         thinking: Thinking | None = None,
         exact: bool = False,
         stop_tokens: Collection[int] = (),
@@ -144,10 +144,10 @@ class LLM:
         the model end it, unless a grammar does. context_shift: in a full context, forget its older half rather than
         stop. n_keep: tokens of the prompt to keep then; None for all, as far as they fill no more than half of it.
         lookup: guess tokens from the text so far and check several in one step. cache_prompt: begin with what was
-        computed of other prompts and answers, and leave this one's to others. special: write control tokens out.
-        thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the pieces of
-        Generation.read tell the tokens' log probabilities, and so many of the likeliest ones. cache_salt: only with
-        others of the same one is anything shared. sampling: fields of SamplingParams.
+        computed of other prompts and answers, and leave this one's to others. special: write control tokens out, or
+        some of them. thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the
+        pieces of Generation.read tell the tokens' log probabilities, and so many of the likeliest ones. cache_salt:
+        only with others of the same one is anything shared. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as

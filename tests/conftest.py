@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,30 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extra = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.add_bos_token": True}
     write_model(path, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=128, n_ctx=256, **extra)
     return warm(path)
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One to be served: with tokens for thoughts and for filling in, and a template for tools and thoughts."""
+    from tests.serving import TEMPLATE
+
+    path = tmp_path_factory.mktemp("models") / "served.gguf"
+    extra = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.add_bos_token": True}
+    fill_in = ("pre", "suf", "mid")
+    extra |= {f"tokenizer.ggml.fim_{name}_token_id": 300 + i for i, name in enumerate(fill_in)}
+    write_model(path, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=128, n_ctx=8192, **extra)
+    return warm(path)
+
+
+@pytest.fixture(scope="session")
+def server(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """`ggrun serve` with that model, for all tests that do no harm to it."""
+    pytest.importorskip("uvicorn")
+    from tests.serving import Server
+
+    server = Server(served_model, "--alias", "other/name:tag", folder=tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

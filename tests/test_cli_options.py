@@ -369,7 +369,7 @@ def test_verbs_of_ollama(ggrun, model, tmp_path):
     done = ggrun("run", model, "Once", "upon", "-n", 0, "--display-prompt")
     assert done.stdout == b"Once upon" and done.stderr == b""
     assert ggrun("run", model, "Once", "-p", "twice").returncode == 2
-    assert ggrun("ps").stdout.startswith(b"NAME") and ggrun("help").stdout == ggrun("--help").stdout
+    assert ggrun("help").stdout == ggrun("--help").stdout
     assert ggrun("help", "bench").stdout.startswith(b"Usage: ggrun bench")
     for line in (["--version"], ["run", "--version"], ["bench", "--version"], ["-p", "x", "--version"]):
         assert ggrun(*line).stdout.startswith(b"ggrun ")

@@ -8,7 +8,7 @@ from ..text import overlap
 from ..tokenizer import THOUGHTS
 
 #: How models begin and end their reasoning.
-_TAGS = {
+TAGS = {
     **THOUGHTS,
     "<|channel>thought": "<channel|>",  # Gemma 4
     "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",  # gpt-oss
@@ -30,7 +30,7 @@ class ReasoningSplitter:
         """prompt: the rendered conversation, whose end may have begun the reasoning already. Without `split`, all is
         answer, tags too."""
         end = prompt.rstrip() if split else ""
-        self._close = next((close for tag, close in _TAGS.items() if end.endswith(tag)), "")
+        self._close = next((close for tag, close in TAGS.items() if end.endswith(tag)), "")
         self._undecided = split and not self._close  # no reasoning so far, and no answer
         self._after_tag = bool(self._close)
         self._held = ""
@@ -62,10 +62,10 @@ class ReasoningSplitter:
     def _decide(self) -> None:
         """Whether the text begins with a tag, as soon as that can be told."""
         start = self._held.lstrip()
-        for tag, close in _TAGS.items():
+        for tag, close in TAGS.items():
             if start.startswith(tag):
                 self._close, self._held, self._after_tag = close, start[len(tag) :], True
-        self._undecided = not self._close and any(tag.startswith(start) for tag in _TAGS)
+        self._undecided = not self._close and any(tag.startswith(start) for tag in TAGS)
 
     def _take(self, n: int) -> str:
         """The first n characters of what is held, without newlines that follow a tag."""

@@ -5,16 +5,21 @@ A template comes with the model and is not to be trusted, so it runs in a sandbo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError, nodes
+from jinja2.meta import find_undeclared_variables
 
 from ..tokenizer import THOUGHTS
 from .limits import limited
-from .marks import Marks, Rendered
+from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
@@ -46,6 +51,8 @@ class ChatTemplate:
                 tree = sandbox.parse(source)
                 texts = (constant.value for constant in tree.find_all(nodes.Const))
                 self._constants = frozenset(text for text in texts if isinstance(text, str))
+                self._texts = self._constants | {data.data for data in tree.find_all(nodes.TemplateData)}
+                self._unset = find_undeclared_variables(tree)
                 self._template = sandbox.from_string(tree)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise ChatError(f"the model's chat template is not valid: {error}") from error
@@ -66,10 +73,10 @@ class ChatTemplate:
         Messages are put in the form that the template takes (messages.py). Raises ChatError when the template refuses
         the conversation (`raise_exception`) or fails on it.
         """
+        tools = None if tools is None else list(tools)
         scope = {
-            **self._special_tokens,
+            **self._scope(tools),
             **variables,
-            "tools": None if tools is None else self.marks(list(tools)),
             "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
@@ -84,6 +91,34 @@ class ChatTemplate:
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
                 raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+
+    @cached_property
+    def answer_format(self) -> AnswerFormat:
+        """How answers are written to which this template goes on from (derive.py)."""
+        from .derive import TOOLS, derive
+
+        scope = self._scope(TOOLS)
+
+        def render(messages: Sequence[Message], begin: bool) -> str:
+            try:
+                with limited():
+                    asked = {**scope, "add_generation_prompt": begin}
+                    reader = self._readers.setdefault(
+                        True, Reader(lambda some: self._shown(some, asked), self._constants)
+                    )
+                    return unmarked(self._run(reader.adapt(messages), asked))
+            except Exception:  # a template can raise whatever Python can
+                return ""
+
+        return derive(render, self._texts)
+
+    def _scope(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """The variables of all conversations; tools are under whichever name the template reads."""
+        scope: dict[str, Any] = {**self._special_tokens, "tools": None if tools is None else self.marks(tools)}
+        if "functions" in self._unset and "tools" not in self._unset:  # Firefunction
+            scope["functions"] = self.marks(json.dumps(tools or [], indent=4, ensure_ascii=False))
+            scope["datetime"] = datetime.now().strftime("%B %d %Y %H:%M:%S")
+        return scope
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..loader import Value
 from ..tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .marks import Rendered
+    from .parser import AnswerParser
     from .template import ChatTemplate, Message
+    from .tool_choice import Choice
+    from .tool_format import AnswerFormat
 
 _KEY = "tokenizer.chat_template"
 _WITH_TOOLS = f"{_KEY}.tool_use"
+
+
+class Reading(NamedTuple):
+    """How an answer is made and read where there may be calls of tools.
+
+    parser: push(text) and flush() give its events (answer.py). grammar: what the answer has to fit, for
+    SamplingParams.lark; None where it is free. shown_ids: control tokens that the parser has to see, for `special` of
+    LLM.stream. stop: texts that end an answer of this model, for `stop` of LLM.stream.
+    """
+
+    parser: AnswerParser
+    grammar: str | None
+    shown_ids: frozenset[int]
+    stop: tuple[str, ...] = ()
 
 
 class ChatTemplates:
@@ -25,6 +43,7 @@ class ChatTemplates:
         self._metadata, self._tokenizer = metadata, tokenizer
         self._sources = {key: str(metadata[key]) for key in (_KEY, _WITH_TOOLS) if key in metadata}
         self._compiled: dict[str, ChatTemplate] = {}
+        self._shown_ids: dict[AnswerFormat, frozenset[int]] = {}
         if chosen is not None:
             from .builtin import find
 
@@ -42,8 +61,62 @@ class ChatTemplates:
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        key = _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
-        return self._template(key).render(messages, tools=tools, **variables)
+        return self._template(self._key(tools)).render(messages, tools=tools, **variables)
+
+    def reader(
+        self,
+        prompt: str = "",
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+    ) -> Reading:
+        """How the answer to a prompt is read, one reader for each answer.
+
+        prompt: the rendered conversation, whose end may have begun thoughts, or the answer, already. tools: in OpenAI's
+        form, `{"type": "function", "function": {"name", "description", "parameters", "strict"}}`. tool_choice: "auto",
+        "none" (nothing is read as a call), "required", or one of OpenAI's objects: `{"type": "function", "function":
+        {"name": …}}`, `{"type": "allowed_tools", "allowed_tools": {"mode", "tools"}}`. "required" and a named function
+        are enforced by the grammar; so is the schema of a call where tool_choice is "auto" and a function has
+        `"strict": true`. parallel: whether there may be more than one call.
+
+        Raises ChatError where there is no template, ValueError for a tool_choice that there is not or a tool that has
+        no name, GrammarError for parameters that no grammar can express.
+        """
+        from .parser import AnswerParser
+        from .tool_choice import choose
+
+        choice = choose(tools, tool_choice)
+        form = self._template(self._key(tools)).answer_format
+        parser = AnswerParser(form, choice.schemas, several=parallel, prompt=prompt)
+        grammar = self._grammar(form, choice, parallel, parser.closing) if choice.must or choice.strict else None
+        return Reading(parser, grammar, self._shown(form), form.stop)
+
+    def _grammar(self, form: AnswerFormat, choice: Choice, parallel: bool, closing: str) -> str:
+        from .tool_grammar import tool_grammar
+
+        special = {text: i for text, i in self._pieces.items() if i in self._tokenizer.special_ids or i in self._ends}
+        return tool_grammar(form, choice, parallel=parallel, closing=closing, special=special, ends=self._ends.values())
+
+    def _shown(self, form: AnswerFormat) -> frozenset[int]:
+        """The control tokens that answers of this form have."""
+        if form not in self._shown_ids:
+            whole = "\0".join(form.texts)
+            self._shown_ids[form] = frozenset(i for text, i in self._pieces.items() if text in whole)
+        return self._shown_ids[form]
+
+    @cached_property
+    def _pieces(self) -> dict[str, int]:
+        """The tokens that are no text, by what they are written as."""
+        tokenizer = self._tokenizer
+        return {tokenizer.piece(i): i for i in sorted(tokenizer.control_ids | tokenizer.eog_ids)}
+
+    @cached_property
+    def _ends(self) -> dict[int, str]:
+        return {i: self._tokenizer.piece(i) for i in self._tokenizer.eog_ids}
+
+    def _key(self, tools: object) -> str:
+        return _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY
 
     def mark(self, text: str) -> str:
         """An answer as it is marked where it is a message."""

@@ -20,7 +20,7 @@ from .command import Command
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-#: Command → what it is for. Each is `command` in the module of its name, but for those of `models`.
+#: Command → what it is for. Each is `command` in the module of its name, but for those of `models` and `running`.
 COMMANDS = {
     "run": "Answer a prompt (what ggrun does when no command is named).",
     "chat": "Talk with a model (what ggrun MODEL does at a terminal).",
@@ -32,7 +32,8 @@ COMMANDS = {
     "pull": "Get a model by its name.",
     "create": "Make a model of another one and a Modelfile.",
     "list": "List the models on this machine, or with --catalog those to get.",
-    "ps": "Show the models in memory.",
+    "ps": "Show the models that a server has in memory.",
+    "stop": "Have a server unload models.",
     "show": "Show what a model is and needs.",
     "rm": "Remove a model that was pulled.",
     "cp": "Give a model another name.",
@@ -40,7 +41,10 @@ COMMANDS = {
     "completion": "Print the completion script of bash, zsh or fish.",
     "help": "Show what a command takes.",
 }
-_IN_MODELS = {name: name for name in ("pull", "create", "ps", "show", "rm", "cp")} | {"list": "list_"}
+_IN_MODULES = {
+    **dict.fromkeys(("pull", "create", "list", "show", "rm", "cp"), "models"),
+    **dict.fromkeys(("ps", "stop"), "running"),
+}
 _SLIP = 0.7  # of a command's letters that are right where it is a slip of the pen
 
 
@@ -53,8 +57,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name == "help":
             return _help
-        if name in _IN_MODELS:
-            return getattr(importlib.import_module(".models", __package__), _IN_MODELS[name])
+        if name in _IN_MODULES:
+            module = importlib.import_module(f".{_IN_MODULES[name]}", __package__)
+            return getattr(module, "list_" if name == "list" else name)
         return importlib.import_module(f".{name}", __package__).command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`ggrun pull`, `create`, `list`, `ps`, `show`, `rm` and `cp`: the models on this machine."""
+"""`ggrun pull`, `create`, `list`, `show`, `rm` and `cp`: the models on this machine."""
 
 from __future__ import annotations
 
@@ -43,14 +43,7 @@ def list_(catalogue: bool, as_json: bool, verbose: bool) -> None:
     if as_json:
         click.echo(json.dumps(list(_catalogue_facts() if catalogue else _listed_facts()), ensure_ascii=False, indent=1))
     else:
-        _table(_catalogue() if catalogue else _listed())
-
-
-@click.command(cls=Command, help="Show the models in memory, as Ollama does: there are none between commands.")
-@verbose_option
-def ps(verbose: bool) -> None:
-    _table([("NAME", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")])
-    click.echo("ggrun: a model is in memory while the command that uses it runs", err=True)
+        table(_catalogue() if catalogue else _listed())
 
 
 @click.command(cls=Command, help="Make a model of another one and a Modelfile: settings, a system message, a template.")
@@ -216,7 +209,8 @@ def _catalogue() -> Iterator[tuple[str, ...]]:
         yield entry["name"], entry["parameters"], *sizes, entry["license"], entry["about"]
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> None:
+def table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows with their columns aligned."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

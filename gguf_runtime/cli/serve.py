@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _MOST_BODY = 32 << 20
 @section(
     "Server",
     text("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0: all of this machine's."),
-    integer("--port", at_least=1, default=8080, help="The port."),
+    integer("--port", at_least=0, default=8080, help="The port; 0: any that is free."),
     text("--api-key", "api_keys", multiple=True, metavar="KEY", help="A key that requests need. Or: GGRUN_API_KEY."),
     text("--cors-origins", default="", show_default="none", help="Web pages that may ask: localhost, *, origins."),
     integer("-np", "--parallel", at_least=1, default=32, help="Answers that a model makes at once."),
@@ -44,11 +45,10 @@ _MOST_BODY = 32 << 20
 @load_options()
 @verbose_option
 def command(verbose: bool, **options: Any) -> None:
-    try:
-        from ..server.guard import Rules
-        from ..server.run import serve
-    except ImportError as error:
-        raise click.ClickException(f"{error.name} is missing: pip install 'ggrun[serve]'") from None
+    for name in ("msgspec", "starlette", "uvicorn"):
+        if not find_spec(name):
+            raise click.ClickException(f"{name} is missing, which serving takes: pip install 'ggrun[serve]'")
+    from ..server.run import serve
 
     host, port = options.pop("host"), options.pop("port")
     limits: dict[str, Any] = {
@@ -64,13 +64,13 @@ def command(verbose: bool, **options: Any) -> None:
     serves_all, log_file, max_body = (options.pop(name) for name in ("serves_all", "log_file", "max_body"))
     model = take_model(options)
     models = [] if serves_all and model is None else [(_name(model), model_path(model), aliases)]
-    rules = Rules(
-        keys=keys,
-        checks_host=host in _LOOPBACK,
-        origins=origins,
-        max_body=max_body or _MOST_BODY,
-        log=_log(log_file),
-    )
+    rules = {
+        "keys": keys,
+        "checks_host": host in _LOOPBACK,
+        "origins": origins,
+        "max_body": max_body or _MOST_BODY,
+        "log": _log(log_file),
+    }
     serve(
         models,
         llm_arguments(**options),

@@ -66,7 +66,8 @@ class Scheduler:
     """Takes requests forward, all that are there in each step. May be used by several threads.
 
     n_parallel: answers that are made at once; step_seconds: how long a step with prompts may take while others wait
-    for their next token; clock: gives seconds.
+    for their next token; whole_prompts: compute a prompt in one step where nobody waits so, which several devices in a
+    row like, but who comes or goes meanwhile does not; clock: gives seconds.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class Scheduler:
         *,
         n_parallel: int = 32,
         step_seconds: float = 0.1,
+        whole_prompts: bool = True,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self.engine, self.n_parallel, self.step_seconds, self.clock = engine, n_parallel, step_seconds, clock
+        self.engine, self.clock = engine, clock
+        self.n_parallel, self.step_seconds, self.whole_prompts = n_parallel, step_seconds, whole_prompts
         self.n_computed = self.n_preempted = 0  # tokens in all steps; answers that had to give back their pages
         self._slots: list[_Slot] = []  # in the order of arrival
         self._seconds: dict[bool, float] = {}  # of a unit of step_cost, in steps without and with prompts
@@ -231,7 +234,7 @@ class Scheduler:
     def _room(self, n_writing: int, prompts: list[_Slot]) -> int:
         """How many tokens of prompts the step may have."""
         if not n_writing:  # nobody waits for a next token: a whole prompt, or as many as fit a pass
-            return max(self.engine.n_ubatch, prompts[0].sequence.n_left)
+            return max(self.engine.n_ubatch, prompts[0].sequence.n_left if self.whole_prompts else 0)
         most = sum(slot.sequence.n_left for slot in prompts)
         cost = self.engine.step_cost
         plain = self._seconds.get(False, 0.0)

@@ -23,7 +23,7 @@ from .params import SamplingParams
 from .schema import Unsupported, prepared
 
 # some white space, as models write it, but never without end
-_WHITE_SPACE = r"[ ]|\n[ \t]{0,20}"
+_JSON_OPTIONS: Any = {"whitespace_pattern": r"[ ]|\n[ \t]{0,20}", "coerce_one_of": True}
 # for each byte of a mask, what to add to eight logits: nothing, or minus infinity
 _BARRIERS = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(0), np.float32("-inf")
@@ -101,6 +101,8 @@ def grammar_of(params: SamplingParams) -> str:
         return json_grammar(params.json_schema)
     if params.grammar is not None:
         return gbnf_grammar(params.grammar)
+    if params.lark is not None:
+        return LLMatcher.grammar_from_lark(params.lark)
     return LLMatcher.grammar_from_regex(params.regex or "")
 
 
@@ -113,19 +115,34 @@ def check(grammar: str) -> None:
 def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:
     """JSON that a schema describes, for llguidance. Raises GrammarError; warns of what answers are not held to."""
     try:
-        text = json.dumps(prepared(json.loads(schema) if isinstance(schema, str) else schema, _warn))
-        json.loads(text, parse_int=_exact)
-        grammar = LLMatcher.grammar_from_json_schema(
-            text, defaults={"whitespace_pattern": _WHITE_SPACE, "coerce_one_of": True}
-        )
+        text = _prepared(json.loads(schema) if isinstance(schema, str) else schema)
+        grammar = LLMatcher.grammar_from_json_schema(text, defaults=_JSON_OPTIONS)
         for note in LLMatcher.validate_grammar_with_warnings(grammar)[1] if '"oneOf"' in text else ():
             if note.startswith("oneOf"):
                 _warn("it cannot tell the cases of a oneOf apart: an answer may fit more than one")
         return grammar
-    except Unsupported as error:
-        raise GrammarError(f"the JSON schema cannot be used: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not valid: {_in_a_line(str(error))}") from error
+        raise _refused(error) from error
+
+
+def json_text(schema: Any) -> str:
+    """The schema as a part of a grammar in llguidance's notation, behind %json. Raises GrammarError; warns."""
+    try:
+        return json.dumps({"x-guidance": _JSON_OPTIONS, **json.loads(_prepared(schema))})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _refused(error) from error
+
+
+def _prepared(schema: Any) -> str:
+    text = json.dumps(prepared(schema, _warn))
+    json.loads(text, parse_int=_exact)
+    return text
+
+
+def _refused(error: Exception) -> GrammarError:
+    if isinstance(error, Unsupported):
+        return GrammarError(f"the JSON schema cannot be used: {error}")
+    return GrammarError(f"the JSON schema is not valid: {_in_a_line(str(error))}")
 
 
 def _warn(note: str) -> None:

@@ -45,6 +45,7 @@ class SamplingParams:
     json_schema: str | Mapping[str, Any] | bool | None = None  # the answer is JSON of this schema
     grammar: str | None = None  # the answer is in the language of this grammar, in GBNF
     regex: str | None = None  # the answer is what this regular expression matches
+    lark: str | None = None  # the same for a grammar in llguidance's notation
     seed: int | None = None  # None, or negative: another one each time
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to a token's logit; -inf forbids it
 
@@ -65,15 +66,19 @@ class SamplingParams:
             raise ValueError("dry_base and dry_allowed_length must be 1 or more")
         if self.mirostat not in (0, 1, 2):
             raise ValueError("mirostat must be 0, 1 or 2")
-        if sum(grammar is not None for grammar in (self.json_schema, self.grammar, self.regex)) > 1:
-            raise ValueError("json_schema, grammar and regex exclude each other")
+        if sum(grammar is not None for grammar in self._grammars) > 1:
+            raise ValueError("json_schema, grammar, regex and lark exclude each other")
         if unknown := set(self.samplers) - set(SAMPLERS):
             raise ValueError(f"{min(unknown)} is not a sampler: there are {', '.join(SAMPLERS)}")
 
     @property
     def constrains(self) -> bool:
         """Whether the answer has to fit a grammar, which then says where it ends."""
-        return self.json_schema is not None or self.grammar is not None or self.regex is not None
+        return any(grammar is not None for grammar in self._grammars)
+
+    @property
+    def _grammars(self) -> tuple[object, ...]:
+        return self.json_schema, self.grammar, self.regex, self.lark
 
     @property
     def penalizes(self) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import openai
+from . import llama_server, openai, operation, page
 from .guard import Guard, Rules
 from .models import Models
+from .openai_responses import Conversations
 from .service import Service
 from .vocabulary import Failure
 from .web import Api, failed
@@ -27,23 +27,18 @@ def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules, begin: Callable[[], Any] = lambda: None) -> ASGIApp:
-    """begin: is called once the event loop runs."""
-
+def application(models: Models, rules: Rules) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        begin()
         yield
         await models.close()
 
-    from . import operation, page
-
     app = Starlette(
-        routes=[*page.all_routes(), *operation.all_routes(), *openai.all_routes()],
+        routes=[*page.all_routes(), *operation.all_routes(), *openai.all_routes(), *llama_server.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service = Service(models)
+    app.state.service, app.state.conversations = Service(models), Conversations()
     return Guard(app, rules, api_of)
 
 

@@ -58,11 +58,11 @@ class EngineClient(asyncio.SubprocessProtocol):
     def pid(self) -> int:
         return int(self._transport.get_pid() or 0)
 
-    def generate(self, prompt: list[int], options: dict[str, Any], max_thought: int | None, receive: Receive) -> int:
-        """Have an answer made; `receive` gets what comes of it, and Failed at last if that goes wrong. Gives its id."""
+    def generate(self, receive: Receive, prompt: list[int], options: dict[str, Any], *others: Any) -> int:
+        """Have an answer made (protocol.Generate); `receive` gets what comes of it. Gives its id."""
         self._last += 1
         self._receivers[self._last] = receive
-        self._send(Generate(self._last, prompt, options, max_thought))
+        self._send(Generate(self._last, prompt, options, *others))
         return self._last
 
     def cancel(self, id: int) -> None:
@@ -108,14 +108,16 @@ class EngineClient(asyncio.SubprocessProtocol):
         self._ended.set()
         code = self._transport.get_returncode()
         how = f"signal {-code}" if code is not None and code < 0 else f"code {code}"
-        message = f"the engine's process ended unexpectedly ({how}); it is being started again"
         if not self._ready.done():
             self._ready.set_exception(Failure("failed", f"the engine's process ended while loading ({how})"))
+        message = "the model has been unloaded"
+        if not self._stopping:
+            message = f"the engine's process ended unexpectedly ({how}); it is being started again"
+            if self.loaded:
+                self._on_death(self)
         receivers, self._receivers = self._receivers, {}
         for id, receive in receivers.items():
             receive(Failed(id, message, is_ours=True))
-        if not self._stopping and self.loaded:
-            self._on_death(self)
 
     def _take(self, report: Report) -> None:
         if isinstance(report, Step):

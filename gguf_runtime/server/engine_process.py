@@ -12,7 +12,7 @@ import sys
 import threading
 from queue import SimpleQueue
 from time import perf_counter
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..generation import Generation
 from ..llm import LLM
@@ -54,21 +54,47 @@ class Channel:
             self._writer.flush()
 
 
+class Running(NamedTuple):
+    """An answer that is being made."""
+
+    id: int
+    answer: Generation
+    tells_progress: bool
+
+    def output(self) -> Output | None:
+        """What is new of it."""
+        answer = self.answer
+        pieces = [(piece.token, piece.text, piece.logprob, list(piece.top)) for piece in answer.read()]
+        if not pieces and not answer.done and (answer.n_tokens or not self.tells_progress):
+            return None
+        return Output(
+            self.id,
+            pieces,
+            min(answer.sequence.n_computed, answer.n_prompt),
+            answer.n_reused,
+            answer.n_tokens,
+            answer.prompt_seconds,
+            answer.step_seconds,
+            _ended(answer) if answer.done else None,
+        )
+
+
 class EngineLoop:
     """Takes all requests forward that have come."""
 
     def __init__(self, llm: LLM, channel: Channel) -> None:
         self._llm, self._channel = llm, channel
-        self._inbox: SimpleQueue[tuple[int, Generation | None]] = SimpleQueue()  # None: cancelled
-        self._answers: dict[int, Generation] = {}
+        self._inbox: SimpleQueue[Running | Cancel] = SimpleQueue()
+        self._running: dict[int, Running] = {}
 
     def run(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
+        scheduler = self._llm.scheduler
         while True:
             self._take_in()
-            start, n_before = perf_counter(), self._llm.scheduler.n_computed
-            self._llm.scheduler.step()
-            self._report(perf_counter() - start, self._llm.scheduler.n_computed - n_before)
+            start, n_before = perf_counter(), scheduler.n_computed
+            scheduler.step()
+            self._report(perf_counter() - start, scheduler.n_computed - n_before)
 
     def _read(self) -> None:
         try:
@@ -76,67 +102,45 @@ class EngineLoop:
                 if isinstance(command, Generate):
                     self._prepare(command)
                 elif isinstance(command, Cancel):
-                    self._inbox.put((command.id, None))
+                    self._inbox.put(command)
         finally:
             os._exit(0)  # nobody is there any more to answer to
 
     def _prepare(self, command: Generate) -> None:
         """Make a request ready while a step runs: grammars take time."""
         try:
-            options = command.options
             if command.max_thought is not None:
                 from ..chat.thinking import Thinking
 
-                options["thinking"] = Thinking(command.max_thought)
-            self._inbox.put((command.id, self._llm.stream(command.prompt, **options)))
+                command.options["thinking"] = Thinking(command.max_thought)
+            answer = self._llm.stream(command.prompt, **command.options)
+            self._inbox.put(Running(command.id, answer, command.tells_progress))
         except Exception as error:
             self._channel.send(Failed(command.id, describe(error), is_ours=not isinstance(error, ValueError)))
 
     def _take_in(self) -> None:
         """New requests and cancels; waits for one where there is nothing to do."""
-        while not self._answers or not self._inbox.empty():
-            id, generation = self._inbox.get()
-            if generation:
-                self._answers[id] = generation
-                generation.begin()
-            elif gone := self._answers.pop(id, None):
-                gone.close()
+        while not self._running or not self._inbox.empty():
+            item = self._inbox.get()
+            if isinstance(item, Running):
+                self._running[item.id] = item
+                item.answer.begin()
+            elif gone := self._running.pop(item.id, None):
+                gone.answer.close()
 
     def _report(self, seconds: float, n_tokens: int) -> None:
-        outputs = [output for id, answer in self._answers.items() if (output := _output(id, answer))]
+        outputs = [output for running in self._running.values() if (output := running.output())]
         for output in outputs:
             if output.ended:
-                del self._answers[output.id]
-        pages = self._llm.engine.pages
-        self._channel.send(
-            Step(
-                outputs,
-                seconds,
-                n_tokens,
-                self._llm.scheduler.n_preempted,
-                pages.n_held,
-                pages.n_kept,
-                pages.capacity,
-            )
-        )
+                del self._running[output.id]
+        n_preempted, pages = self._llm.scheduler.n_preempted, self._llm.engine.pages
+        state = (n_preempted, pages.n_held, pages.n_kept, pages.capacity)
+        self._channel.send(Step(outputs, seconds, n_tokens, *state))
 
 
-def _output(id: int, answer: Generation) -> Output | None:
-    """What is new of an answer."""
-    pieces = [(piece.token, piece.text, piece.logprob, list(piece.top)) for piece in answer.read()]
-    ended = None
-    if answer.done:
-        ended = Ended(
-            answer.stop_reason or "",
-            answer.stop_string or None,
-            answer.n_tokens,
-            answer.step_seconds,
-            describe(answer.error) if answer.error else None,
-        )
-    if not pieces and not ended and answer.n_tokens:
-        return None
-    n_done = min(answer.sequence.n_computed, answer.n_prompt)
-    return Output(id, pieces, n_done, answer.n_reused, answer.prompt_seconds, ended)
+def _ended(answer: Generation) -> Ended:
+    error = describe(answer.error) if answer.error else None
+    return Ended(answer.stop_reason or "", answer.stop_string or None, error)
 
 
 def describe(error: Exception) -> str:
@@ -156,7 +160,7 @@ def main() -> None:
     start = perf_counter()
     try:
         llm = LLM(load.path, **load.settings)
-        llm.scheduler.n_parallel = load.n_parallel
+        llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
     except Exception as error:
         channel.send(Failed(None, describe(error), is_ours=False))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from typing import Any
@@ -102,8 +103,6 @@ def set_common(request: Request, call: Call) -> None:
 
 
 async def models(call: Call) -> Any:
-    import asyncio
-
     known = await asyncio.to_thread(call.service.models.all)
     return {"object": "list", "data": [_model(model) for model in known]}
 
@@ -142,10 +141,12 @@ def _both(path: str) -> tuple[str, str]:
 def all_routes() -> list[Route]:
     from .openai_chat import chat_completions
     from .openai_completions import completions
+    from .openai_responses import response, responses
 
     posts = {
         "/chat/completions": chat_completions,
         "/completions": completions,
+        "/responses": responses,
         "/embeddings": _later,
         "/rerank": _later,
         "/reranking": _later,
@@ -156,6 +157,7 @@ def all_routes() -> list[Route]:
         *routes(API, table),
         *routes(API, {"/v1/models": models}, ("GET",)),
         Route("/v1/models/{id:path}", Endpoint(API, model), methods=["GET"]),
+        Route("/v1/responses/{id}", Endpoint(API, response), methods=["GET", "DELETE"]),
     ]
 
 

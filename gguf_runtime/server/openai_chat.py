@@ -24,7 +24,7 @@ async def chat_completions(call: Call) -> Any:
     if call.body.flag("stream"):
         options = call.body.within("stream_options")
         wants_usage = bool(options and options.flag("include_usage"))
-        return Stream(_chunks(answer, wants_usage), answer.close)
+        return Stream(_chunks(answer, wants_usage, bool(call.body.flag("timings_per_token"))), answer.close)
     try:
         return await _whole(answer)
     finally:
@@ -186,7 +186,7 @@ class _Message:
         return {"message": message, "logprobs": logprobs, "finish_reason": self._reason}
 
 
-async def _chunks(answer: Answer, wants_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> AsyncIterator[bytes]:
     """The answer as it comes."""
     head = {
         "id": new_id("chatcmpl-"), "object": "chat.completion.chunk", "created": now(), "model": answer.model.name,
@@ -212,6 +212,8 @@ async def _chunks(answer: Answer, wants_usage: bool) -> AsyncIterator[bytes]:
                 if tells_tokens:
                     facts = [token_facts(token, texts) for token in item.tokens]
                     piece["choices"][0]["logprobs"] = {"content": facts}
+                if tells_timings:
+                    piece["timings"] = timings_of(answer.timings)
                 yield event(piece)
             case ToolCall():
                 function = {"name": item.name, "arguments": ""}

@@ -61,7 +61,7 @@ def read_prompts(value: Any) -> list[Prompt]:
 
 
 def _is_mixed(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) or _is_token(item) for item in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) or _is_token(item) for item in value)
 
 
 def _is_token(value: Any) -> bool:

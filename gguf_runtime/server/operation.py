@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.responses import Response
 from starlette.routing import Route
 
 from .openai import API
@@ -19,5 +20,9 @@ async def health(call: Call) -> Any:
     return {"status": "ok"}
 
 
+async def metrics(call: Call) -> Response:
+    return Response(call.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 def all_routes() -> list[Route]:
-    return routes(API, {"/health": health, "/v1/health": health}, ("GET",))
+    return routes(API, {"/health": health, "/v1/health": health, "/metrics": metrics}, ("GET",))

@@ -1,27 +1,71 @@
-"""From the pieces of an answer to events: what is said, what is thought, and which tools are called.
-
-The place for the parser of tool calls: `_events` gets text as it comes, and gives Text, ToolCall and Arguments.
-"""
+"""From the pieces of an answer to events: what is said, what is thought, and which tools are called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from ..chat.reasoning import ReasoningSplitter, Span
+from ..chat import answer
 from .protocol import Ended, Output
-from .vocabulary import Event, Finish, Reason, Request, Text, Token
+from .vocabulary import Arguments, Event, Finish, Reason, Request, Text, Token, ToolCall
+
+if TYPE_CHECKING:
+    from ..chat.templates import Reading
+    from .texts import ModelTexts
 
 
-class AnswerParser:
-    """Reads one answer. n_thought: tokens of thoughts so far."""
+class Parser(Protocol):
+    """What sorts an answer's text (chat/parser.py)."""
 
-    def __init__(self, index: int, request: Request, prompt: str) -> None:
-        """prompt: the rendered conversation, whose end may have begun a thought."""
+    done: bool
+
+    def push(self, text: str) -> Sequence[answer.Event]: ...
+    def flush(self) -> Sequence[answer.Event]: ...
+
+
+class PlainText:
+    """Takes all text for what is said."""
+
+    done = False
+
+    def push(self, text: str) -> Sequence[answer.Event]:
+        return [answer.Content(text)]
+
+    def flush(self) -> Sequence[answer.Event]:
+        return ()
+
+
+def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading | None]:
+    """How each of the request's answers is read; None for plain text.
+
+    prompt: the rendered conversation, whose end may have begun a thought. Raises ValueError, ChatError.
+    """
+    if request.messages is None or not (request.splits_thoughts or request.tools):
+        return [None] * request.n
+    return [
+        texts.templates.reader(
+            prompt, request.tools, tool_choice=request.tool_choice, parallel=request.parallel_tool_calls
+        )
+        for _ in range(request.n)
+    ]
+
+
+class AnswerReader:
+    """Reads one answer. n_thought: tokens of thoughts so far; done: there need be no more of it."""
+
+    def __init__(self, index: int, request: Request, reading: Reading | None) -> None:
         self._index = index
-        self._splitter = ReasoningSplitter(prompt, split=request.splits_thoughts and request.messages is not None)
+        self._parser: Parser = reading.parser if reading else PlainText()
+        self._ends = reading.stop if reading else ()
+        self._splits_thoughts = request.splits_thoughts
         self._tells_tokens = request.n_logprobs is not None
         self._tokens: list[Token] = []  # of which no text has come yet
+        self._thinks = self._calls = False
         self.n_thought = 0
+
+    @property
+    def done(self) -> bool:
+        return self._parser.done
 
     def push(self, output: Output) -> list[Event]:
         """What is certain now that a step has given this."""
@@ -29,29 +73,48 @@ class AnswerParser:
         for token, text, logprob, top in output.pieces:
             if token is not None:
                 self._tokens.append(Token(token, logprob, top))
-                self.n_thought += bool(self._splitter.closing)
             if text:
-                events += self._events(self._splitter.push(text))
+                events += self._events(self._parser.push(text))
+            self.n_thought += token is not None and self._thinks
         if output.ended and not output.ended.error:
-            events += self._finish(output.ended)
+            events += self.finish(output.ended)
         return events
 
-    def _finish(self, ended: Ended) -> list[Event]:
-        events = self._events(self._splitter.flush())
+    def finish(self, ended: Ended) -> list[Event]:
+        events = self._events(self._parser.flush())
         if self._tokens and self._tells_tokens:
             events.append(self._text("", False))
-        return [*events, Finish(self._index, _reason(ended.reason), ended.stop)]
+        return [*events, self._finish(ended)]
 
-    def _events(self, spans: Iterable[Span]) -> list[Event]:
-        return [self._text(span.text, span.kind == "reasoning") for span in spans]
+    def _finish(self, ended: Ended) -> Finish:
+        reason, stop = ended.reason, ended.stop
+        if stop in self._ends:
+            reason, stop = "end", None
+        if self._calls and reason in ("end", "stop"):
+            reason = "tool_calls"
+        return Finish(self._index, _REASONS[reason], stop)
+
+    def _events(self, found: Iterable[answer.Event]) -> list[Event]:
+        events: list[Event] = []
+        for event in found:
+            self._thinks = isinstance(event, answer.Thought)
+            match event:
+                case answer.Content(text):
+                    events.append(self._text(text, False))
+                case answer.Thought(text):
+                    events.append(self._text(text, self._splits_thoughts))
+                case answer.CallBegin(index, id, name):
+                    self._calls = True
+                    events.append(ToolCall(self._index, index, id, name))
+                case answer.CallArguments(index, text):
+                    events.append(Arguments(self._index, index, text))
+        return events
 
     def _text(self, text: str, is_thought: bool) -> Text:
         tokens, self._tokens = self._tokens, []
         return Text(self._index, text, tokens, is_thought)
 
 
-def _reason(name: str) -> Reason:
-    match name:
-        case "stop" | "length" | "context":
-            return name
-    return "end"
+_REASONS: dict[str, Reason] = {
+    "end": "end", "stop": "stop", "length": "length", "context": "context", "tool_calls": "tool_calls",
+}  # fmt: skip

@@ -23,12 +23,13 @@ class Load(Struct, tag=0, array_like=True):
 
 
 class Generate(Struct, tag=1, array_like=True):
-    """options: of LLM.stream, sampling too."""
+    """options: of LLM.stream, sampling too. tells_progress: also of steps that computed only a part of the prompt."""
 
     id: int
     prompt: list[int]
     options: dict[str, Any]
     max_thought: int | None = None
+    tells_progress: bool = False
 
 
 class Cancel(Struct, tag=2, array_like=True):
@@ -52,25 +53,25 @@ class Failed(Struct, tag=11, array_like=True):
 
 
 class Ended(Struct, array_like=True):
-    """How an answer ended: Generation's stop_reason and the like."""
+    """How an answer ended: Generation's stop_reason, or an error instead; stop: the stop string."""
 
     reason: str
     stop: str | None
-    n_tokens: int
-    answer_seconds: float
     error: str | None = None
 
 
 class Output(Struct, array_like=True):
     """What a step gave one answer. pieces: token (None: text that had been held back), text, log probability of the
     token and the likeliest at its place with theirs, where asked for. n_done: tokens of the prompt that are computed,
-    of these n_cached before; seconds: since it began."""
+    of these n_cached before; n_answer: tokens of the answer. Seconds for the prompt, and for the answer after it."""
 
     id: int
     pieces: list[tuple[int | None, str, float | None, list[tuple[int, float]]]]
     n_done: int
     n_cached: int
+    n_answer: int
     prompt_seconds: float
+    answer_seconds: float
     ended: Ended | None = None
 
 

@@ -35,7 +35,7 @@ def set_sampling(request: Request, body: Fields) -> None:
     if (seed := request.sampling.get("seed")) is not None and seed >= 1 << 32:
         request.sampling["seed"] = seed % (1 << 32)
     request.stop = stops(body)
-    request.stop_tokens = [_token(body, id) for id in body.array("stop_token_ids") or ()]
+    request.stop_tokens = [_token("stop_token_ids", id) for id in body.array("stop_token_ids") or ()]
     request.ignore_eos = bool(body.flag("ignore_eos"))
     request.special = body.flag("skip_special_tokens") is False
     _set_bias(request, body)
@@ -77,14 +77,14 @@ def _set_bias(request: Request, body: Fields) -> None:
         if isinstance(key, str) and not key.lstrip("-").isdecimal():
             request.bias_texts.append((key, float(bias)))
         else:
-            request.sampling.setdefault("logit_bias", {})[_token(body, key)] = float(bias)
+            request.sampling.setdefault("logit_bias", {})[_token("logit_bias", key)] = float(bias)
 
 
-def _token(body: Fields, id: Any) -> int:
+def _token(name: str, id: Any) -> int:
     if isinstance(id, str) and id.isdecimal():
         return int(id)
     if isinstance(id, bool) or not isinstance(id, int):
-        raise Failure("invalid", f"{id!r} is not a token id", field="logit_bias")
+        raise Failure("invalid", f"{name}: {id!r} is not a token id", field=name)
     return id
 
 

@@ -5,33 +5,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from ..sampling.params import SamplingParams
+from .engine_client import EngineClient
+from .metrics import Metrics
 from .models import Model, Models
-from .parsing import AnswerParser
+from .parsing import AnswerReader, readings
 from .protocol import Ended, Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 
+if TYPE_CHECKING:
+    from ..chat.templates import Reading
+
 
 class Prepared(Struct):
-    """A request, ready for the engine. text: of the prompt, where it is one."""
+    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer."""
 
     text: str
     prompt: list[int]
     options: dict[str, Any]
     seed: int | None
+    readings: list[Reading | None]
 
 
 class Service:
     """What all routes have in common."""
 
     def __init__(self, models: Models) -> None:
-        self.models = models
+        self.models, self.metrics = models, Metrics(models)
+        models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
         """Have a request answered. What can be told to be wrong with it is told here. Raises Failure."""
@@ -46,12 +52,17 @@ class Service:
         except BaseException:
             self.models.release(model, request.keep_alive)
             raise
-        return Answer(self.models, model, request, prepared, loaded - start)
+        return Answer(self, model, request, prepared, loaded - start)
 
 
 def prepare(model: Model, request: Request) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
-    text, prompt = model.texts.prompt(request)
+    from ..arguments import in_vocabulary
+    from ..chat.template import ChatError
+    from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
+
+    texts = model.texts
+    text, prompt = texts.prompt(request)
     if not prompt:
         raise Failure("invalid", "the prompt is empty", field="messages" if request.messages is not None else "prompt")
     if len(prompt) >= model.n_ctx:
@@ -63,48 +74,56 @@ def prepare(model: Model, request: Request) -> Prepared:
             n_prompt_tokens=len(prompt),
             n_ctx=model.n_ctx,
         )
+    for biased, bias in request.bias_texts:
+        ids = texts.tokenizer.encode(biased, add_special=False)
+        request.sampling.setdefault("logit_bias", {}).update(dict.fromkeys(ids, bias))
     try:
+        found = readings(texts, request, text)
+        if found[0] and found[0].grammar:
+            request.sampling["lark"] = found[0].grammar
         params = SamplingParams(**request.sampling)
+        in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
+        in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)
         if params.constrains:
             from ..sampling.constraint import check, grammar_of
 
             check(grammar_of(params))
     except ValueError as error:
         raise Failure("invalid", str(error)) from error
+    except ChatError as error:
+        raise Failure("invalid", str(error), field="tools") from error
     room = model.n_ctx - len(prompt)
     options = {
         **request.sampling,
         "max_tokens": room if request.max_tokens is None else min(request.max_tokens, room),
-        "stop": request.stop,
+        "stop": [*request.stop, *(found[0].stop if found[0] else ())],
         "stop_tokens": request.stop_tokens,
         "ignore_eos": request.ignore_eos,
         "logprobs": request.n_logprobs,
-        "special": request.special,
+        "special": request.special or sorted(found[0].shown_ids if found[0] else ()),
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
     }
-    return Prepared(text, prompt, options, params.seed)
+    return Prepared(text, prompt, options, params.seed, found)
 
 
 class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
-    prompt: token ids. timings: what it has cost so far.
+    prompt: token ids; text: of the prompt, where it is one.
     """
 
     def __init__(
-        self, models: Models, model: Model, request: Request, prepared: Prepared, load_seconds: float
+        self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
     ) -> None:
-        self.model, self.request, self.prompt = model, request, prepared.prompt
-        self.text = prepared.text
-        self.timings = Timings(n_prompt=len(prepared.prompt), load_seconds=load_seconds)
-        self._models, self._prepared, self._engine = models, prepared, model.engine
+        self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
+        self._service, self._prepared = service, prepared
+        self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
-        self._asked = time.monotonic()
-        self._n_left = request.n
+        self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
         self._closed = False
-        self._choices = [_Choice(self, i) for i in range(request.n)]
+        self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
 
@@ -113,12 +132,30 @@ class Answer:
             while self._events:
                 event = self._events.popleft()
                 if isinstance(event, Failure):
+                    self.outcome = "failed"
                     raise event
+                if isinstance(event, Done):
+                    self.outcome = "done"
                 yield event
                 if isinstance(event, Done):
                     return
             self._news = asyncio.get_running_loop().create_future()
             await self._news
+
+    @property
+    def timings(self) -> Timings:
+        """What it has cost so far."""
+        first, outputs = self._choices[0], [choice.last for choice in self._choices if choice.last]
+        return Timings(
+            n_prompt=len(self.prompt),
+            n_cached=first.last.n_cached if first.last else 0,
+            n_answer=sum(output.n_answer for output in outputs),
+            n_thought=sum(choice.reader.n_thought for choice in self._choices),
+            prompt_seconds=first.last.prompt_seconds if first.last else 0.0,
+            answer_seconds=max((output.answer_seconds for output in outputs), default=0.0),
+            queue_seconds=(first.begun or self.asked) - self.asked,
+            load_seconds=self._load_seconds,
+        )
 
     def close(self) -> None:
         """Stop what is under way; the model is no longer needed."""
@@ -126,75 +163,96 @@ class Answer:
             self._closed = True
             for choice in self._choices:
                 choice.stop()
-            self._models.release(self.model, self.request.keep_alive)
+            self._service.models.release(self.model, self.request.keep_alive)
+            self._service.metrics.answered(self)
 
-    def begin(self, choice: _Choice) -> int:
-        """A choice has its turn; gives the engine's number for it."""
-        options, seed = self._prepared.options, self._prepared.seed
-        if seed is not None:
-            options = {**options, "seed": seed + choice.index}
-        if not choice.index:
-            self.timings.queue_seconds = time.monotonic() - self._asked
-        return self._engine.generate(self.prompt, options, self.request.max_thought, choice.receive)
+    def generate(self, choice: _Choice) -> tuple[EngineClient, int]:
+        """A choice has its turn; gives the engine that has it, and its number there."""
+        prepared, request, engine = self._prepared, self.request, self.model.engine
+        options = prepared.options
+        if prepared.seed is not None:
+            options = {**options, "seed": prepared.seed + choice.index}
+        return engine, engine.generate(choice.receive, self.prompt, options, request.max_thought, request.progress)
 
-    def add(self, events: list[Event]) -> None:
+    async def reload(self) -> None:
+        """Wait for the engine that takes the place of one that died. Raises Failure."""
+        await self._service.models.acquire(self.model)
+        self._service.models.release(self.model)
+
+    def add(self, events: Sequence[Event | Failure]) -> None:
         self._events += events
-        self._wake()
-
-    def fail(self, message: str, kind: Any) -> None:
-        self._events.append(Failure(kind, message))
-        self._wake()
-
-    def finish(self, n_thought: int, output: Output, ended: Ended) -> None:
-        """One of the answers has ended."""
-        timings = self.timings
-        timings.n_answer += ended.n_tokens
-        timings.n_thought += n_thought
-        if not timings.prompt_seconds:
-            timings.n_cached, timings.prompt_seconds = output.n_cached, output.prompt_seconds
-        timings.answer_seconds = max(timings.answer_seconds, ended.answer_seconds)
-        self._n_left -= 1
-        if not self._n_left:
-            self._events.append(Done(timings))
-            self._wake()
-
-    def _wake(self) -> None:
+        if all(choice.ended for choice in self._choices):
+            self._events.append(Done(self.timings))
         if self._news and not self._news.done():
             self._news.set_result(None)
 
+    def note(self, seconds: float, is_first: bool) -> None:
+        """A token has come, so long after the one before it, or after the request."""
+        self._service.metrics.token(seconds, is_first)
+
 
 class _Choice:
-    """One of the answers to a request."""
+    """One of the answers to a request. begun: when it had its turn; last: what has come of it last."""
 
-    def __init__(self, answer: Answer, index: int) -> None:
-        self.index, self._answer = index, answer
+    def __init__(self, answer: Answer, index: int, reading: Reading | None) -> None:
         request = answer.request
+        self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
-        self._parser = AnswerParser(index, request, answer.text)
-        self._id: int | None = None
+        self.reader = AnswerReader(index, request, reading)
+        self.begun: float | None = None
+        self.last: Output | None = None
+        self.ended = False
+        self._last_token = answer.asked
+        self._made_by: tuple[EngineClient, int] | None = None
+        self._late: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        if self._id is not None:
-            self._answer._engine.cancel(self._id)
+        if self._late:
+            self._late.cancel()
+        if self._made_by:
+            engine, id = self._made_by
+            engine.cancel(id)
         self._answer.model.turns.end(self.turn)
 
     def receive(self, output: Output | Failed) -> None:
         """What the engine has made."""
         answer = self._answer
         if isinstance(output, Failed):
-            answer.fail(output.message, "failed" if output.is_ours else "invalid")
             answer.model.turns.end(self.turn)
+            answer.add([Failure("failed" if output.is_ours else "invalid", output.message)])
             return
-        if events := self._parser.push(output):
-            answer.add(events)
-        elif answer.request.progress and not output.ended:
-            n_prompt = answer.timings.n_prompt
-            answer.add([Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)])
-        if ended := output.ended:
-            if ended.error:
-                answer.fail(ended.error, "failed")
+        if output.pieces:
+            now = time.monotonic()
+            answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
+            self._last_token = now
+        self.last = output
+        events: list[Event | Failure] = [*self.reader.push(output)]
+        if not output.pieces and not output.ended:
+            n_prompt = len(answer.prompt)
+            events = [Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)]
+        if self.reader.done and not output.ended:
+            events += self.reader.finish(Ended("end", None))
+            self.stop()
+            self.ended = True
+        if output.ended:
+            if output.ended.error:
+                events.append(Failure("failed", output.ended.error))
+            self.ended = True
             answer.model.turns.end(self.turn)
-            answer.finish(self._parser.n_thought, output, ended)
+        if events:
+            answer.add(events)
 
     def _start(self) -> None:
-        self._id = self._answer.begin(self)
+        if self._answer.model.state == "loaded":
+            self.begun = time.monotonic()
+            self._made_by = self._answer.generate(self)
+        else:
+            self._late = asyncio.create_task(self._start_late())
+
+    async def _start_late(self) -> None:
+        try:
+            await self._answer.reload()
+            self._start()
+        except Failure as failure:
+            self._answer.model.turns.end(self.turn)
+            self._answer.add([failure])

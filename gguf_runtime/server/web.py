@@ -39,7 +39,8 @@ class Call:
 
     def __init__(self, http: HttpRequest, body: dict[str, Any]) -> None:
         self.http, self.body = http, Fields(body)
-        self.service: Service = http.app.state.service
+        self.state = http.app.state
+        self.service: Service = self.state.service
         self.id: str = http.scope.get("ggrun.id", "")
         self.client: str = http.scope.get("ggrun.client", "")
         self.salt: str = http.scope.get("ggrun.salt", "")

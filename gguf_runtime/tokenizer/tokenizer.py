@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 from ..loader import Value
@@ -85,9 +85,11 @@ class Tokenizer:
             pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode(errors="replace")
 
-    def decoder(self, special: bool = True) -> StreamDecoder:
-        """A decoder of tokens as they are generated. special: also of control tokens that are no part of an answer."""
-        return StreamDecoder(self.token_bytes, frozenset() if special else self._hidden_ids)
+    def decoder(self, special: bool | Collection[int] = True) -> StreamDecoder:
+        """A decoder of tokens as they are generated. special: also of control tokens that are no part of an answer, or
+        of some of them."""
+        hidden = frozenset() if special is True else self._hidden_ids.difference(special or ())
+        return StreamDecoder(self.token_bytes, hidden)
 
     def token_bytes(self, id: int) -> bytes:
         """What a token stands for: bytes of text, or the text of a special token. Raises TokenizerError."""

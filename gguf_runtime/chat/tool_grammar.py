@@ -1,0 +1,142 @@
+"""Grammars that hold answers to calls of tools, in the form that the model writes them, for llguidance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .argument_grammar import ArgumentGrammar
+from .rules import Rules
+from .tool_choice import Choice
+from .tool_format import AnswerFormat, Calls, Slot, Turns
+
+_ID = r"/[a-zA-Z0-9]{1,9}/"
+_NUMBER = r"/[0-9]{1,3}/"
+
+
+def tool_grammar(
+    form: AnswerFormat, choice: Choice, *, parallel: bool, closing: str, special: Mapping[str, int], ends: Iterable[str]
+) -> str:
+    """What an answer has to be: calls of tools, after thoughts perhaps; where there need be none, any text but calls.
+
+    parallel: whether there may be several. closing: what ends the thoughts that the prompt has begun. special: tokens
+    that are no text; ends: those of them that end an answer. Raises GrammarError.
+    """
+    rules = Rules(special)
+    calls = form.calls[0]
+    written = _Calls(rules, calls, choice, parallel and calls.several, tuple(ends))
+    if form.turns:
+        start = _turns(rules, form.turns, written, choice.must)
+    elif choice.must:
+        start = f"{_thoughts(rules, form, closing)} {written.all()}"
+    else:
+        start = f"{_thoughts(rules, form, closing)} {written.perhaps()}"
+    return rules.text(start)
+
+
+def _thoughts(rules: Rules, form: AnswerFormat, closing: str) -> str:
+    """Thoughts that have begun, or may begin."""
+    if closing:
+        return f"{rules.up_to(closing)} {_SPACE}"
+    open, close = form.thoughts[0] if len(form.thoughts) == 1 else ("", "")
+    return f"({rules.literal(open)} {rules.up_to(close)} {_SPACE})?" if open and close else ""
+
+
+_SPACE = r"/\s{0,4}/"
+
+
+def _turns(rules: Rules, turns: Turns, written: _Calls, must: bool) -> str:
+    """An answer of several messages: thoughts, then a call, or text."""
+    end, start, message = turns.ends[0], turns.start, turns.message
+    if turns.call:  # gpt-oss
+        thought = f"{rules.literal('<|channel|>analysis' + message)} {rules.up_to(end)} {rules.literal(start)}"
+        text = f"{rules.literal('<|channel|>final' + message)} {rules.rest()}"
+        call = written.all()
+    else:
+        thought = f"{rules.literal(' to=self' + message)} {rules.up_to(end)} {rules.literal(start)}"
+        text = f"{rules.literal(' to=user' + message)} {rules.rest()}"
+        call = " | ".join(
+            f"{rules.literal(f' to={name}{message}')} {written.section(written.call(name))}" for name in written.names
+        )
+    return f"({thought})? ({call}{'' if must else f' | {text}'})"
+
+
+class _Calls:
+    """Calls as rules."""
+
+    def __init__(self, rules: Rules, calls: Calls, choice: Choice, several: bool, ends: tuple[str, ...]) -> None:
+        self._rules, self._calls, self._several, self._ends = rules, calls, several, ends
+        self._schemas = {name: _closed(schema) for name, schema in (choice.schemas or {}).items()}
+        self.names = list(self._schemas)
+
+    def all(self, less: str = "") -> str:
+        """One call or several, with what is around them; without their first text, if that is given."""
+        any_call = self._rules.add(
+            " | ".join(self.call(name, "" if self._calls.section_open else less) for name in self.names)
+        )
+        if not self._several:
+            return self.section(any_call, less)
+        more = (
+            any_call
+            if not less or self._calls.section_open
+            else self._rules.add(" | ".join(map(self.call, self.names)))
+        )
+        separator = self._rules.literal(self._calls.separator)
+        return self.section(f"{any_call} ({separator} {more})*", less)
+
+    def section(self, calls: str, less: str = "") -> str:
+        opening = self._calls.section_open
+        if less and opening:
+            opening = opening.lstrip().removeprefix(less)
+        return (
+            f"{self._rules.literal(opening)} {calls} {self._rules.literal(self._until_end(self._calls.section_close))}"
+        )
+
+    def perhaps(self) -> str:
+        """Text, and calls if the model begins one."""
+        opening = (self._calls.section_open + self._calls.begin).split()
+        if not opening:
+            return f"({self.all()} | {self._rules.rest('[^{]')})?"
+        first = opening[0]
+        if self._rules.is_special(first):
+            return f"{self._rules.rest()} ({self.all()})?"
+        return f"({self._rules.up_to(first)} {self.all(less=first)} | {self._rules.rest()})"
+
+    def call(self, name: str, less: str = "") -> str:
+        """A call of one function."""
+        written = []
+        parts = [*self._calls.parts]
+        if less and isinstance(parts[0], str):
+            parts[0] = parts[0].lstrip().removeprefix(less)
+        if isinstance(parts[-1], str):
+            parts[-1] = self._until_end(parts[-1])
+        for part in parts:
+            match part:
+                case Slot.NAME:
+                    written.append(self._rules.literal(json.dumps(name)[1:-1] if self._calls.keys else name))
+                case Slot.ID:
+                    written.append(_ID)
+                case Slot.INDEX:
+                    written.append(_NUMBER)
+                case Slot.ARGUMENTS:
+                    grammar = ArgumentGrammar(self._rules, self._schemas[name])
+                    written.append(grammar.rule(self._calls.arguments))
+                case str():
+                    written.append(self._rules.literal(part))
+        return " ".join(written)
+
+    def _until_end(self, text: str) -> str:
+        """A closing text without what only ends the answer."""
+        places = [at for end in self._ends if end and (at := text.find(end)) >= 0]
+        return text[: min(places, default=len(text))].rstrip()
+
+
+def _closed(schema: Any) -> Any:
+    """The schema of arguments, which are an object with no other keys, unless it says so."""
+    if not isinstance(schema, Mapping):
+        return {"type": "object"}
+    closed = {"type": "object", **schema}
+    if "properties" in closed and not {"additionalProperties", "patternProperties", "$ref"} & set(closed):
+        closed["additionalProperties"] = False
+    return closed

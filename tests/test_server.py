@@ -1,0 +1,311 @@
+"""What all routes have in common: section 1 of wire.md, each test by its statement's number, and how a server ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn")
+
+from tests.serving import Server  # noqa: E402
+
+CHAT = "/v1/chat/completions"
+USER = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def guarded(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With keys, origins, and hardly any room."""
+    args = ["--api-key", "secret", "--api-key", "other", "--cors-origins", "localhost,https://a.example,moz-extension://x"]
+    args += ["--parallel", "1", "--max-waiting", "1", "--max-body", "0.001G"]
+    server = Server(served_model, *args, folder=tmp_path_factory.mktemp("guarded"))
+    yield server
+    server.close()
+
+
+def wait(condition: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def running(server: Server) -> int:
+    text = server.get("/metrics", authorization="Bearer secret").body
+    return sum(
+        int(float(line.split()[1]))
+        for line in text.splitlines()
+        if line.startswith(("llamacpp:requests_processing ", "llamacpp:requests_deferred "))
+    )
+
+
+def raw(server: Server, data: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sendall(data)
+    return connection
+
+
+def request(path: str, body: dict[str, Any], extra: str = "") -> bytes:
+    data = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n{extra}\r\n".encode() + data
+
+
+def test_1_01_events_and_their_headers(server: Server) -> None:
+    connection, response = server.send("POST", CHAT, {"messages": USER, "max_tokens": 2, "stream": True})
+    assert response.getheader("content-type") == "text/event-stream; charset=utf-8"
+    assert response.getheader("cache-control") == "no-cache"
+    assert response.getheader("x-accel-buffering") == "no"
+    assert response.getheader("content-length") is None
+    events = response.read().decode().split("\n\n")
+    assert events.pop() == ""
+    assert all(event.startswith("data: ") and "\n" not in event for event in events)
+    connection.close()
+
+
+def test_1_02_a_silent_stream_says_that_it_lives(guarded: Server) -> None:
+    """The first has the only turn; the second, which waits, hears something all the same."""
+    key = "Authorization: Bearer secret\r\n"
+    first = raw(guarded, request(CHAT, {"messages": USER, "stream": True, "ignore_eos": True}, key))
+    wait(lambda: running(guarded) == 1)
+    second = raw(guarded, request(CHAT, {"messages": USER, "stream": True, "max_tokens": 1}, key))
+    got = b""
+    while b"\n: " not in got and b"\n\r\n: " not in got and b"\r\n: " not in got:
+        got += second.recv(1 << 16)
+        assert b"[DONE]" not in got
+    assert b'"role":"assistant"' in got.split(b": still")[0]  # 1.3: the first event comes at once
+    first.close()
+    second.close()
+    wait(lambda: not running(guarded))
+
+
+def test_1_03_what_is_wrong_is_told_before_the_stream(server: Server) -> None:
+    for wrong in (
+        {"messages": USER, "temperature": "hot"},
+        {"messages": USER, "model": "unknown"},
+        {"messages": USER * 1000},
+        {"messages": USER, "grammar": "root ::= ("},
+        {"messages": USER, "logit_bias": {"99999": 1}},
+    ):
+        answer = server.post(CHAT, stream=True, **wrong)
+        assert answer.status in (400, 404), wrong
+        assert answer.body["error"]["message"]
+
+
+def test_1_05_who_goes_away_stops_the_work(server: Server) -> None:
+    for stream in (True, False):
+        connection = raw(server, request(CHAT, {"messages": USER, "stream": stream, "ignore_eos": True}))
+        wait(lambda: running(server) == 1)
+        connection.close()
+        wait(lambda: not running(server), 2)
+
+
+def test_1_05_also_while_it_waits(guarded: Server) -> None:
+    key = "Authorization: Bearer secret\r\n"
+    connections = []
+    for n in (1, 2):
+        connections.append(raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True}, key)))
+        wait(lambda n=n: running(guarded) == n)  # type: ignore[misc]
+    connections[1].close()
+    wait(lambda: running(guarded) == 1, 2)
+    connections[0].close()
+    wait(lambda: not running(guarded))
+
+
+def test_1_06_a_full_queue_is_429_and_when_to_come_again(guarded: Server) -> None:
+    key = "Authorization: Bearer secret\r\n"
+    connections = [raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True}, key)) for _ in range(2)]
+    wait(lambda: running(guarded) == 2)
+    answer = guarded.ask("POST", CHAT, {"messages": USER}, {"Authorization": "Bearer secret"})
+    assert answer.status == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.body["error"]["type"] == "rate_limit_error"
+    for connection in connections:
+        connection.close()
+    wait(lambda: not running(guarded))
+
+
+def test_1_07_keys(guarded: Server) -> None:
+    for path in (CHAT, "/v1/models", "/metrics", "/v1/responses/x", "/nothing"):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"X-Api-Key": "secre"}, {"Authorization": "secret"}):
+            answer = guarded.ask("POST" if path == CHAT else "GET", path, headers=headers)
+            assert answer.status == 401
+            assert answer.body["error"]["type"] == "authentication_error"
+    for headers in ({"Authorization": "Bearer secret"}, {"X-Api-Key": "other"}, {"authorization": "bearer secret"}):
+        assert guarded.ask("GET", "/v1/models", headers=headers).status == 200
+    for path in ("/health", "/v1/health"):
+        assert guarded.get(path).status == 200
+    assert guarded.ask("OPTIONS", CHAT).status < 400
+
+
+def test_1_07_keys_share_nothing_that_time_could_tell(guarded: Server) -> None:
+    prompt = [7] * 200
+
+    def n_cached(key: str) -> int:
+        body = {"prompt": prompt, "max_tokens": 1}
+        answer = guarded.ask("POST", "/v1/completions", body, {"Authorization": f"Bearer {key}"})
+        return int(answer.body["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    assert n_cached("secret") == 0
+    assert n_cached("secret") > 100
+    assert n_cached("other") == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("localhost:80", 200), ("127.0.0.1:1", 200), ("[::1]:8080", 200), ("192.168.0.7", 200),
+        ("a.localhost", 200), ("box.local", 200), ("x.internal:1", 200), (socket.gethostname(), 200),
+        ("evil.example", 403), ("localhost.evil.com", 403), ("127.0.0.1.evil.com", 403),
+    ],
+)  # fmt: skip
+def test_1_08_hosts(server: Server, host: str, status: int) -> None:
+    answer = server.get("/health", host=host)
+    assert answer.status == status
+    if status == 403:
+        assert answer.body["error"]["type"] == "permission_error"
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost", True), ("https://localhost:3000", True), ("http://127.0.0.1:5", True),
+        ("http://[::1]:5", True), ("https://a.example", True), ("moz-extension://x", True),
+        ("http://localhost.evil.com", False), ("http://127.0.0.1.evil.com", False), ("https://b.example", False),
+        ("file://localhost", False),
+    ],
+)  # fmt: skip
+def test_1_09_origins(guarded: Server, server: Server, origin: str, allowed: bool) -> None:
+    wanted = {"Origin": origin, "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+    headers = guarded.ask("OPTIONS", CHAT, headers=wanted).headers
+    assert headers.get("access-control-allow-origin") == (origin if allowed else None)
+    if allowed:
+        told = headers["access-control-allow-headers"].lower()
+        names = ("authorization", "content-type", "x-api-key", "anthropic-version", "openai-beta", "x-stainless-os")
+        assert all(name in told for name in names)
+    assert server.ask("OPTIONS", CHAT, headers=wanted).headers.get("access-control-allow-origin") is None
+
+
+def test_1_10_what_fields_may_be(server: Server) -> None:
+    ok = server.post(CHAT, messages=USER, max_tokens=2.0, top_k=40.0, unheard_of={"a": 1}, stop=None, seed=None)
+    assert ok.status == 200
+    assert ok.body["usage"]["completion_tokens"] == 2
+    for name, value in {
+        "temperature": "1", "max_tokens": "1", "top_k": 1.5, "messages": "hi", "stop": 7, "stream": "yes", "n": [],
+        "logit_bias": 3, "seed": {}, "tools": {}, "response_format": "json", "stream_options": 1, "model": 5,
+        "logprobs": "x", "chat_template_kwargs": [], "samplers": 7, "stop_token_ids": ["x"], "top_p": True,
+        "priority": "high", "max_completion_tokens": -9,
+    }.items():  # fmt: skip
+        streams = {"stream": True} if name == "stream_options" else {}
+        answer = server.post(CHAT, **{"messages": USER, "max_tokens": 1, **streams, name: value})
+        assert answer.status == 400, (name, answer)
+        told = answer.body["error"]
+        assert name in (told["param"] or "") + told["message"], told
+
+
+def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
+    key = {"Authorization": "Bearer secret"}
+    large = b'{"messages": "' + b"a" * (2 << 20) + b'"}'
+    assert guarded.ask("POST", CHAT, large, key).status == 413
+    chunked = raw(
+        guarded,
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: secret\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"100000\r\n" + b"a" * (1 << 20) + b"\r\n" for _ in range(3)) + b"0\r\n\r\n",
+    )  # fmt: skip
+    assert b" 413 " in chunked.recv(4096)
+    chunked.close()
+    for body in (b"{", b"\xff", b"[]", b"7", b'{"a":' * 10000):
+        assert server.ask("POST", CHAT, body).status == 400
+    for method, path, status in (("GET", "/v1/nothing", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405)):
+        answer = server.ask(method, path)
+        assert answer.status == status
+        assert answer.body["error"]["message"]
+
+
+def test_1_12_ids_of_requests(server: Server) -> None:
+    assert server.get("/health", **{"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    made = server.get("/nothing").headers["x-request-id"]
+    assert len(made) >= 16
+    assert server.get("/health", **{"x-request-id": "ü\x85"}).headers["x-request-id"].isascii()
+    wait(lambda: {"mine-1", made} <= {line["id"] for line in server.log})
+
+
+def test_the_log_has_no_text(server: Server) -> None:
+    server.post(CHAT, messages=[{"role": "user", "content": "Xylophone"}], max_tokens=1)
+    wait(lambda: server.log[-1].get("n_answer") == 1)
+    assert "Xylophone" not in server.log_file.read_text()
+
+
+def test_who_has_fewest_turns_goes_first() -> None:
+    from gguf_runtime.server.turns import Turn, Turns
+    from gguf_runtime.server.vocabulary import Failure
+
+    order: list[str] = []
+    turns = Turns(2, 6)
+
+    def ask(name: str, client: str, priority: int = 0) -> Turn:
+        turn = Turn(client, priority, lambda: order.append(name))
+        turns.ask(turn)
+        return turn
+
+    first = [ask(f"a{i}", "a") for i in range(4)][:2]
+    ask("b", "b")
+    ask("urgent", "a", -1)
+    with pytest.raises(Failure):
+        turns.check(3)
+    turns.end(first[0])
+    turns.end(first[1])
+    assert order == ["a0", "a1", "urgent", "b"]
+
+
+def test_an_engine_that_dies_is_started_again(served_model: Path, tmp_path: Path) -> None:
+    server = Server(served_model, folder=tmp_path)
+    try:
+        assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
+        got: list[Any] = []
+        begun = threading.Event()
+
+        def read() -> None:
+            for event in server.events(CHAT, messages=USER, ignore_eos=True):
+                got.append(event)
+                if len(got) > 5:
+                    begun.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert begun.wait(20)
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if not children.exists():
+            pytest.skip("there is no /proc")
+        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        reader.join(20)
+        assert "error" in got[-1]
+        assert got[-1]["error"]["type"] == "server_error"
+        assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
+    finally:
+        assert server.close() == 0
+
+
+def test_it_ends_once_answers_are_made(served_model: Path, tmp_path: Path) -> None:
+    server = Server(served_model, folder=tmp_path)
+    events = server.events(CHAT, messages=USER, max_tokens=300, ignore_eos=True)
+    next(events)
+    server.process.send_signal(signal.SIGTERM)
+    assert list(events)[-1] == "[DONE]"
+    assert server.process.wait(20) == 0
+
+
+def test_a_port_in_use_is_told_in_one_line(server: Server, ggrun: Any, served_model: Path) -> None:
+    result = ggrun("serve", served_model, "--port", server.port)
+    assert result.returncode == 1
+    lines = result.stderr.decode().strip().splitlines()
+    assert len(lines) == 1
+    assert str(server.port) in lines[0]
