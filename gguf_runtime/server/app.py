@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import llama_server, ollama, openai, operation
+from . import llama_server, ollama, openai, operation, page
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -37,7 +37,7 @@ def application(models: Models, rules: Rules) -> ASGIApp:
         await models.close()
 
     app = Starlette(
-        routes=[route for module in (operation, openai, ollama, llama_server) for route in module.all_routes()],
+        routes=[route for module in (page, operation, openai, ollama, llama_server) for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
