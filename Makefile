@@ -14,7 +14,7 @@ run: $(READY)
 	@$(BIN)/ggrun -p "$(PROMPT)" < /dev/null
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py
