@@ -55,7 +55,7 @@ def test_sources_compile(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@pytest.mark.parametrize(("rows", "steps"), [(32, 2.0), (21, 2.0), (37, 1.5)])
+@pytest.mark.parametrize(("rows", "steps"), [(21, 2.0), (37, 1.5)])
 def test_tiles(name: str, rows: int, steps: float) -> None:
     form = FORMATS[name]
     per_step = form.step // form.columns
@@ -94,7 +94,7 @@ def unpackers(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     ]
     code.write_text(shim + read("formats.cuh", {"common.cuh"}) + _UNPACK + "".join(entries), "utf-8")
     library = code.with_suffix(".so")
-    subprocess.run([compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, code], check=True)
+    subprocess.run([compiler, "-std=c++17", "-O0", "-shared", "-fPIC", "-o", library, code], check=True)
     return ctypes.CDLL(str(library))
 
 
