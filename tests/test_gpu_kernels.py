@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from gguf_runtime.kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import FILES, HOPPER, OPTIONS, options, read, source
+from gguf_runtime.kernels.layout import KV_TYPES
 from gguf_runtime.kernels.memory import address
 from gguf_runtime.kernels.tensor_types import BY_NAME
 from tests.make_model import random_tensor, values_of
@@ -26,10 +28,11 @@ TEMPLATES = {
     "arrange": [f"<{t}>" for t in TYPES],
     "prompt": [f"<{t}, Q6_K, false>" for t in TYPES if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
     "embed": [f"<{t}>" for t in TYPES],
-    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
+    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"]
+    + [f"<64, 64, 2, {k}, {v}>" for k, v in pairwise([*KV_TYPES, "f32"])],
     "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
     "attend_prompt": ["<64>", "<128>"],
-    "save": ["<f16, q8_0>", "<q4_0, f16>", "<q8_0, q4_0>"],
+    "save": [f"<{kind}, {kind}>" for kind in KV_TYPES],
     "retile": ["<u8>", "<u16>", "<u32>", "<uint2>", "<uint4>"],
     "retile_floats": [f"<{kind}>" for kind in RETILED.values()],
 }
