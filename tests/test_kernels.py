@@ -183,13 +183,14 @@ def test_dequantise_bit_for_bit(library: Library) -> None:
         np.testing.assert_array_equal(out, values[ids], fmt)
 
 
-@pytest.mark.parametrize(("fmt", "n_scales"), [("MXFP4", 1), ("NVFP4", 4), ("TQ1_0", 0), ("TQ2_0", 0)])
-def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str, n_scales: int) -> None:
+@pytest.mark.parametrize("fmt", ["MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "I8", "I16", "I32", "I64"])
+def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str) -> None:
     if fmt not in unpacked(library):
         pytest.skip("with these registers another instruction set is tried")
     blocks = np.random.default_rng(11).integers(0, 256, (256, BY_NAME[fmt].bytes), np.uint8)
-    blocks[:, :n_scales] = np.arange(256, dtype=np.uint8)[:, None]
-    if not n_scales:
+    if fmt.endswith("FP4"):
+        blocks[:, : {"MXFP4": 1, "NVFP4": 4}[fmt]] = np.arange(256, dtype=np.uint8)[:, None]
+    if fmt.startswith("TQ"):
         blocks[:, -2:] = np.frombuffer(np.float16(0.75).tobytes(), np.uint8)
     out, columns = np.zeros((1, 256 * BY_NAME[fmt].columns), np.float32), 256 * BY_NAME[fmt].columns
     library.get(f"rows.embed:{fmt}")(
