@@ -19,14 +19,16 @@ from gguf_runtime.kernels.tensor_types import BY_NAME
 from tests.make_model import random_tensor, values_of
 
 TYPES = list(FORMATS)
+#: One of each kind of order, groups and offsets; those of `matvec` show that the others compile.
+KINDS = ["Q4_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q6_K", "IQ2_S", "IQ1_S", "TQ1_0", "F16"]
 TEMPLATES = {
     "matvec": [f"<{t}, Q6_K>" for t in TYPES],
-    "matvec_gate": [f"<{t}, {t}>" for t in TYPES] + ["<Q4_K, F16>"],
+    "matvec_gate": [f"<{t}, {t}>" for t in KINDS] + ["<Q4_K, F16>"],
     "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
-    "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
+    "matmul_gate": [f"<{t}, {t}, 1>" for t in KINDS],
     "dequantise": [f"<{t}>" for t in TYPES],
     "arrange": [f"<{t}>" for t in TYPES],
-    "prompt": [f"<{t}, Q6_K, false>" for t in TYPES if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
+    "prompt": [f"<{t}, Q6_K, false>" for t in KINDS if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
     "embed": [f"<{t}>" for t in TYPES],
     "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"]
     + [f"<64, 64, 2, {k}, {v}>" for k, v in pairwise([*KV_TYPES, "f32"])],
