@@ -41,16 +41,16 @@ FLOATS = frozenset(kind.name for kind in BY_NAME.values() if kind.columns == 1)
 ROUNDED = frozenset(kind.name for kind in BY_NAME.values() if kind.bytes < kind.columns)
 
 PAGE = 64  # tokens of one page of the KV cache
-KV_TYPES = ("f16", "q8_0", "q4_0")  # of keys and values in it
+#: Types of keys and values in it: tensor types, in small letters.
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 KV_GROUP = 32  # dimensions of a head that share a scale, in types that are quantised
 SCRATCH = 1 << 20  # bytes of scratch memory for each thread
 
 
 def head_bytes(kind: str, dim: int) -> int:
     """Bytes of one head's keys, or of its values, in a page; kernels/cpu/kv.py says how they lie there."""
-    if kind == "f16":
-        return 2 * PAGE * ((dim + 15) // 16 * 16)
-    return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
+    _, columns, n_bytes, _ = BY_NAME[kind.upper()]
+    return PAGE * n_bytes * ((dim + 15) // 16 * 16 if columns == 1 else dim // columns)
 
 
 MOST_EXPERTS = 8192

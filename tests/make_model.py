@@ -135,13 +135,11 @@ def write_model(
 
 
 def random_tensor(rng: np.random.Generator, type_name: str, rows: int, columns: int) -> np.ndarray:
-    """u8[rows, bytes of a row] of a type, whose values have mean 0 and deviation about 1 / √columns.
-
-    Integers have small ones instead.
-    """
+    """u8[rows, bytes of a row] of a type, whose values have mean 0 and deviation about 1 / √columns."""
     deviation, kind = columns**-0.5, BY_NAME[type_name]
     if type_name in DTYPES and type_name[0] == "I":
-        return _bytes(rng.integers(-1, 2, (rows, columns)).astype(DTYPES[type_name]))
+        there = rng.random((rows, columns)) < 1 / columns
+        return _bytes((there * rng.choice([-1, 1], there.shape)).astype(DTYPES[type_name]))
     if type_name not in _RANDOM_BLOCKS:
         values = rng.standard_normal((rows, columns), np.float32) * np.float32(deviation)
         if type_name in DTYPES:

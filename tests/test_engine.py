@@ -46,9 +46,22 @@ def test_float_models_match_the_reference(tmp_path: Path, tied: bool) -> None:
     np.testing.assert_allclose(run(engine, TOKENS), wanted, atol=1e-3 * wanted.std())
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS))
-def test_every_type_matches_the_reference(tmp_path: Path, fmt: str) -> None:
-    engine, weights = make(tmp_path, types=fmt)
+#: Types of whole models; the others are each in a model of several types.
+KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+def mixtures() -> list[dict[str, str]]:
+    """Types of a model's matrices, such that every type that no whole model has is in one of the models."""
+    rest = sorted(FORMATS - set(KINDS))
+    parts = [rest[i : i + len(MATRICES)] for i in range(0, len(rest), len(MATRICES))]
+    names = [f"*{name}.weight" for name in MATRICES]
+    return [dict(zip(names, part, strict=False)) | {"*": part[0]} for part in parts]
+
+
+@pytest.mark.parametrize("types", [*KINDS, *mixtures()], ids=lambda x: x if isinstance(x, str) else x["*"])
+def test_every_type_matches_the_reference(tmp_path: Path, types: str | dict[str, str]) -> None:
+    engine, weights = make(tmp_path, types=types)
     wanted = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
 
     def error(logits: np.ndarray) -> float:
@@ -57,7 +70,8 @@ def test_every_type_matches_the_reference(tmp_path: Path, fmt: str) -> None:
     # activations of 8 bits: about 0.5 % for each product; as much again for each type that many tokens round to bytes
     few, many = error(run(engine, TOKENS[:40])), error(run(engine, TOKENS))
     assert few < 0.03, few
-    assert many < (0.045 if fmt in ROUNDED else 0.03), many
+    rounded = bool(ROUNDED & set([types] if isinstance(types, str) else types.values()))
+    assert many < (0.045 if rounded else 0.03), many
 
 
 def test_a_mixed_model_with_odd_widths(tmp_path: Path) -> None:

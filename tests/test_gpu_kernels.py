@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,28 @@ import pytest
 
 from gguf_runtime.kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import FILES, HOPPER, OPTIONS, options, read, source
+from gguf_runtime.kernels.layout import KV_TYPES
 from gguf_runtime.kernels.memory import address
 from gguf_runtime.kernels.tensor_types import BY_NAME
 from tests.make_model import random_tensor, values_of
 
 TYPES = list(FORMATS)
+#: One of each kind of order, groups and offsets; those of `matvec` show that the others compile.
+KINDS = ["Q4_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q6_K", "IQ2_S", "IQ1_S", "TQ1_0", "F16"]
 TEMPLATES = {
     "matvec": [f"<{t}, Q6_K>" for t in TYPES],
-    "matvec_gate": [f"<{t}, {t}>" for t in TYPES] + ["<Q4_K, F16>"],
+    "matvec_gate": [f"<{t}, {t}>" for t in KINDS] + ["<Q4_K, F16>"],
     "matmul": [f"<{t}, Q6_K, 2, 4>" for t in TYPES],
-    "matmul_gate": [f"<{t}, {t}, 1>" for t in TYPES],
+    "matmul_gate": [f"<{t}, {t}, 1>" for t in KINDS],
     "dequantise": [f"<{t}>" for t in TYPES],
     "arrange": [f"<{t}>" for t in TYPES],
-    "prompt": [f"<{t}, Q6_K, false>" for t in TYPES if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
+    "prompt": [f"<{t}, Q6_K, false>" for t in KINDS if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
     "embed": [f"<{t}>" for t in TYPES],
-    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
+    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"]
+    + [f"<64, 64, 2, {k}, {v}>" for k, v in pairwise([*KV_TYPES, "f32"])],
     "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
     "attend_prompt": ["<64>", "<128>"],
-    "save": ["<f16, q8_0>", "<q4_0, f16>", "<q8_0, q4_0>"],
+    "save": [f"<{kind}, {kind}>" for kind in KV_TYPES],
     "retile": ["<u8>", "<u16>", "<u32>", "<uint2>", "<uint4>"],
     "retile_floats": [f"<{kind}>" for kind in RETILED.values()],
 }
@@ -55,7 +60,7 @@ def test_sources_compile(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@pytest.mark.parametrize(("rows", "steps"), [(32, 2.0), (21, 2.0), (37, 1.5)])
+@pytest.mark.parametrize(("rows", "steps"), [(21, 2.0), (37, 1.5)])
 def test_tiles(name: str, rows: int, steps: float) -> None:
     form = FORMATS[name]
     per_step = form.step // form.columns
@@ -94,7 +99,7 @@ def unpackers(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     ]
     code.write_text(shim + read("formats.cuh", {"common.cuh"}) + _UNPACK + "".join(entries), "utf-8")
     library = code.with_suffix(".so")
-    subprocess.run([compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, code], check=True)
+    subprocess.run([compiler, "-std=c++17", "-O0", "-shared", "-fPIC", "-o", library, code], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -35,7 +35,10 @@ from tests.make_model import random_tensor, values_of
 
 ISAS = {i.name: i for i in isa.runnable()}
 #: Types of keys and values, each once as either.
-CACHES = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("f16", "q8_0")]
+CACHES = [
+    ("f16", "f16"), ("f16", "q8_0"), ("q8_0", "q4_0"), ("q4_0", "f32"), ("f32", "bf16"), ("bf16", "q5_1"),
+    ("q5_1", "q5_0"), ("q5_0", "q4_1"), ("q4_1", "iq4_nl"), ("iq4_nl", "f16"),
+]  # fmt: skip
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
 #: Types that are tried on every instruction set: all that products and gates tell apart.
 KINDS = frozenset({
@@ -65,7 +68,7 @@ def library(request: pytest.FixtureRequest) -> Library:
     others = [f"rows.{name}:{kind}" for name in ("pack", "norm:rms:weight", "gate:silu") for kind in FORMS]
     others += ["rows.norm:rms:weight:plain", "rows.gate:silu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
-    for types in CACHES:
+    for types in caches_of(library):
         attention += [f"kv.save:{types[0]}:{types[1]}", f"attention.attend:{types[0]}:{types[1]}:plain"]
     attention += ["attention.attend:f16:f16:plain:bfloats"] if library.isa.dots_bfloats else []
     library.load(products + others + attention)
@@ -77,10 +80,18 @@ def types_of(library: Library) -> list[str]:
     return sorted(FORMATS if library.isa == next(iter(ISAS.values())) else KINDS)
 
 
+def is_first(library: Library) -> bool:
+    """Whether an instruction set is the first with registers of its size."""
+    return library.isa == next(isa for isa in ISAS.values() if isa.byte_registers == library.isa.byte_registers)
+
+
 def unpacked(library: Library) -> list[str]:
-    """Types that are dequantised: all on one instruction set with registers of each size."""
-    first = {isa.byte_registers: isa for isa in reversed(ISAS.values())}
-    return sorted(FORMATS if library.isa in first.values() else KINDS)
+    """Types that are dequantised."""
+    return sorted(FORMATS if is_first(library) else KINDS)
+
+
+def caches_of(library: Library) -> list[tuple[str, str]]:
+    return CACHES if is_first(library) else CACHES[:3]
 
 
 def library_bfloats(library: Library) -> list[str]:
@@ -172,13 +183,14 @@ def test_dequantise_bit_for_bit(library: Library) -> None:
         np.testing.assert_array_equal(out, values[ids], fmt)
 
 
-@pytest.mark.parametrize(("fmt", "n_scales"), [("MXFP4", 1), ("NVFP4", 4), ("TQ1_0", 0), ("TQ2_0", 0)])
-def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str, n_scales: int) -> None:
+@pytest.mark.parametrize("fmt", ["MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "I8", "I16", "I32", "I64"])
+def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str) -> None:
     if fmt not in unpacked(library):
         pytest.skip("with these registers another instruction set is tried")
     blocks = np.random.default_rng(11).integers(0, 256, (256, BY_NAME[fmt].bytes), np.uint8)
-    blocks[:, :n_scales] = np.arange(256, dtype=np.uint8)[:, None]
-    if not n_scales:
+    if fmt.endswith("FP4"):
+        blocks[:, : {"MXFP4": 1, "NVFP4": 4}[fmt]] = np.arange(256, dtype=np.uint8)[:, None]
+    if fmt.startswith("TQ"):
         blocks[:, -2:] = np.frombuffer(np.float16(0.75).tobytes(), np.uint8)
     out, columns = np.zeros((1, 256 * BY_NAME[fmt].columns), np.float32), 256 * BY_NAME[fmt].columns
     library.get(f"rows.embed:{fmt}")(
@@ -451,15 +463,18 @@ def test_attention(
 
 
 @pytest.mark.parametrize(("k_type", "v_type"), CACHES[1:])
-def test_attention_over_a_quantised_cache(library: Library, k_type: str, v_type: str) -> None:
+def test_attention_over_a_cache_of_each_type(library: Library, k_type: str, v_type: str) -> None:
+    if (k_type, v_type) not in caches_of(library):
+        pytest.skip("with these registers another instruction set is tried")
     for heads in ((6, 2, 64, 128, 100, 40), (4, 4, 96, 32, 200, 1)):
         case = Attended(*heads)
         out, wanted = case.run(library, k_type, v_type, 0), case.exact(k_type, v_type, 0)
         # a number on the border between two steps may fall to either; it has a part of the weight
         largest = max(np.abs(case.k).max(), np.abs(case.v).max())
-        step = {"f16": 0.0, "q8_0": largest / 127, "q4_0": largest / 8}
+        parts = {"q8_0": 127, "q5_1": 15, "q5_0": 16, "q4_1": 7, "q4_0": 8, "iq4_nl": 5}  # steps up to the largest
+        step = max(largest / parts.get(kind, np.inf) for kind in (k_type, v_type))
         difference = np.abs(out - wanted)
-        assert np.median(difference) < 1e-5 and difference.max() < 0.2 * max(step[k_type], step[v_type])
+        assert np.median(difference) < 1e-5 and difference.max() < max(0.2 * step, 1e-5)
 
 
 class Attended:
@@ -533,10 +548,23 @@ class Attended:
 
 def as_cached(x: np.ndarray, kind: str) -> np.ndarray:
     """What a type of cache keeps of numbers, by gguf's own quantisation."""
-    if kind == "f16":
-        return x.astype(np.float16).astype(np.float64)
+    if kind in ("f32", "f16"):
+        return x.astype(kind.replace("f", "float")).astype(np.float64)
+    if kind == "bf16":
+        return nearest_bfloats(x)
+    if kind == "iq4_nl":
+        return in_steps(x)
     quant = gguf.GGMLQuantizationType[kind.upper()]
     return dequantize(gguf.quants.quantize(x, quant), quant).astype(np.float64)
+
+
+def in_steps(x: np.ndarray) -> np.ndarray:
+    """What iq4_nl keeps: ggml's quantize_row_iq4_nl_ref, which gguf-py lacks."""
+    steps, groups = np.array(gguf.quants.IQ4_NL.kvalues), x.reshape(-1, 32)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1)[:, None], axis=1)
+    q = steps[np.searchsorted((steps[1:] + steps[:-1]) / 2, groups * (steps[0] / largest), side="right")]
+    d = (groups**3 * q).sum(axis=1) / (groups**2 * q**2).sum(axis=1)
+    return (d.astype(np.float16).astype(np.float64)[:, None] * q).reshape(x.shape)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=16, max_size=64))

@@ -2,9 +2,6 @@
 // source.py writes): sizes, plus the largest of them, to which signs are added; those of IQ1 are packed, 2 bits a column.
 #include "codebooks.cuh"
 
-// bits 0 … 3 → the lowest bits of four bytes
-__device__ __forceinline__ u32 bit_bytes(u32 bits) { return bits * 0x00204081 & 0x01010101; }
-
 // the four fields of 2 bits of a byte → four bytes
 __device__ __forceinline__ u32 quarters(u32 x) { return (x | x << 6 | x << 12 | x << 18) & 0x03030303; }
 
@@ -12,7 +9,7 @@ __device__ __forceinline__ u32 quarters(u32 x) { return (x | x << 6 | x << 12 | 
 template <int SUM>
 __device__ __forceinline__ u32 negated(u32 q, u32 bits) {
     u32 other = SUM * 0x01010101u - q;
-    return q ^ ((q ^ other) & bit_bytes(bits & 15) * 255);
+    return q ^ ((q ^ other) & bit_bytes(bits) * 255);
 }
 
 // seven signs, and the eighth, which makes an even number of them negative

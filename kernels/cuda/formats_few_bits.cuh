@@ -27,7 +27,7 @@ struct FewBits256 {
     __device__ static constexpr int factor(int) { return 1; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
         if (TWO) return quarters(word(q, piece) >> 8 * i & 255);
-        return bit_bytes(word(q, piece / 2) >> (16 * (piece % 2) + 4 * i) & 15) * 2;
+        return bit_bytes(word(q, piece / 2) >> (16 * (piece % 2) + 4 * i)) * 2;
     }
     __device__ __forceinline__ float scale(int) const { return scale_; }
     __device__ __forceinline__ float least(int) const { return 0; }

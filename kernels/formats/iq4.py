@@ -6,8 +6,8 @@ from ..simd import bytes_to_f32, get_f16, get_u16, get_u32, inline, nibbles_in_o
 from . import Format
 from .blocks32 import blocks, nibbles
 
-_STEPS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-_step = table16([step + 128 for step in _STEPS])
+STEPS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_step = table16([step + 128 for step in STEPS])
 
 
 @inline

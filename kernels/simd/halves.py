@@ -96,6 +96,22 @@ get_f16 = operation(types.float32, [ADDRESS], half_at)
 put_f16 = operation(
     types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _float_to_half(b, splat(b, v, 1)))
 )
+
+
+def _bfloat_bits(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    """f32 → bf16 bits (i16 vector), to nearest even, without the instruction for that."""
+    lanes = v.type.count
+    every, bits = _every(lanes), b.bitcast(v, ir.VectorType(I32, lanes))
+    odd = b.and_(b.lshr(bits, every(16)), every(1))
+    rounded = b.add(b.add(bits, every(0x7FFF)), odd)
+    is_nan = b.fcmp_unordered("uno", v, v)
+    return b.trunc(b.lshr(b.select(is_nan, b.or_(bits, every(1 << 22)), rounded), every(16)), ir.VectorType(I16, lanes))
+
+
+store_bf16 = operation(types.void, [ADDRESS, f32x16], lambda b, p, v: stored(b, p, _bfloat_bits(b, v)))
+put_bf16 = operation(
+    types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _bfloat_bits(b, splat(b, v, 1)))
+)
 #: The half that an integer's low 16 bits are.
 half_of = operation(
     types.float32, [types.int64],
