@@ -13,7 +13,7 @@ import pytest
 from gguf_runtime import LLM
 from gguf_runtime.cli import llama_cpp
 from gguf_runtime.cli.app import COMMANDS, app
-from gguf_runtime.cli.loading import placement
+from gguf_runtime.cli.loading import placement, with_experts
 from gguf_runtime.text import common
 from tests.make_model import BOS
 from tests.test_cli import one_line
@@ -228,6 +228,24 @@ def test_placement_of_llama_cpp():
     assert placed(split_mode="none")["main_gpu"] == 0
     assert given("-dev", "CUDA0,CUDA2")["devices"] == (0, 2) and given("-dev", "none")["devices"] == ()
     assert refused("-dev", "Vulkan0") and refused("-dev", "CUDA1,CUDA0") and refused("-sm", "row")
+
+
+def test_experts_are_kept_in_ram():
+    from gguf_runtime.engine.layer_split import Block, Gpu, Offload, split
+
+    parts = "attn_q.weight", "ffn_gate_exps.weight"
+    blocks = [Block(i, 10, 1, (f"blk.{i}.{part}",)) for i in range(12) for part in parts]
+    blocks.append(Block(12, 10, 0, ("output.weight",)))
+
+    def on_cpu(*line):
+        overrides = with_experts(given(*line))["override_tensors"]
+        devices = split(blocks, [Gpu("CUDA0", 1000)], Offload("all", overrides=tuple(overrides))).devices
+        return [i for i, device in enumerate(devices) if device == "CPU"]
+
+    assert on_cpu() == []
+    assert on_cpu("--cpu-moe") == on_cpu("-ot", "exps=CPU") == [*range(1, 24, 2)]
+    assert on_cpu("-ncmoe", 2) == [1, 3] and on_cpu("-ncmoe", 2, "-ot", r"blk\.1\..*exps=CUDA0") == [1]
+    assert on_cpu("-ncmoe", 12, "-cmoe") == on_cpu("-cmoe")
 
 
 def test_threads_mlock_and_load_modes(ggrun, model):

@@ -24,7 +24,7 @@ from ..llm import LLM
 from .command import LlamaCommand
 from .inspect import describe, n_bytes, n_params
 from .kinds import cache_type, integer
-from .loading import model_path, pass_size
+from .loading import model_path, pass_size, with_experts
 from .options import placement_options, verbose_option
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?")
@@ -117,6 +117,7 @@ def command(
     verbose: bool,
     **placement: Any,
 ) -> None:
+    placement = with_experts(placement)
     sizes = [(n, 0) for n in n_prompt if n] + [(0, n) for n in n_gen if n]
     models = [str(model_path(name)) for name in model or (None,)]
     cache = [cache_type_k], [cache_type_v]

@@ -48,6 +48,8 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         -e, --escape
         --no-escape
         -ot, --override-tensor PATTERN=DEVICE
+        -cmoe, --cpu-moe
+        -ncmoe, --n-cpu-moe N
         -ngl, --gpu-layers, --n-gpu-layers N
         -ts, --tensor-split N0,N1,...
         -kvo, --kv-offload
@@ -261,8 +263,6 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
     """),
     ("refused", "memory is not placed by node; start ggrun with numactl", "--numa TYPE"),
     ("refused", "ggrun runs on one machine", "--rpc SERVERS"),
-    ("refused", "-ot places weights by their names: -ot 'ffn_.*_exps=CPU'",
-     "-cmoe, --cpu-moe\n-ncmoe, --n-cpu-moe N"),
     ("refused", "the draft model is placed by itself", """
         -devd, --device-draft, --spec-draft-device NAMES
         -otd, --override-tensor-draft, --spec-draft-override-tensor PATTERN=DEVICE

@@ -100,7 +100,7 @@ def llm_arguments(
         "metadata": changes,
         "chat_template": chat_template,
         "draft": str(model_path(draft)) if draft else None,
-        **placement(**others),
+        **placement(**with_experts(others)),
     }
 
 
@@ -127,6 +127,15 @@ def placement(
     if split_mode == "none" and main_gpu is None:
         main_gpu = devices[0] if devices else 0
     return {"n_gpu_layers": gpu_layers, "main_gpu": main_gpu, "tensor_split": tensor_split, **others}
+
+
+def with_experts(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with --cpu-moe and --n-cpu-moe as overrides, before those that were given as such."""
+    others = {name: value for name, value in options.items() if name not in ("cpu_moe", "n_cpu_moe")}
+    n, names = options["n_cpu_moe"], r"\.ffn_\w+_(ch)?exps\."
+    layers = "" if options["cpu_moe"] else rf"^blk\.({'|'.join(map(str, range(n)))})"
+    moved = ((layers + names, "CPU"),) if options["cpu_moe"] or n else ()
+    return others | {"override_tensors": (*moved, *options["override_tensors"])}
 
 
 def model_path(model: str | None) -> Path:

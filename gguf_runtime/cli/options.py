@@ -116,6 +116,8 @@ placement_options = group(
         "-ot", "--override-tensor", "override_tensors", type=Override(), multiple=True, metavar="REGEX=DEVICE",
         help="Put each block with a tensor of such a name, a layer's attention or feed-forward, on CPU or CUDA0 …",
     ),
+    flag("-cmoe", "--cpu-moe", help="Keep feed-forwards with experts in RAM, as -ot '_exps=CPU' does."),
+    integer("-ncmoe", "--n-cpu-moe", at_least=0, default=0, help="The same, of the first N layers."),
     click.option(
         "-kvo/-nkvo", "--kv-offload/--no-kv-offload", "offload_kv", default=True, help="Layers' cache where they are.",
     ),
