@@ -130,6 +130,7 @@ class CpuBackend:
             if self.memory:
                 inputs.slots[first : first + n, 0] = self._tables[i][at // PAGE]
                 inputs.slots[first : first + n, 1] = at % PAGE
+                inputs.tables[first : first + n] = address(self._tables[i])
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits

@@ -7,7 +7,8 @@ import ctypes
 import numpy as np
 
 from ...graph import Graph
-from ...operations import Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
+from ...kernels.layout import SCRATCH
+from ...operations import BestKeys, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
 from .. import Batch
 from ..errors import PlanError
 from ..ngrams import ngram_rows
@@ -21,6 +22,8 @@ class Inputs:
     offset) of ScaleByPosition, f32[token].
     """
 
+    most_keys = SCRATCH // 4 - 16384  # that a thread has memory for the scores of
+
     def __init__(self, graph: Graph, n_tokens: int, n_split: int, n_spans: int, scratch: np.ndarray) -> None:
         """n_split: the most tokens whose attention is cut, into at most n_spans spans each. scratch: of the threads."""
         ropes = {id(op.frequencies): op.frequencies for op in graph.ops if isinstance(op, Rope)}
@@ -30,6 +33,9 @@ class Inputs:
         self.position_scales = {(op.rate, op.length, op.offset): np.zeros(n_tokens, np.float32) for op in scaled}
         tables = [op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "position"]
         self._most_positions = min(tables, default=0)
+        cycles = {op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "cycle"}
+        self.cycles = {n: np.zeros(n_tokens, np.int32) for n in cycles}  # positions in a cycle of so many
+        self.tables = np.zeros(n_tokens, np.int64)  # addresses of the page addresses of each token's sequence
         self.positions = np.zeros(n_tokens, np.int32)
         self.ids = np.zeros(n_tokens, np.int32)
         self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
@@ -47,6 +53,7 @@ class Inputs:
         self.ngrams = {
             op.slot: (np.zeros((n_tokens, len(op.sizes)), np.int32), np.zeros(1, np.int64)) for op in self._ngrams
         }
+        self._chooses = any(isinstance(op, BestKeys) for op in graph.ops)
         self.scratch = scratch
         self.n_partials = n_split * n_spans  # for each head
 
@@ -55,7 +62,11 @@ class Inputs:
         n = len(positions)
         if self._most_positions and positions.max() >= self._most_positions:
             raise PlanError(f"the model has embeddings for {self._most_positions} positions: ask for no more with -c")
+        if positions.max() >= self.most_keys and self._chooses:
+            raise PlanError(f"keys are chosen among at most {self.most_keys}: ask for no more with -c")
         self.positions[:n] = positions
+        for length, cycle in self.cycles.items():
+            cycle[:n] = positions % length
         for rope, (cos, sin) in zip(self._ropes, self.angles.values(), strict=True):
             theta = positions[:, None] * rope.frequencies
             cos[:n], sin[:n] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude

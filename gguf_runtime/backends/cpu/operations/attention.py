@@ -12,11 +12,12 @@ from ....operations import Attention
 from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
 from ..writer import Writer, unknown
+from .selection import save
 
 
 def _attention(w: Writer, op: Attention) -> None:
-    if op.keys or op.source:
-        raise unknown(op, ", over chosen keys or a source text,")
+    if op.source or op.summaries is not None:
+        raise unknown(op, ", over summaries or a source text,")
     _check_heads(op)
     layout, isa = w.plan.layout, w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
@@ -27,11 +28,7 @@ def _attention(w: Writer, op: Attention) -> None:
         "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
     }  # fmt: skip
     if op.k:
-        k, v = w.plan.buffer(op.k), w.plan.buffer(op.v or op.k)
-        w.step(
-            f"kv.save:{types}", op.out, [k, v], [pages],
-            k=k, v=v, v_token=(op.v or op.k).size, slots=w.inputs.slots, n_heads=op.kv_heads, **shared,
-        )  # fmt: skip
+        save(w, op.slot, op.k, op.v, op.kv_heads, v_dim)
     q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     partials, kind = w.plan.buffers.partials(w.inputs.n_partials, n_heads, v_dim), w.kind(op.out)
     # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
@@ -39,8 +36,10 @@ def _attention(w: Writer, op: Attention) -> None:
     terms = _terms(op)
     suffix = f":{how}:{terms}" if terms else ":bfloats" if how == "bfloats" else ""
     sinks = w.plan.floats(op.sinks) if op.sinks else 0
+    chosen, n_chosen = (w.plan.buffer(op.keys), op.keys.width) if op.keys else (0, 0)
     w.step(
-        f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages], [out, partials], q=q, out=out,
+        f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages, chosen], [out, partials], q=q, out=out,
+        chosen=chosen, n_chosen=n_chosen,
         blocks=w.inputs.blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
         chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
         partials=partials, n_blocks=w.inputs.n_blocks, **shared,
@@ -57,7 +56,7 @@ def _terms(op: Attention) -> str:
     """What an attention has beyond a causal mask and a window, as its kernel names it."""
     terms = {
         "both": not op.causal, "chunk": op.chunk, "softcap": op.softcap, "alibi": op.alibi, "bias": op.bias,
-        "sinks": op.sinks,
+        "sinks": op.sinks, "chosen": op.keys,
     }  # fmt: skip
     return "+".join(name for name, has in terms.items() if has)
 
@@ -77,7 +76,7 @@ def _bias(w: Writer, op: Attention) -> np.ndarray | int:
 
 def _check_heads(op: Attention) -> None:
     head_dim, v_dim = op.q.width, op.v_width
-    size = 4 * (MAX_TASK_ROWS * (head_dim + v_dim + PAGE + 17 + 16) + PAGE * max(head_dim, v_dim + 16))
+    size = 4 * (MAX_TASK_ROWS * (head_dim + v_dim + PAGE + 17 + 16) + PAGE * max(head_dim, v_dim + 16) + PAGE)
     if op.q.heads // op.kv_heads > MAX_TASK_ROWS or size > SCRATCH:
         raise PlanError(f"attention heads of {head_dim} dimensions, {op.q.heads} to {op.kv_heads}: too large")
 
