@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gguf_runtime import memory
-from gguf_runtime.backends.pages import SLAB, PageLayout, PageMemory
+from gguf_runtime.backends.pages import SLAB, PageLayout, PageMemory, WindowMemory
 from gguf_runtime.backends.states import NOTHING, StateLayout, StateMemory, segments
 from gguf_runtime.engine.cache import NoPages, PageAllocator, PrefixCache, capacities
 from gguf_runtime.engine.sequence import Sequence
@@ -19,6 +19,8 @@ from gguf_runtime.graph import KvShape
 from gguf_runtime.kernels.layout import PAGE
 
 TEXT = st.lists(st.integers(0, 2), min_size=1, max_size=3).map(lambda parts: [p for p in parts for _ in range(45)])
+
+_WINDOW = 100
 
 
 def memories() -> list[PageMemory]:
@@ -66,7 +68,7 @@ def compute(
 class Cache(RuleBasedStateMachine):
     """Random texts that begin alike, computed, guessed, taken back, shared, shifted, released, lost."""
 
-    n_states = 0
+    n_states = n_windows = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +76,9 @@ class Cache(RuleBasedStateMachine):
         self.pages = PageAllocator(self.stages, 14)
         self.state = StateMemory(StateLayout({0: 16}), "test") if self.n_states else None
         self.states = PageAllocator([self.state], self.n_states) if self.state else None
-        self.tree = PrefixCache(self.pages, self.states)
+        self.window = WindowMemory(PageLayout({1: KvShape(1, 16, 16)}, "f16", "f16"), _WINDOW)
+        self.windows = PageAllocator([self.window], self.n_windows) if self.n_windows else None
+        self.tree = PrefixCache(self.pages, self.states, self.windows)
         self.live: list[Sequence] = []
 
     @rule(text=TEXT, tree=st.sampled_from(["a", "b", None]))
@@ -89,6 +93,11 @@ class Cache(RuleBasedStateMachine):
         assert sequence.n_computed <= foreseen <= max(0, len(text) - 1)
         self.live.append(sequence)
 
+    def compute(self, sequence: Sequence, tokens: list[int]) -> None:
+        compute(sequence, self.stages, tokens, self.state)
+        for i in range(sequence.n_computed - len(tokens), sequence.n_computed) if self.windows else ():
+            slots(self.window, int(sequence.window_pages[i // PAGE]))[i % PAGE] = tokens[i - sequence.n_computed]
+
     @rule(i=st.integers(0, 9), n=st.integers(1, 200), tail=st.booleans())
     def advance(self, i: int, n: int, tail: bool) -> None:
         if not self.live:
@@ -97,7 +106,7 @@ class Cache(RuleBasedStateMachine):
         tokens = sequence.context[sequence.n_computed :][:n].tolist()
         before = sequence.n_computed, sequence.n_pages, self.pages.n_held
         try:
-            compute(sequence, self.stages, tokens, self.state)
+            self.compute(sequence, tokens)
         except NoPages:
             assert before == (sequence.n_computed, sequence.n_pages, self.pages.n_held)
         sequence.share(tail=tail)
@@ -109,7 +118,7 @@ class Cache(RuleBasedStateMachine):
         if not sequence or sequence.n_left:
             return
         try:
-            compute(sequence, self.stages, tokens, self.state)
+            self.compute(sequence, tokens)
         except NoPages:
             return
         n = sequence.n_context
@@ -124,7 +133,7 @@ class Cache(RuleBasedStateMachine):
         if sequence and not sequence._forgotten:
             n = min(n, sequence.n_computed)
             kept = sequence.rewind(n)
-            assert kept == n or (self.states and kept < n)
+            assert kept == n or ((self.states or self.windows) and kept < n)
             sequence.text.truncate(max(n, 1))
             sequence.text.append(n % 3)
 
@@ -168,6 +177,20 @@ class Cache(RuleBasedStateMachine):
                 assert tuple(state(self.state, mark.record)) == seen(0, 0, sequence.context[:n].tolist())
 
     @invariant()
+    def every_sequence_has_what_its_window_sees(self) -> None:
+        for sequence in self.live if self.windows else ():
+            n, first = sequence.n_computed, max(0, sequence.n_computed - _WINDOW + 1)
+            if n <= sequence.n_context:
+                held = [slots(self.window, int(sequence.window_pages[i // PAGE]))[i % PAGE] for i in range(first, n)]
+                assert held == sequence.context[first:n].tolist()
+
+    @invariant()
+    def no_page_of_a_window_is_lost(self) -> None:
+        if self.windows:
+            held = {page for sequence in self.live if sequence._windows for page in sequence._windows.held}
+            assert self.windows.n_available + len(held) == self.windows.capacity
+
+    @invariant()
     def no_state_is_lost(self) -> None:
         if self.states:
             held = {mark.record for sequence in self.live for mark in sequence.marks} - {NOTHING}
@@ -187,12 +210,20 @@ class CacheWithFewStates(Cache):
     n_states = 2
 
 
+class CacheWithWindows(Cache):
+    n_windows = 9
+
+
+class CacheWithAll(Cache):
+    n_states, n_windows = 6, 7
+
+
 Cache.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestCache = Cache.TestCase
-CacheWithStates.TestCase.settings = CacheWithFewStates.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None
-)
+for machine in CacheWithStates, CacheWithFewStates, CacheWithWindows, CacheWithAll:
+    machine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestCacheWithStates, TestCacheWithFewStates = CacheWithStates.TestCase, CacheWithFewStates.TestCase
+TestCacheWithWindows, TestCacheWithAll = CacheWithWindows.TestCase, CacheWithAll.TestCase
 
 
 def test_the_least_recently_used_text_gives_way() -> None:
@@ -243,11 +274,11 @@ def test_memory_that_is_not_there_is_no_pages() -> None:
 def test_a_budget_is_kept() -> None:
     stages = memories()
     size = sum(stage.n_bytes for stage in stages)
-    assert capacities(stages, [], 10 * size + 5, 0)[0] == 10
+    assert capacities(stages, [], [], 10 * size + 5, 0)[0] == 10
     with pytest.raises(ValueError, match="smaller than a page"):
-        capacities(stages, [], size - 1, 0)
+        capacities(stages, [], [], size - 1, 0)
     free = memory.available()
-    assert free > 0 and SLAB <= capacities(stages, [], 0, 0)[0] <= free // size
+    assert free > 0 and SLAB <= capacities(stages, [], [], 0, 0)[0] <= free // size
 
 
 def test_a_page_is_read_and_written_as_it_is() -> None:

@@ -49,11 +49,12 @@ def any_llm(request: pytest.FixtureRequest) -> LLM:
 
 
 def scheduler(llm: LLM, n_pages: int = 1 << 20, **options: Any) -> Scheduler:
-    """One with so many pages, and as many states, none used, for which each look at the clock is a second later."""
+    """One with so many pages of each kind, none used, for which each look at the clock is a second later."""
     engine = llm.engine
     engine.pages = PageAllocator(engine.pages.memories, n_pages)
     engine.states = PageAllocator(engine.states.memories, n_pages) if engine.states else None
-    engine._cache = PrefixCache(engine.pages, engine.states)
+    engine.windows = PageAllocator(engine.windows.memories, n_pages) if engine.windows else None
+    engine._cache = PrefixCache(engine.pages, engine.states, engine.windows)
     ticks = count()
     return Scheduler(llm.engine, clock=lambda: float(next(ticks)), **options)
 

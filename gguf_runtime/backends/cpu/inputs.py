@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from .. import Batch
 from ..errors import PlanError
 from ..ngrams import ngram_rows
 from ..states import NOTHING, Segment, Stateful, StateMemory, segments
+
+
+class Places(NamedTuple):
+    """Where a batch's pages are. slots: of each token the page's address and the place in it; blocks: attention's
+    tasks."""
+
+    slots: np.ndarray
+    blocks: np.ndarray
 
 
 class Inputs:
@@ -38,8 +47,10 @@ class Inputs:
         self.tables = np.zeros(n_tokens, np.int64)  # addresses of the page addresses of each token's sequence
         self.positions = np.zeros(n_tokens, np.int32)
         self.ids = np.zeros(n_tokens, np.int32)
-        self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
-        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64)  # attention's tasks
+        self.places, self.window_places = (
+            Places(np.zeros((n_tokens, 2), np.int64), np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64))
+            for _ in range(2)
+        )
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))

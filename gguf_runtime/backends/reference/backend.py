@@ -8,6 +8,7 @@ from ...graph import Graph
 from ...operations import Input, Value, describe
 from .. import Batch, Result
 from ..errors import PlanError
+from ..pages import WindowMemory
 from .memory import Memory
 from .operations import MEANING, Run
 from .weights import Weights
@@ -17,6 +18,7 @@ class ReferenceBackend:
     """Any graph, on any machine. Raises PlanError for an operation without a meaning."""
 
     max_logits: int | None = None
+    windows: WindowMemory | None = None
 
     def __init__(self, graph: Graph, n_batch: int) -> None:
         for op in [*graph.ops, *(graph.encoder.ops if graph.encoder else [])]:

@@ -19,7 +19,7 @@ def _attention(w: Writer, op: Attention) -> None:
     if op.source or op.summaries is not None:
         raise unknown(op, ", over summaries or a source text,")
     _check_heads(op)
-    layout, isa = w.plan.layout, w.plan.isa
+    (layout, places), isa = w.plan.places(op.slot), w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
     types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
     shared = {
@@ -40,7 +40,7 @@ def _attention(w: Writer, op: Attention) -> None:
     w.step(
         f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages, chosen], [out, partials], q=q, out=out,
         chosen=chosen, n_chosen=n_chosen,
-        blocks=w.inputs.blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
+        blocks=places.blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
         chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
         partials=partials, n_blocks=w.inputs.n_blocks, **shared,
     )  # fmt: skip

@@ -14,10 +14,10 @@ from .rows import copy
 
 def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
     """Put keys and values into the cache; v is None where values are part of the keys, or there are none."""
-    layout, keys, values = w.plan.layout, w.plan.buffer(k), w.plan.buffer(v or k)
+    (layout, places), keys, values = w.plan.places(slot), w.plan.buffer(k), w.plan.buffer(v or k)
     w.step(
         f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
-        k=keys, v=values, v_token=(v or k).size, slots=w.inputs.slots, n_heads=heads, head_dim=k.width, v_dim=v_dim,
+        k=keys, v=values, v_token=(v or k).size, slots=places.slots, n_heads=heads, head_dim=k.width, v_dim=v_dim,
         k_offset=layout.k_offset[slot], v_offset=layout.v_offset[slot], k_bytes=head_bytes(layout.k_type, k.width),
         v_bytes=head_bytes(layout.v_type, v_dim), scratch=w.inputs.scratch, n_tokens=w.inputs.n_tokens,
     )  # fmt: skip
@@ -29,7 +29,7 @@ def _keep(w: Writer, op: Keep) -> None:
 
 
 def _best_keys(w: Writer, op: BestKeys) -> None:
-    layout, n_heads = w.plan.layout, op.q.heads
+    (layout, _), n_heads = w.plan.places(op.slot), op.q.heads
     save(w, op.slot, op.k, None, 1, 0)
     if 4 * (PAGE * n_heads + op.n + 16 + w.inputs.most_keys) > SCRATCH:
         raise PlanError(f"a choice of {op.n} among {w.inputs.most_keys} keys: too many")
