@@ -41,7 +41,7 @@ class KvShape(NamedTuple):
 class CacheSlot(NamedTuple):
     """What a slot of the cache is for.
 
-    kind: "full" keeps keys and values of every token, "window" of those that are still seen, "latent" keys only;
+    kind: "full" keeps keys and values of every token, "latent" keys only, "window" those that are still seen;
     "state" keeps numbers that every token changes, so that a sequence cannot go back.
     """
 
@@ -99,8 +99,9 @@ class Graph:
         found: dict[int, CacheSlot] = {}
         for op in self._all_ops:
             if isinstance(op, Attention) and op.k:
-                kind: Literal["latent", "window", "full"] = "latent" if not op.v else "window" if op.window else "full"
-                found[op.slot] = CacheSlot(kind, op.window)
+                windowed = op.causal and all(0 < n <= op.window for n in self._windows(op.slot))
+                kind: Literal["window", "full", "latent"] = "window" if windowed else "full" if op.v else "latent"
+                found[op.slot] = CacheSlot(kind, op.window if windowed else 0)
             elif isinstance(op, BestKeys):
                 found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Keep):
@@ -133,6 +134,11 @@ class Graph:
     @property
     def _all_ops(self) -> list[Op]:
         return [*(self.encoder.ops if self.encoder else []), *self.ops]
+
+    def _windows(self, slot: int) -> list[int]:
+        """How many tokens each operation sees that looks at a slot, 0 for all."""
+        looking = (op for op in self._all_ops if isinstance(op, Attention))
+        return [op.window if slot == op.slot else 0 for op in looking if slot in (op.slot, op.summaries)]
 
     def _block(self, begin: int, end: int) -> Graph:
         before = self.ops[begin - 1].out

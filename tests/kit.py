@@ -95,7 +95,8 @@ def sequences(backend: ReferenceBackend | CpuBackend, n: int) -> list[Sequence]:
     """Empty texts, whose pages are the backend's."""
     memories = [backend.memory] if backend.memory else []
     states = PageAllocator([backend.states], 64) if backend.states else None
-    cache = PrefixCache(PageAllocator(memories, 256), states)
+    windows = PageAllocator([backend.windows], 256) if backend.windows else None
+    cache = PrefixCache(PageAllocator(memories, 256), states, windows)
     return [Sequence(cache, (), None) for _ in range(n)]
 
 

@@ -17,6 +17,7 @@ from gguf_runtime.operations import (
     Activate,
     Add,
     Attention,
+    BestKeys,
     Combine,
     Concat,
     Conv,
@@ -225,6 +226,34 @@ CASES |= {
 CASES |= {
     case.__name__: case
     for case in (experts_whose_input_is_weighted, matrices_of_heads, rows_of_larger_matrices)
+}
+def chooses(n: int, stride: int = 1, spread: Literal["", "whole", "filled"] = "", *, weighted: bool = True,
+            latent: bool = False) -> Callable[[Graph], None]:  # fmt: skip
+    """Attention to the keys that score best: small whole numbers, so that many are equal and all are exact."""
+
+    def whole(g: Graph, heads: int, width: int, name: str) -> Value:
+        table = tensor(name, N_TOKENS, heads * width)
+        numbers = np.round(table.data.view(np.float32))
+        return g(View(g(Embed(table._replace(data=numbers.view(np.uint8)))), heads))
+
+    def write(g: Graph) -> None:
+        weights = whole(g, 1, 3, "w") if weighted else None
+        keys = g(BestKeys(whole(g, 3, 32, "bq"), whole(g, 1, 32, "bk"), weights, 4, n, stride, spread))
+        heads = {"q": 4, "k": 2, "v": 2}
+        q, k, v = (g(Scale(embedded(g, n_heads, 32 * n_heads, name), 0.3)) for name, n_heads in heads.items())
+        g(Attention(q, k, None if latent else v, 3, 2, 24 if latent else 32, 0.5, keys=keys))
+
+    return write
+
+
+CASES |= {
+    "keys": chooses(20),
+    "keys-unweighted": chooses(20, weighted=False),
+    "keys-latent": chooses(500, latent=True),
+    "keys-in-blocks": chooses(31, 4, "whole"),
+    "keys-filled": chooses(30, 4, "filled"),
+    "embed-cycle": lambda g: g(Embed(tensor("p", 7, 40), 1.0, "cycle")),  # type: ignore[dict-item,return-value]
+    "activate-reciprocal": over_x(lambda x: Activate(x, "reciprocal")),
 }
 CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate)}
 CASES |= {

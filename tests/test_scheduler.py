@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.engine import NoPages, Scheduler
+from gguf_runtime.engine import Chunk, NoPages, Scheduler
 from gguf_runtime.engine.cache import PageAllocator, PrefixCache
 from gguf_runtime.generation import Generation
 from gguf_runtime.kernels.layout import PAGE
 from gguf_runtime.sampling import Sampler, SamplingParams
+from tests import kit
 from tests.make_model import write_model
+from tests.paths import needs
 
 N_CTX = 512
 SHAPE = {"n_layer": 1, "n_embd": 64, "n_head": 2, "n_head_kv": 1, "n_ff": 64, "n_ctx": N_CTX, "types": "F32"}
@@ -33,10 +35,26 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
         yield llm
 
 
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    """A model with attention, recurrences and convolutions."""
+    with LLM(kit.file("qwen35", tmp_path_factory.mktemp("scheduler")), n_ctx=N_CTX, n_ubatch=128) as llm:
+        yield llm
+
+
+@pytest.fixture(params=["attention", pytest.param("states", marks=needs(kit.KIT))])
+def any_llm(request: pytest.FixtureRequest) -> LLM:
+    model: LLM = request.getfixturevalue({"attention": "llm", "states": "hybrid"}[request.param])
+    return model
+
+
 def scheduler(llm: LLM, n_pages: int = 1 << 20, **options: Any) -> Scheduler:
-    """One with so many pages, none of them used, for which each look at the clock is a second later."""
-    llm.engine.pages = PageAllocator(llm.engine.pages.memories, n_pages)
-    llm.engine._cache = PrefixCache(llm.engine.pages)
+    """One with so many pages of each kind, none used, for which each look at the clock is a second later."""
+    engine = llm.engine
+    engine.pages = PageAllocator(engine.pages.memories, n_pages)
+    engine.states = PageAllocator(engine.states.memories, n_pages) if engine.states else None
+    engine.windows = PageAllocator(engine.windows.memories, n_pages) if engine.windows else None
+    engine._cache = PrefixCache(engine.pages, engine.states, engine.windows)
     ticks = count()
     return Scheduler(llm.engine, clock=lambda: float(next(ticks)), **options)
 
@@ -83,7 +101,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     requests=REQUESTS,
     n_pages=st.integers(4, 40),
@@ -91,8 +109,9 @@ REQUESTS = st.lists(
     step_seconds=st.sampled_from([0.0, 1.0, 1e9]),
 )
 def test_every_answer_comes_as_it_would_alone(
-    llm: LLM, requests: list[Any], n_pages: int, n_parallel: int, step_seconds: float
+    any_llm: LLM, requests: list[Any], n_pages: int, n_parallel: int, step_seconds: float
 ) -> None:
+    llm = any_llm
     some = scheduler(llm, n_pages, n_parallel=n_parallel, step_seconds=step_seconds)
     todo = sorted(enumerate(requests), key=lambda item: item[1][0])
     answers: list[Generation] = []
@@ -100,7 +119,7 @@ def test_every_answer_comes_as_it_would_alone(
     for step in range(5000):
         while todo and todo[0][1][0] <= step:
             i, (_, beginning, n_prompt, n_answer, patience) = todo.pop(0)
-            prompt = [(7 * beginning + k // 50) % 300 for k in range(n_prompt - 1)] + [i]
+            prompt = [(7 * beginning + k // 50) % 100 for k in range(n_prompt - 1)] + [i]
             answers.append(ask(llm, some, prompt, n_answer))
             if patience is not None:
                 ends[step + patience] = answers[-1]
@@ -112,7 +131,7 @@ def test_every_answer_comes_as_it_would_alone(
             answer.read()
     else:
         raise AssertionError("an answer never came")
-    assert llm.engine.pages.n_held == 0
+    assert llm.engine.pages.n_held == 0 and (not llm.engine.states or llm.engine.states.n_held == 0)
     for answer in answers:
         assert answer.done
         if answer.error:
@@ -124,43 +143,73 @@ def test_every_answer_comes_as_it_would_alone(
         assert not answer.tokens or agrees(llm, answer)
 
 
-def test_a_common_beginning_is_computed_once(llm: LLM) -> None:
-    some = scheduler(llm)
+def test_a_common_beginning_is_computed_once(any_llm: LLM) -> None:
+    some = scheduler(any_llm)
     rng = np.random.default_rng(0)
-    start = rng.integers(0, 300, 300).tolist()
-    prompts = [start + rng.integers(0, 300, 20).tolist() for _ in range(32)]
-    answers = [ask(llm, some, prompt, 3) for prompt in prompts]
+    start = rng.integers(0, 100, 300).tolist()
+    prompts = [[*start, *divmod(i, 6), *rng.integers(0, 100, 18).tolist()] for i in range(32)]
+    answers = [ask(any_llm, some, prompt, 3) for prompt in prompts]
     run(some, answers)
     assert all(answer.n_tokens == 3 for answer in answers)
     n_of_prompts = some.n_computed - 32 * 2  # the last token of an answer is not computed
-    assert 300 + 32 * 20 <= n_of_prompts <= 1.1 * (300 + 32 * 20)
-    # where two of them go on alike by chance, that is found too
-    assert all(300 <= answer.n_reused <= 302 for answer in answers[1:])
+    assert 300 + 32 * 20 <= n_of_prompts + 32 <= 1.1 * (300 + 32 * 20)
+    # with states, the second tells where texts depart from each other, and the last page before that is there
+    assert answers[1].n_reused == (300 // PAGE * PAGE if any_llm.engine.states else 301)
+    assert all(300 <= answer.n_reused <= 301 for answer in answers[2:])
 
 
-def test_a_text_that_goes_on_computes_only_what_is_new(llm: LLM) -> None:
-    some = scheduler(llm)
+def test_a_text_that_goes_on_computes_only_what_is_new(any_llm: LLM) -> None:
+    some = scheduler(any_llm)
     rng = np.random.default_rng(1)
-    first = ask(llm, some, rng.integers(0, 300, 400).tolist(), 10)
+    first = ask(any_llm, some, rng.integers(0, 100, 400).tolist(), 10)
     run(some, [first])
-    others = [ask(llm, some, rng.integers(0, 300, 90).tolist(), 10) for _ in range(9)]
+    others = [ask(any_llm, some, rng.integers(0, 100, 90).tolist(), 10) for _ in range(9)]
     run(some, others)
     before = some.n_computed
-    second = ask(llm, some, [*first.prompt, *first.tokens, 1, 2, 3], 1)
+    second = ask(any_llm, some, [*first.prompt, *first.tokens, 1, 2, 3], 1)
     run(some, [second])
     # the answer's last token was drawn and not computed
     assert second.n_reused == 400 + 9 and some.n_computed - before == 4
+    changed = ask(any_llm, some, [*first.prompt, 1, 2, 3], 1)  # such as an answer without its thoughts
+    run(some, [changed])
+    assert changed.n_reused == 400 + (0 if any_llm.engine.states else first.tokens[0] == 1)
 
 
-def test_an_answer_that_was_set_back_goes_on_with_what_is_still_there(llm: LLM) -> None:
+def test_an_answer_that_was_set_back_goes_on_with_what_is_still_there(any_llm: LLM) -> None:
+    llm = any_llm
     some = scheduler(llm, 6)
     rng = np.random.default_rng(2)
-    answers = [ask(llm, some, rng.integers(0, 300, 120).tolist(), 100) for _ in range(3)]
+    answers = [ask(llm, some, rng.integers(0, 100, 120).tolist(), 100) for _ in range(3)]
     run(some, answers)
     assert some.n_preempted and llm.engine.pages.n_held == 0
     assert all(answer.n_tokens == 100 and agrees(llm, answer) for answer in answers)
     assert answers[0].n_reused == 0
     assert some.n_computed < 2 * sum(len(answer.sequence.text) for answer in answers)
+
+
+@needs(kit.KIT)
+def test_an_interrupted_step_leaves_states_as_they_were(hybrid: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, tokens = hybrid.engine, list(range(90)) * 3
+    truth = hybrid.logits(tokens)[-1]
+    some = engine.new_sequence(tree=None)
+    engine.step([Chunk(some, tokens[:70])])
+    stage, n_runs = engine._pipeline.stages[0], 0
+    start = stage.start
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal n_runs
+        n_runs += 1
+        if n_runs == 2:  # the second pass, after the first has gone on with the state
+            raise KeyboardInterrupt
+        return start(*arguments)
+
+    monkeypatch.setattr(stage, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step([Chunk(some, tokens[70:])])
+    assert some.n_computed == 70
+    found = engine.step([Chunk(some, tokens[70:])])[0]
+    assert np.abs(found - truth).max() < 1e-3 * np.abs(truth).max()
+    some.release()
 
 
 def test_what_goes_wrong_in_an_answer_ends_only_this_one(llm: LLM) -> None:

@@ -16,7 +16,9 @@ from gguf_runtime.generation import Generation
 from gguf_runtime.sampling import Sampler, SamplingParams
 from gguf_runtime.speculation import PromptLookup, Speculation
 from gguf_runtime.text import Text
+from tests import kit
 from tests.make_model import write_model
+from tests.paths import needs
 
 
 class Fixed:
@@ -75,6 +77,16 @@ def test_the_same_text_with_and_without(tiny, sampling, guesser):
     assert guessed.tokens == plain.tokens and guessed.stop_reason == "length"
     assert guessed.n_guessed > 0 and guessed.n_decoded == 149 and plain.n_steps == 149
     assert guessed.n_steps == guessed.n_decoded - guessed.n_accepted
+
+
+@needs(kit.KIT)
+def test_guesses_of_a_model_with_a_state_are_taken_back(tmp_path):
+    """What was right of a guess is computed again with the next token, unless all of it was."""
+    with LLM(kit.file("mamba2", tmp_path)) as llm:
+        plain = generate(llm, None, 60, temperature=0)
+        for guesser in PromptLookup, lambda text: Fixed(7, 8):
+            guessed = generate(llm, lambda text, guesser=guesser: Always(guesser(text), flat), 60, temperature=0)
+            assert guessed.tokens == plain.tokens and guessed.n_guessed > 0
 
 
 def test_the_distribution_is_the_models(tiny):

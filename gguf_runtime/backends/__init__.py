@@ -10,7 +10,7 @@ import numpy as np
 
 from ..graph import Graph
 from ..loader import Tensor
-from .pages import PageMemory
+from .pages import PageMemory, WindowMemory
 from .states import Mark, StateMemory
 
 #: Gives what a backend made of a batch, once it is there.
@@ -26,11 +26,18 @@ class Sequence(Protocol):
     n_source: int  # its tokens, once the pages keep what it made of them, beside this text's
 
     @property
+    def window_pages(self) -> np.ndarray:
+        """i32: as `pages`, of layers that see only a window."""
+
+    @property
     def marks(self) -> list[Mark]:
         """In order: the state that a step begins from, and those that it leaves; empty where there is none."""
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
+
+    def n_missing_windows(self, n_tokens: int) -> int:
+        """The same of pages of layers that see only a window."""
 
     @property
     def n_missing_states(self) -> int:
@@ -77,6 +84,7 @@ class Backend(Protocol):
     """A graph of some layers on some device."""
 
     memory: PageMemory | None  # where its layers keep keys and values; None where none does
+    windows: WindowMemory | None  # where those do that see only a window, if they have a memory of their own
     states: StateMemory | None  # where they keep states
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch

@@ -128,3 +128,11 @@ class PageMemory(RecordMemory):
     def __init__(self, layout: PageLayout, heap: Heap = SYSTEM) -> None:
         super().__init__(layout.n_bytes, layout.form, heap)
         self.layout = layout
+
+
+class WindowMemory(PageMemory):
+    """Memory for pages of layers that see only a window. window: tokens that the widest of them sees."""
+
+    def __init__(self, layout: PageLayout, window: int, heap: Heap = SYSTEM) -> None:
+        super().__init__(layout, heap)
+        self.window = window

@@ -114,8 +114,8 @@ class PageAllocator:
         return page in self._idle
 
     def is_sole(self, page: int) -> bool:
-        """Whether a page is free once one holder leaves."""
-        return self._holders[page] == 1 and page not in self._kept
+        """Whether a page can be taken once one holder leaves."""
+        return self._holders[page] == 1
 
     def is_kept(self, page: int) -> bool:
         """Whether what a page contains is kept."""
@@ -142,12 +142,13 @@ class Node:
     """A page in the tree of what pages contain: the tokens in it, after those of the pages above it.
 
     Only leaves have fewer than PAGE tokens: the last pages of texts. states: records with the state after this page
-    and so many tokens more, fewer than PAGE.
+    and so many tokens more, fewer than PAGE. window: the page of layers that see only a window, or NOTHING.
     """
 
     def __init__(self, parent: Node | None, page: int, key: bytes) -> None:
         self.parent, self.page, self.key = parent, page, key
         self.states: dict[bytes, int] = {}
+        self.window = NOTHING
         self._children: dict[bytes, Node] = {}
         self._order: list[bytes] = []  # sorted, so that neighbours have the longest beginnings in common
 
@@ -170,6 +171,15 @@ class Node:
         node = self._children[key] = Node(self, page, key)
         insort(self._order, key)
         return node
+
+    def keep_window(self, pages: PageAllocator, page: int) -> None:
+        """Have the page of layers that see only a window."""
+
+        def forget() -> None:
+            self.window = NOTHING
+
+        self.window = page
+        pages.keep(page, forget)
 
     def remove(self) -> None:
         """Take the node out of the tree."""
@@ -198,11 +208,14 @@ def _n_common(a: bytes, b: bytes) -> int:
 class PrefixCache:
     """Trees of pages by what they contain. A tree's root stands for what else keys and values depend on.
 
-    states: of models that keep one; it is found again where a checkpoint was left, not at any place.
+    states: of models that keep one; it is found again where a checkpoint was left, not at any place. windows: pages of
+    layers that see only a window.
     """
 
-    def __init__(self, pages: PageAllocator, states: PageAllocator | None = None) -> None:
-        self.pages, self.states = pages, states
+    def __init__(
+        self, pages: PageAllocator, states: PageAllocator | None = None, windows: PageAllocator | None = None
+    ) -> None:
+        self.pages, self.states, self.windows = pages, states, windows
         self._roots: dict[Hashable, Node] = {}
 
     def root(self, name: Hashable) -> Node:
@@ -258,52 +271,64 @@ class PrefixCache:
         while self.states and node.states:
             _, record = node.states.popitem()
             self.states.unkeep(record)
+        if self.windows and node.window != NOTHING:
+            self.windows.unkeep(node.window)
+            node.window = NOTHING
 
 
 _UNLIMITED = 1 << 16  # pages that keep nothing but their place in the tree
-
-
-def capacities(
-    memories: Sequence[RecordMemory], states: Sequence[RecordMemory], budget: int, taken: int
-) -> tuple[int, int]:
-    """How many pages and how many states there may be: as many as fit the budget in bytes, 0 for what each device has
-    free. Raises ValueError where it is too small.
-
-    As many states as pages, but no more than half of the memory is theirs. taken: bytes of RAM that will be used and
-    are free yet, such as mapped weights.
-    """
-    if budget:
-        n_pages, n_states = _divided(budget, memories, states)
-        if not n_pages or (states and n_states < _LEAST_STATES):
-            needed = "a page of 64 tokens" + (f" and {_LEAST_STATES} states" if states else "")
-            raise ValueError(f"the memory for keys and values is smaller than {needed}")
-        return n_pages, n_states
-    found = []
-    for device in {memory.heap.device for memory in [*memories, *states]}:
-        own, own_states = ([memory for memory in of if memory.heap.device == device] for of in (memories, states))
-        room = own[0].heap.free() if own else own_states[0].heap.free()
-        found.append(_divided(room - (taken if device == "RAM" else 0), own, own_states))
-    n_pages, n_states = (min(numbers) for numbers in zip(*found, strict=True)) if found else (_UNLIMITED, 0)
-    return max(SLAB, n_pages), max(_LEAST_STATES, n_states)
-
-
 _LEAST_STATES = 2  # what a step begins from, and what it leaves
 
-
-def _divided(room: int, memories: Sequence[RecordMemory], states: Sequence[RecordMemory]) -> tuple[int, int]:
-    """How many pages and states fit a room."""
-    page, state = (sum(memory.n_bytes for memory in of) for of in (memories, states))
-    if not state:
-        return (room // page if page else _UNLIMITED), _UNLIMITED
-    if not page:
-        return _UNLIMITED, room // state
-    n_states = min(room // (2 * state), room // (page + state))
-    return (room - n_states * state) // page, n_states
+Memories = Sequence[RecordMemory]
 
 
 def allocators(
-    memories: Sequence[RecordMemory], states: Sequence[RecordMemory], budget: int, taken: int
-) -> tuple[PageAllocator, PageAllocator | None]:
-    """Of pages and of states, None for models that keep none; see `capacities`."""
-    n_pages, n_states = capacities(memories, states, budget, taken)
-    return PageAllocator(memories, n_pages), PageAllocator(states, n_states, _NO_STATES, 1) if states else None
+    pages: Memories, states: Memories, windows: Memories, budget: int, taken: int
+) -> tuple[PageAllocator, PageAllocator | None, PageAllocator | None]:
+    """Of pages, of states and of pages of windows, of which most models have only the first; see `capacities`."""
+    n_pages, n_states, n_windows = capacities(pages, states, windows, budget, taken)
+    return (
+        PageAllocator(pages, n_pages),
+        PageAllocator(states, n_states, _NO_STATES, 1) if states else None,
+        PageAllocator(windows, n_windows) if windows else None,
+    )
+
+
+def capacities(pages: Memories, states: Memories, windows: Memories, budget: int, taken: int) -> list[int]:
+    """How many pages, states and pages of windows there may be: as many as fit the budget in bytes, 0 for what each
+    device has free. Raises ValueError where it is too small.
+
+    There are no more of the others than pages, and each kind has at most its equal share of the memory; pages have the
+    rest. taken: bytes of RAM that will be used and are free yet, such as mapped weights.
+    """
+    kinds, least = (pages, states, windows), (SLAB, _LEAST_STATES, SLAB)
+    if budget:
+        found = _divided(budget, kinds)
+        if not all(n >= (_LEAST_STATES if kind is states else 1) for n, kind in zip(found, kinds, strict=True)):
+            needed = "a page of 64 tokens" + (f" and {_LEAST_STATES} states" if states else "")
+            raise ValueError(f"the memory for keys and values is smaller than {needed}")
+        return found
+    rooms = {memory.heap.device: memory.heap.free() for kind in kinds for memory in kind}
+    if not rooms:
+        return [_UNLIMITED] * 3
+    by_device = [
+        _divided(room - (taken if device == "RAM" else 0), [_on(device, kind) for kind in kinds])
+        for device, room in rooms.items()
+    ]
+    return list(map(max, least, map(min, zip(*by_device, strict=True))))
+
+
+def _on(device: str, memories: Memories) -> Memories:
+    return [memory for memory in memories if memory.heap.device == device]
+
+
+def _divided(room: int, kinds: Sequence[Memories]) -> list[int]:
+    """How many records of each kind fit a room, pages being the first."""
+    page, *others = (sum(memory.n_bytes for memory in kind) for kind in kinds)
+    n_kinds = sum(size > 0 for size in (page, *others))
+    found = []
+    for size in others:
+        n = min(room // (n_kinds * size), room // (page + sum(others))) if size else _UNLIMITED
+        found.append(n if page or not size else room // (n_kinds * size))
+    left = room - sum(n * size for n, size in zip(found, others, strict=True))
+    return [left // page if page else _UNLIMITED, *found]

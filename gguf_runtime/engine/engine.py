@@ -88,9 +88,11 @@ class Engine:
         self.placement = Placement(self.model, offload, host, devices, self.n_ctx, n_ubatch, KvTypes(type_k, type_v))
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch
-        memories, states = self._pipeline.memories, self._pipeline.states
-        self.pages, self.states = allocators(memories, states, kv_memory, self.placement.bytes_in_ram)
-        self._cache = PrefixCache(self.pages, self.states)
+        self.pages, self.states, self.windows = allocators(
+            self._pipeline.memories, self._pipeline.states, self._pipeline.windows, kv_memory,
+            self.placement.bytes_in_ram,
+        )  # fmt: skip
+        self._cache = PrefixCache(self.pages, self.states, self.windows)
         self.lock = threading.Lock()
         self._waiting: set[int] = set()  # threads that want a turn
         self._gone = ""  # why there are no more steps
@@ -211,6 +213,8 @@ class Engine:
                 )
             found.append(Chunk(sequence, ids.astype(np.int32), n_logits, sequence.n_computed))
         self.pages.require(sum(chunk.sequence.n_missing(len(chunk.tokens)) for chunk in found))
+        if self.windows:
+            self.windows.require(sum(chunk.sequence.n_missing_windows(len(chunk.tokens)) for chunk in found))
         if self.states:
             self.states.require(sum(chunk.sequence.n_missing_states for chunk in found))
         for chunk in found:

@@ -25,6 +25,7 @@ _LEAST = 32  # tokens of prompts in a step, however long they take: fewer cost n
 _SLOWDOWN = 3  # how much longer a step with prompts may take than one without, where that is above the bound
 _WORTH_WAITING = 16  # tokens that another prompt is about to compute
 _ALIGNED = 16  # tokens that kernels take together
+_PASSES = 4  # of a prompt in a step, where layers keep only what a window sees: until the step ends, all is kept
 _STATES = 2  # that a sequence holds: what a step begins from, and what it leaves
 
 
@@ -238,7 +239,10 @@ class Scheduler:
     def _room(self, n_writing: int, prompts: list[_Slot]) -> int:
         """How many tokens of prompts the step may have."""
         if not n_writing:  # nobody waits for a next token: a whole prompt, or as many as fit a pass
-            return max(self.engine.n_ubatch, prompts[0].sequence.n_left if self.whole_prompts else 0)
+            left = prompts[0].sequence.n_left if self.whole_prompts else 0
+            if self.engine.windows:
+                left = min(left, _PASSES * self.engine.n_ubatch)
+            return max(self.engine.n_ubatch, left)
         most = sum(slot.sequence.n_left for slot in prompts)
         cost = self.engine.step_cost
         plain = self._seconds.get(False, 0.0)

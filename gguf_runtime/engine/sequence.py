@@ -12,6 +12,7 @@ from ..kernels.layout import PAGE
 from ..text import Text
 from .cache import Node, NoPages, PrefixCache
 from .states import States
+from .windows import Windows
 
 _CHECKPOINTS = 8  # a text may leave so small a part of all states
 
@@ -33,6 +34,7 @@ class Sequence:
         self.pages = np.zeros(16, np.int32)
         self._cache, self._root = cache, root
         self._states = States(cache.states) if cache.states else None
+        self._windows = Windows(cache.windows) if cache.windows else None
         self._departure = 0  # tokens up to which it is as another text
         self._nodes: list[Node] = []  # of its first pages, as far as they are in the tree
         self._tail: Node | None = None  # of the page after these, which it goes on filling
@@ -63,6 +65,11 @@ class Sequence:
         """What of the state a step begins from, and what it leaves."""
         return self._states.marks if self._states else []
 
+    @property
+    def window_pages(self) -> np.ndarray:
+        """i32: as `pages`, of layers that see only a window; what none sees any more is not there."""
+        return self._windows.table if self._windows else self.pages[:0]
+
     def chunk(self, n_tokens: int, n_logits: int, guess: list[int]) -> Chunk:
         """The next tokens to compute, and a guess of what follows; logits are wanted for the last n_logits."""
         end = self.n_computed + n_tokens
@@ -84,16 +91,17 @@ class Sequence:
         """Hold what there is of the context already, but for its last token, which is always computed."""
         if not self._root or self._n_pages:
             return
-        pages = self._cache.pages
         full, partial, self._departure, mark = self._find(self._root)
         n_full = mark.n_tokens // PAGE
-        for node in full[:n_full]:
-            pages.hold(node.page)
         self._nodes = full[:n_full]
+        for node in self._nodes:
+            self._cache.pages.hold(node.page)
         self._set_pages([node.page for node in self._nodes])
         self.n_computed = mark.n_tokens
         if self._states and mark.n_tokens:
             self._states.begin(mark)
+        if self._windows:
+            self._windows.begin(mark.n_tokens, self._nodes)
         if mark.n_tokens % PAGE:
             source = full[n_full] if n_full < len(full) else partial
             assert source
@@ -101,30 +109,55 @@ class Sequence:
 
     def _begin_page(self, node: Node) -> None:
         """Begin a page as another does."""
-        pages = self._cache.pages
+        pages, windows = self._cache.pages, self._windows
         pages.hold(node.page)
+        if windows:
+            windows.pages.hold(node.window)
         try:
-            copy = pages.take()
+            pages.require(1)
+            if windows:
+                windows.pages.require(1)
+                windows.append(copy := windows.pages.take())
+                windows.pages.copy(copy, node.window)
+            self._set_pages([copy := pages.take()])
             pages.copy(copy, node.page)
-            self._set_pages([copy])
         except NoPages:
             self.rewind(self.n_computed // PAGE * PAGE)
         finally:
             pages.drop(node.page)
+            if windows:
+                windows.pages.drop(node.window)
 
     def _find(self, root: Node) -> tuple[list[Node], Node | None, int, Mark]:
         """What is there of the context but for its last token: full pages, the one that begins as it goes on, and how
         far that goes; and from where it can be gone on."""
         tokens = self.context[:-1]
         full, partial, n_more = self._cache.find(root, tokens)
-        n = len(full) * PAGE + n_more
-        mark = self._cache.find_state(root, full, tokens[:n]) if self._states else Mark(n, NOTHING)
-        return full, partial, n, mark
+        departure = len(full) * PAGE + n_more
+        mark = self._resumable(departure, [*full, partial] if partial else full, tokens, root)
+        return full, partial, departure, mark
+
+    def _resumable(self, n: int, nodes: list[Node], tokens: np.ndarray, root: Node | None) -> Mark:
+        """After how many tokens, n at most, one can go on, and the state there: own, or left in the tree."""
+        while True:
+            m = self._windows.resumable(n, nodes) if self._windows else n
+            if not self._states:
+                return Mark(m, NOTHING)
+            mark = self._states.last(m)
+            if root and mark.n_tokens < m:
+                mark = max(mark, self._cache.find_state(root, nodes[: m // PAGE], tokens[:m]))
+            if mark.n_tokens == n:
+                return mark
+            n = mark.n_tokens
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
         n = max(self.n_computed + n_tokens, len(self.source))
         return max(0, -(-n // PAGE) - self._n_pages) + self._writes_to_shared
+
+    def n_missing_windows(self, n_tokens: int) -> int:
+        """The same of pages of layers that see only a window."""
+        return self._windows.n_missing(self.n_computed + n_tokens) + self._writes_to_shared if self._windows else 0
 
     @property
     def n_missing_states(self) -> int:
@@ -135,6 +168,8 @@ class Sequence:
         """Take the pages that this many more tokens need, and what their state does. Raises NoPages."""
         pages, place = self._cache.pages, self.n_computed // PAGE
         pages.require(self.n_missing(n_tokens))
+        if self._windows:
+            self._windows.pages.require(self.n_missing_windows(n_tokens))
         if self._states:
             self._states.reserve(self.n_computed, self.n_computed + n_tokens)
         if self._writes_to_shared:
@@ -143,24 +178,31 @@ class Sequence:
             self.pages[place] = own
             del self._nodes[place:]
             pages.drop(shared)
+            if self._windows:
+                self._windows.own(place)
         elif self._tail and self.n_computed < len(self._nodes) * PAGE + self._tail.n_tokens:
             self._leave_tail()  # it is about to be overwritten
         self._set_pages([pages.take() for _ in range(self.n_missing(n_tokens))])
+        if self._windows:
+            self._windows.give_back(self.n_computed)
+            self._windows.extend(self.n_computed + n_tokens)
 
     def plan_checkpoints(self, n_tokens: int) -> None:
-        """Have the step, of which `reserve` was told, leave states at page borders for texts that begin alike.
+        """Have the step, of which `reserve` was told, leave states for texts that begin alike.
 
-        These are a few at regular distances, the last before the end of the text, from where it goes on if its last
-        tokens change, and where this text departs from another: a third may do so too.
+        These are at a few page borders at regular distances, at the last one before the end of the text, from where it
+        goes on if its last tokens change, and where this text departs from another: a third may do so too.
         """
         if not self._states or not self._root:
             return
-        end, n_pages = self.n_computed + n_tokens, self.n_context // PAGE
+        first, last, n_pages = self.n_computed + 1, self.n_computed + n_tokens, self.n_context // PAGE
         most = max(1, self._states.records.capacity // _CHECKPOINTS)
-        distance = 1 << (-(-n_pages // most) - 1).bit_length() if n_pages else 1
-        marked = {(self.n_context - 1) // PAGE, self._departure // PAGE}
-        borders = range(self.n_computed // PAGE + 1, end // PAGE + 1)
-        self._states.leave(page * PAGE for page in borders if page % distance == 0 or page in marked)
+        distance = 1 << max(-(-n_pages // most) - 1, 0).bit_length()
+        borders = range(-(-first // PAGE), last // PAGE + 1)
+        wanted = {PAGE * page for page in borders if page % distance == 0 or page == (self.n_context - 1) // PAGE}
+        if first <= self._departure <= last:
+            wanted.add(self._departure)
+        self._states.leave(sorted(wanted))
 
     def share(self, *, tail: bool) -> None:
         """Let others use what is computed of the text: full pages, and the last one too if `tail`."""
@@ -176,11 +218,17 @@ class Sequence:
                 pages.drop(int(self.pages[i]))
                 self.pages[i] = node.page
             self._nodes.append(node)
+            if self._windows:
+                self._windows.share(i, node)
         first = len(self._nodes) * PAGE
         if tail and n > first and (not self._tail or self._tail.n_tokens < n - first):
             self._leave_tail()
             node = self._cache.add(self._parent, page := int(self.pages[len(self._nodes)]), tokens[first:n])
             self._tail = node if node.page == page else None
+            if self._windows and self._tail:
+                self._windows.share(len(self._nodes), self._tail)
+        if self._windows:
+            self._windows.give_back(self.n_computed)
         if self._states:
             for mark in self._states.marks:
                 if 0 < mark.n_tokens <= n and (mark.checkpoint or (tail and mark.n_tokens == n)):
@@ -193,7 +241,12 @@ class Sequence:
         """Forget what is computed beyond the first n tokens; gives how many of these could be kept."""
         if not 0 <= n <= self.n_computed:
             raise ValueError(f"cannot go back from {self.n_computed} tokens to {n}")
-        n = self._rewind_state(n) if self._states else n
+        mark = self._resumable(n, self._nodes, self.context, self._root)
+        n = mark.n_tokens
+        if self._states:
+            self._states.rewind(mark)
+        if self._windows:
+            self._windows.rewind(n, self._nodes)
         self.n_computed = n
         kept = -(-max(n, self.n_source) // PAGE)
         if kept <= len(self._nodes):
@@ -203,18 +256,6 @@ class Sequence:
         del self._nodes[kept:]
         self._n_pages = min(kept, self._n_pages)
         return n
-
-    def _rewind_state(self, n: int) -> int:
-        """Go back to the last state that is there after at most n tokens: own, or one that was left in the tree."""
-        assert self._states
-        own = self._states.last(n)
-        if self._root and own.n_tokens < n:
-            left = self._cache.find_state(self._root, self._nodes, self.context[:n])
-            if left.n_tokens > own.n_tokens:
-                self._states.begin(left)
-                return left.n_tokens
-        self._states.rewind(own.n_tokens)
-        return own.n_tokens
 
     def forget(self, start: int, n: int) -> None:
         """Leave n tokens of the context, from `start` on, out of it; what comes after is to be computed anew."""
@@ -232,6 +273,8 @@ class Sequence:
             self._cache.pages.orphans.append(self.pages[: self._n_pages][::-1].tolist())
         if self._states and self._states.held:
             self._states.records.orphans.append(self._states.held)
+        if self._windows and self._windows.held:
+            self._windows.pages.orphans.append(self._windows.held)
 
     @property
     def _parent(self) -> Node:

@@ -53,9 +53,12 @@ class States:
         """The last state that is held, n_computed tokens having been computed."""
         return max((mark for mark in self.marks if mark.n_tokens <= n_computed), default=_EMPTY)
 
-    def rewind(self, n: int) -> None:
-        """Forget the states after more than n tokens."""
-        self._keep([mark for mark in self.marks if 0 < mark.n_tokens <= n] or [_EMPTY])
+    def rewind(self, mark: Mark) -> None:
+        """Go back to a state: one of these, or one that is kept."""
+        if mark in self.marks or not mark.n_tokens:
+            self._keep([own for own in self.marks if 0 < own.n_tokens <= mark.n_tokens] or [_EMPTY])
+        else:
+            self.begin(mark)
 
     def pass_on(self) -> None:
         """Hold no longer what was left for others on the way."""

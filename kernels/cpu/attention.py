@@ -90,6 +90,30 @@ def _softener(pairs: bool) -> Any:
     return soften
 
 
+@inline
+def _mask(mask, chosen, n_chosen, start):
+    """What is added to the scores of a page, whose first position is `start`, so that only chosen keys are seen.
+
+    chosen: f32[n_chosen], positions in order, and then -1.
+    """
+    for i in range(0, PAGE, 16):
+        store(mask + 4 * i, splat_f32(_HIDDEN))
+    low, high = 0, n_chosen
+    while low < high:
+        middle = (low + high) // 2
+        position = get_f32(chosen + 4 * middle)
+        if 0.0 <= position < start:
+            low = middle + 1
+        else:
+            high = middle
+    while low < n_chosen:
+        place = int(get_f32(chosen + 4 * low)) - start
+        if place < 0 or place >= PAGE:
+            break
+        put_f32(mask + 4 * place, 0.0)
+        low += 1
+
+
 @cache
 def _scorer(terms: str) -> Any:
     """change(s, at, head, softcap, slopes, bias): what a row's scores of a page become, in their place.
@@ -128,12 +152,13 @@ def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
     multiply, soften = by_pairs if pairs else direct, _softener(pairs)
     add_scores, add_values = multiply(key_loader(k_type)), multiply(value_loader(v_type))
     both, in_chunks = "both" in terms, "chunk" in terms
+    only = "chosen" in terms
     changed, change = any(term in terms for term in ("softcap", "alibi", "bias")), _scorer(terms)
 
     @inline
     def see(
         first, n_rows, q, s, bases, totals, sums, keys, next_keys, values, next_values, group, place, window, dim,
-        stride, spare, start, n_keys, first_head, chunk, softcap, slopes, bias,
+        stride, spare, start, n_keys, first_head, chunk, softcap, slopes, bias, chosen, n_chosen, mask,
     ):  # fmt: skip
         for i in range(first * PAGE // 16, n_rows * PAGE // 16):
             store(s + 64 * i, splat_f32(0.0))
@@ -152,6 +177,12 @@ def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
                 before = end - window if window else 0
             if in_chunks:
                 before = max(before, (at_token + start) // chunk * chunk - start)
+            if only:
+                if row == first or row % group == 0:
+                    _mask(mask, chosen + 4 * n_chosen * (row // group), n_chosen, start)
+                for i in range(0, PAGE, 16):
+                    at_score = s + 4 * (PAGE * row + i)
+                    store(at_score, load_f32(at_score) + load_f32(mask + 4 * i))
             if end < PAGE or before > 0:
                 _hide(s + 4 * PAGE * row, before, end)
             soften(s + 4 * PAGE * row, bases + 4 * row, totals + 64 * row, sums + 4 * stride * row, stride)
@@ -230,7 +261,8 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
 
     terms, joined by "+": "both": tokens see those after them too, and half of a window on each side; "chunk": only
     their own `chunk` of the sequence; "softcap": scores become c·tanh(score / c); "alibi": less slopes[head]·distance;
-    "bias": plus bias[head][distance + MOST_DISTANCE]; "sinks": sinks[head] joins the softmax and gives nothing.
+    "bias": plus bias[head][distance + MOST_DISTANCE]; "sinks": sinks[head] joins the softmax and gives nothing;
+    "chosen": tokens see only the keys at chosen[token][n_chosen], see `_mask`.
     """
     bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False, terms)
     see_rounded = _page(k_type, v_type, True, terms) if bfloats else see_exactly
@@ -239,7 +271,7 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
     def body(
         thread: int, n_threads: int, counter: int,
         q: int, out: int, blocks: int, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, scale: float,
-        window: int, chunk: int, softcap: float, slopes: int, bias: int, sinks: int,
+        chosen: int, n_chosen: int, window: int, chunk: int, softcap: float, slopes: int, bias: int, sinks: int,
         k_offset: int, v_offset: int, k_bytes: int, v_bytes: int, partials: int, scratch: int,
         n_blocks: Ref, n_tokens: Ref,
     ) -> None:  # fmt: skip
@@ -250,7 +282,8 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
         bases = s + 4 * MAX_TASK_ROWS * PAGE
         totals = bases + 4 * MAX_TASK_ROWS
         sums = totals + 64 * MAX_TASK_ROWS
-        spare = sums + 4 * MAX_TASK_ROWS * stride
+        mask = sums + 4 * MAX_TASK_ROWS * stride
+        spare = mask + 4 * PAGE
         while True:
             task = claim(counter, thread, n_threads, n_blocks * n_kv_heads)
             if task >= n_blocks * n_kv_heads:
@@ -269,6 +302,7 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
                 first_page = max(first_page, (position - window // 2 if both else position + 1 - window) // PAGE)
             if in_chunks:
                 first_page = max(first_page, position // chunk * chunk // PAGE)
+            own = chosen + 4 * first_token * n_chosen
             for i in range(first_page, end_page):
                 page, following = get_i64(table + 8 * i), get_i64(table + 8 * min(i + 1, end_page - 1))
                 place = position - i * PAGE
@@ -279,13 +313,13 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
                     see_rounded(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
                         following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
-                        kv_head * group, chunk, softcap, slopes, bias,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask,
                     )  # fmt: skip
                 else:
                     see_exactly(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
                         following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
-                        kv_head * group, chunk, softcap, slopes, bias,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask,
                     )  # fmt: skip
             for r in range(n_rows):
                 t, head, o = r // group, kv_head * group + r % group, sums + 4 * r * stride

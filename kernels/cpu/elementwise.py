@@ -25,6 +25,7 @@ FUNCTIONS: dict[str, Any] = {
     "softplus": lambda x, y, p, q, r, s: softplus(x),
     "tanh": lambda x, y, p, q, r, s: tanh(x),
     "exp": lambda x, y, p, q, r, s: exp(x),
+    "reciprocal": lambda x, y, p, q, r, s: divide(splat_f32(1.0), x),
     "softcap": lambda x, y, p, q, r, s: p * tanh(divide(x, p)),
     "clamp": lambda x, y, p, q, r, s: clamp(x, p, q),
     "xielu": lambda x, y, p, q, r, s: xielu(x, p, q, r, s),

@@ -15,8 +15,8 @@ from ...kernels.memory import address
 from ...kernels.thread_pool import Program, ThreadPool
 from ...loader import Tensor
 from ...operations import Attention
-from .. import Backend, Batch, Device, Result, Settings
-from ..pages import PageLayout, PageMemory
+from .. import Backend, Batch, Chunk, Device, Result, Settings
+from ..pages import PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
@@ -28,6 +28,7 @@ _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they 
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
 _SHORT = 16
 _SPAN, _MOST_SPANS = 4, 64  # pages of a span at least, and how many there may be
+_NO_PAGES = np.zeros(0, np.int64)
 _SAME_SPAN = _MOST_SPANS * PAGE  # tokens, after a multiple of which spans are longer
 
 
@@ -99,12 +100,17 @@ class CpuBackend:
         self._cpu, library = cpu, cpu.library
         self.n_batch = n_ubatch
         self._selected = graph.result.rows != "token"
-        layout = memory.layout if memory else PageLayout(graph.kv, k_type, v_type)
-        self.memory = (memory or PageMemory(layout)) if graph.kv else None
+        kv, slots = graph.kv, graph.slots
+        windows = [] if memory else [slot for slot in kv if slots[slot].kind == "window"]
+        window_layout = PageLayout({slot: kv.pop(slot) for slot in windows}, k_type, v_type)
+        layout = memory.layout if memory else PageLayout(kv, k_type, v_type)
+        self.memory = (memory or PageMemory(layout)) if kv else None
+        window = max((slots[slot].window for slot in windows), default=0)
+        self.windows = WindowMemory(window_layout, window) if windows else None
         self.states = state_memory(graph, operations.state_bytes, "cpu f32")
-        self._tables: list[np.ndarray] = []  # of the batch at work
+        self._tables: list[tuple[np.ndarray, np.ndarray]] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
-        self._plan = Plan(graph, layout, self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
+        self._plan = Plan(graph, (layout, window_layout), self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
         self._causal = all(op.causal or op.source for op in graph.ops if isinstance(op, Attention))
@@ -154,19 +160,21 @@ class CpuBackend:
         """Write what the kernels read of a batch: ids, angles, places in the cache, wanted rows, attention's tasks."""
         inputs, first, n_logits = self._inputs, 0, 0
         positions = np.concatenate([np.arange(c.position, c.position + len(c.tokens)) for c in batch.chunks])
-        self._tables = [self.memory.table(c.sequence.pages) for c in batch.chunks] if self.memory else []
+        self._tables = [self._addresses(chunk) for chunk in batch.chunks]
         for i, (_, tokens, wanted, _) in enumerate(batch.chunks):
             n = len(tokens)
             inputs.ids[first : first + n] = tokens
             at = positions[first : first + n]
-            if self.memory:
-                inputs.slots[first : first + n, 0] = self._tables[i][at // PAGE]
-                inputs.slots[first : first + n, 1] = at % PAGE
+            for places, table in zip((inputs.places, inputs.window_places), self._tables[i], strict=True):
+                if len(table):
+                    places.slots[first : first + n, 0] = table[at // PAGE]
+                    places.slots[first : first + n, 1] = at % PAGE
+            inputs.tables[first : first + n] = address(self._tables[i][0])
             inputs.rows[n_logits : n_logits + wanted] = np.arange(first + n - wanted, first + n)
             inputs.first_rows[n_logits : n_logits + wanted] = first
             first, n_logits = first + n, n_logits + wanted
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
-        if self.memory:
+        if self.memory or self.windows:
             self._fill_blocks(batch)
             if len(inputs.source_blocks):
                 self._fill_source_blocks(batch)
@@ -174,13 +182,20 @@ class CpuBackend:
             inputs.write_states(batch, self.states)
         inputs.write_positions(positions)
 
+    def _addresses(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+        """Of a sequence's pages, and of those of layers that see only a window: none where there is no memory."""
+        tables = (self.memory, chunk.sequence.pages), (self.windows, chunk.sequence.window_pages)
+        pages, windows = (memory.table(numbers) if memory else _NO_PAGES for memory, numbers in tables)
+        return pages, windows
+
     def _fill_blocks(self, batch: Batch) -> None:
         """Cut the batch into tasks for attention; where tokens are few, also along a long context."""
         inputs, first = self._inputs, 0
         blocks: list[tuple[int, ...]] = []
         splits: list[tuple[int, ...]] = []
         row = 0
-        for pages, (_, tokens, _, position) in zip(self._tables, batch.chunks, strict=True):
+        windows: list[int] = []
+        for (pages, window_pages), (_, tokens, _, position) in zip(self._tables, batch.chunks, strict=True):
             table = address(pages)
             start = n = 0
             while (start := start + n) < len(tokens):
@@ -200,7 +215,9 @@ class CpuBackend:
                     blocks.append((*task, page, min(page + span, n_pages), row, 0, n_keys))
                     row += n
             first += len(tokens)
-        inputs.blocks[: len(blocks)] = blocks
+            windows += [address(window_pages)] * (len(blocks) - len(windows))
+        inputs.places.blocks[: len(blocks)] = inputs.window_places.blocks[: len(blocks)] = blocks
+        inputs.window_places.blocks[: len(blocks), 0] = windows
         inputs.splits[: len(splits)] = splits or np.empty((0, 4), np.int64)
         inputs.n_blocks[0], inputs.n_splits[0] = len(blocks), len(splits)
 
@@ -208,7 +225,7 @@ class CpuBackend:
         """The same for attention to source texts, all of which each token sees."""
         blocks: list[tuple[int, ...]] = []
         first = 0
-        for pages, (sequence, tokens, _, _) in zip(self._tables, batch.chunks, strict=True):
+        for (pages, _), (sequence, tokens, _, _) in zip(self._tables, batch.chunks, strict=True):
             table, n_pages = address(pages), -(-sequence.n_source // PAGE)
             for start in range(0, len(tokens), self._task_tokens):
                 n = min(self._task_tokens, len(tokens) - start)

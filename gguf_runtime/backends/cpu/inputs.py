@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
 from ...graph import Graph
-from ...operations import Attention, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
+from ...kernels.layout import SCRATCH
+from ...operations import Attention, BestKeys, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
 from .. import Batch
 from ..errors import PlanError
 from ..ngrams import ngram_rows
 from ..states import NOTHING, Segment, Stateful, StateMemory, segments
+
+
+class Places(NamedTuple):
+    """Where a batch's pages are. slots: of each token the page's address and the place in it; blocks: attention's
+    tasks."""
+
+    slots: np.ndarray
+    blocks: np.ndarray
 
 
 class Inputs:
@@ -20,6 +30,8 @@ class Inputs:
     angles: by id of the RopeFrequencies, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate, length,
     offset) of ScaleByPosition, f32[token].
     """
+
+    most_keys = SCRATCH // 4 - 16384  # that a thread has memory for the scores of
 
     def __init__(self, graph: Graph, n_tokens: int, n_split: int, n_spans: int, scratch: np.ndarray) -> None:
         """n_split: the most tokens whose attention is cut, into at most n_spans spans each. scratch: of the threads."""
@@ -30,12 +42,17 @@ class Inputs:
         self.position_scales = {(op.rate, op.length, op.offset): np.zeros(n_tokens, np.float32) for op in scaled}
         tables = [op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "position"]
         self._most_positions = min(tables, default=0)
+        cycles = {op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "cycle"}
+        self.cycles = {n: np.zeros(n_tokens, np.int32) for n in cycles}  # positions in a cycle of so many
+        self.tables = np.zeros(n_tokens, np.int64)  # addresses of the page addresses of each token's sequence
         self.positions = np.zeros(n_tokens, np.int32)
         self.ids = np.zeros(n_tokens, np.int32)
-        self.slots = np.zeros((n_tokens, 2), np.int64)  # page address, place in the page
-        self.blocks = np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64)  # attention's tasks
         sourced = any(isinstance(op, Attention) and op.source for op in graph.ops)
         self.source_blocks = np.zeros((n_tokens if sourced else 0, 9), np.int64)  # of that to source texts
+        self.places, self.window_places = (
+            Places(np.zeros((n_tokens, 2), np.int64), np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64))
+            for _ in range(2)
+        )
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted; of texts that are pooled the last
         self.first_rows = np.zeros(n_tokens, np.int32)  # of each of these, the first token of its text
@@ -51,6 +68,7 @@ class Inputs:
         self.ngrams = {
             op.slot: (np.zeros((n_tokens, len(op.sizes)), np.int32), np.zeros(1, np.int64)) for op in self._ngrams
         }
+        self._chooses = any(isinstance(op, BestKeys) for op in graph.ops)
         self.scratch = scratch
         self.n_partials = n_split * n_spans  # for each head
 
@@ -59,7 +77,11 @@ class Inputs:
         n = len(positions)
         if self._most_positions and positions.max() >= self._most_positions:
             raise PlanError(f"the model has embeddings for {self._most_positions} positions: ask for no more with -c")
+        if positions.max() >= self.most_keys and self._chooses:
+            raise PlanError(f"keys are chosen among at most {self.most_keys}: ask for no more with -c")
         self.positions[:n] = positions
+        for length, cycle in self.cycles.items():
+            cycle[:n] = positions % length
         for rope, (cos, sin) in zip(self._ropes, self.angles.values(), strict=True):
             theta = positions[:, None] * rope.frequencies
             cos[:n], sin[:n] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude

@@ -17,7 +17,7 @@ from ..pages import PageLayout
 from ..states import StateMemory
 from . import forms
 from .buffers import Buffers, Kind
-from .inputs import Inputs
+from .inputs import Inputs, Places
 
 
 class Plan:
@@ -27,10 +27,17 @@ class Plan:
     """
 
     def __init__(
-        self, graph: Graph, layout: PageLayout, states: StateMemory | None, inputs: Inputs, buffers: Buffers, isa: Isa
+        self,
+        graph: Graph,
+        layouts: tuple[PageLayout, PageLayout],
+        states: StateMemory | None,
+        inputs: Inputs,
+        buffers: Buffers,
+        isa: Isa,
     ) -> None:
+        """layouts: of pages, and of pages of layers that see only a window."""
         self.isa, self.buffers, self.states = isa, buffers, states
-        self.layout, self.inputs = layout, inputs
+        self.inputs, self._layouts = inputs, layouts
         self.fused = fuse(graph.ops, Fusions(forms.can_gate, forms.can_gate_experts))
         self.routes = {op.out.number: op for op in graph.ops if isinstance(op, Route)}
         self._forms, self.to_rounded = forms.forms(graph.ops, isa), forms.to_rounded(graph.ops, isa)
@@ -42,6 +49,13 @@ class Plan:
         self.result = self.buffer(graph.result)
         first = graph.ops[0]
         self.input = self.buffer(first.out) if isinstance(first, Input) else None
+
+    def places(self, slot: int) -> tuple[PageLayout, Places]:
+        """How pages with a slot are laid out, and where a batch's are."""
+        layout, window_layout = self._layouts
+        if slot in window_layout.k_offset:
+            return window_layout, self.inputs.window_places
+        return layout, self.inputs.places
 
     def buffer(self, value: Value) -> np.ndarray:
         return self._buffers[value.number][0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...graph import Graph
 from .. import Batch, Result
-from ..pages import SYSTEM, Heap, PageLayout, PageMemory
+from ..pages import SYSTEM, Heap, PageLayout, PageMemory, WindowMemory
 from ..states import StateMemory
 from .device import CudaDevice
 from .inputs import Inputs
@@ -24,6 +24,7 @@ class CudaBackend:
     """Runs a graph on a GPU: weights, cache and values are in its memory, unless cache_in_ram."""
 
     max_logits: int | None = MAX_LOGITS
+    windows: WindowMemory | None = None
     states: StateMemory | None = None
     n_alike = 1
 

@@ -18,7 +18,7 @@ import numpy as np
 from ...graph import Graph, join
 from .. import Batch, Chunk, Result, Sequence, in_passes
 from ..errors import PlanError
-from ..pages import PageLayout, PageMemory
+from ..pages import PageLayout, PageMemory, WindowMemory
 from ..states import StateMemory
 from .backend import pinned
 from .bus import Bus, Cargo, room_for
@@ -46,6 +46,7 @@ class StreamingBackend:
     """
 
     max_logits: int | None = None
+    windows: WindowMemory | None = None
     states: StateMemory | None = None
     n_alike = 1
 

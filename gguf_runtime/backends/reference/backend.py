@@ -12,6 +12,7 @@ from ...loader import Tensor
 from ...operations import Input, Value, describe
 from .. import Backend, Batch, Device, Result, Settings
 from ..errors import PlanError
+from ..pages import WindowMemory
 from .memory import Memory
 from .operations import MEANING, Run
 from .weights import Weights
@@ -59,6 +60,7 @@ class ReferenceBackend:
     """Any graph, on any machine. Raises PlanError for an operation without a meaning."""
 
     max_logits: int | None = None
+    windows: WindowMemory | None = None
     n_alike = 1  # NumPy adds up in an order that depends on the number of rows
 
     def __init__(self, graph: Graph, n_batch: int, decoder: ReferenceBackend | None = None) -> None:

@@ -9,12 +9,20 @@ from ....fusion import Single
 from ..buffers import FEW, MANY, ROWWISE
 from ..plan import Plan
 from ..writer import Step, Writer, unknown
-from . import attention, experts, pool, products, recurrence, rows
+from . import attention, experts, pool, products, recurrence, rows, selection
 
 __all__ = ["first_kernels", "kernels", "state_bytes", "write"]
 
 state_bytes = recurrence.state_bytes
-_STEPS = rows.STEPS | products.STEPS | experts.STEPS | attention.STEPS | pool.STEPS | recurrence.STEPS
+_STEPS = (
+    rows.STEPS
+    | products.STEPS
+    | experts.STEPS
+    | attention.STEPS
+    | selection.STEPS
+    | pool.STEPS
+    | recurrence.STEPS
+)
 
 
 def first_kernels(plan: Plan) -> list[str]:

@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 
 from ....kernels.layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH, head_bytes
-from ....operations import Attention, Keep, Value
+from ....operations import Attention
 from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
 from ..writer import Writer, unknown
-from .rows import over
+from .selection import save
 
 
 def _attention(w: Writer, op: Attention) -> None:
-    if op.keys:
-        raise unknown(op, ", over chosen keys,")
+    if op.summaries is not None:
+        raise unknown(op, ", over summaries,")
     _check_heads(op)
-    layout, isa = w.plan.layout, w.plan.isa
+    (layout, places), isa = w.plan.places(op.slot), w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
     types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
+    shared = {
+        "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[op.slot],
+        "v_offset": layout.v_offset[op.slot], "k_bytes": head_bytes(layout.k_type, head_dim),
+        "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
+    }  # fmt: skip
     if op.k:
-        _save(w, op.k, op.v or op.k, op.slot, v_dim)
+        save(w, op.slot, op.k, op.v, op.kv_heads, v_dim)
     q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     partials, kind = w.plan.buffers.partials(w.inputs.n_partials, n_heads, v_dim), w.kind(op.out)
     # blocks of many tokens may multiply bf16 where the result is rounded as much anyway; nobody wants f32 for that
@@ -32,15 +37,16 @@ def _attention(w: Writer, op: Attention) -> None:
     terms = _terms(op)
     suffix = f":{how}:{terms}" if terms else ":bfloats" if how == "bfloats" else ""
     sinks = w.plan.floats(op.sinks) if op.sinks else 0
-    blocks, n_blocks = w.inputs.blocks, w.inputs.n_blocks
+    chosen, n_chosen = (w.plan.buffer(op.keys), op.keys.width) if op.keys else (0, 0)
+    blocks, n_blocks = places.blocks, w.inputs.n_blocks
     if op.source:
         blocks, n_blocks = w.inputs.source_blocks, w.inputs.n_source_blocks
     w.step(
-        f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages], [out, partials], q=q, out=out,
+        f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages, chosen], [out, partials], q=q, out=out,
+        chosen=chosen, n_chosen=n_chosen,
         blocks=blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
         chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
-        partials=partials, n_blocks=n_blocks,
-        **_places(w, op.slot, head_dim, v_dim),
+        partials=partials, n_blocks=n_blocks, **shared,
     )  # fmt: skip
     if w.split and not op.source:
         w.step(
@@ -50,37 +56,11 @@ def _attention(w: Writer, op: Attention) -> None:
         )  # fmt: skip
 
 
-def _keep(w: Writer, op: Keep) -> None:
-    if not op.v:
-        raise unknown(op, ", without values,")
-    _save(w, op.k, op.v, op.slot, op.v.width)
-    over(w, "copy", op.out, op.k)
-
-
-def _save(w: Writer, k: Value, v: Value, slot: int, v_dim: int) -> None:
-    """Keys and values into the cache."""
-    layout, keys, values = w.plan.layout, w.plan.buffer(k), w.plan.buffer(v)
-    w.step(
-        f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
-        k=keys, v=values, v_token=v.size, slots=w.inputs.slots, n_heads=k.heads, **_places(w, slot, k.width, v_dim),
-    )  # fmt: skip
-
-
-def _places(w: Writer, slot: int, head_dim: int, v_dim: int) -> dict[str, Any]:
-    """Arguments that tell where a slot's keys and values are."""
-    layout = w.plan.layout
-    return {
-        "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[slot], "v_offset": layout.v_offset[slot],
-        "k_bytes": head_bytes(layout.k_type, head_dim), "v_bytes": head_bytes(layout.v_type, v_dim),
-        "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
-    }  # fmt: skip
-
-
 def _terms(op: Attention) -> str:
     """What an attention has beyond a causal mask and a window, as its kernel names it."""
     terms = {
         "both": not op.causal, "chunk": op.chunk, "softcap": op.softcap, "alibi": op.alibi, "bias": op.bias,
-        "sinks": op.sinks,
+        "sinks": op.sinks, "chosen": op.keys,
     }  # fmt: skip
     return "+".join(name for name, has in terms.items() if has)
 
@@ -100,9 +80,9 @@ def _bias(w: Writer, op: Attention) -> np.ndarray | int:
 
 def _check_heads(op: Attention) -> None:
     head_dim, v_dim = op.q.width, op.v_width
-    size = 4 * (MAX_TASK_ROWS * (head_dim + v_dim + PAGE + 17 + 16) + PAGE * max(head_dim, v_dim + 16))
+    size = 4 * (MAX_TASK_ROWS * (head_dim + v_dim + PAGE + 17 + 16) + PAGE * max(head_dim, v_dim + 16) + PAGE)
     if op.q.heads // op.kv_heads > MAX_TASK_ROWS or size > SCRATCH:
         raise PlanError(f"attention heads of {head_dim} dimensions, {op.q.heads} to {op.kv_heads}: too large")
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Attention: _attention, Keep: _keep}
+STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Attention: _attention}

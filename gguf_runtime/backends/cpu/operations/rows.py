@@ -32,13 +32,15 @@ from ..writer import Writer, unknown
 from .products import check_format, row_bytes
 
 _ACTIVATIONS = {
-    "silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp", "softcap", "clamp", "xielu"
+    "silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp", "softcap", "clamp", "xielu",
+    "reciprocal",
 }  # fmt: skip
 
 
 def _embed(w: Writer, op: Embed) -> None:
     check_format(op.table)
-    out, numbers = w.plan.buffer(op.out), w.inputs.ids if op.by == "token" else w.inputs.positions
+    out, n_rows = w.plan.buffer(op.out), op.table.shape[0]
+    numbers = {"token": w.inputs.ids, "position": w.inputs.positions}.get(op.by, w.inputs.cycles.get(n_rows))
     w.step(
         f"rows.embed:{op.table.type}", op.out, [], [out], weights=op.table.data, row_bytes=row_bytes(op.table),
         n_columns=op.out.size, ids=numbers, out=out, scratch=w.inputs.scratch, n_tokens=w.count(op.out),
@@ -140,6 +142,11 @@ def _slice(w: Writer, op: Slice) -> None:
 def _concat(w: Writer, op: Concat) -> None:
     over(w, "copy", op.out, op.a, n_columns=op.a.width)
     over(w, "copy", op.out, op.b, n_columns=op.b.width, to_column=op.a.width)
+
+
+def copy(w: Writer, out: Value, x: Value) -> None:
+    """A step that copies a value."""
+    over(w, "copy", out, x)
 
 
 def _repeat(w: Writer, op: Repeat) -> None:

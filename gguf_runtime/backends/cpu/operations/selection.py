@@ -1,0 +1,46 @@
+"""Keys that are kept for others to look at, and the choice among them for sparse attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ....kernels.layout import PAGE, SCRATCH, head_bytes
+from ....operations import BestKeys, Keep, Value
+from ...errors import PlanError
+from ..writer import Writer
+from .rows import copy
+
+
+def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
+    """Put keys and values into the cache; v is None where values are part of the keys, or there are none."""
+    (layout, places), keys, values = w.plan.places(slot), w.plan.buffer(k), w.plan.buffer(v or k)
+    w.step(
+        f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
+        k=keys, v=values, v_token=(v or k).size, slots=places.slots, n_heads=heads, head_dim=k.width, v_dim=v_dim,
+        k_offset=layout.k_offset[slot], v_offset=layout.v_offset[slot], k_bytes=head_bytes(layout.k_type, k.width),
+        v_bytes=head_bytes(layout.v_type, v_dim), scratch=w.inputs.scratch, n_tokens=w.inputs.n_tokens,
+    )  # fmt: skip
+
+
+def _keep(w: Writer, op: Keep) -> None:
+    save(w, op.slot, op.k, op.v, op.k.heads, op.v.width if op.v else 0)
+    copy(w, op.out, op.k)
+
+
+def _best_keys(w: Writer, op: BestKeys) -> None:
+    (layout, _), n_heads = w.plan.places(op.slot), op.q.heads
+    save(w, op.slot, op.k, None, 1, 0)
+    if 4 * (PAGE * n_heads + op.n + 16 + w.inputs.most_keys) > SCRATCH:
+        raise PlanError(f"a choice of {op.n} among {w.inputs.most_keys} keys: too many")
+    q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
+    weights = w.plan.buffer(op.weights) if op.weights else 0
+    w.step(
+        f"selection.best:{layout.k_type}:{op.spread or 'single'}", op.out, [q, weights, layout.k_offset], [out],
+        q=q, weights=weights, out=out, tables=w.inputs.tables, positions=w.inputs.positions, n_heads=n_heads,
+        head_dim=op.q.width, n=op.n, stride=op.stride, k_offset=layout.k_offset[op.slot], scratch=w.inputs.scratch,
+        n_tokens=w.inputs.n_tokens,
+    )  # fmt: skip
+
+
+STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Keep: _keep, BestKeys: _best_keys}
