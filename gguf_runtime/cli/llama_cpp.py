@@ -47,6 +47,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         -bf, --binary-file FILE
         -e, --escape
         --no-escape
+        --spm-infill
         -ot, --override-tensor PATTERN=DEVICE
         -ngl, --gpu-layers, --n-gpu-layers N
         -ts, --tensor-split N0,N1,...
@@ -349,7 +350,6 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         --mcp-servers-json JSON
         -ag, --agent
         -no-ag, --no-agent
-        --spm-infill
         --cache-prompt
         --no-cache-prompt
         --cache-reuse N
