@@ -27,7 +27,7 @@ from .loader import Value, lock, open_gguf, override
 from .sampling import Sampler, SamplingParams
 from .speculation import Guesser, PromptLookup, Speculation
 from .text import Text
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, infill_prompt
 
 if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .chat.template import Message
@@ -270,6 +270,29 @@ class LLM(Embedding):
         if self.model.graph.encoder:  # it reads whole texts, with their end
             return self.tokenizer.encode(text, parse_special=True)
         return self.tokenizer.encode_prompt(text)
+
+    def infill_tokens(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        begun: str = "",
+        files: Iterable[tuple[str, str]] = (),
+        suffix_first: bool = False,
+        max_tokens: int | None = None,
+    ) -> list[int]:
+        """Token ids of a prompt to fill in what comes between two parts of a text, to be given to `stream`.
+
+        begun: what is there of it already. files: (name, text) of others of the project, the nearest last.
+        suffix_first: for models that were trained so. max_tokens: room in the context to leave for the answer, None for
+        a quarter of it. Raises TokenizerError where the model has no tokens for this.
+        """
+        n_ctx = self.engine.n_ctx
+        room = n_ctx // 4 if max_tokens is None else min(arguments.whole("max_tokens", max_tokens, 0), n_ctx // 2)
+        texts = (arguments.text(*given) for given in (("prefix", prefix), ("suffix", suffix)))
+        return infill_prompt(
+            self.tokenizer, *texts, begun=begun, files=files, suffix_first=suffix_first, n_most=n_ctx - room
+        )
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..graph import Graph
 from ..loader import Tensor
 from ..operations import Attention, Keep, Value
+from .hparams import ModelError
 from .layers import Layers
 
 _BUCKETS = "attention.relative_buckets_count"
@@ -12,6 +13,8 @@ _BUCKETS = "attention.relative_buckets_count"
 
 def t5(m: Layers) -> None:
     """The encoder's graph ends with keys and values for the decoder's attention to it, a slot for each layer."""
+    if m.result not in ("", "logits"):
+        raise ModelError(f"{m.w.file.path}: an encoder with a decoder generates; t5encoder models give embeddings")
     m.decoder_start = m.w.count("decoder_start_token_id", 0, least=0)
     n_decoder = m.w.count("decoder_block_count", m.n_layer)
     source = m.last_norm(_encoder(m), "enc.output_norm")

@@ -72,15 +72,16 @@ class Command(click.Command):
             name = name.replace("_", "-") if arg.startswith("--") else name  # as llama.cpp does
             name = "--help" if name == "--usage" else name
             values = [value] if equals else []
-            if not equals and (match := _ATTACHED.fullmatch(arg)) and _takes_value(known.get(match[1])):
+            if not equals and (match := _ATTACHED.fullmatch(arg)) and _n_values(known.get(match[1])):
                 name, values = match[1], [match[2]]
             if name == "--version" and not equals:
                 click.echo(f"ggrun {__version__}")
                 ctx.exit()
             if name in known:
-                if not values and _takes_value(known[name]):
-                    values, i = args[i : i + 1], i + 1
-                elif values and not _takes_value(known[name]):
+                n = _n_values(known[name]) - len(values)
+                if n > 0:
+                    values, i = [*values, *args[i : i + n]], i + n
+                elif n < 0:
                     raise click.BadOptionUsage(name, f"Option {name!r} does not take a value.", ctx)
                 yield from (name, *values)
             else:
@@ -127,5 +128,6 @@ class LlamaCommand(Command):
                 formatter.write_dl(records)
 
 
-def _takes_value(option: click.Option | None) -> bool:
-    return option is not None and not option.is_flag and not option.count
+def _n_values(option: click.Option | None) -> int:
+    """How many arguments belong to an option."""
+    return 0 if option is None or option.is_flag or option.count else option.nargs

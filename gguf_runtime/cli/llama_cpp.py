@@ -47,6 +47,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         -bf, --binary-file FILE
         -e, --escape
         --no-escape
+        --spm-infill
         -ot, --override-tensor PATTERN=DEVICE
         -cmoe, --cpu-moe
         -ncmoe, --n-cpu-moe N
@@ -350,7 +351,6 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         --mcp-servers-json JSON
         -ag, --agent
         -no-ag, --no-agent
-        --spm-infill
         --cache-prompt
         --no-cache-prompt
         --cache-reuse N

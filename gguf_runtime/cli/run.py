@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -29,11 +29,12 @@ from .options import (
     template_options,
     verbose_option,
 )
-from .prompt import has_prompt, prompt_options, read_prompt
+from .prompt import has_prompt, prompt_options, read_prompt, unescaped
 from .recipes import by_recipe
 
 if TYPE_CHECKING:
     from ..generation import Generation
+    from ..llm import LLM
 
 output_options = group(
     path("-o", "--output", "--output-file", "output", help="Write the answer to a file, once it is whole."),
@@ -43,10 +44,24 @@ output_options = group(
     click.option("--jsonl", "form", flag_value="jsonl", help="Write a JSON object for each token, and one at the end."),
     flag("--display-prompt/--no-display-prompt", help="Write the prompt too, as the model sees it."),
 )
+infill_options = group(
+    click.option(
+        "--fim", nargs=2, metavar="PREFIX SUFFIX", help="Write what comes between, with a model made to fill in code."
+    ),
+    flag("--spm-infill", help="Show it the suffix first, as some want it."),
+)
 cache_options = group(
     path("--prompt-cache", help="Keep what is computed of the prompt here."),
     flag("--prompt-cache-ro", help="Use what is kept there, and leave it as it is."),
 )
+
+
+class Gap(NamedTuple):
+    """What is to be filled in: between a prefix and a suffix."""
+
+    prefix: str
+    suffix: str
+    suffix_first: bool
 
 
 @click.command(cls=LlamaCommand, help="Answer a prompt. At a terminal and without one, ggrun chats.")
@@ -55,6 +70,7 @@ cache_options = group(
 @section("Model", model_options, draft_options)
 @section("Prompt", prompt_options, system_options, template_options, raw_options)
 @section("Prompt", path("--prompts", help="Answer every line of a JSONL file, many at a time."))
+@section("Prompt", infill_options)
 @section("Prompt", cache_options)
 @section("Reasoning", reasoning_options)
 @section("Answer", answer_options)
@@ -70,6 +86,8 @@ def command(
     prompts: str | None,
     raw: bool,
     conversation: bool | None,
+    fim: tuple[str, str] | None,
+    spm_infill: bool,
     **options: Any,
 ) -> None:
     model = take_model(options)
@@ -80,7 +98,13 @@ def command(
         prompt |= {"prompt": " ".join(words), "escape": False}
     dialogue = by_recipe(ctx, model, options)
     raw = raw or conversation is False
-    if prompts is not None:
+    if fim is not None:
+        if prompts is not None or any(prompt[name] is not None for name in ("prompt", "file", "binary_file")):
+            raise click.UsageError("--fim is a prompt by itself: leave out -p, -f, -bf and --prompts")
+        _forget_chat(options)
+        prefix, suffix = unescaped(fim, prompt["escape"])
+        _answer(model, Gap(prefix, suffix, spm_infill), dialogue, True, **options)
+    elif prompts is not None:
         from .batch import answer_all
 
         _forget_chat(options)
@@ -119,7 +143,7 @@ def _start_chat(
 
 def _answer(
     model: str | None,
-    text: str,
+    text: str | Gap,
     dialogue: Dialogue,
     raw: bool,
     *,
@@ -139,21 +163,17 @@ def _answer(
     load_seconds = perf_counter() - start
     if verbose and (table := llm.engine.placement.table()):
         click.echo(table, err=True)
-    if llm.has_chat_template and not raw:
-        text = llm.render(dialogue.messages(text), **dialogue.variables)
-    elif dialogue.system:
-        raise click.UsageError("a system prompt needs a model with a chat template, and no --raw")
-
+    shown, prompt = _what_is_read(llm, text, dialogue, raw, answer["max_tokens"])
     apart = dialogue.reasoning.startswith("deepseek")
-    thoughts = Thoughts(text, kept=dialogue.reasoning == "deepseek-legacy") if apart else None
+    thoughts = Thoughts(shown, kept=dialogue.reasoning == "deepseek-legacy") if apart else None
     with open_output(output, form, thoughts) as out:
         if prompt_cache:
             from ..prompt_cache import PromptCache
 
             cache = PromptCache(prompt_cache, llm)
-        generation = llm.stream(text, **answer)
+        generation = llm.stream(prompt, **answer)
         if display_prompt:
-            out.prompt(text)
+            out.prompt(shown)
         while not generation.done:
             for piece in generation.advance():
                 out.piece(piece)
@@ -163,6 +183,20 @@ def _answer(
     if verbose:
         _report(load_seconds, generation)
     _judge(generation, llm.engine.n_ctx)
+
+
+def _what_is_read(
+    llm: LLM, text: str | Gap, dialogue: Dialogue, raw: bool, max_tokens: int | None
+) -> tuple[str, str | list[int]]:
+    """What the model reads: the text to show, and the prompt."""
+    if llm.has_chat_template and not raw and isinstance(text, str):
+        text = llm.render(dialogue.messages(text), **dialogue.variables)
+    elif dialogue.system:
+        raise click.UsageError("a system prompt needs a model with a chat template, no --raw and no --fim")
+    if isinstance(text, str):
+        return text, text
+    tokens = llm.infill_tokens(text.prefix, text.suffix, suffix_first=text.suffix_first, max_tokens=max_tokens)
+    return llm.tokenizer.decode(tokens), tokens
 
 
 def _judge(generation: Generation, n_ctx: int) -> None:

@@ -17,9 +17,7 @@ from .prompt import has_prompt, unescaped
 
 text_options = group(
     text("-p", "--prompt", "prompts", multiple=True, help="A text."),
-    path(
-        "-f", "--file", help="A file, each line of which is a text; -: standard input."
-    ),
+    path("-f", "--file", help="A file, each line of which is a text; -: standard input."),
     path("--texts", help='A JSONL file: a text on each line, or {"text": ..., "id": ...}; -: standard input.'),
 )
 

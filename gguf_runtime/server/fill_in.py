@@ -15,7 +15,7 @@ def fill_in(
 ) -> list[int | str]:
     """A prompt for what is between prefix and suffix, cut to fit: what is near the cursor stays, and of the files
     beside it what is last. Raises Failure."""
-    tokenizer, ids = texts.tokenizer, texts.tokenizer.fill_in_ids
+    tokenizer, ids = texts.tokenizer, texts.tokenizer.fim_ids
     before = tokenizer.encode(prefix, add_special=False) + tokenizer.encode(prompt, add_special=False)
     after = tokenizer.encode(suffix, add_special=False)
     n_before = min(len(before), _NEAR * n_room // 4)
@@ -32,7 +32,7 @@ def fill_in(
 
 def _files(texts: ModelTexts, extra: Sequence[tuple[str, str]]) -> list[int]:
     """Other files of the project, in the form for that if the model has one."""
-    tokenizer, ids = texts.tokenizer, texts.tokenizer.fill_in_ids
+    tokenizer, ids = texts.tokenizer, texts.tokenizer.fim_ids
     found = [ids["fim_rep"], *tokenizer.encode("project\n", add_special=False)] if "fim_rep" in ids else []
     for name, text in extra:
         if "fim_sep" in ids:

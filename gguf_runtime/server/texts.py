@@ -34,7 +34,7 @@ class ModelTexts:
         if reads_vocabulary:
             self.tokenizer = Tokenizer.from_metadata(self.metadata)
             self.templates = ChatTemplates(self.metadata, self.tokenizer, chat_template)
-            self._fills_in = {"fim_pre", "fim_suf", "fim_mid"} <= set(self.tokenizer.fill_in_ids)
+            self._fills_in = {"fim_pre", "fim_suf", "fim_mid"} <= set(self.tokenizer.fim_ids)
 
     @cached_property
     def architecture(self) -> str:
@@ -91,7 +91,7 @@ class ModelTexts:
 
     def fill_in(self, prefix: str | list[int | str], suffix: str | list[int | str]) -> list[int]:
         """A prompt for what is between prefix and suffix. Raises Failure where the model knows nothing of that."""
-        ids = self.tokenizer.fill_in_ids
+        ids = self.tokenizer.fim_ids
         if not self._fills_in:
             raise Failure("unsupported", "the model cannot fill in: it has no tokens for that", field="suffix")
         parts = self._mixed(prefix if isinstance(prefix, list) else [prefix], adds_bos=False)

@@ -34,11 +34,12 @@ class BytePairEncoding:
         self._vocabulary, self._pre = vocabulary, pre
         self._merges = array(metadata, "merges")
         self._split = Splitter(pre.expressions)
+        self._writes_spaces = pre.marks_spaces and not pre.byte_level
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text in which nothing is special."""
-        if not self._pre.byte_level:
+        if self._writes_spaces:
             text = text.replace(" ", "▁")
         if len(self._cache) > _CACHE_SIZE:
             self._cache.clear()
@@ -53,7 +54,7 @@ class BytePairEncoding:
     def decode(self, token: bytes) -> bytes:
         """What a token of text stands for."""
         if not self._pre.byte_level:
-            return token.replace("▁".encode(), b" ")
+            return token.replace("▁".encode(), b" ") if self._writes_spaces else token
         characters = token.decode(errors="surrogateescape")
         return b"".join([_BYTES.get(c) or c.encode(errors="surrogateescape") for c in characters])
 

@@ -19,7 +19,8 @@ class PreTokenizer(NamedTuple):
     add_bos: texts begin with BOS, unless the file says that they do not; needs_bos: even then. add_sep: a separator is
     between two, unless the file says otherwise.
     bos_id: BOS where the file names none.
-    byte_level: tokens write bytes as printable characters; otherwise they are UTF-8, with ▁ for a space.
+    byte_level: tokens write bytes as printable characters; otherwise they are UTF-8, with ▁ for a space if
+    marks_spaces.
     """
 
     expressions: tuple[str | Thousands, ...]
@@ -29,6 +30,7 @@ class PreTokenizer(NamedTuple):
     add_sep: bool = False
     bos_id: int | None = 11
     byte_level: bool = True
+    marks_spaces: bool = True
 
 
 # what most expressions are made of: the ending of an English contraction, words, symbols, white space
@@ -157,6 +159,7 @@ _BY_NAMES = {
     "superbpe": PreTokenizer((_DIGITS, Thousands("[0-9]+", cut_after=False))),
     "gemma4 granite-embed-multi-311m": PreTokenizer((_LINES,), needs_bos=True, byte_level=False),
     "sarvam-moe": PreTokenizer((_LINES,), byte_level=False),
+    "whitespace": PreTokenizer((r"\S+",), byte_level=False, marks_spaces=False),
 }
 _BY_NAME = {name: pre for names, pre in _BY_NAMES.items() for name in names.split()}
 

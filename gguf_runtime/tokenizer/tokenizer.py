@@ -14,9 +14,9 @@ from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, To
 
 class Tokenizer:
     """n_vocab: number of tokens; tokens: by id, as the file has them; bos_id, eos_id: begin and end of a text;
-    eog_ids: any of them ends generation; fill_in_ids: those that ask for a middle: fim_pre, fim_suf, fim_mid, fim_rep,
-    fim_sep, fim_pad, as far as there are; special_ids: tokens that are no text; control_ids: those that only a template
+    eog_ids: any of them ends generation; special_ids: tokens that are no text; control_ids: those that only a template
     writes; user_defined_ids: those that are found in any text; add_bos, add_eos: whether encoding adds those;
+    fim_ids: tokens for filling in, by their names in keys (fim_pre, fim_suf, fim_mid …), as far as there are such;
     pair_frame: what comes before, between and after two texts that are judged together."""
 
     @classmethod
@@ -35,7 +35,7 @@ class Tokenizer:
         self.n_vocab, self.tokens = len(vocabulary), vocabulary.tokens
         self.bos_id, self.eos_id = vocabulary.special_id("bos"), vocabulary.special_id("eos")
         self._end_id = vocabulary.special_id(kind.end)
-        self.eog_ids, self.fill_in_ids = vocabulary.eog_ids, vocabulary.fill_in_ids
+        self.eog_ids, self.fim_ids = vocabulary.eog_ids, vocabulary.fim_ids
         self.special_ids = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
         self.control_ids = self.special_ids | vocabulary.shown_ids
         self.user_defined_ids = frozenset(vocabulary.of_type(USER_DEFINED)) - vocabulary.shown_ids

@@ -33,6 +33,7 @@ _FILL_IN = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }  # fmt: skip
+_OLDER_NAMES = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}  # in keys
 _ENDING_FILL_INS = ("fim_pad", "fim_rep", "fim_sep")  # these end generation too
 _PARTS_OF_ANSWER = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # in gpt-oss
 _CHANNEL = ("<|channel>", "<channel|>")  # in Gemma 4
@@ -52,6 +53,7 @@ class TokenizerError(GGUFError):
 
 class Vocabulary:
     """tokens: bytes by id; types: u8[n_vocab], corrected where the text says otherwise; eog_ids: end generation;
+    fim_ids: the tokens that mark up code to be filled in, by the names of _FILL_IN, as far as there are such;
     shown_ids: control tokens that are parts of an answer, as they tell its parts apart."""
 
     def __init__(self, metadata: Mapping[str, Value], defaults: Mapping[str, int | None]) -> None:
@@ -62,6 +64,7 @@ class Vocabulary:
             self.tokens = [token or b"[EMPTY_%d]" % i for i, token in enumerate(self.tokens)]
         types = self.numbers("token_type", default=NORMAL)
         self.types = np.where((types >= NORMAL) & (types <= BYTE), types, UNUSED).astype(np.uint8)
+        self.fim_ids: dict[str, int] = {}
         self.eog_ids = self._find_special()
 
     def __len__(self) -> int:
@@ -100,15 +103,16 @@ class Vocabulary:
         """Correct the types of special tokens, and collect those that end generation."""
         control = self._known(*_END_OF_GENERATION)
         ending = set(control.values())
-        self.fill_in_ids: dict[str, int] = {}
         for name, texts in _FILL_IN.items():
             found = self.special_id(name)
+            if found is None:
+                found = self.special_id(_OLDER_NAMES.get(name, name))
             if found is None:
                 for text, found in self._known(*texts).items():
                     control[text] = found
                     break
             if found is not None:
-                self.fill_in_ids[name] = found
+                self.fim_ids[name] = found
                 if name in _ENDING_FILL_INS:
                     ending.add(found)
         self.types[list(control.values())] = CONTROL
