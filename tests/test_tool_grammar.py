@@ -15,7 +15,7 @@ from gguf_runtime.conversation import Conversation, ConversationError
 from gguf_runtime.sampling.constraint import Constraint, GrammarError
 from tests.make_model import write_model
 from tests.test_tool_calls import call, template, written
-from tests.tool_templates import TEMPLATES
+from tests.tool_templates import PLAIN, TEMPLATES
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
 SCHEMA = {
@@ -44,7 +44,7 @@ ARGUMENTS = [
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory):
     path = tmp_path_factory.mktemp("tools") / "tools.gguf"
-    extra = {"tokenizer.chat_template": TEMPLATES["object"]}
+    extra = {"tokenizer.chat_template": PLAIN}
     write_model(path, n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64, n_ctx=4096, **extra)
     with LLM(path) as llm:
         yield llm
@@ -77,7 +77,8 @@ def test_what_a_template_writes_is_taken(llm, name, choice):
             arguments.pop("yes")
         calls = [call("get_weather", arguments), call("run-code.v2", ARGUMENTS[0], "call00002")]
         calls = calls[: 1 + form.calls[0].several]
-        text = written(template(name), {"content": "", "tool_calls": calls}).strip()
+        text = written(template(name), {"content": "", "tool_calls": calls}).strip("\n")
+        text = text.removeprefix(" ") if name == "word and list" else text
         end = len(text.encode()) - len(re.search(r"\s*(<\|end\|>|<\|call\|>)?$", text)[0].encode())
         assert takes(llm, grammar(form, choice), text) >= end
         if choice == "required":
@@ -92,7 +93,8 @@ def test_one_call_where_no_more_are_wanted(llm, name):
     form = template(name).answer_format
     calls = [call("get_weather", ARGUMENTS[0]), call("get_weather", ARGUMENTS[0], "call00002")]
     one, two = (written(template(name), {"content": "", "tool_calls": calls[:n]}) for n in (1, 2))
-    assert 0 < takes(llm, grammar(form, "required", parallel=False), two.strip()) <= len(one)
+    only_one = grammar(form, "required", parallel=False)
+    assert takes(llm, only_one, one.lstrip("\n")) > 0 and takes(llm, only_one, two.lstrip("\n")) <= len(one)
 
 
 def test_thoughts_come_first(llm):
@@ -128,7 +130,7 @@ def test_a_conversation_with_calls(llm):
     with pytest.raises(ConversationError, match="1 calls, and here are 2"):
         talk.returned(["sunny", "rain"])
     reply = talk.returned(["sunny"], seed=1, max_tokens=2000)
-    assert "<|tool|>sunny" in llm.tokenizer.decode(reply.generation.prompt)
+    assert "<tool_response>\nsunny\n</tool_response>" in llm.tokenizer.decode(reply.generation.prompt)
     list(reply)
     assert [message["role"] for message in talk.messages] == ["user", "assistant", "tool", "assistant"]
 
@@ -137,7 +139,9 @@ def test_auto_is_free_and_strict_is_held(llm):
     templates, strict = llm.templates, [{**TOOLS[0], "function": {**TOOLS[0]["function"], "strict": True}}]
     assert templates.reader("", TOOLS).grammar is None
     assert templates.reader("", TOOLS, tool_choice="none").grammar is None
-    assert takes(llm, templates.reader("", strict).grammar, 'Hello <tool_call>\n{"name": "x"') < 9
+    assert takes(llm, templates.reader("", strict).grammar, 'Hello <tool_call>\n{"name": "x"') == len(
+        "Hello <tool_call"
+    )
 
 
 def test_a_schema_that_no_grammar_can_express(llm):
