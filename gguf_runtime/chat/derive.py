@@ -224,7 +224,7 @@ def _variants(calls: Calls) -> list[Calls]:
     if calls.keys or not isinstance(first, str) or calls.parts[1] is not Slot.NAME:
         return []
     at = first.rfind("<")
-    if at < 0 or not (calls.section_open + first[:at]).strip() or MARKER.fullmatch(first[at:]):
+    if at < 0 or not (calls.section_open + first[:at]).strip():
         return []
     return [replace(calls, parts=(first[at:], *calls.parts[1:]), section_open="", known_only=True)]
 

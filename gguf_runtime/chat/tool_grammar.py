@@ -13,6 +13,7 @@ from .tool_format import AnswerFormat, Calls, Slot, Turns
 
 _ID = r"/[a-zA-Z0-9]{1,9}/"
 _NUMBER = r"/[0-9]{1,3}/"
+_MAX_CALLS = 16  # of one answer, which small models would not end
 
 
 def tool_grammar(
@@ -83,7 +84,7 @@ class _Calls:
             else self._rules.add(" | ".join(map(self.call, self.names)))
         )
         separator = self._rules.literal(self._calls.separator)
-        return self.section(f"{any_call} ({separator} {more})*", less)
+        return self.section(f"{any_call} ({separator} {more}){{0,{_MAX_CALLS - 1}}}", less)
 
     def section(self, calls: str, less: str = "") -> str:
         opening = self._calls.section_open
