@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import llama_server, ollama, openai, operation
+from . import anthropic, llama_server, ollama, openai, operation
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -22,6 +22,7 @@ from .web import Api, failed
 #: The beginning of a path → whose errors it has; all others have OpenAI's.
 _APIS: dict[str, Api] = {
     "/api/": ollama.API,
+    "/v1/messages": anthropic.API,
     **dict.fromkeys(("/completion", "/infill", "/tokenize", "/detokenize", "/props", "/slots"), llama_server.API),
 }
 
@@ -37,7 +38,7 @@ def application(models: Models, rules: Rules) -> ASGIApp:
         await models.close()
 
     app = Starlette(
-        routes=[route for module in (operation, openai, ollama, llama_server) for route in module.all_routes()],
+        routes=[route for module in (operation, openai, anthropic, ollama, llama_server) for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )

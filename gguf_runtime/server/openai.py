@@ -104,6 +104,10 @@ def set_common(request: Request, call: Call) -> None:
 
 async def models(call: Call) -> Any:
     known = await asyncio.to_thread(call.service.models.all)
+    if "anthropic-version" in call.http.headers:
+        from .anthropic import model_list
+
+        return model_list(known)
     return {"object": "list", "data": [_model(model) for model in known]}
 
 

@@ -53,8 +53,9 @@ def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading |
 class AnswerReader:
     """Reads one answer. n_thought: tokens of thoughts so far; done: there need be no more of it."""
 
-    def __init__(self, index: int, request: Request, reading: Reading | None) -> None:
-        self._index = index
+    def __init__(self, index: int, request: Request, reading: Reading | None, fills_context: bool) -> None:
+        """fills_context: its length is limited by the context alone."""
+        self._index, self._fills_context = index, fills_context
         self._parser: Parser = reading.parser if reading else PlainText()
         self._ends = reading.stop if reading else ()
         self._splits_thoughts = request.splits_thoughts
@@ -90,6 +91,8 @@ class AnswerReader:
         reason, stop = ended.reason, ended.stop
         if stop in self._ends:
             reason, stop = "end", None
+        if reason == "length" and self._fills_context:
+            reason = "context"
         if self._calls and reason in ("end", "stop"):
             reason = "tool_calls"
         return Finish(self._index, _REASONS[reason], stop)

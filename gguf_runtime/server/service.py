@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 
 class Prepared(Struct):
-    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer."""
+    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer.
+    fills_context: the limit is that of the context."""
 
     text: str
     prompt: list[int]
     options: dict[str, Any]
     seed: int | None
     readings: list[Reading | None]
+    fills_context: bool
 
 
 class Service:
@@ -94,9 +96,10 @@ def prepare(model: Model, request: Request) -> Prepared:
     except ChatError as error:
         raise Failure("invalid", str(error), field="tools") from error
     room = model.n_ctx - len(prompt)
+    fills_context = request.max_tokens is None or request.max_tokens > room
     options = {
         **request.sampling,
-        "max_tokens": room if request.max_tokens is None else min(request.max_tokens, room),
+        "max_tokens": room if fills_context else request.max_tokens,
         "stop": [*request.stop, *(found[0].stop if found[0] else ())],
         "stop_tokens": request.stop_tokens,
         "ignore_eos": request.ignore_eos,
@@ -105,20 +108,21 @@ def prepare(model: Model, request: Request) -> Prepared:
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
     }
-    return Prepared(text, prompt, options, params.seed, found)
+    return Prepared(text, prompt, options, params.seed, found, fills_context)
 
 
 class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
     prompt: token ids; text: of the prompt, where it is one. number: tells it from others.
+    fills_context: only the context limits its length.
     """
 
     def __init__(
         self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
     ) -> None:
         self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
-        self._service, self._prepared = service, prepared
+        self._service, self._prepared, self.fills_context = service, prepared, prepared.fills_context
         self.number = service.metrics.n_requests + len(service.running)
         service.running.append(self)
         self._load_seconds, self.asked = load_seconds, time.monotonic()
@@ -202,7 +206,7 @@ class _Choice:
         request = answer.request
         self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
-        self.reader = AnswerReader(index, request, reading)
+        self.reader = AnswerReader(index, request, reading, answer.fills_context)
         self.begun: float | None = None
         self.last: Output | None = None
         self.ended = False
