@@ -51,7 +51,8 @@ def test_5_01_headers(server: Server) -> None:
 
 def test_5_02_bodies(server: Server) -> None:
     blocks = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]
-    assert n_input(ask(server, messages=[{"role": "user", "content": blocks}])["usage"]) == n_input(ask(server)["usage"])
+    same = ask(server, messages=[{"role": "user", "content": blocks}])
+    assert n_input(same["usage"]) == n_input(ask(server)["usage"])
     conversation = [
         {"role": "user", "content": blocks},
         {"role": "assistant", "content": [
@@ -84,7 +85,8 @@ def test_5_03_tools(server: Server) -> None:
     assert block["id"].startswith("toolu_")
     assert block["input"] == {"city": 'Ghent, "B"', "days": 3}
     assert called["stop_reason"] == "tool_use"
-    forced = ask(server, tools=TOOLS[1:], tool_choice={"type": "any", "disable_parallel_tool_use": True}, max_tokens=400)
+    any_tool = {"type": "any", "disable_parallel_tool_use": True}
+    forced = ask(server, tools=TOOLS[1:], tool_choice=any_tool, max_tokens=400)
     assert forced["content"][0]["input"] == {}
     assert ask(server, tools=TOOLS, tool_choice={"type": "none"})["stop_reason"] == "max_tokens"
     refused(server, tools=TOOLS, tool_choice={"type": "perhaps"})

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import anthropic, llama_server, ollama, openai, operation
+from . import anthropic, llama_server, ollama, openai, operation, plain_chat, tgi
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -23,6 +23,7 @@ from .web import Api, failed
 _APIS: dict[str, Api] = {
     "/api/": ollama.API,
     "/v1/messages": anthropic.API,
+    "/generate": tgi.API,
     **dict.fromkeys(("/completion", "/infill", "/tokenize", "/detokenize", "/props", "/slots"), llama_server.API),
 }
 
@@ -37,12 +38,14 @@ def application(models: Models, rules: Rules) -> ASGIApp:
         yield
         await models.close()
 
+    modules = (operation, openai, anthropic, ollama, llama_server, tgi, plain_chat)
     app = Starlette(
-        routes=[route for module in (operation, openai, anthropic, ollama, llama_server) for route in module.all_routes()],
+        routes=[route for module in modules for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service, app.state.conversations = Service(models), Conversations()
+    app.state.service = Service(models)
+    app.state.conversations, app.state.sessions = Conversations(), plain_chat.Sessions()
     return Guard(app, rules, api_of)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .texts import ModelTexts
 
 State = Literal["unloaded", "loading", "loaded"]
+_NO_NAMES = ("", "dummy", "tgi")  # what huggingface_hub sends for a server, and TGI's documentation
 _BUDGET = 0.8  # of the memory that is free
 
 
@@ -120,7 +121,7 @@ class Models:
 
     def find(self, name: str) -> Model:
         """The model that a name, an alias, or the path of its file stands for. Raises Failure."""
-        if not name and self._known:
+        if name in _NO_NAMES and self._known:
             return next(iter(self._known.values()))
         plain = name.removesuffix(":latest")
         for model in self._known.values():

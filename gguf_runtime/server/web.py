@@ -18,7 +18,7 @@ from .service import Answer, Service
 from .vocabulary import Failure, Request
 
 _SILENCE = 1.0  # seconds after which a stream says that it is alive
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # so that proxies do not hold it back
+_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # so that proxies do not hold it back
 SSE = "text/event-stream; charset=utf-8"
 
 encode = msgspec.json.encode
@@ -60,8 +60,15 @@ class Stream:
     """An answer that is sent as it comes: pieces, already in the API's form. close: is called at its end, however that
     comes."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], None], media_type: str = SSE) -> None:
-        self.pieces, self.close, self.media_type = pieces, close, media_type
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        close: Callable[[], None],
+        media_type: str = SSE,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.pieces, self.close = pieces, close
+        self.headers = {"content-type": media_type, **_STREAM_HEADERS, **(headers or {})}
 
 
 class Endpoint:
@@ -87,8 +94,7 @@ class Endpoint:
             await response(scope, receive, send)
 
     async def _stream(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", stream.media_type.encode())]
-        headers += [(name.encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
+        headers = [(name.encode(), value.encode()) for name, value in stream.headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sender = _Sender(send)
 
