@@ -25,6 +25,7 @@ _TYPES: dict[Kind, str] = {
     "not_found": "not_found_error", "no_model": "not_found_error", "wrong_method": "invalid_request_error",
     "too_large": "request_too_large", "too_long": "invalid_request_error", "busy": "rate_limit_error",
     "failed": "api_error", "unsupported": "invalid_request_error", "loading": "overloaded_error",
+    "timeout": "timeout_error",
 }  # fmt: skip
 _REASONS = {
     "end": "end_turn", "stop": "stop_sequence", "length": "max_tokens", "context": "model_context_window_exceeded",

@@ -32,7 +32,9 @@ def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules) -> ASGIApp:
+def application(models: Models, rules: Rules, max_seconds: float | None = None) -> ASGIApp:
+    """max_seconds: how long an answer may take."""
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
@@ -44,7 +46,7 @@ def application(models: Models, rules: Rules) -> ASGIApp:
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service = Service(models)
+    app.state.service = Service(models, max_seconds)
     app.state.conversations, app.state.sessions = Conversations(), plain_chat.Sessions()
     return Guard(app, rules, api_of)
 

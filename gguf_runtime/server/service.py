@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from . import recipes
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
@@ -37,7 +38,9 @@ class Prepared(Struct):
 class Service:
     """What all routes have in common."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, max_seconds: float | None = None) -> None:
+        """max_seconds: how long an answer may take."""
+        self.max_seconds = max_seconds
         self.models, self.metrics = models, Metrics(models)
         self.running: list[Answer] = []  # in the order in which they came
         models.watch(self.metrics.step)
@@ -65,6 +68,9 @@ def prepare(model: Model, request: Request) -> Prepared:
     from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
 
     texts = model.texts
+    if model.recipe:
+        recipes.apply(model.recipe, request)
+    request.sampling = {**request.defaults, **request.sampling}
     text, prompt = texts.prompt(request)
     if not prompt:
         raise Failure("invalid", "the prompt is empty", field="messages" if request.messages is not None else "prompt")
@@ -130,6 +136,10 @@ class Answer:
         self._news: asyncio.Future[None] | None = None
         self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
         self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        if service.max_seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(service.max_seconds, self._expire, service.max_seconds)
         self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
@@ -168,6 +178,8 @@ class Answer:
         """Stop what is under way; the model is no longer needed."""
         if not self._closed:
             self._closed = True
+            if self._timer:
+                self._timer.cancel()
             for choice in self._choices:
                 choice.stop()
             self._service.models.release(self.model, self.request.keep_alive)
@@ -193,6 +205,9 @@ class Answer:
             self._events.append(Done(self.timings))
         if self._news and not self._news.done():
             self._news.set_result(None)
+
+    def _expire(self, seconds: float) -> None:
+        self.add([Failure("timeout", f"the answer took longer than {seconds:g} seconds, which is as long as it may")])
 
     def note(self, seconds: float, is_first: bool) -> None:
         """A token has come, so long after the one before it, or after the request."""

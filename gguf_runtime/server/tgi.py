@@ -90,7 +90,7 @@ def _request(call: Call) -> Request:
     prompt = call.body.required(call.body.text("inputs"), "inputs")
     parameters = _parameters(call)
     request = Request(model=call.body.text("model") or "", prompt=prompt, n_logprobs=0)
-    request.sampling |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}
+    request.defaults |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}
     samples = parameters.flag("do_sample") or any(name in parameters for name in _SAMPLES)
     grammar = parameters.object("grammar")
     set_sampling(request, Fields({name: value for name, value in parameters.body.items() if name != "grammar"}))

@@ -17,6 +17,7 @@ from .fields import Fields
 from .service import Answer, Service
 from .vocabulary import Failure, Request
 
+_PATIENCE = 60  # seconds for a body to come
 _SILENCE = 1.0  # seconds after which a stream says that it is alive
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # so that proxies do not hold it back
 SSE = "text/event-stream; charset=utf-8"
@@ -143,6 +144,8 @@ def routes(api: Api, table: Mapping[str, Handler], methods: tuple[str, ...] = ("
 def failed(api: Api, failure: Failure, scope: Scope) -> Response:
     """The answer for what cannot be done."""
     response = json_response(api.error(failure, scope.get("ggrun.id", "")), api.status(failure))
+    if failure.kind == "timeout":
+        response.headers["x-should-retry"] = "false"  # it would take as long again
     if failure.retry_after is not None:
         response.headers["retry-after"] = str(failure.retry_after)
     return response
@@ -161,7 +164,11 @@ async def _body(http: HttpRequest) -> dict[str, Any]:
     """The body, an object; an empty one where there is none. Raises Failure."""
     if http.method in ("GET", "HEAD", "DELETE") and not http.headers.get("content-length"):
         return {}
-    raw = await http.body()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            raw = await http.body()
+    except TimeoutError:
+        raise Failure("invalid", f"the body did not come within {_PATIENCE} seconds") from None
     if not raw:
         return {}
     try:
