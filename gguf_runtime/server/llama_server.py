@@ -31,9 +31,9 @@ API = Api(error, lambda failure, id: event(error(failure, id)), openai.API.ping)
 async def tokenize(call: Call) -> Any:
     body = call.body
     texts = await _texts(call)
-    content = body.any("content") or ""
-    parts = content if isinstance(content, list) else [content]
-    if not all(map(is_part, parts)):
+    content = "" if (given := body.any("content")) is None else given
+    parts = [content] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(map(is_part, parts)):
         raise body.wrong("content", "text, or a list of texts and token ids", content)
     ids: list[int] = []
     for i, part in enumerate(parts):

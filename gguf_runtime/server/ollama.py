@@ -150,7 +150,7 @@ async def _set_options(call: Call, model: Model, request: Request) -> None:
     """What Ollama's other fields say. Raises Failure."""
     body = call.body
     options = body.within("options") or Fields({})
-    request.sampling |= _DEFAULTS
+    request.defaults |= _DEFAULTS
     set_sampling(request, options)
     n = options.whole("num_predict")
     request.max_tokens = n if n is not None and n >= 0 else None

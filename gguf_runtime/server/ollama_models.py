@@ -66,10 +66,10 @@ async def show(call: Call) -> Any:
         info[f"{architecture}.context_length"] = model.n_ctx  # that is served
     info["general.parameter_count"] = texts.n_params
     return {
-        "modelfile": f"FROM {model.name}\n",
-        "parameters": "",
-        "template": texts.template,
-        "system": "",
+        "modelfile": model.recipe.text() if model.recipe else f"FROM {model.name}\n",
+        "parameters": "\n".join(f"{name} {value}" for name, value in (model.recipe.parameters if model.recipe else ())),
+        "template": (model.recipe.template if model.recipe else None) or texts.template,
+        "system": (model.recipe.system if model.recipe else None) or "",
         "license": str(texts.metadata.get("general.license", "")),
         "details": _details(texts),
         "model_info": info,
