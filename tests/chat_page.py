@@ -30,22 +30,22 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ChatPeer]:
+def scripted() -> Iterator[ChatPeer]:
     peer = ChatPeer()
     yield peer
     peer.close()
 
 
 @pytest.fixture
-def peer(server: ChatPeer) -> ChatPeer:
-    server.reset()
-    return server
+def peer(scripted: ChatPeer) -> ChatPeer:
+    scripted.reset()
+    return scripted
 
 
 @pytest.fixture(scope="module")
-def tabs(browser: Any, server: ChatPeer) -> Callable[[str], ChatPage]:
+def tabs(browser: Any, scripted: ChatPeer) -> Callable[[str], ChatPage]:
     """A tab for each size, made once."""
-    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), server.url))
+    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), scripted.url))
 
 
 @pytest.fixture(params=["desktop", "phone"])
@@ -174,7 +174,8 @@ class ChatPage:
 
     def focused(self) -> str:
         """The name of what has the focus."""
-        return self.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim().slice(0, 80)")
+        name = "(({ariaLabel, textContent}) => ariaLabel ?? textContent.trim().slice(0, 80))(document.activeElement)"
+        return self.page.evaluate(name)
 
     def wait(self, holds: Callable[[], Any]) -> None:
         """Until something outside the page holds."""

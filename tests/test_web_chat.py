@@ -70,7 +70,8 @@ def test_an_edited_answer_is_what_the_model_is_told_it_said(desk: ChatPage, peer
 def test_settings_go_into_the_request_and_only_those_that_are_set(chat: ChatPage, peer: ChatPeer):
     chat.ask("Plain")
     assert set(peer.requests[-1]) == {"model", "messages", "stream", "stream_options", "return_progress"}
-    chat.settings(System_prompt="Be brief.", Temperature="0.5", Top_k="40", Seed="7", Stop_at="END\nSTOP", Tools=json.dumps(TOOLS))
+    chat.settings(System_prompt="Be brief.", Temperature="0.5", Top_k="40", Seed="7")
+    chat.settings(Stop_at="END\nSTOP", Tools=json.dumps(TOOLS))
     chat.ask("Set")
     request = peer.requests[-1]
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -123,13 +124,16 @@ def test_tool_calls_are_shown_and_take_results(chat: ChatPage, peer: ChatPeer):
     _, calls, *results = peer.requests[-1]["messages"]
     assert [call["function"]["arguments"] for call in calls["tool_calls"]] == ['{"town": "Ulm"}', "{}"]
     assert calls["content"] is None
-    assert results == [{"role": "tool", "tool_call_id": f"call_{n}", "content": text} for n, text in ((1, "fog"), (2, "noon"))]
+    assert results == [
+        {"role": "tool", "tool_call_id": "call_1", "content": "fog"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "noon"},
+    ]
     chat.page.locator(".call summary").first.click()
     assert "fog" in chat.page.locator(".call").first.inner_text()
 
 
 def test_text_files_are_sent_within_fences_of_their_own(chat: ChatPage, peer: ChatPeer):
-    files = [("a.md", "```\ncode\n```\n".encode()), ("b.txt", "ü".encode("utf-16")), ("c.png", b"\x89PNG\r\n\x1a\n\0")]
+    files = [("a.md", b"```\ncode\n```\n"), ("b.txt", "ü".encode("utf-16")), ("c.png", b"\x89PNG\r\n\x1a\n\0")]
     uploads = [{"name": name, "mimeType": "text/plain", "buffer": content} for name, content in files]
     chat.page.locator("#file").set_input_files(uploads)
     assert chat.notices() == "c.png is not a text file."
@@ -143,7 +147,8 @@ def test_tokens_rates_and_the_cache_are_shown(chat: ChatPage, peer: ChatPeer):
     chat.send("Count")
     chat.page.get_by_text("Reading the prompt 45 %").wait_for()
     chat.ended()
-    assert chat.page.locator(".counts").inner_text().split("\n") == ["512 cached", "38 read 413/s", "212 written 41.3/s"]
+    counts = chat.page.locator(".counts").inner_text()
+    assert counts.split("\n") == ["512 cached", "38 read 413/s", "212 written 41.3/s"]
 
 
 def test_search_finds_titles_and_text(desk: ChatPage, peer: ChatPeer):
@@ -244,7 +249,8 @@ def test_without_room_or_store_the_chat_goes_on_and_says_so(browser: Any, desk: 
     assert desk.ask("x" * 100_000).startswith("Echo: x") and "no room left" in desk.notices()
     session.send("Storage.overrideQuotaForOrigin", {"origin": peer.url.rstrip("/")})
     context = browser.new_context()
-    context.add_init_script("for (const name of ['indexedDB', 'localStorage']) Object.defineProperty(window, name, {get() { throw 1 }})")
+    for name in ("indexedDB", "localStorage"):
+        context.add_init_script(f"Object.defineProperty(window, '{name}', {{get() {{ throw Error() }}}})")
     bare = type(desk)(context, peer.url)
     assert bare.ask("Hi") == "Echo: Hi" and "keeps nothing" in bare.notices()
     context.close()
@@ -262,20 +268,23 @@ def test_two_tabs_show_the_same(desk: ChatPage, peer: ChatPeer):
     other.page.close()
 
 
+def exported(**messages: tuple[str, str]) -> str:
+    """A file with messages of a role and a parent."""
+    listed = {name: {"id": name, "role": role, "parent": parent} for name, (role, parent) in messages.items()}
+    return json.dumps({"format": "ggrun-chat", "version": 1, "conversations": [{"messages": listed}]})
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("{", "it is not JSON"),
         ('{"format": "other"}', "it is no export of this chat"),
         ('{"format": "ggrun-chat", "version": 2}', "version 2"),
-        ('{"format": "ggrun-chat", "version": 1, "conversations": [{"messages": {"a": {"id": "a", "role": "root"}}}]}', "role"),
-        (
-            '{"format": "ggrun-chat", "version": 1, "conversations": [{"messages": {'
-            '"a": {"id": "a", "role": "user", "parent": "b"}, "b": {"id": "b", "role": "user", "parent": "a"}}}]}',
-            "in a circle",
-        ),
+        (exported(a=("root", "")), "role"),
+        (exported(a=("user", "x")), "one that is not there"),
+        (exported(a=("user", "b"), b=("user", "a")), "in a circle"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_export_is_refused_with_the_reason(desk: ChatPage, content: str, complaint: str):
     found = desk.page.evaluate(
         "async (text) => { const { parseExport } = await import('/assets/files.js');"

@@ -139,6 +139,7 @@ export class Chat extends EventTarget {
   async #ask(question) {
     const conversation = this.current;
     if (this.running.has(conversation.id)) return;
+    if (!this.models.length) this.loadModels(); // the server may have come up since
     const answer = tree.addMessage(conversation, question?.id ?? tree.ROOT, { role: "assistant", model: this.model });
     const controller = new AbortController();
     this.running.set(conversation.id, controller);
@@ -181,7 +182,7 @@ export class Chat extends EventTarget {
       this.#tell(
         "notice",
         full
-          ? "The browser has no room left for conversations. Export some and delete them; until then nothing new is kept."
+          ? "The browser has no room left for conversations. Export and delete some: nothing new is kept."
           : `The browser could not store the conversation: ${error.message}`,
       );
     }

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { readFiles } from "./files.js";
-import { fileChips } from "./turn.js";
+import { fileChips, shortName } from "./turn.js";
 
 const touch = matchMedia("(pointer: coarse)");
 
@@ -142,9 +142,4 @@ export class Composer {
     refused.forEach((reason) => this.notice(reason));
     this.#area.focus();
   }
-}
-
-/** A model's name without the folders of its path and the ending of its file. */
-function shortName(id) {
-  return id.replace(/^.*[/\\](?=[^/\\]+\.gguf$)/i, "").replace(/\.gguf$/i, "");
 }

@@ -40,7 +40,7 @@ export function parseTools(text) {
   try {
     list = JSON.parse(text);
   } catch (error) {
-    throw new Error(`This is not JSON: ${error.message}`);
+    throw new Error(`This is not JSON: ${error.message}`, { cause: error });
   }
   if (!Array.isArray(list)) throw new Error('Tools are a JSON list: [{"name": …, "parameters": …}]');
   return list.map((tool) => {
