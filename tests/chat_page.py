@@ -25,7 +25,7 @@ _APPLICATIONS = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with _chromium() as browser:
+    with chromium() as browser:
         yield browser
 
 
@@ -70,7 +70,7 @@ def _fresh(chat: ChatPage) -> Iterator[ChatPage]:
 
 
 @contextmanager
-def _chromium() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """A browser; the test is skipped where there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     found = [path for path in (*map(shutil.which, _NAMES), *_APPLICATIONS) if path and Path(path).exists()]
