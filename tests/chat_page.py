@@ -104,10 +104,10 @@ class ChatPage:
         storage = {"origin": self.url.rstrip("/"), "storageTypes": "indexeddb,local_storage"}
         session.send("Storage.clearDataForOrigin", storage)
         session.detach()
-        self.page.goto("about:blank")
         self.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        self.page.evaluate("history.replaceState(null, '', location.pathname)")
         self.problems.clear()
-        self.open()
+        self.reload()
 
     def ready(self) -> None:
         self.page.locator("#model option, dialog[open]").first.wait_for(state="attached")

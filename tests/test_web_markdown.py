@@ -124,6 +124,44 @@ SLOW = [
 ]
 
 
+#: Language, code, and what of it has which colour.
+COLOURS = [
+    (
+        "python",
+        "def f(x: int):  # why\n    return 'a' + 1.5",
+        "keyword:def call:f comment:# why keyword:return string:'a' number:1.5",
+    ),
+    (
+        "python",
+        '"""doc\n# no comment"""\nclass Big: pass',
+        'string:"""doc\n# no comment""" keyword:class type:Big keyword:pass',
+    ),
+    (
+        "js",
+        "const f = async () => `a ${b}`; // x",
+        "keyword:const keyword:async string:`a ${b}` comment:// x",
+    ),
+    (
+        "rust",
+        "fn main() { println!(\"{}\", 'x'); } /* y */",
+        "keyword:fn call:main call:println! string:\"{}\" string:'x' comment:/* y */",
+    ),
+    ("json", '{"a": [1, true, "b"]}', 'type:"a" number:1 keyword:true string:"b"'),
+    (
+        "bash",
+        'if [ "$A" ]; then echo --all $B # c',
+        'keyword:if string:"$A" keyword:then keyword:echo number:--all type:$B comment:# c',
+    ),
+    ("html", '<a href="x">text</a>', 'keyword:<a type:href string:"x" keyword:> keyword:</a keyword:>'),
+    ("diff", "+a\n-b\n c", "add:+a remove:-b"),
+    (
+        "c",
+        "#include <a.h>\nint main(void) { return 0x1F; /* a\nb */ }",
+        "keyword:#include keyword:int call:main keyword:void keyword:return number:0x1F comment:/* a\nb */",
+    ),
+]
+
+
 @pytest.fixture
 def render(desk: ChatPage) -> Callable[..., list[str]]:
     return lambda texts, step=1 << 30: desk.page.evaluate(RENDER, [texts, step])
@@ -201,54 +239,17 @@ def test_code_keeps_its_text_in_every_language(desk: ChatPage):
     assert lost == []
 
 
-@pytest.mark.parametrize(
-    ("language", "code", "colours"),
-    [
-        (
-            "python",
-            "def f(x: int):  # why\n    return 'a' + 1.5",
-            "keyword:def call:f comment:# why keyword:return string:'a' number:1.5",
-        ),
-        (
-            "python",
-            '"""doc\n# no comment"""\nclass Big: pass',
-            'string:"""doc\n# no comment""" keyword:class type:Big keyword:pass',
-        ),
-        (
-            "js",
-            "const f = async () => `a ${b}`; // x",
-            "keyword:const keyword:async string:`a ${b}` comment:// x",
-        ),
-        (
-            "rust",
-            "fn main() { println!(\"{}\", 'x'); } /* y */",
-            "keyword:fn call:main call:println! string:\"{}\" string:'x' comment:/* y */",
-        ),
-        ("json", '{"a": [1, true, "b"]}', 'type:"a" number:1 keyword:true string:"b"'),
-        (
-            "bash",
-            'if [ "$A" ]; then echo --all $B # c',
-            'keyword:if string:"$A" keyword:then keyword:echo number:--all type:$B comment:# c',
-        ),
-        ("html", '<a href="x">text</a>', 'keyword:<a type:href string:"x" keyword:> keyword:</a keyword:>'),
-        ("diff", "+a\n-b\n c", "add:+a remove:-b"),
-        (
-            "c",
-            "#include <a.h>\nint main(void) { return 0x1F; /* a\nb */ }",
-            "keyword:#include keyword:int call:main keyword:void keyword:return number:0x1F comment:/* a\nb */",
-        ),
-    ],
-)
-def test_code_is_coloured(desk: ChatPage, language: str, code: str, colours: str):
+def test_code_is_coloured(desk: ChatPage):
     found = desk.page.evaluate(
-        """async ([code, language]) => {
+        """async (table) => {
             const { highlight } = await import('/assets/highlight.js');
-            const spans = [...highlight(code, language).querySelectorAll('span')];
-            return spans.map((span) => `${span.className.slice(2)}:${span.textContent}`).join(' ');
+            const coloured = (span) => `${span.className.slice(2)}:${span.textContent}`;
+            const colours = (code, language) => [...highlight(code, language).querySelectorAll('span')].map(coloured);
+            return table.map(([language, code]) => [language, code, colours(code, language).join(' ')]);
         }""",
-        [code, language],
+        COLOURS,
     )
-    assert found == colours
+    assert [tuple(one) for one in found] == COLOURS
 
 
 def test_code_is_copied_as_it_is(chat: ChatPage, peer: Any):

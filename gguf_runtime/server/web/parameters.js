@@ -13,6 +13,9 @@ export const NUMBERS = [
   { name: "max_tokens", label: "Most tokens", min: 1, max: 1048576, step: 1, empty: "what fits" },
 ];
 
+/** Settings that are texts. */
+export const TEXTS = ["system", "stop", "tools", "reasoning_effort"];
+
 export const EFFORTS = [
   ["", "model’s own"],
   ["none", "None"],

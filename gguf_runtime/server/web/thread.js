@@ -74,7 +74,7 @@ export class Thread {
     this.#turns.get(message.id)?.update({
       last,
       results,
-      running: last && this.#chat.running.has(this.#chat.current.id),
+      running: this.#chat.isComing(message),
       versions: versions(this.#chat.current, message),
     });
   }
