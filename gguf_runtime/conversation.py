@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .chat.answer import Answer, Event
 from .chat.marks import Rendered
-from .chat.reasoning import ReasoningSplitter, Span
+from .chat.parser import AnswerParser
+from .chat.reasoning import PLAIN, THINKING, Span, spans
+from .chat.templates import Reading
 from .generation import Generation
 from .llm import LLM
 from .text import common
@@ -25,14 +28,25 @@ class Conversation:
     reasoning_content, for the template to send back or not. They may be changed between answers: what the changed
     conversation has in common with the last one, from its beginning, is not computed again.
 
-    shift: in a full context, forget the oldest exchanges. split: tell the reasoning from the answer. template:
-    variables for the chat template.
+    shift: in a full context, forget the oldest exchanges. split: tell the reasoning from the answer. tools,
+    tool_choice, parallel: what the model may call, as `ChatTemplates.reader` has it; an answer's calls are under
+    tool_calls, in OpenAI's form, and `returned` answers them. template: variables for the chat template.
     """
 
     def __init__(
-        self, llm: LLM, *, system: str = "", shift: bool = False, split: bool = True, **template: Any
+        self,
+        llm: LLM,
+        *,
+        system: str = "",
+        shift: bool = False,
+        split: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+        **template: Any,
     ) -> None:
         self.llm, self.shift, self.split, self.template = llm, shift, split, template
+        self.tools, self.tool_choice, self.parallel = tools, tool_choice, parallel
         self.messages: list[dict[str, Any]] = []
         self.system = system
         self.n_forgotten = 0  # messages at the beginning that the last prompt had to leave out
@@ -57,11 +71,28 @@ class Conversation:
         Raises ContextFull where the conversation does not fit, ChatError where the template refuses it; it is then as
         it was before.
         """
-        self.messages.append({"role": "user", "content": text})
+        return self._told([{"role": "user", "content": text}], options)
+
+    def returned(self, results: Sequence[str], **options: Any) -> Reply:
+        """The answer to what the last answer's calls have returned, in their order. Raises ConversationError where that
+        has not as many calls, and as `ask` does."""
+        calls = self.messages[-1].get("tool_calls", ()) if self.messages else ()
+        if not calls or len(calls) != len(results):
+            raise ConversationError(f"the last answer has {len(calls)} calls, and here are {len(results)} results")
+        messages = [
+            {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": result}
+            for call, result in zip(calls, results, strict=True)
+        ]
+        return self._told(messages, options)
+
+    def _told(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> Reply:
+        """The answer to more messages, which are taken back where there is none."""
+        n = len(self.messages)
+        self.messages += messages
         try:
             return self._answer(options)
         except BaseException:  # Ctrl-C too
-            self.messages.pop()
+            del self.messages[n:]
             raise
 
     def again(self, **options: Any) -> Reply:
@@ -95,17 +126,23 @@ class Conversation:
 
     def _answer(self, options: dict[str, Any]) -> Reply:
         text, tokens = self._prompt()
-        generation = self.llm.stream(tokens, context_shift=self.shift, **options)
-        message: dict[str, Any] = {"role": "assistant", "content": ""}
-        self.messages.append(message)
-        splitter = ReasoningSplitter(text, split=self.split)
-        return Reply(generation, splitter, message, self._written, text.marked)
+        reading = self._reading(text)
+        generation = self.llm.stream(tokens, context_shift=self.shift, **reading.options(options))
+        answer = Answer()
+        self.messages.append(answer.message)
+        return Reply(generation, reading, answer, self._written, text.marked)
+
+    def _reading(self, prompt: Rendered) -> Reading:
+        if self.tools:
+            templates = self.llm.templates
+            return templates.reader(prompt, self.tools, tool_choice=self.tool_choice, parallel=self.parallel)
+        return Reading(AnswerParser(THINKING if self.split else PLAIN, prompt=prompt), None, frozenset())
 
     def _prompt(self) -> tuple[Rendered, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""
         messages, self.n_forgotten = self.messages, 0
         while True:
-            text = self.llm.render(messages, **self.template)
+            text = self.llm.render(messages, tools=self.tools or None, **self.template)
             tokens = self._written.encode(text.marked)
             if not self.shift or len(tokens) <= self.llm.engine.n_ctx * 3 // 4:
                 return text, tokens
@@ -118,16 +155,15 @@ class Conversation:
 
 
 class Reply(Iterator[Span]):
-    """An answer in the making: iterate for its spans of reasoning and answer. The conversation has what came so far.
+    """An answer in the making: iterate for its spans of reasoning and answer. The conversation has what came so far,
+    calls too.
 
     generation: tells what it cost.
     """
 
-    def __init__(
-        self, generation: Generation, splitter: ReasoningSplitter, message: dict[str, Any], written: _Written, text: str
-    ) -> None:
+    def __init__(self, generation: Generation, reading: Reading, answer: Answer, written: _Written, text: str) -> None:
         self.generation = generation
-        self._splitter, self._message = splitter, message
+        self._reading, self._answer = reading, answer
         self._spans = self._run(written, text)
 
     def __next__(self) -> Span:
@@ -141,17 +177,20 @@ class Reply(Iterator[Span]):
     def _run(self, written: _Written, prompt: str) -> Generator[Span]:
         said = ""
         try:
+            parser = self._reading.parser
             for piece in self.generation:
                 said += piece
-                yield from map(self._keep, self._splitter.push(piece))
-            yield from map(self._keep, self._splitter.flush())
+                yield from self._kept(parser.push(piece))
+                if parser.done:
+                    self.generation.close()
+            yield from self._kept(parser.flush())
         finally:
-            written.note(prompt, said, self.generation)
+            written.note(prompt, said, self.generation, self._reading.shown_ids)
 
-    def _keep(self, span: Span) -> Span:
-        name = "content" if span.kind == "answer" else "reasoning_content"
-        self._message[name] = self._message.get(name, "") + span.text
-        return span
+    def _kept(self, events: list[Event]) -> list[Span]:
+        for event in events:
+            self._answer.add(event)
+        return spans(events)
 
 
 class _Written:
@@ -173,14 +212,14 @@ class _Written:
         """Tokens of the context that it takes."""
         return self._answer.sequence.n_context if self._answer else 0
 
-    def note(self, prompt: str, said: str, answer: Generation) -> None:
-        """This prompt got this answer."""
+    def note(self, prompt: str, said: str, answer: Generation, shown_ids: Collection[int]) -> None:
+        """This prompt got this answer, in which these control tokens are shown."""
         ids = answer.sequence.text.ids
         same = common(self._ids, ids[: answer.n_prompt])
         self._ends = [end for end in self._ends if prompt.startswith(self._text[: end[0]]) and end[1] <= same]
         self._text, self._answer = prompt, answer
         self._ends.append((len(prompt), answer.n_prompt))
-        decoder = self._llm.tokenizer.decoder(special=False)
+        decoder = self._llm.tokenizer.decoder(shown_ids)
         if "".join(map(decoder.push, answer.tokens)) == said:  # and not cut at a stop string, or within a character
             self._text = prompt + self._llm.templates.mark(said)
             self._ends.append((len(self._text), len(ids)))

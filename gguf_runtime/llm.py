@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
 from . import arguments
+from .chat.answer import Answer
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
@@ -111,11 +112,47 @@ class LLM:
         """What the model writes after the prompt; `stream` says what a prompt and the options can be."""
         return "".join(self.stream(prompt, **options))
 
+    @overload
+    def chat(self, messages: Sequence[Message], *, tools: None = None, **options: Any) -> str: ...
+
+    @overload
     def chat(
-        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **options: Any
-    ) -> str:
-        """The model's answer to a conversation: dicts of role and content. Options are those of `stream`."""
-        return self.generate(self.render(messages, tools=tools), **options)
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]],
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+        **options: Any,
+    ) -> dict[str, Any]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel: bool = True,
+        **options: Any,
+    ) -> str | dict[str, Any]:
+        """The model's answer to a conversation: dicts of role and content. Options are those of `stream`.
+
+        With tools it is a message: a dict with content, reasoning_content and tool_calls, in OpenAI's form, to be added
+        to the conversation before the calls' results. tools, tool_choice, parallel: as `ChatTemplates.reader` has it.
+        """
+        prompt = self.render(messages, tools=tools)
+        if tools is None:
+            return self.generate(prompt, **options)
+        reading = self.templates.reader(prompt, tools, tool_choice=tool_choice, parallel=parallel)
+        answer, parser = Answer(), reading.parser
+        generation = self.stream(prompt, **reading.options(options))
+        for event in (event for piece in generation for event in parser.push(piece)):
+            answer.add(event)
+            if parser.done:
+                generation.close()
+        for event in parser.flush():
+            answer.add(event)
+        return answer.message
 
     def stream(
         self,

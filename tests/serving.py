@@ -61,7 +61,7 @@ class Server:
         connection, response = self.send(method, path, body, headers)
         text = response.read().decode()
         connection.close()
-        is_json = "json" in (response.getheader("content-type") or "")
+        is_json = "/json" in (response.getheader("content-type") or "")
         return Answer(response.status, response.headers, json.loads(text) if is_json and text else text)
 
     def get(self, path: str, **headers: str) -> Answer:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.chat.reasoning import ReasoningSplitter, Span
+from gguf_runtime.chat.parser import AnswerParser
+from gguf_runtime.chat.reasoning import THINKING, Span, spans
 from gguf_runtime.conversation import Conversation, ConversationError, Reply
 from gguf_runtime.engine import ContextFull
 from tests.make_model import write_model
@@ -130,7 +131,7 @@ def test_an_answer_longer_than_the_context(llm: LLM) -> None:
 
 
 THOUGHT = {
-    "<think>\nhm\n</think>\n\nHi": [("reasoning", "hm\n"), ("answer", "Hi")],
+    "<think>\nhm\n</think>\n\nHi": [("reasoning", "hm"), ("answer", "Hi")],
     " <think>a < b</think>Hi": [("reasoning", "a < b"), ("answer", "Hi")],
     "[THINK]hm[/THINK]Hi": [("reasoning", "hm"), ("answer", "Hi")],
     "<|channel>thought\nhm<channel|>Hi": [("reasoning", "hm"), ("answer", "Hi")],
@@ -144,9 +145,9 @@ THOUGHT = {
 
 def split(pieces: list[str], prompt: str = "") -> list[Span]:
     """The spans, joined where they are of one kind."""
-    splitter = ReasoningSplitter(prompt)
+    parser = AnswerParser(THINKING, prompt=prompt)
     joined: list[Span] = []
-    for span in [span for piece in pieces for span in splitter.push(piece)] + splitter.flush():
+    for span in spans([event for piece in pieces for event in parser.push(piece)] + parser.flush()):
         if joined and joined[-1].kind == span.kind:
             span = Span(span.kind, joined.pop().text + span.text)
         joined.append(span)
@@ -159,7 +160,7 @@ def test_reasoning_is_told_from_the_answer(text: str) -> None:
 
 
 def test_reasoning_that_the_prompt_has_begun() -> None:
-    assert split(["hm\n", "</thi", "nk>\n\nHi"], "<|assistant|><think>\n") == [("reasoning", "hm\n"), ("answer", "Hi")]
+    assert split(["hm\n", "</thi", "nk>\n\nHi"], "<|assistant|><think>\n") == [("reasoning", "hm"), ("answer", "Hi")]
 
 
 @given(st.text(alphabet="ab<>/think\n ", max_size=50), st.lists(st.integers(0, 50), max_size=8))

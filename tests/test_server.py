@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,61 @@ def test_an_engine_that_dies_is_started_again(served_model: Path, tmp_path: Path
         assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
     finally:
         assert server.close() == 0
+
+
+def test_an_answer_that_takes_too_long(served_model: Path, tmp_path: Path) -> None:
+    server = Server(served_model, "--timeout", "0.5", folder=tmp_path)
+    try:
+        assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
+        answer = server.post(CHAT, messages=USER, ignore_eos=True)
+        assert (answer.status, answer.headers["x-should-retry"]) == (504, "false")
+        assert server.stream(CHAT, messages=USER, ignore_eos=True)[-1]["error"]["type"] == "timeout_error"
+        wait(lambda: not running(server), 2)
+    finally:
+        server.close()
+
+
+def test_right_under_fire(served_model: Path, tmp_path: Path) -> None:
+    """Answers stay what they are alone while others come and go, and pages run out; nothing is left over."""
+    server = Server(served_model, "--kv-memory", "0.0002G", "--parallel", "12", folder=tmp_path)
+    try:
+        bodies = [
+            {"prompt": [(7 * i + k) % 300 for k in range(40 + 37 * i % 300)], "max_tokens": 150, "temperature": 0}
+            for i in range(12)
+        ]
+        alone = [server.post("/v1/completions", **body).body["choices"][0]["text"] for body in bodies]
+
+        def ask(i: int) -> bool:
+            rng = random.Random(i)
+            match rng.randrange(5):
+                case 0:
+                    connection = raw(server, request("/v1/completions", {**bodies[i % 12], "stream": True}))
+                    time.sleep(rng.random() / 20)
+                    connection.close()
+                case 1:
+                    wrong = rng.choice([b"{", b'{"prompt": 7}', b'{"prompt": [99999]}', b"\xff"])
+                    return server.ask("POST", "/v1/completions", wrong).status == 400
+                case 2:
+                    return server.post("/v1/completions", prompt=[5] * 9000).status == 400
+                case _:
+                    answer = server.post("/v1/completions", **bodies[i % 12])
+                    return answer.status == 200 and answer.body["choices"][0]["text"] == alone[i % 12]
+            return True
+
+        with ThreadPoolExecutor(12) as threads:
+            assert all(threads.map(ask, range(100)))
+        wait(lambda: not running(server))
+        text = server.get("/metrics").body
+        values = dict(line.split() for line in text.splitlines() if line.startswith("ggrun:") and "{" not in line)
+        assert float(values["ggrun:preemptions_total"]) > 0
+        assert float(values["ggrun:requests_failed_total"]) == 0
+        assert float(values["ggrun:pages_held"]) == 0
+    finally:
+        server.process.terminate()
+        assert server.process.stderr
+        said = server.process.stderr.read()
+        server.process.wait(20)
+    assert "Traceback" not in said and "Exception" not in said
 
 
 def test_it_ends_once_answers_are_made(served_model: Path, tmp_path: Path) -> None:

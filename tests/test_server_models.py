@@ -98,6 +98,30 @@ def test_ps_and_stop(many: Server, ggrun: Any) -> None:
     assert len(nowhere.stderr.decode().strip().splitlines()) == 1
 
 
+def test_a_model_that_was_created(served_model: Path, tmp_path: Path) -> None:
+    """Its Modelfile fills in what requests leave open; and it is served as Ollama's are."""
+    recipe = "FROM served\nSYSTEM Be brief.\nPARAMETER num_predict 3\nPARAMETER num_ctx 512\nPARAMETER temperature 0\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGRUN_MODELS", str(tmp_path / "store"))
+        Store().copy(Model("served", (served_model,)), "brief", recipe)
+        Store().copy(Model("served", (served_model,)), "plain")
+        patch.setenv("OLLAMA_HOST", "127.0.0.1:0")
+        server = Server("--ollama", folder=tmp_path)
+    try:
+        made = server.post(CHAT, model="brief", messages=USER).body
+        assert made["usage"]["completion_tokens"] == 3
+        asked = [{"role": "system", "content": "Be brief."}, *USER]
+        plain = server.post(CHAT, model="plain", messages=asked, max_tokens=3, temperature=0).body
+        assert made["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+        assert made["choices"] == plain["choices"]
+        shown = server.post("/api/show", model="brief").body
+        assert shown["system"] == "Be brief." and "num_predict 3" in shown["parameters"]
+        loaded = {model["model"]: model["context_length"] for model in server.get("/api/ps").body["models"]}
+        assert loaded == {"brief:latest": 512, "plain:latest": 8192}
+    finally:
+        server.close()
+
+
 def test_a_model_that_cannot_be_loaded(served_model: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(served_model.read_bytes()[:-5000])

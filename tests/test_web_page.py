@@ -242,7 +242,7 @@ def test_files_are_sent_once_and_then_confirmed(peer: ChatPeer):
         except urllib.error.HTTPError as error:
             return error
 
-    page = fetch("")
+    page = fetch("", Accept="text/html,*/*;q=0.8")
     policy = page.headers["Content-Security-Policy"]
     assert page.status == 200 and policy.startswith("default-src 'none'")
     assert "unsafe" not in policy and "http" not in policy

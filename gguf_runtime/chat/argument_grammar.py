@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..sampling.constraint import json_text
-from .rules import Rules
+from .rules import ANY, Rules
 from .schemas import Schema
 from .tool_format import Arguments, Bare, Json, Nested, Python, Tagged
 
+_QUOTED = r"/'[^'\\\x00-\x1f]*'/"
 _MARKS = {"integer": "number"}  # what kinds are called in marks
 
 
@@ -33,7 +34,7 @@ class ArgumentGrammar:
             case Bare(quote):
                 return self._bare(quote, schema)
             case Python():
-                return self._listed(schema, ", ", lambda key, part: f"{rules.literal(f'{key}=')} {self._value(part)}")
+                return self._listed(schema, ", ", lambda key, part: f"{rules.literal(f'{key}=')} {self._python(part)}")
 
     def _json(self, schema: Any) -> str:
         return f"%json {json_text(schema)}"
@@ -41,6 +42,11 @@ class ArgumentGrammar:
     def _value(self, schema: Schema) -> str:
         """A value as JSON."""
         return self._rules.add(self._json(schema.whole))
+
+    def _python(self, schema: Schema) -> str:
+        """A value as JSON, or any text between single quotes."""
+        free = schema.is_text and schema.texts is None and schema.pattern == ANY
+        return f"({self._value(schema)} | {_QUOTED})" if free else self._value(schema)
 
     def _listed(self, schema: Schema, separator: str, write: Any) -> str:
         """The properties in their order, of which some may be missing."""

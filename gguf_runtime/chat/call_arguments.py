@@ -18,6 +18,8 @@ _PLAIN_KEY = re.compile(r"[^:{}\[\],<>]+")
 _WORD = re.compile(r"[\w.-]+")
 _SCALAR = re.compile(r"[-+.\w]+")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "a": "\a", "v": "\v", "\n": ""}
+_AFTER_ARGUMENT, _AFTER_ITEM, _AFTER_KEY = map(re.compile, (r"\)|,\s*[\w.-]+\s*=", r"[,\])}]", r":"))
+_MAY_END = re.compile(r"(,\s*[\w.-]{0,256}\s*)?")  # that of an argument, with another one after it
 _CODES = {"x": 2, "u": 4, "U": 8}
 
 
@@ -280,7 +282,7 @@ def _python(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
     start = yield from cursor.first_of(("'", '"', "{", "[", "("))
     yield from cursor.skip_space()
     if start in ("'", '"') and start:
-        yield from _python_string(cursor, sink)
+        yield from _python_string(cursor, sink, _AFTER_ITEM if depth else _AFTER_ARGUMENT)
     elif start:
         yield from _python_container(cursor, sink, depth)
     else:
@@ -303,14 +305,15 @@ def _python_container(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
         if is_object:
             if not (yield from cursor.first_of(("'", '"'))):
                 raise Mismatch
-            yield from _python_string(cursor, sink)
+            yield from _python_string(cursor, sink, _AFTER_KEY)
             yield from cursor.expect(":")
             sink(": ")
         yield from _python(cursor, sink, depth + 1)
     sink("}" if is_object else "]")
 
 
-def _python_string(cursor: Cursor, sink: Sink) -> Reading[None]:
+def _python_string(cursor: Cursor, sink: Sink, ends: re.Pattern[str]) -> Reading[None]:
+    """A string, which ends with a quote before something that may follow it: some templates do not escape others."""
     quote = cursor.take(1)
     sink('"')
     plain = re.compile(rf"[^{quote}\\]+")
@@ -321,7 +324,10 @@ def _python_string(cursor: Cursor, sink: Sink) -> Reading[None]:
             sink(quoted(cursor.take(found.end() - cursor.at)))
             continue
         if cursor.take(1) == quote:
-            break
+            if (yield from _follows(cursor, ends)):
+                break
+            sink(quoted(quote))
+            continue
         escaped = yield from cursor.peek()
         cursor.take(len(escaped))
         if escaped in _CODES:
@@ -334,6 +340,18 @@ def _python_string(cursor: Cursor, sink: Sink) -> Reading[None]:
             known = escaped in "'\"\\/"
             sink(quoted(_ESCAPES.get(escaped, escaped if known else "\\" + escaped)))
     sink('"')
+
+
+def _follows(cursor: Cursor, ends: re.Pattern[str]) -> Reading[bool]:
+    """Whether what comes next is one of these, or the end."""
+    n = yield from cursor.space()
+    while True:
+        rest = cursor.text[cursor.at + n :]
+        if ends.match(rest):
+            return True
+        if cursor.ended or not _MAY_END.fullmatch(rest):
+            return not rest
+        yield
 
 
 def _character(code: int) -> str:

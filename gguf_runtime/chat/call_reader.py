@@ -33,12 +33,11 @@ class CallReader:
         """begin: takes the id and name of a call; sink: its arguments. new_id: makes an id."""
         self._calls, self._cursor, self._schemas = calls, cursor, schemas
         self._begin, self._sink, self._new_id = begin, sink, new_id
-        opening = (calls.section_open + calls.begin).split()
-        self.bare = "" if opening or not calls.keys or calls.known_only else "{"
+        self.bare = "{" if calls.keys and not calls.trigger else ""
         if calls.known_only:
             self.triggers = [calls.begin.strip() + name for name in schemas]
         else:
-            self.triggers = opening[:1]
+            self.triggers = [calls.trigger] if calls.trigger else []
         self._ends = [*calls.end.split(), *calls.separator.split(), *calls.section_close.split()]
         self._opener = "{" if calls.keys and not calls.begin.strip() else calls.begin.split()[0] if calls.begin else ""
         self._name = ""

@@ -19,13 +19,15 @@ from .derive_calls import ARGUMENTS, IDS, NAMES, NotFound, find_calls, shows
 from .markers import MARKER, cut_back, cut_on
 from .parser import AnswerParser
 from .reasoning import TAGS
+from .told_tools import Shown
 from .tool_format import AnswerFormat, Calls, Slot, Tagged
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message], bool], str]
-Shown = Callable[..., str]
+Showing = Callable[..., str]
 
 _USER, _SAID, _THOUGHT, _RESULT = "qzuserq", "qzsaidq", "qzthoughtq", "qzresultq"
+_MAX_TEXT = 20_000  # characters of what comes after a user's message
 _MAX_BEGUN = 100  # characters of what comes before or around an answer
 _SIGNS = re.compile(r"[<>|\[\]]")
 #: Tools of the names that are used here, as templates want them.
@@ -56,17 +58,18 @@ def derive(render: Render, texts: Collection[str]) -> AnswerFormat:
     texts: those in the template.
     """
     in_template = "\0".join(texts)
-    for text, known in families.MESSAGES.items():
-        if text in in_template:
-            return known
+    if several := [form for text, form in families.MESSAGES.items() if text in in_template]:
+        return several[0]
 
     def shown(*messages: Message, begin: bool = False) -> str:
         """What comes after the user's message."""
-        return render([{"role": "user", "content": _USER}, *messages], begin).rpartition(_USER)[2]
+        text = render([{"role": "user", "content": _USER}, *messages], begin).rpartition(_USER)[2]
+        return text if len(text) < _MAX_TEXT else ""
 
     form = _compared(shown, in_template)
     if not form.calls:
-        form = replace(form, calls=tuple(calls for text, calls in families.CALLS.items() if text in in_template)[:1])
+        known = [calls for text, calls in families.CALLS.items() if text in in_template]
+        form = replace(form, calls=(*known, families.HERMES)[:1], shows_calls=False)
     variants = [calls for text, calls in families.VARIANTS.items() if text in in_template]
     return replace(
         form,
@@ -76,7 +79,7 @@ def derive(render: Render, texts: Collection[str]) -> AnswerFormat:
     )
 
 
-def _compared(shown: Shown, in_template: str) -> AnswerFormat:
+def _compared(shown: Showing, in_template: str) -> AnswerFormat:
     """What the renderings tell."""
     begun, said = shown(begin=True), shown(_said())
     one, two = (_calling(shown, n) for n in (1, 2))
@@ -90,7 +93,7 @@ def _compared(shown: Shown, in_template: str) -> AnswerFormat:
         first = _skipped(one, start, form)
         of_two = two[_skipped(two, start, form) : len(two) - end]
         calls, back = find_calls(one[first : len(one) - end], of_two, one[:first])
-    except (NotFound, IndexError, ValueError):
+    except (NotFound, IndexError, ValueError, RecursionError):
         return form
     if "<![CDATA[" in in_template and isinstance(calls.arguments, Tagged):
         calls = replace(calls, arguments=replace(calls.arguments, cdata=True))
@@ -102,11 +105,20 @@ def _compared(shown: Shown, in_template: str) -> AnswerFormat:
     return found if all(_reads(found, text, n) for n, text in enumerate(written, 1)) else form
 
 
+def shown(render: Render) -> Shown:
+    """What a template shows that writes no calls."""
+    user = {"role": "user", "content": _USER}
+    tools = NAMES[0] in render([user], True)
+    return Shown(
+        tools, calls=False, results=_RESULT in render([user, _said(), {"role": "tool", "content": _RESULT}], True)
+    )
+
+
 def _said() -> Message:
     return {"role": "assistant", "content": _SAID}
 
 
-def _calling(shown: Shown, n: int) -> str:
+def _calling(shown: Showing, n: int) -> str:
     """What n calls are written as; "" where they are not."""
     calls = [
         {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -123,7 +135,7 @@ def _calling(shown: Shown, n: int) -> str:
     return text if shows(text, n) else ""
 
 
-def _thoughts(shown: Shown, begun: str, said: str, in_template: str) -> tuple[tuple[str, str], ...]:
+def _thoughts(shown: Showing, begun: str, said: str, in_template: str) -> tuple[tuple[str, str], ...]:
     """What begins and ends thoughts."""
     thinking = {"reasoning_content": _THOUGHT, "thinking": _THOUGHT}
     call = {"id": IDS[0], "type": "function", "function": {"name": NAMES[0], "arguments": ARGUMENTS[0]}}
@@ -212,7 +224,7 @@ def _variants(calls: Calls) -> list[Calls]:
     if calls.keys or not isinstance(first, str) or calls.parts[1] is not Slot.NAME:
         return []
     at = first.rfind("<")
-    if at < 0 or not (calls.section_open + first[:at]).strip() or MARKER.fullmatch(first[at:]):
+    if at < 0 or not (calls.section_open + first[:at]).strip():
         return []
     return [replace(calls, parts=(first[at:], *calls.parts[1:]), section_open="", known_only=True)]
 

@@ -35,7 +35,10 @@ def value(cursor: Cursor, sink: Sink, depth: int = 0) -> Reading[None]:
         yield from _container(cursor, sink, depth + 1)
     else:
         text = yield from cursor.match(_SCALAR, _MAX_SCALAR)
-        sink(_scalar(text))
+        if not (known := _scalar(text)):
+            cursor.at -= len(text)
+            raise Mismatch
+        sink(known)
 
 
 def string(cursor: Cursor, sink: Sink) -> Reading[None]:
@@ -57,6 +60,7 @@ def string(cursor: Cursor, sink: Sink) -> Reading[None]:
         if escaped == "u":
             digits = yield from cursor.peek(5)
             if not re.fullmatch(r"u[0-9a-fA-F]{4}", digits):
+                cursor.at -= 1
                 raise Mismatch
             sink("\\" + cursor.take(5))
         elif escaped and escaped in _ESCAPES:
@@ -64,6 +68,7 @@ def string(cursor: Cursor, sink: Sink) -> Reading[None]:
         elif escaped == "'":
             sink(cursor.take(1))
         else:
+            cursor.at -= 1
             raise Mismatch
 
 
@@ -104,7 +109,7 @@ def _container(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
 
 
 def _scalar(text: str) -> str:
-    """Raises Mismatch for what is no number, and none of the names."""
+    """A number, or a name, as JSON has it; "" for what is neither."""
     if text in _NAMES:
         return _NAMES[text]
     try:
@@ -113,4 +118,4 @@ def _scalar(text: str) -> str:
             return text
     except (ValueError, RecursionError):
         pass
-    raise Mismatch
+    return ""

@@ -42,6 +42,8 @@ class Marks:
 
     def __call__(self, value: Any) -> Any:
         """A copy of messages, or parts of one, with breaks in all texts."""
+        if isinstance(value, Marked):
+            return value
         if isinstance(value, str):
             return self._places.sub(lambda found: found[0] + BREAK, value) if self._places else value
         if isinstance(value, Mapping):
@@ -49,6 +51,10 @@ class Marks:
         if isinstance(value, (list, tuple)):
             return [self(item) for item in value]
         return value
+
+
+class Marked(str):
+    """A text that has its marks already."""
 
 
 def unmarked(text: str) -> str:

@@ -148,6 +148,7 @@ class AnswerParser:
         if not self.done:
             self._events.append(CallEnd(self._n_calls))
         self._n_calls += 1
+        self._after_tag = True
         self._is_open, self.done = False, not self._several
 
     # what comes in

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-_ANY = "(?s:.*)"
+ANY = "(?s:.*)"  # text
 
 
 class Rules:
@@ -51,9 +51,9 @@ class Rules:
 
     def rest(self, first: str = "") -> str:
         """Any text, to the answer's end."""
-        return f"/{first}{_ANY}/"
+        return f"/{first}{ANY}/"
 
-    def up_to(self, end: str, inside: str = _ANY) -> str:
+    def up_to(self, end: str, inside: str = ANY) -> str:
         """Any text, or what a regular expression matches, up to this, and this."""
         if self.is_special(end):
             return f"/{inside}/ {self.literal(end)}"

@@ -15,15 +15,21 @@ from jinja2 import TemplateError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from ..tokenizer import THOUGHTS
+from .derive import TOOLS, derive, shown
 from .limits import limited
 from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .told_tools import Shown, completed, told
 from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
 _THOUGHTS = {*THOUGHTS, *THOUGHTS.values()}
+
+
+class TemplateFailure(ChatError):
+    """A template that refuses or fails on a conversation."""
 
 
 class ChatTemplate:
@@ -75,8 +81,9 @@ class ChatTemplate:
         """
         tools = None if tools is None else list(tools)
         scope = {
-            **self._scope(tools),
+            **self._special_tokens,
             **variables,
+            "tools": None if tools is None else self.marks(tools),
             "documents": None if documents is None else self.marks(list(documents)),
             "add_generation_prompt": add_generation_prompt,
         }
@@ -90,35 +97,57 @@ class ChatTemplate:
                 raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
-                raise ChatError(f"the model's chat template does not take this conversation: {reason}") from error
+                raise TemplateFailure(f"the model's chat template does not take this conversation: {reason}") from error
+
+    def converse(
+        self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any
+    ) -> Rendered:
+        """The same, for all templates to show tools, calls and results: what one does not show is told in words, tools
+        are under the name that it reads, and have the descriptions that it takes for granted."""
+        tools = None if tools is None else list(tools)
+        if tools or any(_has_tools(message) for message in messages):
+            messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
+        variables = {**self._other_names(tools), **variables}
+        try:
+            return self.render(messages, tools=tools, **variables)
+        except TemplateFailure:
+            if not tools or (full := completed(tools)) == tools:
+                raise
+            return self.render(messages, tools=full, **variables)
 
     @cached_property
     def answer_format(self) -> AnswerFormat:
         """How answers are written to which this template goes on from (derive.py)."""
-        from .derive import TOOLS, derive
+        with limited():  # all renderings have the time of one
+            return derive(self._tried, self._texts)
 
-        scope = self._scope(TOOLS)
+    @cached_property
+    def _shows(self) -> Shown:
+        """What it shows of tools, by what it makes of some."""
+        if self.answer_format.shows_calls:
+            return Shown("tools" in self._unset or "functions" in self._unset, calls=True, results=True)
+        with limited():
+            return shown(self._tried)
 
-        def render(messages: Sequence[Message], begin: bool) -> str:
-            try:
-                with limited():
-                    asked = {**scope, "add_generation_prompt": begin}
-                    reader = self._readers.setdefault(
-                        True, Reader(lambda some: self._shown(some, asked), self._constants)
-                    )
-                    return unmarked(self._run(reader.adapt(messages), asked))
-            except Exception:  # a template can raise whatever Python can
-                return ""
+    def _tried(self, messages: Sequence[Message], begin: bool) -> str:
+        """The text of messages and some tools, without or with the beginning of an answer; "" where that fails."""
+        known = {**self._special_tokens, **self._other_names(TOOLS)}
+        scope = {**known, "tools": TOOLS, "add_generation_prompt": begin}
+        try:
+            with limited():
+                reader = self._readers.setdefault(
+                    True, Reader(lambda asked: self._shown(asked, scope), self._constants)
+                )
+                return unmarked(self._run(reader.adapt(messages), scope))
+        except Exception:  # a template can raise whatever Python can
+            return ""
 
-        return derive(render, self._texts)
-
-    def _scope(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-        """The variables of all conversations; tools are under whichever name the template reads."""
-        scope: dict[str, Any] = {**self._special_tokens, "tools": None if tools is None else self.marks(tools)}
-        if "functions" in self._unset and "tools" not in self._unset:  # Firefunction
-            scope["functions"] = self.marks(json.dumps(tools or [], indent=4, ensure_ascii=False))
-            scope["datetime"] = datetime.now().strftime("%B %d %Y %H:%M:%S")
-        return scope
+    def _other_names(self, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """What Firefunction's template reads instead of tools."""
+        if "functions" not in self._unset or "tools" in self._unset:
+            return {}
+        described = json.dumps(tools or [], indent=4, ensure_ascii=False)
+        return {"functions": self.marks(described), "datetime": datetime.now().strftime("%B %d %Y %H:%M:%S")}
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)
@@ -134,3 +163,9 @@ class ChatTemplate:
         variables = {**scope, "messages": messages}
         with limited(variables, strict):
             return self._template.render(variables)
+
+
+def _has_tools(message: Message) -> bool:
+    """Whether a message is a result, or has calls."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    return isinstance(message, Mapping) and (message.get("role") == "tool" or (isinstance(calls, list) and bool(calls)))

@@ -33,6 +33,14 @@ class Reading(NamedTuple):
     shown_ids: frozenset[int]
     stop: tuple[str, ...] = ()
 
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of LLM.stream, with what the reader needs."""
+        stop = options.get("stop") or ()
+        own = {"lark": self.grammar} if self.grammar else {}
+        shown = self.shown_ids if options.get("special") is not True else True
+        stops = (*((stop,) if isinstance(stop, str) else stop), *self.stop)
+        return {**options, **own, "special": shown, "stop": stops}
+
 
 class ChatTemplates:
     """Renders conversations; templates are compiled when they are first needed."""
@@ -61,7 +69,7 @@ class ChatTemplates:
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        return self._template(self._key(tools)).render(messages, tools=tools, **variables)
+        return self._template(self._key(tools)).converse(messages, tools=tools, **variables)
 
     def reader(
         self,

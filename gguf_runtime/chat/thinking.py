@@ -9,7 +9,8 @@ import numpy as np
 
 from ..sampling import Sampler
 from ..tokenizer import Tokenizer
-from .reasoning import ReasoningSplitter
+from .parser import AnswerParser
+from .reasoning import THINKING
 
 _TAIL = 32  # tokens at a prompt's end, in which a thought may have begun
 
@@ -27,7 +28,7 @@ class BriefSampler(Sampler):
     def __init__(self, sampler: Sampler, thinking: Thinking, tokenizer: Tokenizer) -> None:
         self.seed = sampler.seed
         self._sampler, self._thinking, self._tokenizer = sampler, thinking, tokenizer
-        self._splitter, self._decoder = ReasoningSplitter(""), tokenizer.decoder()
+        self._parser, self._decoder = AnswerParser(THINKING), tokenizer.decoder()
         self._n_seen = self._n_thought = 0
         self._ending: deque[int] | None = None
 
@@ -38,7 +39,7 @@ class BriefSampler(Sampler):
     def sample(self, logits: np.ndarray) -> int:
         self._sampler.text = self.text
         self._follow()
-        closing = self._splitter.closing
+        closing = self._parser.closing
         if self._ending is None and closing and self._n_thought >= self._thinking.budget:
             text = self._thinking.message + closing
             self._ending = deque(self._tokenizer.encode(text, add_special=False, parse_special=True))
@@ -48,9 +49,9 @@ class BriefSampler(Sampler):
         """Look at what the text has got since the last draw; at first, that is the prompt."""
         new = self.text.ids[self._n_seen :].tolist()
         if not self._n_seen:
-            self._splitter = ReasoningSplitter(self._tokenizer.decode(new[-_TAIL:], skip_special=False))
+            self._parser = AnswerParser(THINKING, prompt=self._tokenizer.decode(new[-_TAIL:], skip_special=False))
         else:
             for token in new:
-                self._n_thought += bool(self._splitter.closing)
-                self._splitter.push(self._decoder.push(token))
+                self._n_thought += bool(self._parser.closing)
+                self._parser.push(self._decoder.push(token))
         self._n_seen += len(new)

@@ -103,6 +103,11 @@ class Calls:
         return self.parts[0] if isinstance(self.parts[0], str) else ""
 
     @property
+    def trigger(self) -> str:
+        """What the first of the calls begins with, up to white space; "" where nothing marks them."""
+        return next((text.split()[0] for text in (self.section_open, self.begin) if text.strip()), "")
+
+    @property
     def end(self) -> str:
         """The text that a call ends with."""
         if self.keys:
@@ -145,6 +150,7 @@ class AnswerFormat:
     header: what the template writes before an answer. thoughts: what begins and ends them, in pairs; a beginning may
     be empty, where only the prompt has it. wrappers: texts around content, which are left out. calls: as the template
     writes them, and then in other ways that the model is known to. stop: texts that end an answer.
+    shows_calls: whether the template writes calls.
     """
 
     header: str = ""
@@ -153,6 +159,7 @@ class AnswerFormat:
     calls: tuple[Calls, ...] = ()
     turns: Turns | None = None
     stop: tuple[str, ...] = ()
+    shows_calls: bool = True
 
     @property
     def texts(self) -> list[str]:

@@ -13,6 +13,7 @@ from .tool_format import AnswerFormat, Calls, Slot, Turns
 
 _ID = r"/[a-zA-Z0-9]{1,9}/"
 _NUMBER = r"/[0-9]{1,3}/"
+_MAX_CALLS = 16  # of one answer, which small models would not end
 
 
 def tool_grammar(
@@ -83,22 +84,20 @@ class _Calls:
             else self._rules.add(" | ".join(map(self.call, self.names)))
         )
         separator = self._rules.literal(self._calls.separator)
-        return self.section(f"{any_call} ({separator} {more})*", less)
+        return self.section(f"{any_call} ({separator} {more}){{0,{_MAX_CALLS - 1}}}", less)
 
     def section(self, calls: str, less: str = "") -> str:
         opening = self._calls.section_open
         if less and opening:
             opening = opening.lstrip().removeprefix(less)
-        return (
-            f"{self._rules.literal(opening)} {calls} {self._rules.literal(self._until_end(self._calls.section_close))}"
-        )
+        closing = self._until_end(self._calls.section_close).rstrip()
+        return f"{self._rules.literal(opening)} {calls} {self._rules.literal(closing)}"
 
     def perhaps(self) -> str:
         """Text, and calls if the model begins one."""
-        opening = (self._calls.section_open + self._calls.begin).split()
-        if not opening:
+        first = self._calls.trigger
+        if not first:
             return f"({self.all()} | {self._rules.rest('[^{]')})?"
-        first = opening[0]
         if self._rules.is_special(first):
             return f"{self._rules.rest()} ({self.all()})?"
         return f"({self._rules.up_to(first)} {self.all(less=first)} | {self._rules.rest()})"
@@ -129,7 +128,7 @@ class _Calls:
     def _until_end(self, text: str) -> str:
         """A closing text without what only ends the answer."""
         places = [at for end in self._ends if end and (at := text.find(end)) >= 0]
-        return text[: min(places, default=len(text))].rstrip()
+        return text[: min(places, default=len(text))]
 
 
 def _closed(schema: Any) -> Any:

@@ -307,7 +307,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
     """),
     ("refused", "llama.cpp has removed it; --no-lookup turns guessing off",
      "--spec-ngram-size-n N\n--spec-ngram-size-m N\n--spec-ngram-min-hits N"),
-    ("refused", "a server option, and ggrun has no server yet", """
+    ("refused", "an option of llama-server: `ggrun serve --help` shows those of ggrun's", """
         --server-base URL
         --host HOST
         --port PORT

@@ -24,14 +24,15 @@ class Thoughts:
     """A model's reasoning, told apart from its answer. kept: whether the answer has it too."""
 
     def __init__(self, prompt: str, kept: bool) -> None:
-        from ..chat.reasoning import ReasoningSplitter
+        from ..chat.parser import AnswerParser
+        from ..chat.reasoning import THINKING, spans
 
         self.reasoning = self.answer = ""
-        self._splitter, self._kept = ReasoningSplitter(prompt), kept
+        self._parser, self._spans, self._kept = AnswerParser(THINKING, prompt=prompt), spans, kept
 
     def sift(self, text: str, *, last: bool = False) -> str:
         """What of the text to show; last: what was held back too."""
-        spans = self._splitter.push(text) + (self._splitter.flush() if last else [])
+        spans = self._spans(self._parser.push(text) + (self._parser.flush() if last else []))
         answer = "".join(span.text for span in spans if span.kind == "answer")
         self.reasoning += "".join(span.text for span in spans if span.kind == "reasoning")
         shown = text if self._kept else answer

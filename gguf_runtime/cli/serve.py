@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -25,8 +26,8 @@ _MOST_BODY = 32 << 20
 @section("Model", model_options)
 @section(
     "Server",
-    text("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0: all of this machine's."),
-    integer("--port", at_least=0, default=8080, help="The port; 0: any that is free."),
+    text("--host", default=None, show_default="127.0.0.1", help="The address to listen at; 0.0.0.0: all."),
+    integer("--port", at_least=0, default=None, show_default="8080", help="The port; 0: any that is free."),
     text("--api-key", "api_keys", multiple=True, metavar="KEY", help="A key that requests need. Or: GGRUN_API_KEY."),
     text("--cors-origins", default="", show_default="none", help="Web pages that may ask: localhost, *, origins."),
     integer("-np", "--parallel", at_least=1, default=32, help="Answers that a model makes at once."),
@@ -34,6 +35,8 @@ _MOST_BODY = 32 << 20
     click.option("--max-body", type=Bytes(), default=None, metavar="SIZE", show_default="32M", help="Of a request."),
     text("-a", "--alias", "aliases", default="", show_default="none", help="Other names of the model: A,B."),
     flag("--all", "serves_all", help="Serve all models of this machine, each loaded when it is asked for."),
+    number("--timeout", "max_seconds", default=None, help="Seconds that an answer may take.", show_default="no limit"),
+    flag("--ollama", help="In Ollama's place: at OLLAMA_HOST or port 11434, all models, each for 5 minutes."),
     number("--keep-alive", default=None, help="Seconds for which an unused model stays.", show_default="for ever"),
     click.option(
         "--model-memory", type=Bytes(), metavar="SIZE", show_default="most of what is free",
@@ -50,7 +53,10 @@ def command(verbose: bool, **options: Any) -> None:
             raise click.ClickException(f"{name} is missing, which serving takes: pip install 'ggrun[serve]'")
     from ..server.run import serve
 
-    host, port = options.pop("host"), options.pop("port")
+    ollama = options.pop("ollama")
+    host, port = _address(options.pop("host"), options.pop("port"), ollama)
+    if ollama:
+        options |= {"serves_all": True, "keep_alive": options["keep_alive"] or 300.0}
     limits: dict[str, Any] = {
         "n_parallel": options.pop("parallel"),
         "n_waiting": options.pop("max_waiting"),
@@ -62,8 +68,8 @@ def command(verbose: bool, **options: Any) -> None:
     origins = tuple(filter(None, options.pop("cors_origins").split(",")))
     aliases = tuple(filter(None, options.pop("aliases").split(",")))
     serves_all, log_file, max_body = (options.pop(name) for name in ("serves_all", "log_file", "max_body"))
-    model = take_model(options)
-    models = [] if serves_all and model is None else [(_name(model), model_path(model), aliases)]
+    max_seconds, model = options.pop("max_seconds"), take_model(options)
+    models = [] if serves_all and model is None else [_served(model, aliases)]
     rules = {
         "keys": keys,
         "checks_host": host in _LOOPBACK,
@@ -75,6 +81,7 @@ def command(verbose: bool, **options: Any) -> None:
         models,
         llm_arguments(**options),
         rules,
+        max_seconds=max_seconds,
         host=host,
         port=port,
         say=lambda line: click.echo(f"ggrun: {line}", err=True),
@@ -82,11 +89,25 @@ def command(verbose: bool, **options: Any) -> None:
     )
 
 
-def _name(model: str | None) -> str:
-    """What clients call it."""
-    if model is None:
-        return FIRST_MODEL
-    return Path(model).stem if os.path.exists(model) else model
+def _served(model: str | None, aliases: tuple[str, ...]) -> tuple[str, Path, tuple[str, ...], Path | None]:
+    """What clients call it, its file, its other names, and what it was created from."""
+    path = model_path(model)
+    if model is not None and os.path.exists(model):
+        return path.stem, path, aliases, None
+    from ..store import find
+
+    name = model or FIRST_MODEL
+    found = find(name)
+    return name, path, aliases, found.modelfile if found else None
+
+
+def _address(host: str | None, port: int | None, ollama: bool) -> tuple[str, int]:
+    """Where to listen."""
+    if not ollama:
+        return host or "127.0.0.1", 8080 if port is None else port
+    named = os.environ.get("OLLAMA_HOST", "").rpartition("://")[2].rstrip("/")
+    found = urlsplit(f"//{named}")
+    return host or found.hostname or "127.0.0.1", port if port is not None else found.port or 11434
 
 
 def _log(file: str | None) -> Callable[[str], None] | None:

@@ -112,7 +112,14 @@ class _Preparation:
 
 
 def _set_bounds(new: Schema) -> None:
-    """Bounds of numbers as the newest drafts write them, and none beyond what is exact."""
+    """Bounds of numbers as the newest drafts write them, and none beyond what is exact; whole numbers always have them,
+    or their digits need never end."""
+    kinds = new.get("type")
+    if "integer" in ([kinds] if isinstance(kinds, str) else kinds or ()) and "number" not in (kinds or ()):
+        if not {"minimum", "exclusiveMinimum"} & set(new):
+            new["minimum"] = -_EXACT
+        if not {"maximum", "exclusiveMaximum"} & set(new):
+            new["maximum"] = _EXACT
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if new.get(exclusive) is True and bound in new:  # up to draft 4, and OpenAPI 3.0
             new[exclusive] = new.pop(bound)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import llama_server, openai, operation, page
+from . import anthropic, llama_server, ollama, openai, operation, page, plain_chat, tgi
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -20,25 +20,34 @@ from .vocabulary import Failure
 from .web import Api, failed
 
 #: The beginning of a path → whose errors it has; all others have OpenAI's.
-_APIS: dict[str, Api] = {}
+_APIS: dict[str, Api] = {
+    "/api/": ollama.API,
+    "/v1/messages": anthropic.API,
+    "/generate": tgi.API,
+    **dict.fromkeys(("/completion", "/infill", "/tokenize", "/detokenize", "/props", "/slots"), llama_server.API),
+}
 
 
 def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules) -> ASGIApp:
+def application(models: Models, rules: Rules, max_seconds: float | None = None) -> ASGIApp:
+    """max_seconds: how long an answer may take."""
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await models.close()
 
+    modules = (page, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat)
     app = Starlette(
-        routes=[*page.all_routes(), *operation.all_routes(), *openai.all_routes(), *llama_server.all_routes()],
+        routes=[route for module in modules for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service, app.state.conversations = Service(models), Conversations()
+    app.state.service = Service(models, max_seconds)
+    app.state.conversations, app.state.sessions = Conversations(), plain_chat.Sessions()
     return Guard(app, rules, api_of)
 
 

@@ -120,8 +120,9 @@ class EngineLoop:
 
     def _take_in(self) -> None:
         """New requests and cancels; waits for one where there is nothing to do."""
-        while not self._running or not self._inbox.empty():
-            item = self._inbox.get()
+        waits = not self._running
+        while waits or not self._inbox.empty():
+            item, waits = self._inbox.get(), False
             if isinstance(item, Running):
                 self._running[item.id] = item
                 item.answer.begin()

@@ -60,7 +60,8 @@ class Guard:
         scope["ggrun.id"] = _request_id(headers)
         scope["ggrun.salt"] = hashlib.sha256(key.encode()).hexdigest()[:16] if key and self._rules.keys else ""
         scope["ggrun.client"] = scope["ggrun.salt"] or (scope.get("client") or ("",))[0]
-        extra = [(b"x-request-id", scope["ggrun.id"].encode()), (b"date", formatdate(usegmt=True).encode())]
+        id = scope["ggrun.id"].encode()
+        extra = [(b"x-request-id", id), (b"request-id", id), (b"date", formatdate(usegmt=True).encode())]
         extra += self._cors(headers)
         note: dict[str, Any] = {}
 

@@ -18,10 +18,16 @@ from .models import Models
 _PATIENCE = 30  # seconds that answers under way have when the server is to end
 
 
-async def serve(models: Models, rules: dict[str, Any], listener: socket.socket, say: Callable[[str], None]) -> None:
-    """Serve until a signal comes. rules: arguments of Rules."""
+async def serve(
+    models: Models,
+    rules: dict[str, Any],
+    max_seconds: float | None,
+    listener: socket.socket,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until a signal comes. rules: arguments of Rules; max_seconds: that an answer may take."""
     config = uvicorn.Config(
-        application(models, Rules(**rules)),
+        application(models, Rules(**rules), max_seconds),
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_PATIENCE, lifespan="on", ws="none",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""llama-server's own API: models that are loaded and unloaded."""
+"""llama-server's own API: tokens and templates, and what the server is and does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,113 @@ from typing import Any
 
 from starlette.routing import Route
 
+from .. import __version__
+from . import openai
+from .llama_server_completion import DEFAULTS, completion, infill, is_part, settings
 from .models import Model
-from .openai import API
-from .web import Call, routes
+from .openai_chat import chat_request
+from .service import Answer
+from .texts import ModelTexts
+from .vocabulary import Failure
+from .web import Api, Call, event, routes
+
+
+def error(failure: Failure, id: str) -> dict[str, Any]:
+    """OpenAI's form, with the status as the code."""
+    told = openai.error(failure, id)
+    told["error"]["code"] = failure.status
+    return told
+
+
+API = Api(error, lambda failure, id: event(error(failure, id)), openai.API.ping)
+
+
+async def tokenize(call: Call) -> Any:
+    body = call.body
+    texts = await _texts(call)
+    content = "" if (given := body.any("content")) is None else given
+    parts = [content] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(map(is_part, parts)):
+        raise body.wrong("content", "text, or a list of texts and token ids", content)
+    ids: list[int] = []
+    for i, part in enumerate(parts):
+        adds = bool(body.flag("add_special")) and i == 0
+        special = body.flag("parse_special") is not False
+        ids += [part] if isinstance(part, int) else texts.tokenizer.encode(part, adds, special)
+    if not body.flag("with_pieces"):
+        return {"tokens": ids}
+    return {"tokens": [{"id": id, "piece": _piece(texts, id)} for id in ids]}
+
+
+async def detokenize(call: Call) -> Any:
+    body = call.body
+    texts, ids = await _texts(call), body.array("tokens") or []
+    if not all(isinstance(id, int) and not isinstance(id, bool) and 0 <= id < texts.tokenizer.n_vocab for id in ids):
+        raise body.wrong("tokens", "a list of token ids of the model", ids)
+    return {"content": texts.tokenizer.decode(ids)}
+
+
+async def apply_template(call: Call) -> Any:
+    request = chat_request(call)
+    async with call.service.models.use(call.service.models.find(request.model)) as model:
+        return {"prompt": str(await asyncio.to_thread(model.texts.render, request))}
+
+
+def _piece(texts: ModelTexts, id: int) -> Any:
+    data = texts.tokenizer.token_bytes(id)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+async def _texts(call: Call) -> ModelTexts:
+    async with call.service.models.use(call.service.models.find(call.body.text("model") or "")) as model:
+        return model.texts
+
+
+async def props(call: Call) -> Any:
+    if call.http.method == "POST":
+        raise Failure("unsupported", "properties are given at the start, with the options of `ggrun serve`")
+    async with call.service.models.use(_asked(call)) as model:
+        return {
+            "default_generation_settings": {"params": {**DEFAULTS, "n_predict": -1, "stop": []}, "n_ctx": model.n_ctx},
+            "total_slots": model.turns.n_parallel,
+            "model_path": model.path,
+            "model_alias": model.name,
+            "chat_template": model.texts.template,
+            "chat_template_caps": {
+                f"supports_{name}": name in model.texts.capabilities for name in ("tools", "thinking")
+            },
+            "modalities": {"vision": False, "audio": False},
+            "build_info": f"ggrun {__version__}",
+            "is_sleeping": False,
+        }
+
+
+async def slots(call: Call) -> Any:
+    """There are none: the turns stand for them, those that are taken first."""
+    async with call.service.models.use(_asked(call)) as model:
+        answers = [answer for answer in call.service.running if answer.model is model]
+        busy = [_slot(model, i, answer) for i, answer in enumerate(answers)]
+        idle = [_slot(model, i, None) for i in range(len(busy), model.turns.n_parallel)]
+        if not idle and call.http.query_params.get("fail_on_no_slot"):
+            raise Failure("loading", "no slot available")
+        return [*busy, *idle]
+
+
+def _slot(model: Model, i: int, answer: Answer | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"id": i, "n_ctx": model.n_ctx, "speculative": False, "is_processing": answer is not None}
+    if answer is None:
+        return facts
+    timings, most = answer.timings, answer.request.max_tokens
+    left = -1 if most is None else max(0, most - timings.n_answer)
+    return {
+        **facts, "id_task": answer.number, "n_prompt_tokens": timings.n_prompt,
+        "n_prompt_tokens_processed": timings.n_new, "n_prompt_tokens_cache": timings.n_cached,
+        "params": settings(answer),
+        "next_token": [{"has_next_token": True, "n_remain": left, "n_decoded": timings.n_answer}],
+    }  # fmt: skip
 
 
 async def list_models(call: Call) -> Any:
@@ -18,10 +122,8 @@ async def list_models(call: Call) -> Any:
 
 
 async def load(call: Call) -> Any:
-    model = _named(call)
-    await call.service.models.acquire(model)
-    call.service.models.release(model)
-    return {"success": True}
+    async with call.service.models.use(_named(call)):
+        return {"success": True}
 
 
 async def unload(call: Call) -> Any:
@@ -29,8 +131,18 @@ async def unload(call: Call) -> Any:
     return {"success": True}
 
 
+async def lora_adapters(call: Call) -> Any:
+    if call.http.method == "POST":
+        raise Failure("unsupported", "this version of ggrun has no adapters")
+    return []
+
+
 def _named(call: Call) -> Model:
     return call.service.models.find(call.body.required(call.body.text("model"), "model"))
+
+
+def _asked(call: Call) -> Model:
+    return call.service.models.find(call.http.query_params.get("model", ""))
 
 
 def _status(model: Model) -> dict[str, Any]:
@@ -42,7 +154,13 @@ def _status(model: Model) -> dict[str, Any]:
 
 
 def all_routes() -> list[Route]:
+    posts = {
+        "/completion": completion, "/completions": completion, "/infill": infill, "/tokenize": tokenize,
+        "/detokenize": detokenize, "/apply-template": apply_template, "/models/load": load, "/models/unload": unload,
+    }  # fmt: skip
+    both = {"/props": props, "/lora-adapters": lora_adapters}
     return [
-        *routes(API, {"/models": list_models}, ("GET",)),
-        *routes(API, {"/models/load": load, "/models/unload": unload}),
+        *routes(API, posts),
+        *routes(API, both, ("GET", "POST")),
+        *routes(API, {"/slots": slots, "/models": list_models}, ("GET",)),
     ]

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..memory import available
+from . import recipes
 from .engine_client import EngineClient
 from .protocol import Step
 from .turns import Turns
 from .vocabulary import Failure
 
 if TYPE_CHECKING:
+    from ..store.modelfile import Modelfile
     from .texts import ModelTexts
 
 State = Literal["unloaded", "loading", "loaded"]
+_NO_NAMES = ("", "dummy", "tgi")  # what huggingface_hub sends for a server, and TGI's documentation
 _BUDGET = 0.8  # of the memory that is free
 
 
@@ -29,8 +32,10 @@ class Model:
     error: why it could not be loaded the last time.
     """
 
-    def __init__(self, name: str, path: str, turns: Turns, aliases: tuple[str, ...] = ()) -> None:
-        self.name, self.path, self.aliases, self.turns = name, path, aliases, turns
+    def __init__(
+        self, name: str, path: str, turns: Turns, aliases: tuple[str, ...] = (), recipe: Modelfile | None = None
+    ) -> None:
+        self.name, self.path, self.aliases, self.turns, self.recipe = name, path, aliases, turns, recipe
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
@@ -95,9 +100,9 @@ class Models:
         self._changed = asyncio.Condition()
         self._on_step: list[Callable[[Model, Step], None]] = []
 
-    def add(self, name: str, path: str, aliases: tuple[str, ...] = ()) -> Model:
-        """Serve a model. The first one is that of requests which name none."""
-        model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases)
+    def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
+        """Serve a model. The first one is that of requests which name none. modelfile: what it was created from."""
+        model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases, recipes.read(modelfile))
         self._known[name] = model
         return model
 
@@ -115,12 +120,12 @@ class Models:
 
             for found in all_models():
                 if found.name not in self._known:
-                    self.add(found.name, str(found.path))
+                    self.add(found.name, str(found.path), modelfile=found.modelfile)
         return list(self._known.values())
 
     def find(self, name: str) -> Model:
         """The model that a name, an alias, or the path of its file stands for. Raises Failure."""
-        if not name and self._known:
+        if name in _NO_NAMES and self._known:
             return next(iter(self._known.values()))
         plain = name.removesuffix(":latest")
         for model in self._known.values():
@@ -135,7 +140,7 @@ class Models:
                 found = None
             if found:
                 known = next((model for model in self._known.values() if model.path == str(found.path)), None)
-                return known or self.add(found.name, str(found.path))
+                return known or self.add(found.name, str(found.path), modelfile=found.modelfile)
         served = ", ".join(self._known) or "none so far"
         raise Failure("no_model", f"model {name!r} is not served here; there are: {served}", name=name)
 
@@ -185,6 +190,10 @@ class Models:
             model.loading = asyncio.create_task(self._load(model))
             model.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
 
+    def forget(self, model: Model) -> None:
+        """Serve a model no longer."""
+        self._known.pop(model.name, None)
+
     async def unload(self, model: Model) -> None:
         """End the model's process; what it is doing fails."""
         if model.state == "loaded":
@@ -214,7 +223,8 @@ class Models:
         try:
             start = time.monotonic()
             settings = await self._make_room(model)
-            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, self.settings.get("chat_template")))
+            template = self.settings.get("chat_template") or recipes.template(model.recipe)
+            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, template))
             engine = await EngineClient.start(
                 model.path,
                 settings,
@@ -239,8 +249,9 @@ class Models:
         weights = os.path.getsize(model.path)
         caches = self.settings.get("kv_memory") or self._budget // 4
         model.n_bytes = weights + caches
+        settings = {**self.settings, "n_ctx": self.settings.get("n_ctx") or recipes.n_ctx(model.recipe)}
         if len(self._known) == 1 and not self.any_name:
-            return self.settings
+            return settings
         async with self._gate:
             while self._n_loaded(model) and self._n_loaded(model) + model.n_bytes > self._budget:
                 idle = [other for other in self if other is not model and other.is_idle]
@@ -249,7 +260,7 @@ class Models:
                 else:
                     async with self._changed:
                         await self._changed.wait()
-        return {**self.settings, "kv_memory": caches}
+        return {**settings, "kv_memory": caches}
 
     def _n_loaded(self, model: Model) -> int:
         return sum(other.n_bytes for other in self if other is not model and other.state != "unloaded")

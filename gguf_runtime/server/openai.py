@@ -22,6 +22,7 @@ _TYPES: dict[Kind, str] = {
     "not_found": "not_found_error", "no_model": "not_found_error", "wrong_method": "invalid_request_error",
     "too_large": "invalid_request_error", "too_long": "exceed_context_size_error", "busy": "rate_limit_error",
     "failed": "server_error", "unsupported": "not_supported_error", "loading": "unavailable_error",
+    "timeout": "timeout_error",
 }  # fmt: skip
 _CODES: dict[Kind, str] = {
     "no_model": "model_not_found", "too_long": "context_length_exceeded", "unauthorized": "invalid_api_key",
@@ -104,6 +105,10 @@ def set_common(request: Request, call: Call) -> None:
 
 async def models(call: Call) -> Any:
     known = await asyncio.to_thread(call.service.models.all)
+    if "anthropic-version" in call.http.headers:
+        from .anthropic import model_list
+
+        return model_list(known)
     return {"object": "list", "data": [_model(model) for model in known]}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .openai import API
+from .llama_server import API
 from .vocabulary import Failure
 from .web import Call, routes
 

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..chat import answer
+from ..chat.parser import AnswerParser
+from ..chat.reasoning import PLAIN
 from .protocol import Ended, Output
 from .vocabulary import Arguments, Event, Finish, Reason, Request, Text, Token, ToolCall
 
 if TYPE_CHECKING:
     from ..chat.templates import Reading
     from .texts import ModelTexts
-
-
-class Parser(Protocol):
-    """What sorts an answer's text (chat/parser.py)."""
-
-    done: bool
-
-    def push(self, text: str) -> Sequence[answer.Event]: ...
-    def flush(self) -> Sequence[answer.Event]: ...
-
-
-class PlainText:
-    """Takes all text for what is said."""
-
-    done = False
-
-    def push(self, text: str) -> Sequence[answer.Event]:
-        return [answer.Content(text)]
-
-    def flush(self) -> Sequence[answer.Event]:
-        return ()
 
 
 def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading | None]:
@@ -53,9 +34,10 @@ def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading |
 class AnswerReader:
     """Reads one answer. n_thought: tokens of thoughts so far; done: there need be no more of it."""
 
-    def __init__(self, index: int, request: Request, reading: Reading | None) -> None:
-        self._index = index
-        self._parser: Parser = reading.parser if reading else PlainText()
+    def __init__(self, index: int, request: Request, reading: Reading | None, fills_context: bool) -> None:
+        """fills_context: its length is limited by the context alone."""
+        self._index, self._fills_context = index, fills_context
+        self._parser = reading.parser if reading else AnswerParser(PLAIN)
         self._ends = reading.stop if reading else ()
         self._splits_thoughts = request.splits_thoughts
         self._tells_tokens = request.n_logprobs is not None
@@ -90,6 +72,8 @@ class AnswerReader:
         reason, stop = ended.reason, ended.stop
         if stop in self._ends:
             reason, stop = "end", None
+        if reason == "length" and self._fills_context:
+            reason = "context"
         if self._calls and reason in ("end", "stop"):
             reason = "tool_calls"
         return Finish(self._index, _REASONS[reason], stop)

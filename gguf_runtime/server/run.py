@@ -14,29 +14,31 @@ from .models import Models
 
 
 def serve(
-    models: list[tuple[str, Path, tuple[str, ...]]],
+    models: list[tuple[str, Path, tuple[str, ...], Path | None]],
     settings: dict[str, Any],
     rules: dict[str, Any],
     *,
+    max_seconds: float | None,
     host: str,
     port: int,
     say: Callable[[str], None],
     **limits: Any,
 ) -> None:
-    """Serve until a signal comes. models: name, file, other names; rules: arguments of guard.Rules; limits: of Models.
+    """Serve until a signal comes. models: name, file, other names, Modelfile; rules: arguments of guard.Rules;
+    max_seconds: that an answer may take; limits: of Models.
 
     Raises OSError where the address cannot be listened at.
     """
 
     async def run() -> None:
         known = Models(settings, say=say, **limits)
-        for name, path, aliases in models:
-            known.add(name, str(path), (*aliases, path.name))
+        for name, path, aliases, modelfile in models:
+            known.add(name, str(path), (*aliases, path.name), modelfile)
         for model in list(known)[:1]:
             known.preload(model)
         # the engine starts while the rest is imported
         module = await asyncio.to_thread(importlib.import_module, ".http_server", __package__)
-        await module.serve(known, rules, listener, say)
+        await module.serve(known, rules, max_seconds, listener, say)
 
     listener = _listen(host, port)
     say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from . import recipes
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
@@ -23,20 +24,25 @@ if TYPE_CHECKING:
 
 
 class Prepared(Struct):
-    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer."""
+    """A request, ready for the engine. text: of the prompt, where it is one; readings: how to read each answer.
+    fills_context: the limit is that of the context."""
 
     text: str
     prompt: list[int]
     options: dict[str, Any]
     seed: int | None
     readings: list[Reading | None]
+    fills_context: bool
 
 
 class Service:
     """What all routes have in common."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, max_seconds: float | None = None) -> None:
+        """max_seconds: how long an answer may take."""
+        self.max_seconds = max_seconds
         self.models, self.metrics = models, Metrics(models)
+        self.running: list[Answer] = []  # in the order in which they came
         models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
@@ -62,6 +68,9 @@ def prepare(model: Model, request: Request) -> Prepared:
     from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
 
     texts = model.texts
+    if model.recipe:
+        recipes.apply(model.recipe, request)
+    request.sampling = {**request.defaults, **request.sampling}
     text, prompt = texts.prompt(request)
     if not prompt:
         raise Failure("invalid", "the prompt is empty", field="messages" if request.messages is not None else "prompt")
@@ -93,9 +102,10 @@ def prepare(model: Model, request: Request) -> Prepared:
     except ChatError as error:
         raise Failure("invalid", str(error), field="tools") from error
     room = model.n_ctx - len(prompt)
+    fills_context = request.max_tokens is None or request.max_tokens > room
     options = {
         **request.sampling,
-        "max_tokens": room if request.max_tokens is None else min(request.max_tokens, room),
+        "max_tokens": room if fills_context else request.max_tokens,
         "stop": [*request.stop, *(found[0].stop if found[0] else ())],
         "stop_tokens": request.stop_tokens,
         "ignore_eos": request.ignore_eos,
@@ -104,25 +114,32 @@ def prepare(model: Model, request: Request) -> Prepared:
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
     }
-    return Prepared(text, prompt, options, params.seed, found)
+    return Prepared(text, prompt, options, params.seed, found, fills_context)
 
 
 class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
-    prompt: token ids; text: of the prompt, where it is one.
+    prompt: token ids; text: of the prompt, where it is one. number: tells it from others.
+    fills_context: only the context limits its length.
     """
 
     def __init__(
         self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
     ) -> None:
         self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
-        self._service, self._prepared = service, prepared
+        self._service, self._prepared, self.fills_context = service, prepared, prepared.fills_context
+        self.number = service.metrics.n_requests + len(service.running)
+        service.running.append(self)
         self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
         self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
         self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        if service.max_seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(service.max_seconds, self._expire, service.max_seconds)
         self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
@@ -161,9 +178,12 @@ class Answer:
         """Stop what is under way; the model is no longer needed."""
         if not self._closed:
             self._closed = True
+            if self._timer:
+                self._timer.cancel()
             for choice in self._choices:
                 choice.stop()
             self._service.models.release(self.model, self.request.keep_alive)
+            self._service.running.remove(self)
             self._service.metrics.answered(self)
 
     def generate(self, choice: _Choice) -> tuple[EngineClient, int]:
@@ -186,6 +206,9 @@ class Answer:
         if self._news and not self._news.done():
             self._news.set_result(None)
 
+    def _expire(self, seconds: float) -> None:
+        self.add([Failure("timeout", f"the answer took longer than {seconds:g} seconds, which is as long as it may")])
+
     def note(self, seconds: float, is_first: bool) -> None:
         """A token has come, so long after the one before it, or after the request."""
         self._service.metrics.token(seconds, is_first)
@@ -198,7 +221,7 @@ class _Choice:
         request = answer.request
         self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
-        self.reader = AnswerReader(index, request, reading)
+        self.reader = AnswerReader(index, request, reading, answer.fills_context)
         self.begun: float | None = None
         self.last: Output | None = None
         self.ended = False

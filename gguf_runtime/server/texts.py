@@ -9,23 +9,32 @@ from typing import Any
 from ..chat.marks import Rendered
 from ..chat.templates import ChatTemplates
 from ..loader import open_gguf
-from ..tokenizer import Tokenizer
+from ..tokenizer import THOUGHTS, Tokenizer
 from .vocabulary import Failure, Request
+
+_SIGNS_OF_THOUGHT = (*THOUGHTS, *THOUGHTS.values(), "enable_thinking", "reasoning", "<|channel>thought")
 
 
 class ModelTexts:
     """Renders and tokenises for one model. Methods may run in any thread."""
 
-    def __init__(self, path: str, chat_template: str | None = None) -> None:
-        """Raises OSError, GGUFError, TokenizerError, ChatError."""
+    def __init__(self, path: str, chat_template: str | None = None, *, reads_vocabulary: bool = True) -> None:
+        """reads_vocabulary: false where only what the file says of the model is wanted.
+
+        Raises OSError, GGUFError, TokenizerError, ChatError.
+        """
         self.path = path
         self._file = open_gguf(path)  # is mapped: what nobody reads takes no memory
         self.metadata = self._file.metadata
         tensors = self._file.tensors.values()
         self.n_bytes = sum(tensor.n_bytes for tensor in tensors)
         self.n_params = sum(math.prod(tensor.shape) for tensor in tensors)
-        self.tokenizer = Tokenizer.from_metadata(self.metadata)
-        self.templates = ChatTemplates(self.metadata, self.tokenizer, chat_template)
+        self.template = chat_template or str(self.metadata.get("tokenizer.chat_template", ""))
+        self._fills_in = "tokenizer.ggml.fim_mid_token_id" in self.metadata
+        if reads_vocabulary:
+            self.tokenizer = Tokenizer.from_metadata(self.metadata)
+            self.templates = ChatTemplates(self.metadata, self.tokenizer, chat_template)
+            self._fills_in = {"fim_pre", "fim_suf", "fim_mid"} <= set(self.tokenizer.fill_in_ids)
 
     @cached_property
     def architecture(self) -> str:
@@ -34,6 +43,22 @@ class ModelTexts:
     def hparam(self, name: str) -> Any:
         """A key of the metadata that belongs to the architecture, or None."""
         return self.metadata.get(f"{self.architecture}.{name}")
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template knows of thoughts."""
+        return any(sign in self.template for sign in _SIGNS_OF_THOUGHT)
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What the model can do, by Ollama's names."""
+        found = {
+            "completion": True,
+            "tools": "tools" in self.template,
+            "insert": self._fills_in,
+            "thinking": self.thinks,
+        }
+        return [name for name, can in found.items() if can]
 
     def render(self, request: Request) -> Rendered:
         """The text that the chat template makes of a request's messages. Raises Failure."""
@@ -53,6 +78,9 @@ class ModelTexts:
         """A request's prompt as text, as far as it is one, and token ids. Raises Failure."""
         if request.messages is not None:
             text = self.render(request)
+            if request.before:
+                ids = self.tokenizer.encode(text.marked, add_special=False, parse_special=True)
+                return text, [*self._mixed([*request.before]), *ids]
             return text, self.tokenizer.encode_prompt(text.marked)
         prompt = request.prompt or ""
         if request.suffix is not None:
@@ -61,13 +89,13 @@ class ModelTexts:
             return prompt, self.tokenizer.encode_prompt(prompt)
         return "", self._mixed(prompt)
 
-    def fill_in(self, prefix: str | list[int | str], suffix: str) -> list[int]:
+    def fill_in(self, prefix: str | list[int | str], suffix: str | list[int | str]) -> list[int]:
         """A prompt for what is between prefix and suffix. Raises Failure where the model knows nothing of that."""
         ids = self.tokenizer.fill_in_ids
-        if not {"fim_pre", "fim_suf", "fim_mid"} <= set(ids):
+        if not self._fills_in:
             raise Failure("unsupported", "the model cannot fill in: it has no tokens for that", field="suffix")
         parts = self._mixed(prefix if isinstance(prefix, list) else [prefix], adds_bos=False)
-        end = self.tokenizer.encode(suffix, add_special=False)
+        end = self._mixed(suffix if isinstance(suffix, list) else [suffix], adds_bos=False)
         bos = [self.tokenizer.bos_id] if self.tokenizer.add_bos and self.tokenizer.bos_id is not None else []
         return [*bos, ids["fim_pre"], *parts, ids["fim_suf"], *end, ids["fim_mid"]]
 

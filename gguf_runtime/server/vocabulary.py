@@ -12,13 +12,14 @@ class Request(Struct, kw_only=True):
 
     model: a name, "" for the one that is served. Either messages, with tools and variables for the chat template, or a
     prompt: text or token ids, or both mixed; suffix: what follows it, where a middle is wanted. continues: the last
-    message is the beginning of the answer. max_tokens: None for what the context has room for. stop: strings that end
-    the answer and are no part of it; stop_tokens: token ids that do. sampling: fields of SamplingParams; bias_texts:
-    what to add to logits of texts' tokens. n_logprobs: how many of the likeliest tokens to tell at each place, beside
-    the one that was drawn; None: nothing of the kind. special: control tokens give text too. splits_thoughts: tell
-    thoughts from the answer; max_thought: tokens of a thought. progress: events of that kind are wanted. cache: use
-    what is computed of other requests. salt, client: whose cache it uses, and with whom it takes turns. priority: lower
-    goes first. keep_alive: seconds for which the model stays loaded afterwards, None for the default.
+    message is the beginning of the answer. before: token ids that go before all that. max_tokens: None for what the
+    context has room for. stop: strings that end the answer and are no part of it; stop_tokens: token ids that do.
+    sampling: fields of SamplingParams, and defaults: those of the API; bias_texts: what to add to logits of texts'
+    tokens. n_logprobs: how many of the likeliest tokens to tell at each place, beside the one that was drawn; None:
+    nothing of the kind. special: control tokens give text too. splits_thoughts: tell thoughts from the answer;
+    max_thought: tokens of a thought. progress: events of that kind are wanted. cache: use what is computed of other
+    requests. salt, client: whose cache it uses, and with whom it takes turns. priority: lower goes first. keep_alive:
+    seconds for which the model stays loaded afterwards, None for the default.
     """
 
     model: str = ""
@@ -28,6 +29,7 @@ class Request(Struct, kw_only=True):
     parallel_tool_calls: bool = True
     template: dict[str, Any] = field(default_factory=dict)
     continues: bool = False
+    before: list[int] = field(default_factory=list)
     prompt: str | list[int | str] | None = None
     suffix: str | None = None
     n: int = 1
@@ -36,6 +38,7 @@ class Request(Struct, kw_only=True):
     stop_tokens: list[int] = field(default_factory=list)
     ignore_eos: bool = False
     sampling: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     bias_texts: list[tuple[str, float]] = field(default_factory=list)
     n_logprobs: int | None = None
     special: bool = False
@@ -130,7 +133,7 @@ Event = Text | ToolCall | Arguments | Progress | Finish | Done
 
 Kind = Literal[
     "invalid", "unauthorized", "forbidden", "not_found", "no_model", "wrong_method", "too_large", "too_long", "busy",
-    "failed", "unsupported", "loading",
+    "failed", "unsupported", "loading", "timeout",
 ]  # fmt: skip
 
 
@@ -154,4 +157,5 @@ class Failure(Exception):
 _STATUS: dict[Kind, int] = {
     "invalid": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "no_model": 404, "wrong_method": 405,
     "too_large": 413, "too_long": 400, "busy": 429, "failed": 500, "unsupported": 501, "loading": 503,
+    "timeout": 504,
 }  # fmt: skip

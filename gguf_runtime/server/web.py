@@ -17,8 +17,9 @@ from .fields import Fields
 from .service import Answer, Service
 from .vocabulary import Failure, Request
 
+_PATIENCE = 60  # seconds for a body to come
 _SILENCE = 1.0  # seconds after which a stream says that it is alive
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # so that proxies do not hold it back
+_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # so that proxies do not hold it back
 SSE = "text/event-stream; charset=utf-8"
 
 encode = msgspec.json.encode
@@ -60,8 +61,15 @@ class Stream:
     """An answer that is sent as it comes: pieces, already in the API's form. close: is called at its end, however that
     comes."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], None], media_type: str = SSE) -> None:
-        self.pieces, self.close, self.media_type = pieces, close, media_type
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        close: Callable[[], None],
+        media_type: str = SSE,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.pieces, self.close = pieces, close
+        self.headers = {"content-type": media_type, **_STREAM_HEADERS, **(headers or {})}
 
 
 class Endpoint:
@@ -87,8 +95,7 @@ class Endpoint:
             await response(scope, receive, send)
 
     async def _stream(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", stream.media_type.encode())]
-        headers += [(name.encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
+        headers = [(name.encode(), value.encode()) for name, value in stream.headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sender = _Sender(send)
 
@@ -137,6 +144,8 @@ def routes(api: Api, table: Mapping[str, Handler], methods: tuple[str, ...] = ("
 def failed(api: Api, failure: Failure, scope: Scope) -> Response:
     """The answer for what cannot be done."""
     response = json_response(api.error(failure, scope.get("ggrun.id", "")), api.status(failure))
+    if failure.kind == "timeout":
+        response.headers["x-should-retry"] = "false"  # it would take as long again
     if failure.retry_after is not None:
         response.headers["retry-after"] = str(failure.retry_after)
     return response
@@ -155,7 +164,11 @@ async def _body(http: HttpRequest) -> dict[str, Any]:
     """The body, an object; an empty one where there is none. Raises Failure."""
     if http.method in ("GET", "HEAD", "DELETE") and not http.headers.get("content-length"):
         return {}
-    raw = await http.body()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            raw = await http.body()
+    except TimeoutError:
+        raise Failure("invalid", f"the body did not come within {_PATIENCE} seconds") from None
     if not raw:
         return {}
     try:
