@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -64,7 +63,7 @@ async def _file(request: Request) -> Response:
 class _ForBrowsers(Route):
     """What only browsers get, by the types they accept; others find here what their API has at the same path."""
 
-    def matches(self, scope: Scope) -> tuple[Match, dict[str, Any]]:
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
         wanted = scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", "")
         return super().matches(scope) if wanted else (Match.NONE, {})
 
