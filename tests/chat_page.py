@@ -25,27 +25,27 @@ _APPLICATIONS = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with _chromium() as browser:
+    with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ChatPeer]:
+def scripted() -> Iterator[ChatPeer]:
     peer = ChatPeer()
     yield peer
     peer.close()
 
 
 @pytest.fixture
-def peer(server: ChatPeer) -> ChatPeer:
-    server.reset()
-    return server
+def peer(scripted: ChatPeer) -> ChatPeer:
+    scripted.reset()
+    return scripted
 
 
 @pytest.fixture(scope="module")
-def tabs(browser: Any, server: ChatPeer) -> Callable[[str], ChatPage]:
+def tabs(browser: Any, scripted: ChatPeer) -> Callable[[str], ChatPage]:
     """A tab for each size, made once."""
-    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), server.url))
+    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), scripted.url))
 
 
 @pytest.fixture(params=["desktop", "phone"])
@@ -70,7 +70,7 @@ def _fresh(chat: ChatPage) -> Iterator[ChatPage]:
 
 
 @contextmanager
-def _chromium() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """A browser; the test is skipped where there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     found = [path for path in (*map(shutil.which, _NAMES), *_APPLICATIONS) if path and Path(path).exists()]
@@ -104,10 +104,10 @@ class ChatPage:
         storage = {"origin": self.url.rstrip("/"), "storageTypes": "indexeddb,local_storage"}
         session.send("Storage.clearDataForOrigin", storage)
         session.detach()
-        self.page.goto("about:blank")
         self.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        self.page.evaluate("history.replaceState(null, '', location.pathname)")
         self.problems.clear()
-        self.open()
+        self.reload()
 
     def ready(self) -> None:
         self.page.locator("#model option, dialog[open]").first.wait_for(state="attached")
@@ -174,7 +174,8 @@ class ChatPage:
 
     def focused(self) -> str:
         """The name of what has the focus."""
-        return self.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim().slice(0, 80)")
+        name = "(({ariaLabel, textContent}) => ariaLabel ?? textContent.trim().slice(0, 80))(document.activeElement)"
+        return self.page.evaluate(name)
 
     def wait(self, holds: Callable[[], Any]) -> None:
         """Until something outside the page holds."""

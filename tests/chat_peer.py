@@ -26,7 +26,13 @@ MODELS = [
 ]
 COUNTS = {
     "usage": {"prompt_tokens": 550, "completion_tokens": 212, "prompt_tokens_details": {"cached_tokens": 512}},
-    "timings": {"cache_n": 512, "prompt_n": 38, "predicted_n": 212, "prompt_per_second": 412.7, "predicted_per_second": 41.26},
+    "timings": {
+        "cache_n": 512,
+        "prompt_n": 38,
+        "predicted_n": 212,
+        "prompt_per_second": 412.7,
+        "predicted_per_second": 41.3,
+    },
 }
 
 

@@ -25,6 +25,12 @@ def test_every_package_is_listed_for_the_wheel():
     assert set(settings["packages"]) == packages
 
 
+def test_the_web_chat_is_packaged_whole():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    assert settings["package-data"]["gguf_runtime.server"] == ["web/*"]
+    assert all(entry.is_file() for entry in (ROOT / "gguf_runtime" / "server" / "web").iterdir())
+
+
 def test_kernels_are_a_part_of_gguf_runtime():
     import gguf_runtime.kernels as kernels
 

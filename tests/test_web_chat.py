@@ -1,4 +1,4 @@
-"""The web chat at work: conversations, branches, settings, files, and what it does when things go wrong."""
+"""The web chat at work: conversations, branches, settings, files; on a scripted server, and on a real one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.chat_page"]
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+STORED = """() => new Promise((done) => {
+    const opening = indexedDB.open('ggrun');
+    opening.onsuccess = () => {
+        const table = opening.result.transaction('conversations').objectStore('conversations');
+        table.getAll().onsuccess = (event) => done(event.target.result);
+    };
+})"""
 TOOLS = [{"name": "weather", "parameters": {"type": "object"}}]
 
 
@@ -57,6 +64,35 @@ def test_answers_again_and_edited_messages_are_branches(chat: ChatPage, peer: Ch
     assert chat.questions() == ["Question", "More"]
 
 
+def test_what_is_asked_in_another_way_stops_the_answer_under_way(desk: ChatPage, peer: ChatPeer):
+    peer.say("slow", 30)
+    desk.send("Question")
+    desk.page.get_by_text("slow").wait_for()
+    desk.page.get_by_role("button", name="Edit the message").click()
+    desk.field("The message").fill("Other")
+    desk.page.locator(".editor").get_by_role("button", name="Send").click()
+    assert desk.ended() == "Echo: Other"
+    desk.wait(lambda: peer.gone == 1)
+    peer.say("slow too", 30)
+    desk.button("Answer again").click()
+    desk.page.get_by_text("slow too").wait_for()
+    desk.page.get_by_role("button", name="Earlier version").first.click()
+    assert desk.answer() == "slow" and desk.page.locator(".turn.running").count() == 0
+
+
+def test_a_draft_waits_where_it_was_written(desk: ChatPage, peer: ChatPeer):
+    desk.ask("Hi")
+    desk.field("Message").and_(desk.page.locator("textarea")).fill("to be continued")
+    desk.button("New conversation").click()
+    desk.page.keyboard.type("new")
+    desk.button("New conversation").click()
+    assert desk.page.locator("#message").input_value() == "new"
+    desk.page.locator(".row-button").click()
+    assert desk.page.locator("#message").input_value() == "to be continued"
+    desk.page.go_back()
+    assert desk.page.locator("#message").input_value() == "new"
+
+
 def test_an_edited_answer_is_what_the_model_is_told_it_said(desk: ChatPage, peer: ChatPeer):
     desk.ask("Colour?")
     desk.button("Edit the answer").click()
@@ -70,7 +106,8 @@ def test_an_edited_answer_is_what_the_model_is_told_it_said(desk: ChatPage, peer
 def test_settings_go_into_the_request_and_only_those_that_are_set(chat: ChatPage, peer: ChatPeer):
     chat.ask("Plain")
     assert set(peer.requests[-1]) == {"model", "messages", "stream", "stream_options", "return_progress"}
-    chat.settings(System_prompt="Be brief.", Temperature="0.5", Top_k="40", Seed="7", Stop_at="END\nSTOP", Tools=json.dumps(TOOLS))
+    chat.settings(System_prompt="Be brief.", Temperature="0.5", Top_k="40", Seed="7")
+    chat.settings(Stop_at="END\nSTOP", Tools=json.dumps(TOOLS))
     chat.ask("Set")
     request = peer.requests[-1]
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -123,13 +160,16 @@ def test_tool_calls_are_shown_and_take_results(chat: ChatPage, peer: ChatPeer):
     _, calls, *results = peer.requests[-1]["messages"]
     assert [call["function"]["arguments"] for call in calls["tool_calls"]] == ['{"town": "Ulm"}', "{}"]
     assert calls["content"] is None
-    assert results == [{"role": "tool", "tool_call_id": f"call_{n}", "content": text} for n, text in ((1, "fog"), (2, "noon"))]
+    assert results == [
+        {"role": "tool", "tool_call_id": "call_1", "content": "fog"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "noon"},
+    ]
     chat.page.locator(".call summary").first.click()
     assert "fog" in chat.page.locator(".call").first.inner_text()
 
 
 def test_text_files_are_sent_within_fences_of_their_own(chat: ChatPage, peer: ChatPeer):
-    files = [("a.md", "```\ncode\n```\n".encode()), ("b.txt", "ü".encode("utf-16")), ("c.png", b"\x89PNG\r\n\x1a\n\0")]
+    files = [("a.md", b"```\ncode\n```\n"), ("b.txt", "ü".encode("utf-16")), ("c.png", b"\x89PNG\r\n\x1a\n\0")]
     uploads = [{"name": name, "mimeType": "text/plain", "buffer": content} for name, content in files]
     chat.page.locator("#file").set_input_files(uploads)
     assert chat.notices() == "c.png is not a text file."
@@ -143,7 +183,8 @@ def test_tokens_rates_and_the_cache_are_shown(chat: ChatPage, peer: ChatPeer):
     chat.send("Count")
     chat.page.get_by_text("Reading the prompt 45 %").wait_for()
     chat.ended()
-    assert chat.page.locator(".counts").inner_text().split("\n") == ["512 cached", "38 read 413/s", "212 written 41.3/s"]
+    counts = chat.page.locator(".counts").inner_text()
+    assert counts.split("\n") == ["512 cached", "38 read 413/s", "212 written 41.3/s"]
 
 
 def test_search_finds_titles_and_text(desk: ChatPage, peer: ChatPeer):
@@ -190,66 +231,6 @@ def test_conversations_are_renamed_deleted_exported_and_imported(chat: ChatPage,
     assert peer.requests[-1]["temperature"] == 0.5 and sent(peer)[0] == ("system", "Be brief.")
 
 
-def test_a_key_is_asked_for_kept_and_not_exported(desk: ChatPage, peer: ChatPeer):
-    peer.key = "sesame"
-    desk.reload()
-    desk.page.locator("#question input").fill("wrong")
-    desk.button("Use it").click()
-    desk.page.get_by_text("missing or wrong").wait_for()
-    desk.page.locator("#question input").fill("sesame")
-    desk.button("Use it").click()
-    desk.page.locator("#model option").first.wait_for(state="attached")
-    assert desk.ask("Hi") == "Echo: Hi"
-    desk.reload()
-    assert desk.ask("Ho") == "Echo: Ho"
-    with desk.page.expect_download() as download:
-        desk.menu("Export")
-    assert "sesame" not in Path(download.value.path()).read_text("utf-8")
-
-
-def test_what_goes_wrong_is_said_where_it_happened(desk: ChatPage, peer: ChatPeer):
-    def note() -> str:
-        desk.ended()
-        return desk.page.locator(".note").last.inner_text()
-
-    peer.fail(429, "the queue is full.", **{"Retry-After": "3"})
-    desk.send("Hi")
-    assert "the queue is full. Try again in 3 s." in note()
-    peer.say("Part", {"error": {"message": "the engine died"}})
-    desk.button("Try again").click()
-    assert "the engine died" in note() and desk.answer() == "Part"
-    peer.say("Part", finish=None)
-    desk.button("Try again").click()
-    assert "The connection ended before the answer did." in note()
-    peer.say("Part", finish="length")
-    desk.button("Try again").click()
-    assert "reached its longest length" in note()
-    desk.page.route("**/v1/chat/completions", lambda route: route.abort())
-    desk.button("Answer again").click()
-    assert "The server does not answer." in note()
-    desk.page.unroute_all()
-
-
-def test_a_page_closed_in_mid_answer_keeps_what_came(desk: ChatPage, peer: ChatPeer):
-    peer.say("Half ", 1.6, "of it", 30)
-    desk.send("Tell")
-    desk.page.get_by_text("Half of it").wait_for()
-    desk.reload()
-    assert desk.answer() == "Half of it" and "Not finished." in desk.page.locator(".note").inner_text()
-
-
-def test_without_room_or_store_the_chat_goes_on_and_says_so(browser: Any, desk: ChatPage, peer: ChatPeer):
-    session = desk.context.new_cdp_session(desk.page)
-    session.send("Storage.overrideQuotaForOrigin", {"origin": peer.url.rstrip("/"), "quotaSize": 1})
-    assert desk.ask("x" * 100_000).startswith("Echo: x") and "no room left" in desk.notices()
-    session.send("Storage.overrideQuotaForOrigin", {"origin": peer.url.rstrip("/")})
-    context = browser.new_context()
-    context.add_init_script("for (const name of ['indexedDB', 'localStorage']) Object.defineProperty(window, name, {get() { throw 1 }})")
-    bare = type(desk)(context, peer.url)
-    assert bare.ask("Hi") == "Echo: Hi" and "keeps nothing" in bare.notices()
-    context.close()
-
-
 def test_two_tabs_show_the_same(desk: ChatPage, peer: ChatPeer):
     desk.ask("Hi")
     other = desk.another_tab()
@@ -262,24 +243,34 @@ def test_two_tabs_show_the_same(desk: ChatPage, peer: ChatPeer):
     other.page.close()
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("{", "it is not JSON"),
-        ('{"format": "other"}', "it is no export of this chat"),
-        ('{"format": "ggrun-chat", "version": 2}', "version 2"),
-        ('{"format": "ggrun-chat", "version": 1, "conversations": [{"messages": {"a": {"id": "a", "role": "root"}}}]}', "role"),
-        (
-            '{"format": "ggrun-chat", "version": 1, "conversations": [{"messages": {'
-            '"a": {"id": "a", "role": "user", "parent": "b"}, "b": {"id": "b", "role": "user", "parent": "a"}}}]}',
-            "in a circle",
-        ),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_export_is_refused_with_the_reason(desk: ChatPage, content: str, complaint: str):
-    found = desk.page.evaluate(
-        "async (text) => { const { parseExport } = await import('/assets/files.js');"
-        "try { parseExport(text); return ''; } catch (error) { return error.message; } }",
-        content,
-    )
-    assert complaint in found
+def said(server: Any, *messages: str) -> str:
+    """The API's greedy answer, at once; messages are the user's and the model's in turn."""
+    roles = ("user", "assistant")
+    listed = [{"role": roles[n % 2], "content": text} for n, text in enumerate(messages)]
+    body = {"messages": listed, "temperature": 0, "max_tokens": 24}
+    return server.ask("POST", "/v1/chat/completions", body).body["choices"][0]["message"]["content"]
+
+
+def test_a_conversation_with_a_model(browser: Any, server: Any):
+    from tests.chat_page import ChatPage
+
+    context = browser.new_context()
+    chat = ChatPage(context, server.url + "/")
+    chat.settings(Temperature="0", Most_tokens="24")
+
+    def answers() -> list[dict[str, Any]]:
+        (conversation,) = chat.page.evaluate(STORED)
+        return [message for message in conversation["messages"].values() if message["role"] == "assistant"]
+
+    chat.ask("Hello there")
+    assert answers()[0]["text"] == said(server, "Hello there")
+    chat.ask("More")
+    first, second = answers()
+    assert second["text"] == said(server, "Hello there", first["text"], "More")
+    assert second["tokens"]["cached"] > 0 and second["tokens"]["rate"] > 0 and second["tokens"]["written"] == 24
+    assert "cached" in chat.page.locator(".counts").last.inner_text()
+    chat.settings(Most_tokens="100000000")
+    chat.send("Without end")
+    chat.ended()
+    assert chat.page.locator(".note.error").count() <= 1 and chat.problems == []
+    context.close()

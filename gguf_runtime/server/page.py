@@ -1,4 +1,4 @@
-"""The web chat's files: the page at `/`, and what it loads from `/assets/`. Nothing of it asks for a key."""
+"""The web chat's files: the page at `/`, and what it loads from `/assets/`. None of them needs a key."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 from functools import cache
 from importlib import resources
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -30,6 +32,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Vary": "Accept",
     "Cache-Control": "no-cache",  # asked for again each time, and answered with 304 until ggrun is another one
 }
 
@@ -57,5 +60,13 @@ async def _file(request: Request) -> Response:
     return Response(content, headers=headers)
 
 
+class _ForBrowsers(Route):
+    """What only browsers get, by the types they accept; others find here what their API has at the same path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        wanted = scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", "")
+        return super().matches(scope) if wanted else (Match.NONE, {})
+
+
 def all_routes() -> list[Route]:
-    return [Route("/", _file), Route("/assets/{name}", _file)]
+    return [_ForBrowsers("/", _file), Route("/assets/{name}", _file)]

@@ -8,18 +8,15 @@ const NOTICE_STAYS = 12_000; // ms
 export class Announcer {
   #notices = document.getElementById("notices");
   #announcer = document.getElementById("announcer");
-  #answering = false;
+  #heard = null; // the message whose beginning was told
 
   constructor(chat) {
     chat.addEventListener("notice", ({ detail }) => this.notice(detail));
-    chat.addEventListener("message", () => {
-      if (!this.#answering) this.#say("The answer is coming in.");
-      this.#answering = true;
+    chat.addEventListener("message", ({ detail }) => {
+      if (detail !== this.#heard) this.#say("The answer is coming in.");
+      this.#heard = detail;
     });
-    chat.addEventListener("done", ({ detail }) => {
-      this.#answering = false;
-      this.#say(spoken(detail));
-    });
+    chat.addEventListener("done", ({ detail }) => this.#say(spoken(detail)));
   }
 
   notice(text) {

@@ -47,8 +47,8 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
-  const dialog = document.querySelector("dialog[open]");
-  if (event.key === "Escape" && !dialog && chat.running.has(chat.current.id)) chat.stop();
+  const over = document.querySelector("dialog[open], :popover-open"); // closes by this key itself
+  if (event.key === "Escape" && !over && chat.running.has(chat.current.id)) chat.stop();
   else if (command && event.shiftKey && event.key.toLowerCase() === "o") ACTIONS.new();
   else if (command && event.key.toLowerCase() === "k") sidebar.search();
   else return;

@@ -1,5 +1,5 @@
 // The state of the page and what can be done to it. Views call these actions and listen for what changed:
-// "list" (conversations), "thread" (the shown one), "message" (one message; its id in detail), "models", "notice"
+// "list" (conversations), "thread" (the shown one), "message" (one that is being written), "models", "notice"
 // (text in detail), "key" (the server asks for one), "done" (an answer ended; the message in detail).
 
 import * as tree from "./conversation.js";
@@ -12,8 +12,8 @@ const SAVE_EVERY = 1500; // ms, while an answer comes in
 export class Chat extends EventTarget {
   conversations = new Map();
   models = [];
-  running = new Map(); // conversation id → AbortController
-  current = tree.newConversation();
+  running = new Map(); // conversation id → {controller, answer}
+  current = tree.newConversation({ settings: this.defaults() });
   #store = new Store((id) => this.#reload(id));
 
   async load() {
@@ -47,7 +47,8 @@ export class Chat extends EventTarget {
   }
 
   open(id) {
-    if (id === this.current.id) return;
+    const isNew = !this.conversations.has(this.current.id);
+    if (id === this.current.id || (isNew && !this.conversations.has(id))) return;
     this.current = this.conversations.get(id) ?? tree.newConversation({ settings: this.defaults() });
     this.#tell("thread");
     this.#tell("list");
@@ -75,8 +76,8 @@ export class Chat extends EventTarget {
 
   async remove(id) {
     this.stop(id);
-    this.conversations.delete(id);
     if (id === this.current.id) this.open("");
+    this.conversations.delete(id);
     this.#tell("list");
     await this.#keep(() => this.#store.remove(id));
   }
@@ -133,21 +134,27 @@ export class Chat extends EventTarget {
   }
 
   stop(id = this.current.id) {
-    this.running.get(id)?.abort();
+    this.running.get(id)?.controller.abort();
+  }
+
+  /** Whether a message of the shown conversation is being written. */
+  isComing(message) {
+    return this.running.get(this.current.id)?.answer === message;
   }
 
   async #ask(question) {
     const conversation = this.current;
-    if (this.running.has(conversation.id)) return;
+    this.stop(); // what is still being written, and now asked for in another way
+    if (!this.models.length) this.loadModels(); // the server may have come up since
     const answer = tree.addMessage(conversation, question?.id ?? tree.ROOT, { role: "assistant", model: this.model });
     const controller = new AbortController();
-    this.running.set(conversation.id, controller);
+    this.running.set(conversation.id, { controller, answer });
     this.conversations.set(conversation.id, conversation);
     this.#changed(conversation);
     let saved = Date.now();
     try {
       await fill(conversation, answer, controller.signal, () => {
-        this.#tell("message", answer.id);
+        if (conversation === this.current) this.#tell("message", answer);
         if (Date.now() - saved < SAVE_EVERY) return;
         saved = Date.now();
         this.#save(conversation);
@@ -158,7 +165,7 @@ export class Chat extends EventTarget {
       if (error.status === 401) this.#tell("key", error.message);
     }
     delete answer.progress;
-    this.running.delete(conversation.id);
+    if (this.running.get(conversation.id)?.answer === answer) this.running.delete(conversation.id);
     if (conversation === this.current) this.#tell("done", answer);
     this.#changed(conversation);
   }
@@ -181,7 +188,7 @@ export class Chat extends EventTarget {
       this.#tell(
         "notice",
         full
-          ? "The browser has no room left for conversations. Export some and delete them; until then nothing new is kept."
+          ? "The browser has no room left for conversations. Export and delete some: nothing new is kept."
           : `The browser could not store the conversation: ${error.message}`,
       );
     }

@@ -2,15 +2,15 @@
 
 import { el } from "./dom.js";
 import { readFiles } from "./files.js";
-import { fileChips } from "./turn.js";
+import { fileChips, shortName } from "./turn.js";
 
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
   #chat;
   #thread;
-  #drafts = new Map(); // conversation id → {text, files}
-  #shownId = "";
+  #drafts = new Map(); // conversation id, or "" for a new one → {text, files}
+  #place = "";
   #files = [];
   #form = document.getElementById("composer");
   #area = document.getElementById("message");
@@ -65,10 +65,11 @@ export class Composer {
 
   #draw() {
     const { current, running } = this.#chat;
-    if (current.id !== this.#shownId) {
-      this.#drafts.set(this.#shownId, { text: this.#area.value, files: this.#files });
-      this.#shownId = current.id;
-      const draft = this.#drafts.get(current.id);
+    const place = this.#chat.conversations.has(current.id) ? current.id : "";
+    if (place !== this.#place) {
+      this.#drafts.set(this.#place, { text: this.#area.value, files: this.#files });
+      this.#place = place;
+      const draft = this.#drafts.get(place);
       this.#area.value = draft?.text ?? "";
       this.#files = draft?.files ?? [];
       this.#drawFiles();
@@ -142,9 +143,4 @@ export class Composer {
     refused.forEach((reason) => this.notice(reason));
     this.#area.focus();
   }
-}
-
-/** A model's name without the folders of its path and the ending of its file. */
-function shortName(id) {
-  return id.replace(/^.*[/\\](?=[^/\\]+\.gguf$)/i, "").replace(/\.gguf$/i, "");
 }

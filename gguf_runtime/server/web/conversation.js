@@ -1,6 +1,8 @@
 // A conversation is a tree of messages: an edited message and an answer made again are siblings of what was there.
 // `active` says which child is shown, by parent; "" is the parent of the first messages.
 
+import { NUMBERS, TEXTS } from "./parameters.js";
+
 export const ROOT = "";
 
 export function newId() {
@@ -99,7 +101,7 @@ export function parseConversation(value) {
 function parseMessage(source) {
   if (!ROLES.has(source.role)) throw new Error(`a message has the role ${JSON.stringify(source.role)}`);
   const id = string(source.id);
-  if (!/^[\w-]{1,64}$/.test(id) || id === "__proto__") throw new Error("a message has no proper id");
+  if (!/^[\w-]{1,64}$/.test(id) || id in {}) throw new Error("a message has no proper id");
   const message = {
     id,
     parent: string(source.parent),
@@ -127,10 +129,12 @@ function parseMessage(source) {
   return message;
 }
 
-/** Settings are text and numbers by name; what each means, settings.js knows. */
+/** The settings that there are, where they are of the right type. */
 export function parseSettings(value) {
-  const entries = Object.entries(record(value, "the settings"));
-  return Object.fromEntries(entries.filter(([, set]) => typeof set === "string" || number(set) !== undefined));
+  const source = record(value, "the settings");
+  const texts = TEXTS.filter((name) => string(source[name]));
+  const numbers = NUMBERS.map(({ name }) => name).filter((name) => number(source[name]) !== undefined);
+  return Object.fromEntries([...texts, ...numbers].map((name) => [name, source[name]]));
 }
 
 function refuseCycles(messages) {

@@ -3,7 +3,7 @@
 const PROPERTIES = new Set(["value", "checked", "disabled", "hidden", "selected", "open", "inert"]);
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element; `on…` are listeners, undefined, null and false are left out; children are nodes or text. */
+/** An element; `on…` are listeners, undefined, null and false are left out; children are nodes, text, or lists of such. */
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -12,7 +12,9 @@ export function el(tag, props = {}, ...children) {
     else if (PROPERTIES.has(name)) node[name] = value;
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
+  for (const child of children.flat()) {
+    if (child !== undefined && child !== null && child !== false) node.append(child);
+  }
   return node;
 }
 

@@ -83,7 +83,7 @@ function special(char, { text, at, match, parts, brackets, addText }) {
   return 1;
 }
 
-/** A link where the address is one that a page may open; pictures become links too, as nothing is fetched from outside. */
+/** A link, where a page may open the address; pictures become links too, as nothing is fetched from outside. */
 function link(address, label) {
   const allowed = /^(?:https?:\/\/|mailto:)/i.test(address) && URL.canParse(address);
   const content = label.length ? label : [address];

@@ -41,7 +41,7 @@ const BUILDERS = {
   // below the page's own heading and the message's; h6 is the last there is
   heading: ({ level, text }) => el(`h${Math.min(level + 2, 6)}`, { "data-level": level }, ...inline(text)),
   rule: () => el("hr"),
-  quote: (block) => el("blockquote", {}, ...block.blocks.map(build)),
+  quote: (block) => el("blockquote", {}, block.blocks.map(build)),
   math: ({ text }) => el("pre", { class: "math", tabindex: 0 }, text),
   list: buildList,
   table: buildTable,
@@ -57,13 +57,13 @@ function buildList({ number, items, loose }) {
     const box = el("input", { type: "checkbox", checked: task, disabled: true, "aria-label": task ? "done" : "to do" });
     return el("li", { class: "task" }, box, ...content);
   });
-  return number === undefined ? el("ul", {}, ...list) : el("ol", { start: number === 1 ? undefined : number }, ...list);
+  return number === undefined ? el("ul", {}, list) : el("ol", { start: number === 1 ? undefined : number }, list);
 }
 
 function buildTable({ head, align, rows }) {
   const cell = (tag) => (text, column) => el(tag, { class: align[column] || undefined }, ...inline(text ?? ""));
   const body = rows.map((row) => el("tr", {}, ...head.map((_, column) => cell("td")(row[column], column))));
-  const table = el("table", {}, el("thead", {}, el("tr", {}, ...head.map(cell("th")))), el("tbody", {}, ...body));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, ...head.map(cell("th")))), el("tbody", {}, body));
   return el("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Table" }, table);
 }
 

@@ -13,6 +13,9 @@ export const NUMBERS = [
   { name: "max_tokens", label: "Most tokens", min: 1, max: 1048576, step: 1, empty: "what fits" },
 ];
 
+/** Settings that are texts. */
+export const TEXTS = ["system", "stop", "tools", "reasoning_effort"];
+
 export const EFFORTS = [
   ["", "model’s own"],
   ["none", "None"],
@@ -40,7 +43,7 @@ export function parseTools(text) {
   try {
     list = JSON.parse(text);
   } catch (error) {
-    throw new Error(`This is not JSON: ${error.message}`);
+    throw new Error(`This is not JSON: ${error.message}`, { cause: error });
   }
   if (!Array.isArray(list)) throw new Error('Tools are a JSON list: [{"name": …, "parameters": …}]');
   return list.map((tool) => {

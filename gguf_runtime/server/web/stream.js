@@ -16,7 +16,7 @@ export async function listModels() {
   return Array.isArray(data) ? data.filter((model) => typeof model?.id === "string") : [];
 }
 
-/** Yields the chunks of a chat completion; ends after [DONE]. Throws ServerError; AbortError when `signal` is set off. */
+/** Yields the chunks of a chat completion. Throws ServerError, and AbortError when `signal` is set off. */
 export async function* streamChat(body, signal) {
   const response = await request("v1/chat/completions", {
     method: "POST",

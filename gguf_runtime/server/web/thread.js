@@ -74,7 +74,7 @@ export class Thread {
     this.#turns.get(message.id)?.update({
       last,
       results,
-      running: last && this.#chat.running.has(this.#chat.current.id),
+      running: this.#chat.isComing(message),
       versions: versions(this.#chat.current, message),
     });
   }
@@ -113,7 +113,7 @@ export class Thread {
     const shownFacts = [
       [facts.n_params, (count) => scaled(count), "parameters"],
       [facts.n_ctx ?? facts.n_ctx_train, (count) => figure(count), "tokens of context"],
-      [facts.size, (bytes) => `${scaled(bytes)}B`, "in memory"],
+      [facts.size, (bytes) => `${scaled(bytes)}B`, "weights"],
     ].filter(([value]) => Number.isFinite(value) && value > 0);
     this.#welcome.replaceChildren(
       el("p", { class: "welcome-model" }, model || "No model"),

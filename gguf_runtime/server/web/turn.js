@@ -36,7 +36,10 @@ export class Turn {
     else this.#prepareAnswer();
   }
 
-  /** `running`: its answer is coming in; `last`: nothing follows it; `versions`: all at its place; `results` by call id. */
+  /**
+   * `running`: the answer is coming in; `last`: nothing follows the message; `versions`: all at its place; `results`:
+   * what its calls gave, by their ids.
+   */
   update({ running, last, versions, results }) {
     if (this.#editing) return;
     this.element.classList.toggle("running", running);
@@ -180,8 +183,18 @@ export class Turn {
       }),
       answer && iconButton("again", "Answer again", () => this.#chat.regenerate(message)),
     );
-    return [tools, answer && message.tokens && counts(message.tokens)];
+    const choice = answer && message.model && this.#chat.models.length > 1;
+    return [
+      tools,
+      answer && message.tokens && counts(message.tokens),
+      choice && el("span", { class: "made-by", title: message.model }, shortName(message.model)),
+    ];
   }
+}
+
+/** A model's name without the folders of its path and the ending of its file. */
+export function shortName(id) {
+  return id.replace(/^.*[/\\](?=[^/\\]+\.gguf$)/i, "").replace(/\.gguf$/i, "");
 }
 
 /** The names and sizes of files, as a list. */
