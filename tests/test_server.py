@@ -240,6 +240,35 @@ def test_1_12_ids_of_requests(server: Server) -> None:
     wait(lambda: {"mine-1", made} <= {line["id"] for line in server.log})
 
 
+def test_the_server_describes_itself(server: Server) -> None:
+    paths = server.get("/openapi.json").body["paths"]
+    assert {"/v1/chat/completions", "/v1/messages", "/api/chat", "/completion", "/generate", "/chat"} <= set(paths)
+    for path, operations in paths.items():
+        for method in operations:
+            if "{" not in path and not path.startswith(("/models", "/api/pull")):
+                assert server.ask(method.upper(), path).status != 405, path
+    page = server.get("/docs")
+    assert "/v1/responses" in page.body and "<script" not in page.body
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_what_is_not_there_yet_says_so(server: Server) -> None:
+    for path in ("/v1/embeddings", "/v1/rerank", "/api/embed"):
+        assert server.post(path, model="served", input="x").status == 501
+
+
+def test_an_engine_ends_with_its_server(served_model: Path, tmp_path: Path) -> None:
+    server = Server(served_model, folder=tmp_path)
+    server.post(CHAT, messages=USER, max_tokens=1)
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    if not children.exists():
+        pytest.skip("there is no /proc")
+    engine = children.read_text().split()[0]
+    server.process.kill()
+    server.close()
+    wait(lambda: not Path(f"/proc/{engine}").exists())
+
+
 def test_the_log_has_no_text(server: Server) -> None:
     server.post(CHAT, messages=[{"role": "user", "content": "Xylophone"}], max_tokens=1)
     wait(lambda: server.log[-1].get("n_answer") == 1)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import anthropic, llama_server, ollama, openai, operation, page, plain_chat, tgi
+from . import anthropic, llama_server, ollama, openai, openapi, operation, page, plain_chat, tgi
 from .guard import Guard, Rules
 from .models import Models
 from .openai_responses import Conversations
@@ -40,7 +40,7 @@ def application(models: Models, rules: Rules, max_seconds: float | None = None) 
         yield
         await models.close()
 
-    modules = (page, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat)
+    modules = (page, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat, openapi)
     app = Starlette(
         routes=[route for module in modules for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},

@@ -39,6 +39,7 @@ class Model:
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
+        self.is_leaving = False  # it is unloaded once nobody uses it
         self.last_used = self.load_seconds = 0.0
         self.expires: float | None = None  # seconds since 1970
         self.error: Failure | None = None
@@ -176,6 +177,8 @@ class Models:
         model.last_used = time.monotonic()
         if model.n_users:
             return
+        if model.is_leaving:
+            keep_alive = 0
         seconds = self.keep_alive if keep_alive is None else keep_alive
         if seconds is not None and seconds >= 0:
             model.expires = time.time() + seconds
@@ -194,9 +197,12 @@ class Models:
         """Serve a model no longer."""
         self._known.pop(model.name, None)
 
-    async def unload(self, model: Model) -> None:
-        """End the model's process; what it is doing fails."""
-        if model.state == "loaded":
+    async def unload(self, model: Model, *, at_once: bool = False) -> None:
+        """End the model's process, once nobody uses it any more; at_once: what it is doing fails."""
+        if model.n_users and not at_once:
+            model.is_leaving = True
+        elif model.state == "loaded":
+            model.is_leaving = False
             engine = model.engine
             model.set(None, None)
             await engine.stop()
@@ -207,7 +213,7 @@ class Models:
         loading = [model.loading for model in self if model.loading]
         for task in loading:
             task.cancel()
-        await asyncio.gather(*loading, *(self.unload(model) for model in self), return_exceptions=True)
+        await asyncio.gather(*loading, *(self.unload(model, at_once=True) for model in self), return_exceptions=True)
 
     async def _expire(self, model: Model) -> None:
         if model.is_idle:

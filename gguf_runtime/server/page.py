@@ -69,4 +69,6 @@ class _ForBrowsers(Route):
 
 
 def all_routes() -> list[Route]:
-    return [_ForBrowsers("/", _file), Route("/assets/{name}", _file)]
+    """Not a part of the API that is described."""
+    shown = _ForBrowsers("/", _file, include_in_schema=False)
+    return [shown, Route("/assets/{name}", _file, include_in_schema=False)]

@@ -33,6 +33,7 @@ export class Composer {
     chat.addEventListener("models", () => this.#drawModels());
     this.#draw();
     this.#drawModels();
+    this.#fit();
   }
 
   focus() {
