@@ -156,8 +156,9 @@ def row_glu(name: str, kind: str, activation: str) -> Any:
             a, b = gates + expert * expert_bytes, ups + expert * up_bytes
             for s in range(slot, end, _TOGETHER):
                 n, records = min(_TOGETHER, end - s), x + s * slot_bytes
-                values(a, row_bytes, first, n_rows, records, n, n_columns, a_bias, gate_sums, spare)
-                values(b, row_bytes, first, n_rows, records, n, n_columns, b_bias, up_sums, spare)
+                for half in range(2):  # a loop, so that the code is there once
+                    matrix, bias, sums = (a, a_bias, gate_sums) if half == 0 else (b, b_bias, up_sums)
+                    values(matrix, row_bytes, first, n_rows, records, n, n_columns, bias, sums, spare)
                 for t in range(n):
                     x_gate, x_up = gate_sums + STRIDE * t, up_sums + STRIDE * t
                     low = gate(load_f32(x_gate), load_f32(x_up), most, most, most, most)
