@@ -1,23 +1,23 @@
 """Products of experts' matrices with the pairs of tokens and experts that routing.py put in order.
 
-The products are those of matvec.py, for few tokens, and of matmul.py: each expert's weights are read once for all its
-pairs. `experts` is the first matrix; each takes expert_bytes. A matrix that a head has of its own is an expert's, and
-each token takes all.
+The products are those of matvec.py, for experts with few pairs, and of matmul.py: each expert's weights are read once
+for all its pairs. `experts` is the first matrix; each takes expert_bytes. A matrix that a head has of its own is an
+expert's, and each token takes all.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..layout import COLUMNS, LANES, PART_BYTES, SCRATCH
+from ..layout import COLUMNS, LANES, PART_BYTES, RECORD_BYTES, SCRATCH
 from ..library import Ref
 from ..simd import get_f32, get_i32, get_i64, inline, load_f32, load_first, put_f32, splat_f32, store, transpose
 from .activation_packing import lanes_writer, writer
 from .elementwise import GATES
 from .matmul import HALF, LINE, SUMS, VECTOR_SUMS, finish, products
-from .matvec import GATED_ROWS, ROW_SUMS, row_chunk, row_dot
+from .matvec import GATED_ROWS, ROW_SUMS, STRIDE, record_stride, row_chunk, row_dot
 from .micro_kernels import ROWS
-from .routing import most_parts, most_slots
+from .routing import most_lanes, most_parts
 from .work_stealing import claim
 
 _SQUARE = 4 * LANES * LANES
@@ -30,24 +30,71 @@ def _part(parts, number):
     return get_i64(at), get_i64(at + 8), get_i64(at + 16)
 
 
-# --- few tokens: rows of weights along the records of each pair ------------------------------------
+# --- experts with few pairs: rows of weights along the records of some at a time ----------------------
+#
+# Of a part, each _TOGETHER pairs, or what is left, have their records side by side, from their first slot's place on.
+
+_TOGETHER = 4
 
 
-def row_linear(name: str) -> Any:
-    """out: f32[pair][n_rows]; x: records of n_records rows, of which each `each` pairs share one.
-
-    record_bytes: of one row's record. bias: f32[expert][n_rows] or 0.
-    """
-    dot = row_dot(name, 1)
+def gather_rows(kind: str) -> Any:
+    """out: records of a kind, of each slot's pair; x: f32[row][n_columns], one for `each` pairs."""
+    put, size = writer(kind), RECORD_BYTES[kind]
 
     def body(
         thread: int, n_threads: int, counter: int,
-        experts: int, expert_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int, each: int, n_records: int,
-        record_bytes: int, out: int, bias: int, parts: int, slots: int, n_used: int, n_experts: int, scratch: int,
-        n_tokens: Ref,
+        x: int, each: int, n_columns: int, out: int, parts: int, slots: int, n_used: int, n_experts: int, n_tokens: Ref,
+    ) -> None:  # fmt: skip
+        n_records = (n_columns + COLUMNS - 1) // COLUMNS
+        n_items = most_parts(n_tokens * n_used, n_experts) * n_records
+        while True:
+            item = claim(counter, thread, n_threads, n_items)
+            if item >= n_items:
+                break
+            _, first, end = _part(parts, item // n_records)
+            column = item % n_records * COLUMNS
+            for slot in range(first, end):
+                start = slot - (slot - first) % _TOGETHER
+                to, row = out + start * n_records * size, x + 4 * (get_i32(slots + 4 * slot) // each) * n_columns
+                for c in range(column, min(column + COLUMNS, n_columns), 32):
+                    n = n_columns - c
+                    low, high = load_first(row + 4 * c, n), load_first(row + 4 * c + 64, n - 16)
+                    put(to, slot - start, c, low, high, n_columns, min(_TOGETHER, end - start))
+
+    return body
+
+
+def _some_dot(name: str) -> Any:
+    """dot(sums, row, records, n, n_columns, spare): as row_dot, for n pairs whose records are side by side.
+
+    What it does for three it does for four: what it takes for the last one's is of no account.
+    """
+    one, two, four = row_dot(name, 1), row_dot(name, 2), row_dot(name, _TOGETHER)
+    size = record_stride(name, 1)
+
+    @inline
+    def dot(sums, row, records, n, n_columns, spare):
+        if n == 1:
+            one(sums, row, records, n_columns, spare, size)
+        elif n == 2:
+            two(sums, row, records, n_columns, spare, 2 * size)
+        else:
+            four(sums, row, records, n_columns, spare, n * size)
+
+    return dot
+
+
+def row_linear(name: str) -> Any:
+    """out: f32[pair][n_rows]; x: records of all slots' pairs; bias: f32[expert][n_rows] or 0."""
+    dot, size = _some_dot(name), record_stride(name, 1)
+
+    def body(
+        thread: int, n_threads: int, counter: int,
+        experts: int, expert_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, bias: int,
+        parts: int, slots: int, n_used: int, n_experts: int, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         spare, n_parts = scratch + thread * SCRATCH, most_parts(n_tokens * n_used, n_experts)
-        chunk = row_chunk(n_rows * n_parts, n_threads)
+        chunk, slot_bytes = row_chunk(n_rows * n_parts, n_threads), (n_columns + COLUMNS - 1) // COLUMNS * size
         n_chunks = (n_rows + chunk - 1) // chunk
         while True:
             item = claim(counter, thread, n_threads, n_parts * n_chunks)
@@ -55,45 +102,49 @@ def row_linear(name: str) -> Any:
                 break
             first = item % n_chunks * chunk
             expert, slot, end = _part(parts, item // n_chunks)
-            for s in range(slot, end):
-                pair = get_i32(slots + 4 * s)
-                record = x + pair // each * record_bytes
+            for s in range(slot, end, _TOGETHER):
+                n = min(_TOGETHER, end - s)
                 for row in range(first, min(first + chunk, n_rows)):
                     at = experts + expert * expert_bytes + row * row_bytes
-                    dot(spare + ROW_SUMS, at, record, n_columns, spare, n_records * record_bytes)
-                    value = get_f32(spare + ROW_SUMS)
-                    if bias:
-                        value += get_f32(bias + 4 * (expert * n_rows + row))
-                    put_f32(out + 4 * (pair * n_rows + row), value)
+                    dot(spare + ROW_SUMS, at, x + s * slot_bytes, n, n_columns, spare)
+                    for t in range(n):
+                        value = get_f32(spare + ROW_SUMS + STRIDE * t)
+                        if bias:
+                            value += get_f32(bias + 4 * (expert * n_rows + row))
+                        put_f32(out + 4 * (get_i32(slots + 4 * (s + t)) * n_rows + row), value)
 
     return body
 
 
 def row_glu(name: str, kind: str, activation: str) -> Any:
-    """out = a gate (elementwise.GATES) of gate·x and up·x, as rows of a kind, one for each pair; else as row_linear.
+    """out = a gate (elementwise.GATES) of gate·x and up·x, as records of a kind of all slots' pairs.
 
     p: the gate's parameter.
     """
-    dot, put, gate = row_dot(name, 1), writer(kind), inline(GATES[activation])
+    dot, put, gate = _some_dot(name), writer(kind), inline(GATES[activation])
+    size, out_size = record_stride(name, 1), RECORD_BYTES[kind]
 
     @inline
-    def values(matrix, row_bytes, first, n_rows, record, n_columns, bias, sums, spare, stride):
+    def values(matrix, row_bytes, first, n_rows, records, n, n_columns, bias, sums, spare):
         for i in range(GATED_ROWS):
             row = min(first + i, n_rows - 1)
-            dot(sums + 4 * i, matrix + row * row_bytes, record, n_columns, spare, stride)
+            dot(sums + 4 * i, matrix + row * row_bytes, records, n, n_columns, spare)
             if bias:
-                put_f32(sums + 4 * i, get_f32(sums + 4 * i) + get_f32(bias + 4 * row))
+                for t in range(n):
+                    at = sums + STRIDE * t + 4 * i
+                    put_f32(at, get_f32(at) + get_f32(bias + 4 * row))
 
     def body(
         thread: int, n_threads: int, counter: int,
         gates: int, ups: int, expert_bytes: int, up_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int,
-        each: int, n_records: int, record_bytes: int, out: int, gate_bias: int, up_bias: int, p: float, parts: int,
-        slots: int, n_used: int, n_experts: int, scratch: int, n_tokens: Ref,
+        out: int, gate_bias: int, up_bias: int, p: float, parts: int, slots: int, n_used: int, n_experts: int,
+        scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
-        spare, n_pairs, stride = scratch + thread * SCRATCH, n_tokens * n_used, 4 * GATED_ROWS
-        n_parts, n_chunks = most_parts(n_pairs, n_experts), (n_rows + GATED_ROWS - 1) // GATED_ROWS
-        a, b, most = spare + ROW_SUMS, spare + ROW_SUMS + stride, splat_f32(p)
-        next_record = n_records * record_bytes
+        spare, n_parts = scratch + thread * SCRATCH, most_parts(n_tokens * n_used, n_experts)
+        n_chunks, most = (n_rows + GATED_ROWS - 1) // GATED_ROWS, splat_f32(p)
+        gate_sums, up_sums = spare + ROW_SUMS, spare + ROW_SUMS + _TOGETHER * STRIDE
+        slot_bytes = (n_columns + COLUMNS - 1) // COLUMNS * size
+        out_bytes = (n_rows + COLUMNS - 1) // COLUMNS * out_size
         while True:
             item = claim(counter, thread, n_threads, n_parts * n_chunks)
             if item >= n_parts * n_chunks:
@@ -102,21 +153,22 @@ def row_glu(name: str, kind: str, activation: str) -> Any:
             expert, slot, end = _part(parts, item // n_chunks)
             biases = 4 * expert * n_rows
             a_bias, b_bias = gate_bias + biases if gate_bias else 0, up_bias + biases if up_bias else 0
-            for s in range(slot, end):
-                pair = get_i32(slots + 4 * s)
-                record = x + pair // each * record_bytes
-                matrix = gates + expert * expert_bytes
-                values(matrix, row_bytes, first, n_rows, record, n_columns, a_bias, a, spare, next_record)
-                matrix = ups + expert * up_bytes
-                values(matrix, row_bytes, first, n_rows, record, n_columns, b_bias, b, spare, next_record)
-                low = gate(load_f32(a), load_f32(b), most, most, most, most)
-                high = gate(load_f32(a + 64), load_f32(b + 64), most, most, most, most)
-                put(out, pair, first, low, high, n_rows, n_pairs)
+            a, b = gates + expert * expert_bytes, ups + expert * up_bytes
+            for s in range(slot, end, _TOGETHER):
+                n, records = min(_TOGETHER, end - s), x + s * slot_bytes
+                for half in range(2):  # a loop, so that the code is there once
+                    matrix, bias, sums = (a, a_bias, gate_sums) if half == 0 else (b, b_bias, up_sums)
+                    values(matrix, row_bytes, first, n_rows, records, n, n_columns, bias, sums, spare)
+                for t in range(n):
+                    x_gate, x_up = gate_sums + STRIDE * t, up_sums + STRIDE * t
+                    low = gate(load_f32(x_gate), load_f32(x_up), most, most, most, most)
+                    high = gate(load_f32(x_gate + 64), load_f32(x_up + 64), most, most, most, most)
+                    put(out + s * out_bytes, t, first, low, high, n_rows, n)
 
     return body
 
 
-# --- more: each expert's pairs side by side in lanes ----------------------------------------------
+# --- experts with more: their pairs side by side in lanes ----------------------------------------------
 
 
 def gather(kind: str) -> Any:
@@ -130,7 +182,7 @@ def gather(kind: str) -> Any:
     ) -> None:  # fmt: skip
         values, n_slots = scratch + thread * SCRATCH, get_i64(parts)
         n_records = (n_columns + COLUMNS - 1) // COLUMNS
-        n_items = most_slots(n_tokens * n_used, n_experts, LANES) // LANES * n_records
+        n_items = most_lanes(n_tokens * n_used, n_experts) // LANES * n_records
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:

@@ -26,7 +26,7 @@ GATED_ROWS = 32  # the same, of both matrices: a group of the records that come 
 # from there into the first cache: without that, models that the third cache holds in part take 1.25 times as long.
 _FAR, _NEAR = 8192, 2048
 ROW_SUMS = 1024  # in a thread's scratch: f32[token][GATED_ROWS], twice; before them a partial unit
-_STRIDE = 4 * GATED_ROWS
+STRIDE = 4 * GATED_ROWS
 
 
 @inline
@@ -39,7 +39,7 @@ def _ask(address):
 def row_dot(name: str, n_tokens: int) -> Any:
     """dot(sums, row, x, n_columns, spare, stride): products of the row at an address with n_tokens' records, to `sums`.
 
-    sums: of the first token's f32, the next one's _STRIDE bytes on. stride: bytes from a record to the token's next.
+    sums: of the first token's f32, the next one's STRIDE bytes on. stride: bytes from a record to the token's next.
     """
     fmt = formats.get(name)
     return _float_dot(fmt, n_tokens) if fmt.is_float else _byte_dot(fmt, n_tokens)
@@ -47,7 +47,7 @@ def row_dot(name: str, n_tokens: int) -> Any:
 
 def _float_dot(fmt: formats.Format, n_tokens: int) -> Any:
     unpack, unit, n_bytes, address_of = fmt.unpack, fmt.columns, fmt.n_bytes, unit_at(fmt, fmt.columns)
-    none, dot, save = zeros(n_tokens), dot_floats(n_tokens), store_totals(n_tokens, _STRIDE)
+    none, dot, save = zeros(n_tokens), dot_floats(n_tokens), store_totals(n_tokens, STRIDE)
 
     @inline
     def row_dot(sums, row, x, n_columns, spare, stride):
@@ -69,7 +69,7 @@ def _float_dot(fmt: formats.Format, n_tokens: int) -> Any:
 def _byte_dot(fmt: formats.Format, n_tokens: int) -> Any:
     unpack, n_bytes = fmt.unpack, fmt.n_bytes
     dot, least_of, tail = dot_record(fmt.bits, n_tokens), least(fmt), _tail_dot(fmt, n_tokens)
-    none, save = zeros(n_tokens), store_totals(n_tokens, _STRIDE)
+    none, save = zeros(n_tokens), store_totals(n_tokens, STRIDE)
 
     @inline
     def row_dot(sums, row, x, n_columns, spare, stride):
@@ -129,7 +129,7 @@ def _unit_tail(fmt: formats.Format, n_tokens: int) -> Any:
     return tail
 
 
-def _stride(name: str, n_tokens: int) -> int:
+def record_stride(name: str, n_tokens: int) -> int:
     """Bytes from a record to the next of the same token, where n_tokens lie side by side."""
     return n_tokens * RECORD_BYTES["floats" if formats.get(name).is_float else "bytes"]
 
@@ -142,7 +142,7 @@ def row_chunk(n_rows, n_threads):
 
 def linear(name: str, n_tokens: int) -> Any:
     """x: n_tokens' records; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`."""
-    dot, stride = row_dot(name, n_tokens), _stride(name, n_tokens)
+    dot, stride = row_dot(name, n_tokens), record_stride(name, n_tokens)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -157,7 +157,7 @@ def linear(name: str, n_tokens: int) -> Any:
             for row in range(first, min(first + chunk, n_rows)):
                 dot(spare + ROW_SUMS, weights + row * row_bytes, x, n_columns, spare, stride)
                 for t in range(n_tokens):
-                    value, to = get_f32(spare + ROW_SUMS + _STRIDE * t), out + 4 * (t * n_rows + row)
+                    value, to = get_f32(spare + ROW_SUMS + STRIDE * t), out + 4 * (t * n_rows + row)
                     if bias:
                         value += get_f32(bias + 4 * row)
                     if add:
@@ -169,7 +169,7 @@ def linear(name: str, n_tokens: int) -> Any:
 
 def swiglu(name: str, n_tokens: int, kind: str) -> Any:
     """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (activation_packing); gate, up: of one shape."""
-    dot, stride, put = row_dot(name, n_tokens), _stride(name, n_tokens), writer(kind)
+    dot, stride, put = row_dot(name, n_tokens), record_stride(name, n_tokens), writer(kind)
 
     @inline
     def products(weights, row_bytes, first, n_rows, x, n_columns, sums, spare):
@@ -182,7 +182,7 @@ def swiglu(name: str, n_tokens: int, kind: str) -> Any:
         gate: int, up: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, scratch: int,
     ) -> None:  # fmt: skip
         spare = scratch + thread * SCRATCH
-        gates, ups = spare + ROW_SUMS, spare + ROW_SUMS + _STRIDE * n_tokens
+        gates, ups = spare + ROW_SUMS, spare + ROW_SUMS + STRIDE * n_tokens
         while True:
             first = claim(counter, thread, n_threads, (n_rows + GATED_ROWS - 1) // GATED_ROWS) * GATED_ROWS
             if first >= n_rows:
@@ -190,7 +190,7 @@ def swiglu(name: str, n_tokens: int, kind: str) -> Any:
             products(gate, row_bytes, first, n_rows, x, n_columns, gates, spare)
             products(up, row_bytes, first, n_rows, x, n_columns, ups, spare)
             for t in range(n_tokens):
-                a, b = gates + _STRIDE * t, ups + _STRIDE * t
+                a, b = gates + STRIDE * t, ups + STRIDE * t
                 low, high = silu(load_f32(a)) * load_f32(b), silu(load_f32(a + 64)) * load_f32(b + 64)
                 put(out, t, first, low, high, n_rows, n_tokens)
 

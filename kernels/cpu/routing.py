@@ -1,9 +1,10 @@
 """Experts of a token: which they are, the pairs of tokens and experts put in the experts' order, and sums of heads.
 
-A pair is a token with one of its n_used experts: number token·n_used + i. Products take pairs by *slots*, in which each
-expert's pairs lie together, and by *parts*: (expert, first slot, end), i64[4], at most MOST_TOKENS slots of one expert.
-The first part is instead (number of slots, …), the last ones may be empty: how many items an operation has must follow
-from its arguments alone, as a thread that comes late may find what later operations have written.
+A pair is a token with one of its n_used experts: number token·n_used + i. Products take pairs by *slots*, i32[n] in
+which each expert's pairs lie together, and by *parts*: (expert, first slot, end), i64[4]. There are two orders: of
+experts with few pairs, and of the others, whose slots begin at a multiple of LANES and whose parts have at most
+MOST_TOKENS. The first part is (number of slots, …), the last ones may be empty: how many items an operation has must
+follow from its arguments alone, as a thread that comes late may find what later operations have written.
 """
 
 from __future__ import annotations
@@ -184,54 +185,80 @@ def most_parts(n_pairs, n_experts):
 
 
 @inline
-def most_slots(n_pairs, n_experts, pad):
-    """How many slots there may be, where each expert's begin at a multiple of `pad`."""
-    return (n_pairs + (pad - 1) * min(n_pairs, n_experts)) // pad * pad
+def most_lanes(n_pairs, n_experts):
+    """How many slots there may be where each expert's begin at a multiple of LANES."""
+    return (n_pairs + (LANES - 1) * min(n_pairs, n_experts)) // LANES * LANES
+
+
+@inline
+def _add_part(parts, n_parts, expert, first, end):
+    part = parts + PART_BYTES * (n_parts + 1)
+    put_i64(part, expert)
+    put_i64(part + 8, first)
+    put_i64(part + 16, end)
+    return n_parts + 1
+
+
+@inline
+def _end_parts(parts, n_parts, n_slots, most):
+    put_i64(parts, n_slots)
+    for empty in range(n_parts, most):
+        _add_part(parts, empty, 0, 0, 0)
 
 
 def group() -> Any:
-    """Put pairs into slots, i32[n_slots], in the order of experts, and write the parts.
+    """Put pairs in the experts' order.
 
-    route: as `route` gives it, or 0, where each token has all n_used of n_experts in their order. pad: a multiple of
-    slots at which each expert's begin; those that are left over get no pair, −1.
+    route: as `route` gives it, or 0, where each token has all n_used of n_experts in their order. few: how many pairs
+    an expert has at most whose slots and parts are row_slots and row_parts; slots and parts are the others'. Those
+    left over in lanes get no pair, −1.
     """
 
     @inline
     def expert_of(route, pair, n_used):
         return int(get_f32(route + 8 * pair)) if route else pair % n_used
 
+    @inline
+    def lay_out(counts, n_experts, few, row_parts, parts, slots, most):
+        """Write the parts; counts: how many pairs each expert has, which become the places of the first."""
+        n_rows, n_lanes, n_row_parts, n_parts = 0, 0, 0, 0
+        for expert in range(n_experts):
+            n, at = get_i64(counts + 16 * expert), counts + 16 * expert
+            put_i64(at, n_rows if n <= few else n_lanes)
+            put_i64(at + 8, n <= few)
+            if n > few:
+                end = n_lanes + n
+                while n_lanes < end:
+                    last = min(n_lanes + MOST_TOKENS, end)
+                    n_parts = _add_part(parts, n_parts, expert, n_lanes, last)
+                    n_lanes = last
+                while n_lanes % LANES:
+                    put_i32(slots + 4 * n_lanes, -1)
+                    n_lanes += 1
+            elif n > 0:
+                n_row_parts = _add_part(row_parts, n_row_parts, expert, n_rows, n_rows + n)
+                n_rows += n
+        _end_parts(row_parts, n_row_parts, n_rows, most)
+        _end_parts(parts, n_parts, n_lanes, most)
+
     def body(
         thread: int, n_threads: int, counter: int,
-        route: int, n_used: int, n_experts: int, pad: int, parts: int, slots: int, scratch: int,
-        n_tokens: Ref,
+        route: int, n_used: int, n_experts: int, few: int, row_parts: int, row_slots: int, parts: int, slots: int,
+        scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
-        counts, n_pairs, n_parts, slot = scratch + thread * SCRATCH, n_tokens * n_used, 0, 0
+        counts, n_pairs = scratch + thread * SCRATCH, n_tokens * n_used
         if claim(counter, thread, n_threads, 1) < 1:
             for expert in range(n_experts):
-                put_i64(counts + 8 * expert, 0)
+                put_i64(counts + 16 * expert, 0)
             for pair in range(n_pairs):
-                at = counts + 8 * expert_of(route, pair, n_used)
+                at = counts + 16 * expert_of(route, pair, n_used)
                 put_i64(at, get_i64(at) + 1)
-            for expert in range(n_experts):
-                end = slot + get_i64(counts + 8 * expert)
-                put_i64(counts + 8 * expert, slot)
-                while slot < end:
-                    n_parts += 1
-                    part, last = parts + PART_BYTES * n_parts, min(slot + MOST_TOKENS, end)
-                    put_i64(part, expert)
-                    put_i64(part + 8, slot)
-                    put_i64(part + 16, last)
-                    slot = last
-                while slot % pad:
-                    put_i32(slots + 4 * slot, -1)
-                    slot += 1
+            lay_out(counts, n_experts, few, row_parts, parts, slots, most_parts(n_pairs, n_experts))
             for pair in range(n_pairs):
-                at = counts + 8 * expert_of(route, pair, n_used)
-                put_i32(slots + 4 * get_i64(at), pair)
-                put_i64(at, get_i64(at) + 1)
-            put_i64(parts, slot)
-            for empty in range(n_parts, most_parts(n_pairs, n_experts)):
-                put_i64(parts + PART_BYTES * (empty + 1) + 16, 0)
+                at = counts + 16 * expert_of(route, pair, n_used)
+                place = get_i64(at)
+                put_i32((row_slots if get_i64(at + 8) else slots) + 4 * place, pair)
+                put_i64(at, place + 1)
 
     return body
 

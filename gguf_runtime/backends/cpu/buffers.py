@@ -14,6 +14,8 @@ from ...memory_plan import Pool
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
 #: one by one; up to FEW; and more, with which it pays to round weights to bytes first, or to multiply tiles.
 ROWWISE, FEW, MANY = 4, 47, 1 << 30
+#: Pairs of tokens and one expert that are still laid along rows of weights, in larger batches too.
+ROWWISE_PAIRS = 8
 
 
 class Kind(NamedTuple):
@@ -26,11 +28,18 @@ class Kind(NamedTuple):
     n_experts: int = 0
 
 
-class Groups(NamedTuple):
+class Order(NamedTuple):
     """Where pairs of tokens and experts are put in order: parts i64[n][4], and slots i32[n]."""
 
     parts: np.ndarray
     slots: np.ndarray
+
+
+class Groups(NamedTuple):
+    """The orders of experts with few pairs, and of those with more, whose pairs are in lanes."""
+
+    rows: Order
+    lanes: Order
 
 
 class Buffers:
@@ -63,8 +72,9 @@ class Buffers:
         """Memory for the order of pairs, which all layers alike share."""
         if (n_used, n_experts) not in self._groups:
             n_parts = 1 + n_experts + self._n_ubatch * n_used // MOST_TOKENS
-            slots = np.zeros(self._n_slots(n_used, n_experts), np.int32)
-            self._groups[n_used, n_experts] = Groups(np.zeros((n_parts, PART_BYTES // 8), np.int64), slots)
+            sizes = self._n_rows(n_used, n_experts), self._n_slots(n_used, n_experts)
+            orders = (Order(np.zeros((n_parts, PART_BYTES // 8), np.int64), np.zeros(n, np.int32)) for n in sizes)
+            self._groups[n_used, n_experts] = Groups(*orders)
         return self._groups[n_used, n_experts]
 
     def partials(self, n: int, n_heads: int, v_dim: int) -> np.ndarray:
@@ -82,8 +92,12 @@ class Buffers:
         n_records = -(-width // COLUMNS)
         lanes = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
         memory = aligned(n_records * self._n_slots(n_used, n_experts) // LANES * lanes)
-        self._row_records[id(memory)] = aligned(n_records * n_used * ROWWISE * RECORD_BYTES[form])
+        self._row_records[id(memory)] = aligned(n_records * self._n_rows(n_used, n_experts) * RECORD_BYTES[form])
         return memory
+
+    def _n_rows(self, n_used: int, n_experts: int) -> int:
+        """The most rows that are laid along weights, and one more: three are read as four."""
+        return max(ROWWISE * n_used, min(self._n_ubatch * n_used, ROWWISE_PAIRS * n_experts)) + 1
 
     def _n_slots(self, n_used: int, n_experts: int) -> int:
         """The most places in lanes that rows take."""

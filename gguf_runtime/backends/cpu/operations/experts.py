@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....fusion import GatedExperts
-from ....kernels.layout import LANES, MOST_EXPERTS, RECORD_BYTES
+from ....kernels.layout import MOST_EXPERTS
 from ....loader import Tensor
 from ....operations import Combine, ExpertLinear, HeadLinear, Route, Value
 from ...errors import PlanError
 from .. import forms
-from ..buffers import MANY, ROWWISE, Groups, Kind
+from ..buffers import MANY, ROWWISE, ROWWISE_PAIRS, Groups, Kind, Order
 from ..writer import Writer, unknown
 from .products import check_format, how_to_multiply, row_bytes
 
-_ALL_EXACT = {"softmax", "sigmoid", "softmax_used", "sqrt_softplus", "none"}
+_ANY_NUMBER = 1 << 30
+_GATINGS = {"softmax", "sigmoid", "softmax_used", "sqrt_softplus", "none"}
 
 
 class _Pairs(NamedTuple):
@@ -34,7 +35,7 @@ class _Pairs(NamedTuple):
 
 def _route(w: Writer, op: Route) -> None:
     n = op.logits.size
-    if op.gating not in _ALL_EXACT:
+    if op.gating not in _GATINGS:
         raise unknown(op)
     if n > MOST_EXPERTS:
         raise PlanError(f"{n} experts: there may be {MOST_EXPERTS}")
@@ -91,83 +92,67 @@ def _gated(w: Writer, item: GatedExperts) -> None:
         "ups": up.weight.data, "up_bytes": _matrix_bytes(up.weight), "up_bias": _vector(w, up.bias),
         "p": float(op.limit), "out": w.plan.buffer(op.out),
     }  # fmt: skip
-    kind = f":{w.kind_of_lanes(op.out)}:{op.kind}"
-    _product(w, "glu", kind, _pairs(w, gate.route), gate.x, gate.weight, op.out, arguments)
+    _product(w, "glu", f":{{}}:{op.kind}", _pairs(w, gate.route), gate.x, gate.weight, op.out, arguments)
 
 
 def _product(
     w: Writer, name: str, kind: str, pairs: _Pairs, x: Value, weight: Tensor, out: Value, arguments: dict[str, Any]
 ) -> None:
-    """A step of the kernel `name` with pairs' own records, or, for more tokens, with lanes of each expert's pairs."""
+    """Steps of the kernel `name`: for experts with few pairs, and, where there may be more, with lanes of pairs.
+
+    kind: the end of its name, in which {} is how the result is written.
+    """
     check_format(weight)
     if weight.shape[0] < pairs.n_experts:
         raise PlanError(f"tensor {weight.name} has {weight.shape[0]} experts, of {pairs.n_experts}")
     plan, size = w.plan, w.size(out)
-    groups = _in_order(w, pairs, out)
-    form = forms.form_for(weight, plan.isa)
-    n_rows, n_columns = weight.shape[1:]
+    groups, form, to = _in_order(w, pairs, out), forms.form_for(weight, plan.isa), arguments["out"]
     arguments |= {
-        "row_bytes": row_bytes(weight), "n_rows": n_rows, "n_columns": n_columns, "parts": groups.parts,
-        "slots": groups.slots, "n_used": pairs.n_used, "n_experts": pairs.n_experts, "scratch": w.inputs.scratch,
-        "n_tokens": w.count(out),
+        "row_bytes": row_bytes(weight), "n_rows": weight.shape[1], "n_columns": weight.shape[2],
+        "n_used": pairs.n_used, "n_experts": pairs.n_experts, "scratch": w.inputs.scratch, "n_tokens": w.count(out),
     }  # fmt: skip
-    if size <= ROWWISE:
-        n_records = size * x.heads
-        x_records = _records(w, x, form, n_records)
-        arguments |= {
-            "each": pairs.n_used // x.heads, "n_records": n_records, "record_bytes": RECORD_BYTES[form], "x": x_records
-        }  # fmt: skip
-        kernel = f"experts.row_{name}:{weight.type}{kind}"
-    else:
-        x_records = arguments["x"] = _lanes(w, x, weight, form, pairs, groups, out)
-        kernel = f"experts.{name}:{weight.type}{kind}{how_to_multiply(plan, weight, size)}"
-    w.step(kernel, out, [x_records, groups.parts], [arguments["out"]], **arguments)
+    ways = [("row_", groups.rows, form, plan.form(out), "")]
+    if size > ROWWISE:
+        lanes = plan.buffers.lanes(form, size)
+        if lanes == "byte_lanes" and size == MANY and forms.is_rounded(weight, plan.isa):
+            lanes = "apart_lanes"
+        ways.append(("", groups.lanes, lanes, w.kind_of_lanes(out), how_to_multiply(plan, weight, size)))
+    records = [_gathered(w, x, form, kind_of_rows, pairs, order, out) for _, order, kind_of_rows, *_ in ways]
+    for (way, order, _, to_kind, how), x_records in zip(ways, records, strict=True):
+        result = plan.buffers.rowwise(to) if way else to
+        w.step(
+            f"experts.{way}{name}:{weight.type}{kind.format(to_kind)}{how}", out, [x_records, order.parts], [result],
+            **arguments | {"x": x_records, "out": result, "parts": order.parts, "slots": order.slots},
+        )  # fmt: skip
 
 
 def _in_order(w: Writer, pairs: _Pairs, of: Value) -> Groups:
     """Pairs in the experts' order, of as many tokens as `of` has; put in it once."""
     groups = w.plan.buffers.groups(pairs.n_used, pairs.n_experts)
-    if not w.holds(groups.parts, (pairs.route, of.rows)):
+    rows, lanes = groups
+    if not w.holds(rows.parts, (pairs.route, of.rows)):
         route = w.plan.buffer(pairs.route) if pairs.route else 0
         w.step(
-            "routing.group", of, [route] if pairs.route else [], [groups.parts], route=route, n_used=pairs.n_used,
-            n_experts=pairs.n_experts, pad=1 if w.size(of) <= ROWWISE else LANES, parts=groups.parts,
-            slots=groups.slots, scratch=w.inputs.scratch, n_tokens=w.count(of),
+            "routing.group", of, [route] if pairs.route else [], [rows.parts, lanes.parts], route=route,
+            n_used=pairs.n_used, n_experts=pairs.n_experts, few=ROWWISE_PAIRS if w.size(of) > ROWWISE else _ANY_NUMBER,
+            row_parts=rows.parts, row_slots=rows.slots, parts=lanes.parts, slots=lanes.slots,
+            scratch=w.inputs.scratch, n_tokens=w.count(of),
         )  # fmt: skip
     return groups
 
 
-def _records(w: Writer, x: Value, form: str, n_records: int) -> np.ndarray:
-    """A row's records for each head of a few tokens."""
-    if x.heads == 1 or w.plan.form(x) == form:
-        return w.records_of(x, form)
-    records = w.plan.buffers.packed(Kind(x.width, form, x.heads))
-    if not w.holds(records, x.number):
-        a = w.plan.buffer(x)
+def _gathered(w: Writer, x: Value, form: str, kind: str, pairs: _Pairs, order: Order, out: Value) -> np.ndarray:
+    """The records of an order's pairs, of a kind; gathered once for all products of the kind, if not made as such."""
+    plan, in_lanes = w.plan, kind.endswith("lanes")
+    is_made = plan.form(x) == form
+    records = plan.buffer(x) if is_made else plan.buffers.packed(Kind(x.width, form, pairs.n_used, pairs.n_experts))
+    records = records if in_lanes else plan.buffers.rowwise(records)
+    if not is_made and not w.holds(records, (x.number, pairs.route, kind)):
+        a, scratch = plan.buffer(x), {"scratch": w.inputs.scratch} if in_lanes else {}
         w.step(
-            f"rows.pack:{form}", x, [a], [records],
-            a=a, b=a, out=records, n_columns=x.width, n_tokens=np.array([n_records], np.int64),
-        )  # fmt: skip
-    return records
-
-
-def _lanes(
-    w: Writer, x: Value, weight: Tensor, form: str, pairs: _Pairs, groups: Groups, out: Value
-) -> np.ndarray:
-    """Each expert's pairs in lanes; rows that are no records are gathered once for all products of a kind."""
-    plan, size = w.plan, w.size(out)
-    if plan.form(x) == form:
-        return plan.buffer(x)
-    kind = plan.buffers.lanes(form, size)
-    if kind == "byte_lanes" and size == MANY and forms.is_rounded(weight, plan.isa):
-        kind = "apart_lanes"
-    records = plan.buffers.packed(Kind(x.width, form, pairs.n_used, pairs.n_experts))
-    if not w.holds(records, (x.number, pairs.route, kind)):
-        a = plan.buffer(x)
-        w.step(
-            f"experts.gather:{kind}", out, [a, groups.parts], [records], x=a, each=pairs.n_used // x.heads,
-            n_columns=x.width, out=records, parts=groups.parts, slots=groups.slots, n_used=pairs.n_used,
-            n_experts=pairs.n_experts, scratch=w.inputs.scratch, n_tokens=w.count(out),
+            f"experts.gather{'' if in_lanes else '_rows'}:{kind}", out, [a, order.parts], [records], x=a,
+            each=pairs.n_used // x.heads, n_columns=x.width, out=records, parts=order.parts, slots=order.slots,
+            n_used=pairs.n_used, n_experts=pairs.n_experts, n_tokens=w.count(out), **scratch,
         )  # fmt: skip
     return records
 

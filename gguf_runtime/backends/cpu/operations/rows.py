@@ -108,9 +108,7 @@ def _add(w: Writer, op: Add) -> None:
 
 
 def _mul(w: Writer, op: Mul) -> None:
-    a, b = (op.a, op.b) if op.a.size >= op.b.size else (op.b, op.a)
-    if (a.heads, a.width) != op.shape:
-        raise unknown(op, " of numbers for each head with numbers for each column")
+    a, b = (op.a, op.b) if op.a.width == op.out.width else (op.b, op.a)
     over(w, "mul", op.out, a, second=b)
 
 
