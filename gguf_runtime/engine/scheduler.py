@@ -16,6 +16,7 @@ from weakref import ref
 import numpy as np
 
 from ..backends import Chunk
+from ..kernels.layout import PAGE
 from ..text import common
 from .cache import NoPages
 from .engine import Engine
@@ -236,8 +237,10 @@ class Scheduler:
     def _room(self, n_writing: int, prompts: list[_Slot]) -> int:
         """How many tokens of prompts the step may have."""
         if not n_writing:  # nobody waits for a next token: a whole prompt, or as many as fit a pass
-            most = _PASSES * self.engine.n_ubatch if self.engine.windows else prompts[0].sequence.n_left
-            return max(self.engine.n_ubatch, min(most, prompts[0].sequence.n_left))
+            most, windows = max(self.engine.n_ubatch, prompts[0].sequence.n_left), self.engine.windows
+            if windows:
+                most = min(most, _PASSES * self.engine.n_ubatch, max(windows.n_available - 1, 1) * PAGE)
+            return most
         most = sum(slot.sequence.n_left for slot in prompts)
         cost = self.engine.step_cost
         plain = self._seconds.get(False, 0.0)
