@@ -91,6 +91,9 @@ class Graph:
                 found[op.slot] = KvShape(op.k.heads, op.k.width, op.v.width if op.v else 0)
             elif isinstance(op, BestKeys):
                 found[op.slot] = KvShape(1, op.k.width, 0)
+        for op in self._all_ops:  # of summaries, what keys begin with are values too
+            if isinstance(op, Attention) and op.summaries is not None:
+                found[op.summaries] = found[op.summaries]._replace(v_dim=op.v_width)
         return found
 
     @property

@@ -38,7 +38,8 @@ class PromptCache:
         self.path, self._engine = Path(path), llm.engine
         self._memories = llm.engine.pages.memories
         self._states = llm.engine.states.memories if llm.engine.states else []
-        form = " ".join(memory.form for memory in [*self._memories, *self._states])
+        self._windows = llm.engine.windows.memories if llm.engine.windows else []
+        form = " ".join(memory.form for memory in [*self._memories, *self._windows, *self._states])
         self._origin = {"model": fingerprint(llm), "form": form}
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
@@ -79,6 +80,7 @@ class PromptCache:
         with self._engine.lock:
             sequence = self._engine.new_sequence(tokens, tree="")
             sequence.reserve(len(tokens))
+            sequence.drop_unseen(len(tokens))
             places = self._places(sequence)
             sound = len(places) == len(checksums)
             for (memory, page), checksum in zip(places, checksums, strict=False):
@@ -92,11 +94,14 @@ class PromptCache:
             return sound
 
     def _places(self, sequence: Sequence) -> list[tuple[RecordMemory, int]]:
-        """Where what is computed of a sequence is kept: pages, and the last state."""
-        pages = sequence.pages[: sequence.n_pages].tolist()
+        """Where what is computed of a sequence is kept: pages, those that windows see, and the last state."""
         last = [mark.record for mark in sequence.marks[-1:] if mark.record != NOTHING]
-        states = [(memory, record) for memory in self._states for record in last]
-        return [*((memory, page) for memory in self._memories for page in pages), *states]
+        kinds = (
+            (self._memories, sequence.pages[: sequence.n_pages].tolist()),
+            (self._windows, sequence.windows_held),
+            (self._states, last),
+        )
+        return [(memory, number) for memories, numbers in kinds for memory in memories for number in numbers]
 
     def _useless(self, why: str) -> None:
         warnings.warn(f"the prompt cache {self.path} {why}: it is made anew", RuntimeWarning, stacklevel=2)

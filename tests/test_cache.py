@@ -187,7 +187,7 @@ class Cache(RuleBasedStateMachine):
     @invariant()
     def no_page_of_a_window_is_lost(self) -> None:
         if self.windows:
-            held = {page for sequence in self.live if sequence._windows for page in sequence._windows.held}
+            held = {page for sequence in self.live for page in sequence.windows_held}
             assert self.windows.n_available + len(held) == self.windows.capacity
 
     @invariant()

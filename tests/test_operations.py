@@ -26,6 +26,7 @@ from gguf_runtime.operations import (
     ExpertLinear,
     Gate,
     HeadLinear,
+    Keep,
     Linear,
     Mul,
     Norm,
@@ -246,7 +247,26 @@ def chooses(n: int, stride: int = 1, spread: Literal["", "whole", "filled"] = ""
     return write
 
 
+def summarises(*, chosen: bool) -> Callable[[Graph], None]:
+    """Attention to a window, and to the keys of each fourth token in another slot, all or some of them."""
+
+    def write(g: Graph) -> None:
+        q, k, summary = (
+            g(Scale(embedded(g, heads, 32 * heads, name), 0.3)) for name, heads in (("q", 4), ("k", 1), ("s", 1))
+        )
+        g(Keep(summary, None, 7))
+        keys = None
+        if chosen:
+            x, y = (g(Activate(embedded(g, heads, 32 * heads, name), "relu")) for name, heads in (("x", 2), ("y", 1)))
+            keys = g(BestKeys(x, y, None, 8, 6, 4))
+        g(Attention(q, k, None, 3, 1, 32, 0.5, window=20, keys=keys, summaries=7, stride=4))
+
+    return write
+
+
 CASES |= {
+    "summaries": summarises(chosen=False),
+    "summaries-chosen": summarises(chosen=True),
     "keys": chooses(20),
     "keys-unweighted": chooses(20, weighted=False),
     "keys-latent": chooses(500, latent=True),

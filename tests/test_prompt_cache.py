@@ -13,7 +13,9 @@ from gguf_runtime import LLM, digest
 from gguf_runtime.digest import content_digest
 from gguf_runtime.loader import open_gguf
 from gguf_runtime.prompt_cache import PromptCache, fingerprint
+from tests import kit
 from tests.make_model import write_model
+from tests.paths import needs
 from tests.test_loader import split_model
 
 SMALL = {"n_layer": 1, "n_embd": 64, "n_head": 2, "n_head_kv": 1, "n_ff": 128}
@@ -113,3 +115,19 @@ def test_angles_count_that_depend_on_the_context(tmp_path: Path) -> None:
         with LLM(path, n_ctx=n_ctx, n_threads=2) as llm:
             found.append(fingerprint(llm))
     assert found[0] == found[1] != found[2]
+
+
+@needs(kit.KIT)
+@pytest.mark.parametrize("name", ["gemma3", "mamba2"])
+def test_windows_and_states_are_kept_in_a_file(name: str, tmp_path: Path) -> None:
+    path, prompt = kit.file(name, tmp_path), [i % 90 for i in range(150)]
+    texts, reused = [], []
+    for _ in range(2):
+        with LLM(path) as llm:
+            cache = PromptCache(tmp_path / "saved", llm)
+            answer = llm.stream(prompt, max_tokens=9, temperature=0)
+            texts.append("".join(answer))
+            reused.append(answer.n_reused)
+            cache.keep(answer)
+    # of a state, what is kept is at the last page before the prompt's end
+    assert texts[0] == texts[1] and reused == [0, 149 if name == "gemma3" else 128]

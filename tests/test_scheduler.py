@@ -42,9 +42,16 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
         yield llm
 
 
-@pytest.fixture(params=["attention", pytest.param("states", marks=needs(kit.KIT))])
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    """A model most of whose layers see 16 tokens."""
+    with LLM(kit.file("gemma3", tmp_path_factory.mktemp("scheduler")), n_ctx=N_CTX, n_ubatch=128) as llm:
+        yield llm
+
+
+@pytest.fixture(params=["llm", *(pytest.param(name, marks=needs(kit.KIT)) for name in ("hybrid", "windowed"))])
 def any_llm(request: pytest.FixtureRequest) -> LLM:
-    model: LLM = request.getfixturevalue({"attention": "llm", "states": "hybrid"}[request.param])
+    model: LLM = request.getfixturevalue(request.param)
     return model
 
 
@@ -101,7 +108,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     requests=REQUESTS,
     n_pages=st.integers(4, 40),
@@ -131,7 +138,8 @@ def test_every_answer_comes_as_it_would_alone(
             answer.read()
     else:
         raise AssertionError("an answer never came")
-    assert llm.engine.pages.n_held == 0 and (not llm.engine.states or llm.engine.states.n_held == 0)
+    engine = llm.engine
+    assert all(records.n_held == 0 for records in (engine.pages, engine.states, engine.windows) if records)
     for answer in answers:
         assert answer.done
         if answer.error:
@@ -185,6 +193,17 @@ def test_an_answer_that_was_set_back_goes_on_with_what_is_still_there(any_llm: L
     assert all(answer.n_tokens == 100 and agrees(llm, answer) for answer in answers)
     assert answers[0].n_reused == 0
     assert some.n_computed < 2 * sum(len(answer.sequence.text) for answer in answers)
+
+
+@needs(kit.KIT)
+def test_a_long_text_keeps_only_what_windows_see(windowed: LLM) -> None:
+    some = scheduler(windowed)
+    answer = ask(windowed, some, [i % 90 for i in range(450)], 20)
+    some.step()
+    some.step()
+    assert windowed.engine.windows and windowed.engine.pages.n_held == 8 and windowed.engine.windows.n_held == 1
+    run(some, [answer])
+    assert agrees(windowed, answer)
 
 
 @needs(kit.KIT)

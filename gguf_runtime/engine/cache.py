@@ -325,10 +325,10 @@ def _on(device: str, memories: Memories) -> Memories:
 def _divided(room: int, kinds: Sequence[Memories]) -> list[int]:
     """How many records of each kind fit a room, pages being the first."""
     page, *others = (sum(memory.n_bytes for memory in kind) for kind in kinds)
-    n_kinds = sum(size > 0 for size in (page, *others))
-    found = []
+    n_kinds, together = sum(size > 0 for size in (page, *others)), page + sum(others)
+    found, left = [], room
     for size in others:
-        n = min(room // (n_kinds * size), room // (page + sum(others))) if size else _UNLIMITED
-        found.append(n if page or not size else room // (n_kinds * size))
-    left = room - sum(n * size for n, size in zip(found, others, strict=True))
+        n = room // (n_kinds * size) if size else _UNLIMITED
+        found.append(min(n, room // together) if page else n)
+        left -= found[-1] * size
     return [left // page if page else _UNLIMITED, *found]

@@ -16,6 +16,7 @@ from weakref import ref
 import numpy as np
 
 from ..backends import Chunk
+from ..kernels.layout import PAGE
 from ..text import common
 from .cache import NoPages
 from .engine import Engine
@@ -239,10 +240,11 @@ class Scheduler:
     def _room(self, n_writing: int, prompts: list[_Slot]) -> int:
         """How many tokens of prompts the step may have."""
         if not n_writing:  # nobody waits for a next token: a whole prompt, or as many as fit a pass
-            left = prompts[0].sequence.n_left if self.whole_prompts else 0
-            if self.engine.windows:
-                left = min(left, _PASSES * self.engine.n_ubatch)
-            return max(self.engine.n_ubatch, left)
+            left, windows = prompts[0].sequence.n_left if self.whole_prompts else 0, self.engine.windows
+            most = max(self.engine.n_ubatch, left)
+            if windows:
+                most = min(most, _PASSES * self.engine.n_ubatch, max(windows.n_available - 1, 1) * PAGE)
+            return most
         most = sum(slot.sequence.n_left for slot in prompts)
         cost = self.engine.step_cost
         plain = self._seconds.get(False, 0.0)

@@ -70,6 +70,11 @@ class Sequence:
         """i32: as `pages`, of layers that see only a window; what none sees any more is not there."""
         return self._windows.table if self._windows else self.pages[:0]
 
+    @property
+    def windows_held(self) -> list[int]:
+        """Numbers of these pages, the last one first."""
+        return self._windows.held if self._windows else []
+
     def chunk(self, n_tokens: int, n_logits: int, guess: list[int]) -> Chunk:
         """The next tokens to compute, and a guess of what follows; logits are wanted for the last n_logits."""
         end = self.n_computed + n_tokens
@@ -187,6 +192,11 @@ class Sequence:
             self._windows.give_back(self.n_computed)
             self._windows.extend(self.n_computed + n_tokens)
 
+    def drop_unseen(self, n: int) -> None:
+        """Hold no longer pages of windows that no token after the first n sees."""
+        if self._windows:
+            self._windows.give_back(n)
+
     def plan_checkpoints(self, n_tokens: int) -> None:
         """Have the step, of which `reserve` was told, leave states for texts that begin alike.
 
@@ -227,8 +237,7 @@ class Sequence:
             self._tail = node if node.page == page else None
             if self._windows and self._tail:
                 self._windows.share(len(self._nodes), self._tail)
-        if self._windows:
-            self._windows.give_back(self.n_computed)
+        self.drop_unseen(self.n_computed)
         if self._states:
             for mark in self._states.marks:
                 if 0 < mark.n_tokens <= n and (mark.checkpoint or (tail and mark.n_tokens == n)):

@@ -143,6 +143,13 @@ def _scorer(terms: str) -> Any:
     return change
 
 
+@inline
+def _mask_between(mask, start, stride):
+    """The same, where each stride-th key is seen."""
+    for i in range(PAGE):
+        put_f32(mask + 4 * i, 0.0 if (start + i) % stride == stride - 1 else _HIDDEN)
+
+
 def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
     """see(first, n_rows, q, s, bases, totals, sums, keys, …): let rows, from the first on, see a page.
 
@@ -152,13 +159,13 @@ def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
     multiply, soften = by_pairs if pairs else direct, _softener(pairs)
     add_scores, add_values = multiply(key_loader(k_type)), multiply(value_loader(v_type))
     both, in_chunks = "both" in terms, "chunk" in terms
-    only = "chosen" in terms
+    only, between = "chosen" in terms, "summaries" in terms and "chosen" not in terms
     changed, change = any(term in terms for term in ("softcap", "alibi", "bias")), _scorer(terms)
 
     @inline
     def see(
         first, n_rows, q, s, bases, totals, sums, keys, next_keys, values, next_values, group, place, window, dim,
-        stride, spare, start, n_keys, first_head, chunk, softcap, slopes, bias, chosen, n_chosen, mask,
+        stride, spare, start, n_keys, first_head, chunk, softcap, slopes, bias, chosen, n_chosen, mask, stride_seen,
     ):  # fmt: skip
         for i in range(first * PAGE // 16, n_rows * PAGE // 16):
             store(s + 64 * i, splat_f32(0.0))
@@ -177,9 +184,11 @@ def _page(k_type: str, v_type: str, pairs: bool, terms: str) -> Any:
                 before = end - window if window else 0
             if in_chunks:
                 before = max(before, (at_token + start) // chunk * chunk - start)
-            if only:
-                if row == first or row % group == 0:
-                    _mask(mask, chosen + 4 * n_chosen * (row // group), n_chosen, start)
+            if only and (row == first or row % group == 0):
+                _mask(mask, chosen + 4 * n_chosen * (row // group), n_chosen, start)
+            if between and row == first:
+                _mask_between(mask, start, stride_seen)
+            if only or between:
                 for i in range(0, PAGE, 16):
                     at_score = s + 4 * (PAGE * row + i)
                     store(at_score, load_f32(at_score) + load_f32(mask + 4 * i))
@@ -262,16 +271,23 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
     terms, joined by "+": "both": tokens see those after them too, and half of a window on each side; "chunk": only
     their own `chunk` of the sequence; "softcap": scores become c·tanh(score / c); "alibi": less slopes[head]·distance;
     "bias": plus bias[head][distance + MOST_DISTANCE]; "sinks": sinks[head] joins the softmax and gives nothing;
-    "chosen": tokens see only the keys at chosen[token][n_chosen], see `_mask`.
+    "chosen": tokens see only the keys at chosen[token][n_chosen], see `_mask`; "summaries": beside those in the window,
+    each stride_seen-th key of another slot, at summary_keys and summary_values in the pages of `summaries`, which are
+    as `blocks`; what is chosen is then chosen among these.
     """
-    bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False, terms)
-    see_rounded = _page(k_type, v_type, True, terms) if bfloats else see_exactly
+    summarised = "summaries" in terms
+    own_terms = terms.replace("chosen", "").replace("summaries", "") if summarised else terms
+    bfloats, put, see_exactly = how == "bfloats", _head_writer(kind), _page(k_type, v_type, False, own_terms)
+    see_rounded = _page(k_type, v_type, True, own_terms) if bfloats else see_exactly
+    see_summaries = _page(k_type, v_type, False, terms)
+    see_rounded_summaries = _page(k_type, v_type, True, terms) if bfloats else see_summaries
     both, in_chunks, sunk = "both" in terms, "chunk" in terms, "sinks" in terms
 
     def body(
         thread: int, n_threads: int, counter: int,
         q: int, out: int, blocks: int, n_heads: int, n_kv_heads: int, head_dim: int, v_dim: int, scale: float,
-        chosen: int, n_chosen: int, window: int, chunk: int, softcap: float, slopes: int, bias: int, sinks: int,
+        chosen: int, n_chosen: int, summaries: int, summary_keys: int, summary_values: int, stride_seen: int,
+        window: int, chunk: int, softcap: float, slopes: int, bias: int, sinks: int,
         k_offset: int, v_offset: int, k_bytes: int, v_bytes: int, partials: int, scratch: int,
         n_blocks: Ref, n_tokens: Ref,
     ) -> None:  # fmt: skip
@@ -313,13 +329,31 @@ def attend(k_type: str, v_type: str, kind: str, how: str = "exact", terms: str =
                     see_rounded(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
                         following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
-                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask, 1,
                     )  # fmt: skip
                 else:
                     see_exactly(
                         first, n_rows, queries, s, bases, totals, sums, page + keys, following + keys, page + values,
                         following + values, group, place, window, head_dim, stride, spare, i * PAGE, n_keys,
-                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask, 1,
+                    )  # fmt: skip
+            for i in range(get_i64(block + 32) if summarised else end_page, end_page):
+                other = get_i64(summaries + task // n_kv_heads * 72)
+                page, following = get_i64(other + 8 * i), get_i64(other + 8 * min(i + 1, end_page - 1))
+                k_at, v_at = summary_keys + kv_head * k_bytes, summary_values + kv_head * v_bytes
+                place, n_keys = position - i * PAGE, get_i64(block + 64) - i * PAGE
+                first = max(0, -place) * group
+                if rounded:
+                    see_rounded_summaries(
+                        first, n_rows, queries, s, bases, totals, sums, page + k_at, following + k_at, page + v_at,
+                        following + v_at, group, place, 0, head_dim, stride, spare, i * PAGE, n_keys,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask, stride_seen,
+                    )  # fmt: skip
+                else:
+                    see_summaries(
+                        first, n_rows, queries, s, bases, totals, sums, page + k_at, following + k_at, page + v_at,
+                        following + v_at, group, place, 0, head_dim, stride, spare, i * PAGE, n_keys,
+                        kv_head * group, chunk, softcap, slopes, bias, own, n_chosen, mask, stride_seen,
                     )  # fmt: skip
             for r in range(n_rows):
                 t, head, o = r // group, kv_head * group + r % group, sums + 4 * r * stride

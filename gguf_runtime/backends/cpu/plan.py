@@ -37,7 +37,7 @@ class Plan:
     ) -> None:
         """layouts: of pages, and of pages of layers that see only a window."""
         self.isa, self.buffers, self.states = isa, buffers, states
-        self.inputs, self._layouts = inputs, layouts
+        self.inputs, self._layouts, self.kv = inputs, layouts, graph.kv
         self.fused = fuse(graph.ops, Fusions(forms.can_gate, forms.can_gate_experts))
         self.routes = {op.out.number: op for op in graph.ops if isinstance(op, Route)}
         self._forms, self.to_rounded = forms.forms(graph.ops, isa), forms.to_rounded(graph.ops, isa)

@@ -16,8 +16,6 @@ from .selection import save
 
 
 def _attention(w: Writer, op: Attention) -> None:
-    if op.summaries is not None:
-        raise unknown(op, ", over summaries,")
     _check_heads(op)
     (layout, places), isa = w.plan.places(op.slot), w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
@@ -43,7 +41,7 @@ def _attention(w: Writer, op: Attention) -> None:
         blocks, n_blocks = w.inputs.source_blocks, w.inputs.n_source_blocks
     w.step(
         f"attention.attend:{types}:{kind}{suffix}", op.out, [q, pages, chosen], [out, partials], q=q, out=out,
-        chosen=chosen, n_chosen=n_chosen,
+        chosen=chosen, n_chosen=n_chosen, **_summaries(w, op),
         blocks=blocks, n_heads=n_heads, n_kv_heads=op.kv_heads, scale=float(op.scale), window=op.window,
         chunk=op.chunk, softcap=float(op.softcap), sinks=sinks, slopes=_slopes(op), bias=_bias(w, op),
         partials=partials, n_blocks=n_blocks, **shared,
@@ -56,11 +54,20 @@ def _attention(w: Writer, op: Attention) -> None:
         )  # fmt: skip
 
 
+def _summaries(w: Writer, op: Attention) -> dict[str, Any]:
+    """What the kernel is told of the slot with summaries."""
+    if op.summaries is None:
+        return {"summaries": 0, "summary_keys": 0, "summary_values": 0, "stride_seen": 0}
+    layout, places = w.plan.places(op.summaries)
+    keys, values = layout.k_offset[op.summaries], layout.v_offset[op.summaries]
+    return {"summaries": places.blocks, "summary_keys": keys, "summary_values": values, "stride_seen": op.stride}
+
+
 def _terms(op: Attention) -> str:
     """What an attention has beyond a causal mask and a window, as its kernel names it."""
     terms = {
         "both": not op.causal, "chunk": op.chunk, "softcap": op.softcap, "alibi": op.alibi, "bias": op.bias,
-        "sinks": op.sinks, "chosen": op.keys,
+        "sinks": op.sinks, "chosen": op.keys, "summaries": op.stride,
     }  # fmt: skip
     return "+".join(name for name, has in terms.items() if has)
 

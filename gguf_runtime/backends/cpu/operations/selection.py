@@ -13,7 +13,7 @@ from .rows import copy
 
 
 def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
-    """Put keys and values into the cache; v is None where values are part of the keys, or there are none."""
+    """Put keys and values into the cache; v is None where values are the first columns of keys, or none (v_dim 0)."""
     (layout, places), keys, values = w.plan.places(slot), w.plan.buffer(k), w.plan.buffer(v or k)
     w.step(
         f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
@@ -24,7 +24,7 @@ def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int
 
 
 def _keep(w: Writer, op: Keep) -> None:
-    save(w, op.slot, op.k, op.v, op.k.heads, op.v.width if op.v else 0)
+    save(w, op.slot, op.k, op.v, op.k.heads, w.plan.kv[op.slot].v_dim)
     copy(w, op.out, op.k)
 
 
