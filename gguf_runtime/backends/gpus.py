@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import GpuError
 
 if TYPE_CHECKING:
-    from .cuda import CudaDevice
+    from .cuda.device import CudaDevice
 
 _LEAST = 70  # compute capability 7.0
 
@@ -43,7 +43,7 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
         raise
     except Exception as error:  # whatever a driver that does not fit makes CuPy raise
         raise GpuError(f"no GPU that CuPy can use ({_line(error)})") from error
-    from .cuda import CudaDevice
+    from .cuda.device import CudaDevice
 
     opened = []
     for i in usable:

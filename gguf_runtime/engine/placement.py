@@ -23,7 +23,10 @@ from . import layer_split
 from .layer_split import CPU, Block, Offload, Split, SplitError
 
 if TYPE_CHECKING:
-    from ..backends.cuda import Bus, CudaDevice, StreamingBackend, Workspace
+    from ..backends.cuda.bus import Bus
+    from ..backends.cuda.device import CudaDevice
+    from ..backends.cuda.streaming import StreamingBackend
+    from ..backends.cuda.workspace import Workspace
 
 _MARGIN = 384 << 20  # bytes of a GPU for cuBLAS, kernels, and what the driver takes as it goes
 _CPU_TOKENS = 512  # of a pass, if nothing else is asked for
@@ -147,7 +150,7 @@ class Placement:
 
     def _choose(self, gpus: Sequence[CudaDevice], offload: Offload) -> tuple[Split, int]:
         """Where layers go, and the tokens of a pass on a GPU: many, unless more layers fit with fewer, or all."""
-        from ..backends.cuda import streaming_bytes
+        from ..backends.cuda.streaming import streaming_bytes
 
         n_ctx, _, _, type_k, type_v = self._settings
         streaming = streaming_bytes(self._by_layer(range(len(self._graphs) - 1)), n_ctx, type_k, type_v)
@@ -196,7 +199,7 @@ class Placement:
         """A workspace on each GPU that has work, for all of it."""
         if not gpus:
             return {}
-        from ..backends.cuda import Workspace
+        from ..backends.cuda.workspace import Workspace
 
         work = {gpu: [graph for run in runs if run.device == gpu.name for graph in run.graphs] for gpu in gpus}
         return {gpu.name: Workspace(gpu, graphs, self._gpu_tokens) for gpu, graphs in work.items() if graphs}
@@ -207,13 +210,13 @@ class Placement:
         if space is None:
             self._cpu = self._cpu or Cpu(n_threads)
             return CpuBackend(graph, self._cpu, self._settings.cpu_tokens, type_k, type_v)
-        from ..backends.cuda import CudaBackend
+        from ..backends.cuda.backend import CudaBackend
 
         return CudaBackend(graph, space, n_gpu, n_ctx, type_k, type_v, cache_in_ram=self._offload.cache_in_ram)
 
     def _bus(self, layers: Sequence[Graph], spaces: dict[str, Workspace]) -> Bus:
         """What brings these layers to the GPU to which they are streamed."""
-        from ..backends.cuda import Bus, room_for
+        from ..backends.cuda.bus import Bus, room_for
 
         assert self._split.streams_to
         n_ctx, _, _, type_k, type_v = self._settings
@@ -221,7 +224,7 @@ class Placement:
 
     def _streaming(self, layers: Sequence[Graph], bus: Bus) -> Backend:
         """A backend for what is in RAM that streams it where that is faster."""
-        from ..backends.cuda import StreamingBackend
+        from ..backends.cuda.streaming import StreamingBackend
 
         n_ctx, _, n_threads, k, v = self._settings
         self._cpu = cpu = self._cpu or Cpu(n_threads)
@@ -238,7 +241,7 @@ class Placement:
         return [join([self._graphs[i] for i in run]) for _, run in groupby(blocks, key=lambda i: self._layers[i])]
 
     def _block(self, layer: int, graph: Graph) -> Block:
-        from ..backends.cuda import device_bytes
+        from ..backends.cuda.weights import device_bytes
 
         pages = -(-self._settings.n_ctx // (PAGE * SLAB)) * SLAB
         cache = pages * PageLayout(graph.kv, self._settings.type_k, self._settings.type_v).n_bytes
@@ -248,7 +251,7 @@ class Placement:
         return Split([CPU] * len(self._graphs))
 
     def _rooms(self, gpus: Sequence[CudaDevice], n_tokens: int, streaming: int) -> list[layer_split.Gpu]:
-        from ..backends.cuda import workspace_bytes
+        from ..backends.cuda.workspace import workspace_bytes
 
         whole = [join(self._graphs)]
         rooms = [gpu.free - workspace_bytes(gpu, whole, n_tokens) - _MARGIN for gpu in gpus]

@@ -2,7 +2,8 @@
 //
 // Each type brings KEYS tokens of a head, from token `first` of the page on, to shared memory as halves: keys as
 // [dim][token], values as [token][dim], rows at `stride`. n threads do that together; the copies of f16 run ahead.
-// And it puts 32 numbers of a token's head there, number `group` of these, a number for each lane of a warp.
+// And it puts 32 numbers of a token's head there, number `group` of these, a number for each lane of a warp; and it gives
+// single numbers.
 #pragma once
 #include "common.cuh"
 
@@ -32,6 +33,14 @@ struct f16 {
 
     static __device__ __forceinline__ void put_value(u8* head, int place, int dim, int group, float x, int lane) {
         if (32 * group + lane < dim) ((half_t*)head)[place * ((dim + 15) / 16 * 16) + 32 * group + lane] = to_half(x);
+    }
+
+    static __device__ __forceinline__ float key(const u8* head, int place, int, int i) {
+        return to_float(((const half_t*)head)[i * PAGE + place]);
+    }
+
+    static __device__ __forceinline__ float value(const u8* head, int place, int dim, int i) {
+        return to_float(((const half_t*)head)[place * ((dim + 15) / 16 * 16) + i]);
     }
 };
 
@@ -106,6 +115,17 @@ struct Quantised {
         if (lane < Q::BYTES) head[2 + lane] = q;
         if (lane == 0) *(half_t*)head = to_half(d);
     }
+
+    static __device__ __forceinline__ float key(const u8* head, int place, int, int i) {
+        head += i / 32 * GROUP * PAGE;
+        float d = to_float(((const half_t*)(head + Q::BYTES * PAGE))[place]);
+        return d * Q::number(head[i % Q::BYTES * PAGE + place], i % 32 / Q::BYTES);
+    }
+
+    static __device__ __forceinline__ float value(const u8* head, int place, int dim, int i) {
+        head += (place * (dim / 32) + i / 32) * GROUP;
+        return to_float(*(const half_t*)head) * Q::number(head[2 + i % Q::BYTES], i % 32 / Q::BYTES);
+    }
 };
 
 struct Bytes {
@@ -113,6 +133,7 @@ struct Bytes {
     static constexpr half2_t ZERO = 0x64806480;  // 1024 + 128
 
     static __device__ __forceinline__ u32 bytes(u32 q, int) { return q ^ 0x80808080; }
+    static __device__ __forceinline__ float number(u8 q, int) { return (signed char)q; }
 
     static __device__ __forceinline__ u32 quantise(float x, float& d) {
         float largest = fabsf(x);
@@ -127,6 +148,7 @@ struct Nibbles {
     static constexpr half2_t ZERO = 0x64086408;  // 1024 + 8
 
     static __device__ __forceinline__ u32 bytes(u32 q, int part) { return q >> 4 * part & 0x0F0F0F0F; }
+    static __device__ __forceinline__ float number(u8 q, int part) { return (q >> 4 * part & 15) - 8; }
 
     // the largest, by size, becomes 0; what is positive is rounded by cutting off, and 8 + 8.5 does not fit
     static __device__ __forceinline__ u32 quantise(float x, float& d) {

@@ -13,8 +13,10 @@ HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC
 FILES = {
     "matvec": "matvec.cu", "matvec_gate": "matvec.cu", "matmul": "matmul.cu", "matmul_gate": "matmul.cu",
     "dequantise": "rows.cu", "embed": "rows.cu", "rms_norm": "rows.cu", "head_norm": "rows.cu",
-    "activate": "rows.cu", "add": "rows.cu",
-    "gather": "rows.cu", "angles": "rows.cu", "rotate_and_save": "rows.cu",
+    "activate": "rows.cu", "add_bias": "rows.cu", "gather": "rows.cu", "angles": "rows.cu",
+    "rotate_and_save": "rows.cu", "over": "elementwise.cu", "norm": "elementwise.cu", "rope": "elementwise.cu",
+    "pack_rows": "elementwise.cu", "scale_by_position": "elementwise.cu", "attend_any": "any_attention.cu",
+    "route": "experts.cu", "group_pairs": "experts.cu", "expert_matmul": "experts.cu", "combine": "experts.cu",
     "arrange": "prefill_matmul.cu", "prompt": "prefill_matmul.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prefill_attention.cu",
     "save": "kv.cu", "retile": "retile.cu", "retile_floats": "retile.cu",
@@ -25,7 +27,7 @@ _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 def options(kernel: str) -> tuple[str, ...]:
     """What to compile a kernel with."""
-    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]].startswith("prompt") else OPTIONS
+    return (*OPTIONS, HOPPER) if FILES[kernel.partition("<")[0]].startswith("prefill") else OPTIONS
 
 
 @cache

@@ -12,9 +12,11 @@ from .. import Batch, Result
 from ..pages import SYSTEM, Heap, PageLayout, PageMemory
 from .device import CudaDevice
 from .inputs import Inputs
-from .launches import FEW, MAX_LOGITS, Workspace, rows_of_few
+from .launches import FEW, MAX_LOGITS
 from .plan import Plan
-from .weights import Upload
+from .program import Program
+from .upload import Upload
+from .workspace import Workspace, rows_of_few
 
 _MARGIN = 384 << 20  # bytes of a GPU that pages leave free, for kernels and what the driver takes as it goes
 
@@ -36,7 +38,7 @@ class CudaBackend:
             self.memory = PageMemory(layout, pinned(self._device) if cache_in_ram else on_gpu(self._device))
         self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
         with Upload(self._device, graph.tensors) as upload:
-            self._plan = Plan(graph, space, layout, self._inputs, upload)
+            self._program = Program(Plan(graph, space, layout, self._inputs, upload))
         self._selected, self._width = graph.result.rows == "selected", graph.result.size
         self._x: np.ndarray | None = None
 
@@ -47,15 +49,15 @@ class CudaBackend:
         n_rows = rows_of_few(n) if few else self._space.rows_of_many(n)
         tables = [self.memory.table(chunk.sequence.pages) for chunk in batch.chunks] if self.memory else None
         with device.working():
-            if x is not None and self._plan.input:
-                device.send(self._plan.input.at, x)
+            if x is not None and self._program.input:
+                device.send(self._program.input.at, x)
             n_tasks = self._inputs.write(batch, tables, n_rows, not few)
             self._x = x  # it must stay until inputs are written again, which waits for what was sent
             if few:
-                self._plan.run_few(n_rows)
+                self._program.run_few(n_rows)
             else:
-                self._plan.run_many(n_rows, batch.n_logits, n_tasks)
-            return device.fetch(self._plan.result.at, batch.n_logits if self._selected else n, self._width)
+                self._program.run_many(n_rows, batch.n_logits, n_tasks)
+            return device.fetch(self._program.result.at, batch.n_logits if self._selected else n, self._width)
 
     def device(self, n_tokens: int) -> object:
         return self._device

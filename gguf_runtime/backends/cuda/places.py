@@ -5,24 +5,74 @@ Nothing here needs a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ... import memory_plan
-from ...fusion import Fused, Fusions, GatedProduct, RotatedAttention, Single, fuse
-from ...operations import Gate, Norm, Op, Value
+from ...fusion import AddedProduct, Fused, Fusions, GatedProduct, Products, RotatedAttention, Single, fuse
+from ...operations import Attention, Gate, Linear, Norm, Op, Rope, Value, values_read
 from .sizes import up
 
 _WHOLE = 128  # halves are filled up to a multiple of this: to whole tiles of any type that fits the width
+_WIDEST = 256  # heads for which there is attention on tensor cores
 
 
 def fused_for_gpu(ops: Sequence[Op]) -> list[Fused]:
-    """A graph's operations with those together that the GPU has kernels for."""
-    return fuse(ops, Fusions(_can_gate, side_by_side=True, rotated_attention=True))
+    """A graph's operations with those together that the GPU has kernels for, whose results are halves."""
+    wanted = _only_for_products((value, isinstance(op, Linear)) for op in ops for value in values_read(op))
+
+    def can_gate(fused: GatedProduct) -> bool:
+        return fused.op.kind == "silu" and not fused.op.limit and fused.op.out.number in wanted
+
+    def can_attend(op: Attention) -> bool:
+        more = not op.causal or op.chunk or op.sinks or op.softcap or op.alibi or op.bias or op.keys or op.source
+        fits = op.q.width <= _WIDEST and op.v_width <= _WIDEST and op.q.width % 2 == 0
+        return fits and not more and op.out.number in wanted
+
+    return fuse(ops, Fusions(can_gate, side_by_side=True, rotated_attention=can_attend))
 
 
-def _can_gate(fused: GatedProduct) -> bool:
-    return fused.op.kind == "silu" and not fused.op.limit
+def halves_made(fused: Sequence[Fused]) -> set[int]:
+    """Numbers of the values that are made as halves: nobody but products reads them."""
+    wanted = _only_for_products((value, _multiplies(item, value)) for item in fused for value in item.reads)
+    return {item.makes[0].number for item in fused if _can_make_halves(item) and item.makes[0].number in wanted}
+
+
+def norms_made_by_readers(fused: Sequence[Fused]) -> dict[int, Norm]:
+    """RMS norms that products which are not added read: for one token, each of them makes the norm itself."""
+    halves, made = halves_made(fused), dict[int, Norm]()
+    for item in fused:
+        op = item.op if isinstance(item, Single) else None
+        if isinstance(op, Norm) and op.out.number in halves and has_one_weight(op) and op.x.width % 128 == 0:
+            made[op.out.number] = op
+        elif isinstance(item, AddedProduct):
+            made.pop(item.linear.x.number, None)
+    return made
+
+
+def has_one_weight(op: Norm) -> bool:
+    """Whether a norm is RMS, with one weight for each column of a head, and nothing else."""
+    return op.kind == "rms" and op.weight is not None and not op.bias and math.prod(op.weight.shape) == op.x.width
+
+
+def _only_for_products(reads: Iterable[tuple[Value, bool]]) -> set[int]:
+    """Numbers of the values that are read, and each time to be multiplied with a matrix."""
+    others, multiplied = set[int](), set[int]()
+    for value, to_multiply in reads:
+        (multiplied if to_multiply else others).add(value.number)
+    return multiplied - others
+
+
+def _multiplies(item: Fused, value: Value) -> bool:
+    return isinstance(item, Products | GatedProduct) or (isinstance(item, AddedProduct) and item.linear.x == value)
+
+
+def _can_make_halves(item: Fused) -> bool:
+    if isinstance(item, GatedProduct | RotatedAttention):
+        return True
+    op = item.op if isinstance(item, Single) else None
+    return isinstance(op, Gate | Attention) or (isinstance(op, Norm) and op.x.heads == 1)
 
 
 class Rows(NamedTuple):
@@ -31,10 +81,6 @@ class Rows(NamedTuple):
     at: int
     stride: int
     halves: bool
-
-    @property
-    def row_bytes(self) -> int:
-        return self.stride * (2 if self.halves else 4)
 
 
 class Kind(NamedTuple):
@@ -75,21 +121,17 @@ def place(fused: Sequence[Fused], n_rows: int, n_selected: int, places: Places) 
     n_rows, n_selected: rows at most of values for all tokens, and for those whose logits are wanted. Values that are
     not needed at the same time share memory.
     """
-    normed = {
-        item.op.out: item.op.x
-        for item in fused
-        if isinstance(item, Single) and isinstance(item.op, Norm) and item.op.x.heads == 1
-    }
+    halves, normed = halves_made(fused), norms_made_by_readers(fused)
 
     def kind(item: Fused) -> Kind:
-        halves, width = _makes_halves(item), sum(value.size for value in item.makes)
+        width, of_halves = sum(value.size for value in item.makes), item.makes[0].number in halves
         n = n_rows if item.makes[0].rows == "token" else n_selected
-        n_bytes = n * (up(width, _WHOLE) * 2 if halves else width * 4)
-        return Kind(up(n_bytes, 256), width, halves)
+        n_bytes = n * (up(width, _WHOLE) * 2 if of_halves else width * 4)
+        return Kind(up(n_bytes, 256), width, of_halves)
 
     def made_by_reader(item: Fused) -> list[Value]:
         """Who reads a norm may make it itself, from what the norm reads."""
-        return [normed[value] for value in item.reads if value in normed]
+        return [normed[value.number].x for value in item.reads if value.number in normed]
 
     found = memory_plan.plan(fused, places.pool, kind, _in_place, made_by_reader)
     return {
@@ -98,13 +140,7 @@ def place(fused: Sequence[Fused], n_rows: int, n_selected: int, places: Places) 
     }
 
 
-def _makes_halves(item: Fused) -> bool:
-    if isinstance(item, Single):
-        return isinstance(item.op, Gate) or (isinstance(item.op, Norm) and item.op.x.heads == 1)
-    return isinstance(item, GatedProduct | RotatedAttention)
-
-
 def _in_place(item: Fused) -> Value | None:
-    """What an operation's kernel can write over: norms of heads are made where the heads are."""
+    """What an operation's kernel can write over: norms of heads, and rotations, are made where the heads are."""
     op = item.op if isinstance(item, Single) else None
-    return op.x if isinstance(op, Norm) and op.x.heads > 1 else None
+    return op.x if isinstance(op, Rope) or (isinstance(op, Norm) and op.x.heads > 1) else None

@@ -1,0 +1,180 @@
+// Operations that make each number of a row from those in the same place of others; rotation; norms of any kind.
+#include "common.cuh"
+
+// --- functions: of a, or of a and b, with up to four parameters ----------------------------------------------------
+namespace functions {
+
+struct copy {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return a; }
+};
+struct add_scaled {
+    static __device__ __forceinline__ float of(float a, float b, float p, float, float, float) { return a + p * b; }
+};
+struct mul {
+    static __device__ __forceinline__ float of(float a, float b, float, float, float, float) { return a * b; }
+};
+struct scale {
+    static __device__ __forceinline__ float of(float a, float, float p, float, float, float) { return a * p; }
+};
+struct sigmoid {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return 1 / (1 + expf(-a)); }
+};
+struct silu {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return a / (1 + expf(-a)); }
+};
+struct tanh {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return tanhf(a); }
+};
+struct exp {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return expf(a); }
+};
+struct relu {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return fmaxf(a, 0); }
+};
+struct squared_relu {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) {
+        a = fmaxf(a, 0);
+        return a * a;
+    }
+};
+struct gelu {  // the form with tanh
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) {
+        return 0.5f * a * (1 + tanhf(0.7978845608028654f * (a + 0.044715f * a * a * a)));
+    }
+};
+struct softplus {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) {
+        return fmaxf(a, 0) + log1pf(expf(-fabsf(a)));
+    }
+};
+struct reciprocal {
+    static __device__ __forceinline__ float of(float a, float, float, float, float, float) { return 1 / a; }
+};
+struct softcap {
+    static __device__ __forceinline__ float of(float a, float, float p, float, float, float) { return p * tanhf(a / p); }
+};
+struct signed_sqrt {
+    static __device__ __forceinline__ float of(float a, float, float p, float, float, float) {
+        return a == 0 ? 0 : copysignf(sqrtf(fmaxf(fabsf(a), p)), a);
+    }
+};
+struct clamp {
+    static __device__ __forceinline__ float of(float a, float, float p, float q, float, float) { return fminf(fmaxf(a, p), q); }
+};
+struct xielu {  // Huang & Schlag 2024; p: alpha_n, q: alpha_p, r: beta, s: eps
+    static __device__ __forceinline__ float of(float a, float, float p, float q, float r, float s) {
+        return a > 0 ? q * a * a + r * a : p * (expm1f(fminf(a, s)) - a) + r * a;
+    }
+};
+struct clamped_gate {  // gpt-oss
+    static __device__ __forceinline__ float of(float a, float b, float p, float, float, float) {
+        a = fminf(a, p), b = fminf(fmaxf(b, -p), p);
+        return a / (1 + expf(-1.702f * a)) * (b + 1);
+    }
+};
+template <class F>
+struct gate {
+    static __device__ __forceinline__ float of(float a, float b, float p, float q, float r, float s) {
+        return F::of(a, 0, p, q, r, s) * b;
+    }
+};
+
+}  // namespace functions
+
+// out = F(a, b), for n_columns of each of n_heads. Of an operand: how many numbers on the next token, head and column
+// begin, 0 where one serves all. Head h of out has head (h / a_each) % a_heads of a; b may be null. grid: (parts of a row,
+// tokens).
+template <class F, class T>
+__global__ void __launch_bounds__(256) over(
+    const float* a, int a_token, int a_head, int a_column, int a_heads, int a_each, const float* b, int b_token,
+    int b_head, int b_column, T* out, int out_token, int out_head, int n_heads, int n_columns, float p, float q, float r,
+    float s, const int* n_tokens) {
+    int i = blockIdx.x * 256 + threadIdx.x, token = blockIdx.y;
+    if (i >= n_heads * n_columns || token >= *n_tokens) return;
+    int head = i / n_columns, column = i % n_columns;
+    float x = a[token * (u64)a_token + head / a_each % a_heads * a_head + column * a_column];
+    float y = b ? b[token * (u64)b_token + head * b_head + column * b_column] : 0;
+    out[token * (u64)out_token + head * out_head + column] = as(F::of(x, y, p, q, r, s), out);
+}
+
+// out = x·(1 + rate·ln(1 + ⌊(position + offset) / length⌋))
+extern "C" __global__ void __launch_bounds__(256) scale_by_position(
+    const float* x, int x_stride, float* out, int out_stride, int n, float rate, int length, int offset,
+    const int* n_tokens, const Token* tokens) {
+    int i = blockIdx.x * 256 + threadIdx.x, token = blockIdx.y;
+    if (i >= n || token >= *n_tokens) return;
+    float factor = 1 + rate * log1pf((tokens[token].position + offset) / length);
+    out[token * (u64)out_stride + i] = x[token * (u64)x_stride + i] * factor;
+}
+
+// Rows of halves for products: each head of a token by itself, filled up with zeros to `width`.
+extern "C" __global__ void __launch_bounds__(256) pack_rows(
+    const float* x, int x_stride, half_t* out, int width, int n_columns, int n_heads, const int* n_tokens) {
+    int i = blockIdx.x * 256 + threadIdx.x, token = blockIdx.y;
+    if (i >= n_heads * width || token >= *n_tokens) return;
+    int head = i / width, column = i % width;
+    float value = column < n_columns ? x[token * (u64)x_stride + head * n_columns + column] : 0;
+    out[token * (u64)n_heads * width + i] = to_half(value);
+}
+
+// Rotation of the 2·n_pairs columns of each head that begin at `offset`; the rest is copied. May be in place.
+// turns: (cos, sin)[token][n_pairs]
+extern "C" __global__ void __launch_bounds__(256) rope(
+    const float* x, int x_stride, float* out, int out_stride, int n_heads, int n_columns, int offset,
+    const float2* turns, int n_pairs, int neighbours, const int* n_tokens) {
+    int i = blockIdx.x * 256 + threadIdx.x, token = blockIdx.y, n_others = n_columns - 2 * n_pairs;
+    int units = n_pairs + n_others;  // of a head: pairs, and numbers that stay
+    if (i >= n_heads * units || token >= *n_tokens) return;
+    int head = i / units, unit = i % units;
+    const float* from = x + token * (u64)x_stride + head * n_columns;
+    float* to = out + token * (u64)out_stride + head * n_columns;
+    if (unit < n_pairs) {
+        int2 at = pair_of(unit, n_pairs, neighbours);
+        float2 y = rotated(from[offset + at.x], from[offset + at.y], turns[token * n_pairs + unit]);
+        to[offset + at.x] = y.x, to[offset + at.y] = y.y;
+    } else {
+        int column = unit - n_pairs;
+        if (column >= offset) column += 2 * n_pairs;
+        to[column] = from[column];
+    }
+}
+
+// --- norms ----------------------------------------------------------------------------------------------------------
+
+struct rms {
+    static constexpr bool CENTRED = false;
+    static __device__ __forceinline__ float factor(float squares, int n, float eps) { return rsqrtf(squares / n + eps); }
+};
+struct layer : rms {
+    static constexpr bool CENTRED = true;
+};
+struct l2 {
+    static constexpr bool CENTRED = false;
+    static __device__ __forceinline__ float factor(float squares, int, float eps) { return 1 / fmaxf(sqrtf(squares), eps); }
+};
+
+// Each head by itself; weight, bias: null, for the columns of a head, or, if `own`, of all heads. May be in place.
+// grid: (heads, tokens)
+template <class N, class T>
+__global__ void norm(
+    const float* x, int x_stride, const float* weight, const float* bias, int own, T* out, int out_stride,
+    int n_columns, float eps, const int* n_tokens) {
+    int head = blockIdx.x, token = blockIdx.y;
+    if (token >= *n_tokens) return;
+    const float* row = x + token * (u64)x_stride + head * n_columns;
+    T* to = out + token * (u64)out_stride + head * n_columns;
+    int first = own ? head * n_columns : 0;
+    float mean = 0, squares = 0;
+    if (N::CENTRED) {
+        for (int i = threadIdx.x; i < n_columns; i += blockDim.x) mean += row[i];
+        mean = sum_of_block(mean) / n_columns;
+    }
+    for (int i = threadIdx.x; i < n_columns; i += blockDim.x) squares += (row[i] - mean) * (row[i] - mean);
+    float factor = N::factor(sum_of_block(squares), n_columns, eps);
+    for (int i = threadIdx.x; i < n_columns; i += blockDim.x) {
+        float value = (row[i] - mean) * factor;
+        if (weight) value *= weight[first + i];
+        if (bias) value += bias[first + i];
+        to[i] = as(value, to);
+    }
+}
