@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from gguf_runtime.kernels.cuda.formats import FORMATS, TILE_ROWS, tile, tiled_by
 from gguf_runtime.kernels.cuda.source import FILES, HOPPER, OPTIONS, options, source
 
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "F16"]
+FUNCTIONS = re.findall(r"^struct (\w+) {.*$", source("over"), re.MULTILINE)
+FUNCTIONS = FUNCTIONS[FUNCTIONS.index("copy") : FUNCTIONS.index("clamped_gate") + 1]
 TEMPLATES = {
     "matvec": [f"<{t}, Q6_K>" for t in TYPES],
     "matvec_gate": [f"<{t}, {t}>" for t in TYPES] + ["<Q4_K, F16>"],
@@ -25,6 +28,10 @@ TEMPLATES = {
     "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"],
     "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
     "attend_prompt": ["<64>", "<128>"],
+    "attend_any": ["<f16, f16, half_t>", "<q8_0, q4_0, float>"],
+    "over": [f"<functions::{name}, float>" for name in FUNCTIONS] + ["<functions::gate<functions::gelu>, half_t>"],
+    "norm": ["<rms, half_t>", "<layer, float>", "<l2, float>"],
+    "expert_matmul": [f"<{t}, {n}, 2>" for t in TYPES for n in (1, 4)],
     "save": ["<f16, q8_0>", "<q4_0, f16>", "<q8_0, q4_0>"],
     "retile": ["<u16>", "<u32>", "<uint2>", "<uint4>"],
     "retile_floats": ["<half_t>", "<float>", "<bfloat>"],

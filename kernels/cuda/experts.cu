@@ -3,6 +3,8 @@
 #include "matmul.cuh"
 
 constexpr int MOST = 1024;  // experts
+#define INFINITE __int_as_float(0x7f800000)
+#define NOT_A_NUMBER __int_as_float(0x7fffffff)
 
 enum Gating { SOFTMAX, SIGMOID, SQRT_SOFTPLUS, NONE, SOFTMAX_USED };
 
@@ -44,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(32) route(
         __shared__ float of_group[MOST];
         int size = n / n_groups;
         for (int group = lane; group < n_groups; group += 32) {
-            float first = -INFINITY, second = -INFINITY;
+            float first = -INFINITE, second = -INFINITE;
             for (int i = group * size; i < (group + 1) * size; i++) {
                 second = fmaxf(second, fminf(first, scores[i])), first = fmaxf(first, scores[i]);
             }
@@ -57,19 +59,19 @@ extern "C" __global__ void __launch_bounds__(32) route(
                 better += of_group[i] > of_group[group] || (of_group[i] == of_group[group] && i < group);
             }
             if (better < groups_used) continue;
-            for (int i = group * size; i < (group + 1) * size; i++) scores[i] = -INFINITY;
+            for (int i = group * size; i < (group + 1) * size; i++) scores[i] = -INFINITE;
         }
         __syncwarp();
     }
-    sum = 0, largest = -INFINITY;
+    sum = 0, largest = -INFINITE;
     for (int used = 0; used < n_used; used++) {
-        float best = -INFINITY;
+        float best = -INFINITE;
         int index = n - 1;
         for (int i = lane; i < n; i += 32) {
             if (scores[i] > best || (scores[i] == best && i < index)) best = scores[i], index = i;
         }
         best_of_warp(best, index);
-        if (lane == 0) scores[index] = NAN;  // not found again
+        if (lane == 0) scores[index] = NOT_A_NUMBER;  // not found again
         float weight = weights[index / share];
         if (lane == 0) to[2 * used] = index / share, to[2 * used + 1] = weight;
         sum += weight, largest = fmaxf(largest, weight);
