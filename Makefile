@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-arm, test-cpus, test-lowest; make lint;
-# make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-models, test-arm, test-cpus, test-lowest;
+# make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -18,6 +18,10 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py
+
+# the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
+test-models: $(READY)
+	$(BIN)/python -m tests.models
 
 # the kernels for 64-bit Arm, under emulation: needs Debian and its package qemu-user
 test-arm: $(READY)
@@ -49,4 +53,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test test-gpu test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-gpu test-models test-arm test-cpus test-lowest wheel lint clean

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .operations import Add, Attention, Gate, Linear, Op, Rope, Value, View, values_read
+from .operations import Add, Attention, ExpertLinear, Gate, Linear, Op, Rope, Value, View, values_read
 
 
 class Single(NamedTuple):
@@ -72,6 +72,23 @@ class GatedProduct(NamedTuple):
         return [self.op.out]
 
 
+class GatedExperts(NamedTuple):
+    """activation(gate·x)·(up·x) of each expert of a route, for one product of the same experts, `reader`."""
+
+    gate: ExpertLinear
+    up: ExpertLinear
+    op: Gate
+    reader: ExpertLinear
+
+    @property
+    def reads(self) -> list[Value]:
+        return [self.gate.x, self.gate.route]
+
+    @property
+    def makes(self) -> list[Value]:
+        return [self.op.out]
+
+
 class RotatedAttention(NamedTuple):
     """Attention, with the rotation of queries and keys before it, if there is one. q, k: what is rotated."""
 
@@ -90,16 +107,18 @@ class RotatedAttention(NamedTuple):
         return [self.op.out]
 
 
-Fused = Single | Products | AddedProduct | GatedProduct | RotatedAttention
+Fused = Single | Products | AddedProduct | GatedProduct | GatedExperts | RotatedAttention
 
 
 class Fusions(NamedTuple):
-    """What a backend takes: products side by side; attention with its rotation, and gates, that it says yes to.
+    """What a backend takes: products side by side; attention with its rotation, gates and gates of experts that it says
+    yes to.
 
     Products are added to the residual stream in place by all.
     """
 
     gate: Callable[[GatedProduct], bool]
+    experts: Callable[[GatedExperts], bool] = lambda fused: False
     side_by_side: bool = False
     rotated_attention: Callable[[Attention], bool] = lambda op: False
 
@@ -113,7 +132,8 @@ def fuse(ops: Sequence[Op], fusions: Fusions) -> list[Fused]:
     i = 0
     while i < len(ops):
         op = ops[i]
-        if gate := _gate(ops[i : i + 3], n_uses, fusions):
+        gate = _gate(ops[i : i + 3], n_uses, fusions) or _gated_experts(ops[i : i + 4], n_uses, fusions)
+        if gate:
             found.append(gate)
             i += 3
         elif isinstance(op, Linear) and (added := _added(ops, i, last_use)):
@@ -146,6 +166,21 @@ def _gate(ops: Sequence[Op], n_uses: Counter[int], fusions: Fusions) -> GatedPro
     alone = n_uses[gate.out.number] == n_uses[up.out.number] == 1
     fused = GatedProduct(gate, up, op)
     return fused if alike and alone and (op.gate, op.up) == (gate.out, up.out) and fusions.gate(fused) else None
+
+
+def _gated_experts(ops: Sequence[Op], n_uses: Counter[int], fusions: Fusions) -> GatedExperts | None:
+    """Two products of the same experts that only a gate reads, which is next, and what alone reads that, after it."""
+    if len(ops) < 4:
+        return None
+    gate, up, op, reader = ops
+    if not (isinstance(gate, ExpertLinear) and isinstance(up, ExpertLinear) and isinstance(op, Gate)):
+        return None
+    if not isinstance(reader, ExpertLinear) or reader.x != op.out or (op.gate, op.up) != (gate.out, up.out):
+        return None
+    alike = gate.x == up.x and gate.route == up.route == reader.route and gate.weight.shape == up.weight.shape
+    alone = all(n_uses[value.number] == 1 for value in (gate.out, up.out, op.out))
+    fused = GatedExperts(gate, up, op, reader)
+    return fused if alike and alone and fusions.experts(fused) else None
 
 
 def _added(ops: Sequence[Op], i: int, last_use: dict[int, int]) -> AddedProduct | None:

@@ -53,6 +53,9 @@ def head_bytes(kind: str, dim: int) -> int:
     return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
 
 
+MOST_EXPERTS = 8192
+MOST_TOKENS = 480  # in lanes, that a thread multiplies at a time
+PART_BYTES = 32  # of an expert's pairs, see cpu/routing.py
 OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether after a barrier, the next weights, their size
 IDLE = 1 << 62  # the moment, in a program, of a thread that works on no operation: after all others
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart

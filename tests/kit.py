@@ -33,6 +33,27 @@ def _kit() -> tuple[Any, Any]:
     return module, module.load(KIT / "skeletons.json")
 
 
+def names() -> list[str]:
+    """All models."""
+    return list(_kit()[1]["models"])
+
+
+def architecture(name: str) -> str:
+    return str(_kit()[1]["models"][name]["arch"])
+
+
+def file(name: str, folder: Path, weights: str = "F32", changes: Mapping[str, Any] | None = None) -> Path:
+    """A model of the kit, made in a folder, with weights of a type; changes: other values of its keys."""
+    module, skeletons = _kit()
+    if changes:
+        skeletons = deepcopy(skeletons)
+        _change(skeletons["models"][name], changes)
+    path = folder / f"{name}-{weights}.gguf"
+    if not path.exists():
+        path.write_bytes(module.make(skeletons, name, kind=weights))
+    return path
+
+
 def record(name: str) -> dict[str, np.ndarray]:
     """What llama.cpp gave."""
     return dict(np.load(KIT / "expected" / f"{name}.npz"))
@@ -41,15 +62,8 @@ def record(name: str) -> dict[str, np.ndarray]:
 def load(
     name: str, folder: Path, result: architectures.Result = "", changes: Mapping[str, Any] | None = None
 ) -> architectures.Model:
-    """A model of the kit, made in a folder; changes: other values of its keys."""
-    module, skeletons = _kit()
-    if changes:
-        skeletons = deepcopy(skeletons)
-        _change(skeletons["models"][name], changes)
-    path = folder / f"{name}.gguf"
-    if not path.exists():
-        path.write_bytes(module.make(skeletons, name, kind="F32"))
-    return architectures.load(open_gguf(path), result=result)
+    """The same, read."""
+    return architectures.load(open_gguf(file(name, folder, changes=changes)), result=result)
 
 
 def _change(skeleton: Any, changes: Mapping[str, Any]) -> None:

@@ -17,15 +17,19 @@ from gguf_runtime.operations import (
     Activate,
     Add,
     Attention,
+    Combine,
     Concat,
     Embed,
+    ExpertLinear,
     Gate,
+    HeadLinear,
     Linear,
     Mul,
     Norm,
     Repeat,
     Rope,
     RopeFrequencies,
+    Route,
     Scale,
     ScaleByPosition,
     Slice,
@@ -134,6 +138,88 @@ def attends(heads: int = 4, kv_heads: int = 2, latent: int = 0, **options: Any) 
     return write
 
 
+def experts(g: Graph, n: int = 12, n_used: int = 3, **options: Any) -> tuple[Value, Value]:
+    """What experts work on, and a route."""
+    x = embedded(g, 1)
+    options = {"logits": tensor("router", n, 96)} | options
+    logits = g(Scale(g(Linear(x, options.pop("logits"))), 0.2))
+    return x, g(Route(logits, n_used, **options))
+
+
+_NUMBERS = np.random.default_rng(2).integers(0, 12, (N_TOKENS, 3)).astype(np.int32)
+TABLE = Tensor("table", _NUMBERS.shape, "I32", _NUMBERS.view(np.uint8).reshape(-1))
+
+
+def routes(**options: Any) -> Callable[[Graph], None]:
+    return lambda g: None if experts(g, **options) else None
+
+
+def sums_of_experts(**options: Any) -> Callable[[Graph], None]:
+    def write(g: Graph) -> None:
+        x, route = experts(g, **options)
+        g(Combine(g(ExpertLinear(x, route, tensor("up", 12, 70, 96), tensor("up.b", 12, 70))), route))
+
+    return write
+
+
+def feed_forwards(kind: str = "silu", biases: bool = False, **options: Any) -> Callable[[Graph], None]:
+    """Experts whose gates are fused with their products."""
+
+    def bias(name: str, n_rows: int) -> Tensor | None:
+        return tensor(f"{name}.b", 12, n_rows) if biases else None
+
+    def write(g: Graph) -> None:
+        x, route = experts(g, **options)
+        gate, up = (g(ExpertLinear(x, route, tensor(name, 12, 72, 96), bias(name, 72))) for name in ("gate", "up"))
+        y = g(Gate(gate, up, kind, 2.0 * (kind == "clamped_silu")))
+        g(Combine(g(ExpertLinear(y, route, tensor("down", 12, 96, 72), bias("down", 96))), route))
+
+    return write
+
+
+def experts_whose_input_is_weighted(g: Graph) -> None:
+    x, route = experts(g, gating="sigmoid", normalise=False, by_logits=True)
+    weighted = g(Mul(x, g(Slice(route, 1, 2))))
+    g(Combine(g(ExpertLinear(weighted, route, tensor("up", 12, 70, 96))), None))
+
+
+def matrices_of_heads(g: Graph) -> None:
+    g(HeadLinear(embedded(g), tensor("w", HEADS, 40, 24)))
+
+
+def rows_of_larger_matrices(g: Graph) -> None:
+    x, route = experts(g)
+    both = tensor("both", 12, 140, 96)
+    gate, up = (g(ExpertLinear(x, route, both.rows(first, first + 70))) for first in (0, 70))
+    g(Gate(gate, up))
+
+
+CASES |= {
+    "route": routes(),
+    "route-sigmoid": routes(gating="sigmoid", selection=tensor("bias", 12), scale=2.5),
+    "route-none": routes(gating="none", normalise=False),
+    "route-softmax-used": routes(gating="softmax_used", normalise=False),
+    "route-sqrt-softplus": routes(gating="sqrt_softplus"),
+    "route-groups": routes(gating="sigmoid", groups=4, groups_used=2),
+    "route-groups-of-one": routes(groups=12, groups_used=5),
+    "route-by-logits": routes(gating="sigmoid", by_logits=True, expert_scale=tensor("scale", 12)),
+    "route-shared": routes(share=3),
+    "route-by-token": routes(experts=TABLE),
+    "route-of-one": routes(n=1, n_used=1),
+    "experts": sums_of_experts(),
+    "experts-all": sums_of_experts(n_used=12),
+    "experts-by-token": sums_of_experts(experts=TABLE),
+    "experts-shared": sums_of_experts(share=3),
+    "feed-forwards": feed_forwards(),
+    "feed-forwards-biases": feed_forwards("clamped_silu", biases=True),
+    "feed-forwards-gelu": feed_forwards("gelu"),
+    "combine-heads": lambda g: g(Combine(embedded(g), embedded(g, 3, 3 * HEADS, "m"))),  # type: ignore[dict-item,return-value]
+    "combine-sum": over_x(lambda x: Combine(x, None)),
+}
+CASES |= {
+    case.__name__: case
+    for case in (experts_whose_input_is_weighted, matrices_of_heads, rows_of_larger_matrices)
+}
 CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate)}
 CASES |= {
     "attention": attends(),

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from .. import formats
-from ..layout import COLUMNS, LANES, RECORD_BYTES, SCRATCH
+from ..layout import COLUMNS, LANES, MOST_TOKENS, RECORD_BYTES, SCRATCH
 from ..library import Ref
 from ..simd import (
     TARGET,
@@ -41,13 +41,13 @@ from .requantise import OFFSET, bound, common_scales, round_unit
 from .vector_tuples import load_tuple, store_tuple, zeros
 from .work_stealing import claim
 
-_HALF = ROWS // 2  # of the rows that a thread takes at a time: so many are from each matrix of a gate
-_LINE = 4 * LANES
+HALF = ROWS // 2  # of the rows that a thread takes at a time: so many are from each matrix of a gate
+LINE = 4 * LANES
 #: (rows, vectors of tokens, lanes of each) that the inner steps take together, the most tokens first.
 _SHAPES = ((4, 3, 16), (4, 2, 16), (8, 1, 16), (8, 1, 8)) if TARGET.n_registers == 32 else ((4, 1, 8),) * 4
 if TARGET.llvm_cpu == "x86-64-v3":
     _SHAPES = (*_SHAPES[:2], (4, 1, 16), (4, 1, 8))  # sums that do not fit wait in memory, which costs less than loads
-_MOST_TOKENS, _LEAST_TOKENS = 480, 64  # that a thread takes at a time, where there are so many
+_LEAST_TOKENS = 64  # that a thread takes at a time, where there are so many
 
 # Scratch memory of a thread: unpacked rows, their scales and mins, a partial unit; columns that are kept apart; and
 # results, f32[vector of tokens][row][16 tokens].
@@ -57,8 +57,8 @@ _UNIT = _MINS + ROWS * ROW_SCALES + 64
 _BOUNDS = _UNIT + 512  # of 16 rows, what requantise.py needs
 _INVERSES = _BOUNDS + 16 * 64
 _APART = _INVERSES + 128
-_SUMS = _APART + APART_BYTES
-_VECTOR_SUMS = ROWS * _LINE
+SUMS = _APART + APART_BYTES
+VECTOR_SUMS = ROWS * LINE
 
 
 def _unpacker(fmt: formats.Format, how: str) -> Any:
@@ -139,18 +139,18 @@ def _filler(fmt: formats.Format, how: str) -> Any:
 def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lanes: int) -> Any:
     """multiply(scratch, i, x, sums, n_columns): n_rows from row i on with n_vectors of tokens, onto their sums."""
     if how == "tiles":
-        return tiles.multiplier(n_vectors, _VECTOR_SUMS)
-    load, save = (make(n_rows, n_vectors, _VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
+        return tiles.multiplier(n_vectors, VECTOR_SUMS)
+    load, save = (make(n_rows, n_vectors, VECTOR_SUMS, lanes) for make in (load_tuple, store_tuple))
     if fmt.is_float:
         pairs = how == "bfloats"
         column_step = float_column(n_rows, n_vectors, lanes, pairs)
 
         @inline
         def multiply_floats(scratch, i, x, sums, n_columns):
-            acc, w = load(sums, _LINE), scratch + ROW * i
+            acc, w = load(sums, LINE), scratch + ROW * i
             for c in range((n_columns + 1) // 2 if pairs else n_columns):
-                acc = column_step(acc, w + 4 * c, x + _LINE * c)
-            save(sums, _LINE, acc)
+                acc = column_step(acc, w + 4 * c, x + LINE * c)
+            save(sums, LINE, acc)
 
         return multiply_floats
 
@@ -164,17 +164,17 @@ def _multiplier(fmt: formats.Format, how: str, n_rows: int, n_vectors: int, lane
     @inline
     def multiply_bytes(scratch, i, x, sums, n_columns):
         q, scales, mins = scratch + ROW * i, scratch + _SCALES + ROW_SCALES * i, scratch + _MINS + ROW_SCALES * i
-        acc = load(sums, _LINE)
+        acc = load(sums, LINE)
         for g in range((n_columns + 31) // 32):
             acc = step(acc, q, scales, mins, x, g)
-        save(sums, _LINE, acc)
+        save(sums, LINE, acc)
 
     @inline
     def multiply_rounded(scratch, i, x, sums, n_columns):
         q, scales, acc = scratch + ROW * i, scratch + _SCALES + ROW_SCALES * i, none()
         for g in range((n_columns + 31) // 32):
             acc = step(acc, q, scales, scales, x, g)
-        save(sums, _LINE, add_columns(add(load(sums, _LINE), acc, scales), scratch + _APART, i, x))
+        save(sums, LINE, add_columns(add(load(sums, LINE), acc, scales), scratch + _APART, i, x))
 
     return multiply_rounded if rounded else multiply_bytes
 
@@ -193,17 +193,17 @@ def _taker(fmt: formats.Format, how: str, shape: tuple[int, int, int], block_byt
         if rounded:
             pick(scratch + _APART, records)
         for i in range(0, n_taken, n_rows):
-            at = (ahead[0] if i < _HALF else ahead[1]) + i % _HALF * block_bytes
+            at = (ahead[0] if i < HALF else ahead[1]) + i % HALF * block_bytes
             for line in range(0, n_rows * block_bytes if wanted else 0, 64):
                 prefetch_later(at + line)
-            multiply(scratch, i, records, sums + _LINE * i, n_columns)
+            multiply(scratch, i, records, sums + LINE * i, n_columns)
 
     return step
 
 
 @cache
-def _products(name: str, how: str) -> Any:
-    """products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, …, x, n_tokens, first, end): fill `_SUMS`.
+def products(name: str, how: str) -> Any:
+    """multiply(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, …, x, n_tokens, first, end): fill `SUMS`.
 
     Half of the rows begin at a_row of the matrix a, half at b_row of b, both of n_rows; those to come n_next rows on.
     x: records of n_tokens, of which those from `first`, a multiple of LANES, to `end` are taken.
@@ -227,23 +227,23 @@ def _products(name: str, how: str) -> Any:
     begin, end_them = (begin_tiles, end_tiles) if how == "tiles" else (inline(lambda spare: None), inline(lambda: None))
 
     @inline
-    def products(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
+    def multiply(scratch, a, a_row, b, b_row, n_next, row_bytes, n_rows, n_columns, x, n_tokens, first, end):
         n_vectors, n_own = (n_tokens + LANES - 1) // LANES, (end - first + LANES - 1) // LANES
-        n_here = min(_HALF, n_rows - a_row), min(_HALF, n_rows - b_row)
+        n_here = min(HALF, n_rows - a_row), min(HALF, n_rows - b_row)
         n_taken = ROWS if n_here[1] > 0 else (n_here[0] + whole - 1) // whole * whole
         begin(scratch + _UNIT)
         for i in range(n_own * ROWS):
-            store(scratch + _SUMS + _LINE * i, splat_f32(0.0))
+            store(scratch + SUMS + LINE * i, splat_f32(0.0))
         for column in range(0, n_columns, block):
             records = x + (column // COLUMNS * n_vectors + first // LANES) * x_bytes + column_bytes * (column % COLUMNS)
             if how == "rounded":
                 list_columns(scratch + _APART, records, n_own)
             for half in range(2):
                 rows = a + a_row * row_bytes if half == 0 else b + b_row * row_bytes
-                fill(scratch, _HALF * half, n_here[half], rows, row_bytes, column, n_columns)
-            past = n_next * row_bytes + column // block * _HALF * block_bytes
+                fill(scratch, HALF * half, n_here[half], rows, row_bytes, column, n_columns)
+            past = n_next * row_bytes + column // block * HALF * block_bytes
             ahead = a + a_row * row_bytes + past, b + b_row * row_bytes + past
-            n, t, sums = min(block, n_columns - column), first, scratch + _SUMS
+            n, t, sums = min(block, n_columns - column), first, scratch + SUMS
             while t < end:
                 if end - t > least0:
                     take0(scratch, records, sums, n_taken, n, ahead, t == first)
@@ -260,17 +260,17 @@ def _products(name: str, how: str) -> Any:
                     taken = lanes3
                 t += taken
                 crossed = t // LANES - (t - taken) // LANES
-                records, sums = records + crossed * x_bytes, sums + crossed * _VECTOR_SUMS
+                records, sums = records + crossed * x_bytes, sums + crossed * VECTOR_SUMS
         end_them()
 
-    return products
+    return multiply
 
 
 @inline
 def _token_parts(n_tokens, n_chunks, n_threads):
     """Into how many parts to cut the tokens: enough work for all threads, but each weight unpacked for many tokens."""
     wanted = min(n_tokens // _LEAST_TOKENS, (4 * n_threads + n_chunks - 1) // n_chunks)
-    return max(1, wanted, (n_tokens + _MOST_TOKENS - 1) // _MOST_TOKENS)
+    return max(1, wanted, (n_tokens + MOST_TOKENS - 1) // MOST_TOKENS)
 
 
 @inline
@@ -279,22 +279,24 @@ def _part_start(n_tokens, part, n_parts):
     return min(n_tokens, (n_tokens * part // n_parts + LANES - 1) // LANES * LANES)
 
 
+@inline
+def finish(sums, out, bias, row, n, add):
+    """Store 16 sums, of which n are rows, from row `row` on."""
+    value = load_f32(sums)
+    if bias:
+        value = value + load_first(bias + 4 * row, n)
+    if add:
+        value = value + load_first(out, n)
+    store_first(out, value, n)
+
+
 def linear(name: str, how: str = "exact") -> Any:
     """x: records in lanes; out: f32[token][n_rows]; bias: f32[n_rows] or 0; add: add to what is in `out`.
 
     how: "exact", "rounded" for weights rounded to bytes (requantise.py), "bfloats" for BF16 with x rounded to such,
     "tiles" for weights and x rounded to them (tiles.py).
     """
-    products = _products(name, how)
-
-    @inline
-    def finish(sums, out, bias, row, n, add):
-        value = load_f32(sums)
-        if bias:
-            value = value + load_first(bias + 4 * row, n)
-        if add:
-            value = value + load_first(out, n)
-        store_first(out, value, n)
+    multiply = products(name, how)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -310,24 +312,24 @@ def linear(name: str, how: str = "exact") -> Any:
                 break
             row, part = item // n_parts * ROWS, item % n_parts
             first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
-            products(
-                scratch, weights, row, weights, row + _HALF, ROWS, row_bytes, n_rows, n_columns, x, n_tokens, first,
+            multiply(
+                scratch, weights, row, weights, row + HALF, ROWS, row_bytes, n_rows, n_columns, x, n_tokens, first,
                 end,
             )  # fmt: skip
             for t in range(first, end, LANES):
                 for i in range(0, min(ROWS, n_rows - row), 16):
-                    sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS + _LINE * i
-                    transpose(sums, _LINE, sums)
+                    sums = scratch + SUMS + (t - first) // LANES * VECTOR_SUMS + LINE * i
+                    transpose(sums, LINE, sums)
                     for lane in range(min(LANES, end - t)):
                         to = out + 4 * ((t + lane) * n_rows + row + i)
-                        finish(sums + _LINE * lane, to, bias, row + i, n_rows - row - i, add)
+                        finish(sums + LINE * lane, to, bias, row + i, n_rows - row - i, add)
 
     return body
 
 
 def swiglu(name: str, kind: str, how: str = "exact") -> Any:
     """out = silu(gate·x)·(up·x) (Shazeer 2020), as rows of a kind (activation_packing); gate, up: of one shape."""
-    products, put = _products(name, how), lanes_writer(kind)
+    multiply, put = products(name, how), lanes_writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
@@ -335,21 +337,21 @@ def swiglu(name: str, kind: str, how: str = "exact") -> Any:
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks = (n_rows + _HALF - 1) // _HALF
+        n_chunks = (n_rows + HALF - 1) // HALF
         n_parts = _token_parts(n_tokens, n_chunks, n_threads)
         while True:
             item = claim(counter, thread, n_threads, n_chunks * n_parts)
             if item >= n_chunks * n_parts:
                 break
-            row, part = item // n_parts * _HALF, item % n_parts
+            row, part = item // n_parts * HALF, item % n_parts
             first, end = _part_start(n_tokens, part, n_parts), _part_start(n_tokens, part + 1, n_parts)
-            products(scratch, gate, row, up, row, _HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
+            multiply(scratch, gate, row, up, row, HALF, row_bytes, n_rows, n_columns, x, n_tokens, first, end)
             for t in range(first, end, LANES):
-                sums = scratch + _SUMS + (t - first) // LANES * _VECTOR_SUMS
-                for i in range(_HALF):
-                    at, value = sums + _LINE * i, splat_f32(0.0)
+                sums = scratch + SUMS + (t - first) // LANES * VECTOR_SUMS
+                for i in range(HALF):
+                    at, value = sums + LINE * i, splat_f32(0.0)
                     if row + i < n_rows:
-                        value = silu(load_f32(at)) * load_f32(at + _LINE * _HALF)
+                        value = silu(load_f32(at)) * load_f32(at + LINE * HALF)
                     store(at, value)
                 put(out, t, row, sums, n_rows, n_tokens)
 

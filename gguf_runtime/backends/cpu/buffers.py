@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...kernels.isa import Isa
-from ...kernels.layout import COLUMNS, LANES, RECORD_BYTES
+from ...kernels.layout import COLUMNS, LANES, MOST_TOKENS, PART_BYTES, RECORD_BYTES
 from ...kernels.library import aligned
 from ...memory_plan import Pool
 
@@ -16,14 +16,32 @@ from ...memory_plan import Pool
 ROWWISE, FEW, MANY = 4, 47, 1 << 30
 
 
+class Kind(NamedTuple):
+    """What memory for a value is: numbers of a row, their form, and whether rows are tokens, or pairs of these with
+    each of n_used experts of n_experts, which begin a new 16 of lanes (kernels/cpu/routing.py)."""
+
+    width: int
+    form: str
+    n_used: int = 1
+    n_experts: int = 0
+
+
+class Groups(NamedTuple):
+    """Where pairs of tokens and experts are put in order: parts i64[n][4], and slots i32[n]."""
+
+    parts: np.ndarray
+    slots: np.ndarray
+
+
 class Buffers:
     """Memory for n_ubatch tokens each."""
 
     def __init__(self, n_ubatch: int, isa: Isa) -> None:
         self._n_ubatch, self._isa = n_ubatch, isa
-        self.pool: Pool[tuple[int, str], np.ndarray] = Pool(lambda kind: self._memory(*kind))  # by width and form
+        self.pool: Pool[Kind, np.ndarray] = Pool(self._memory)
         self._row_records: dict[int, np.ndarray] = {}
-        self._packed: dict[tuple[int, str], np.ndarray] = {}
+        self._packed: dict[Kind, np.ndarray] = {}
+        self._groups: dict[tuple[int, int], Groups] = {}
         self._partials: dict[int, np.ndarray] = {}
 
     def rowwise(self, memory: Any) -> Any:
@@ -35,11 +53,19 @@ class Buffers:
         """The form of tokens side by side, in batches of a size, that takes the place of one of single tokens."""
         return "bfloat_lanes" if form == "bytes" and size == MANY and self._isa.has_tiles else f"{form[:-1]}_lanes"
 
-    def packed(self, width: int, form: str) -> np.ndarray:
-        """Memory for records of a plain value of this width."""
-        if (width, form) not in self._packed:
-            self._packed[width, form] = self._memory(width, form)
-        return self._packed[width, form]
+    def packed(self, kind: Kind) -> np.ndarray:
+        """Memory for records of a plain value."""
+        if kind not in self._packed:
+            self._packed[kind] = self._memory(kind)
+        return self._packed[kind]
+
+    def groups(self, n_used: int, n_experts: int) -> Groups:
+        """Memory for the order of pairs, which all layers alike share."""
+        if (n_used, n_experts) not in self._groups:
+            n_parts = 1 + n_experts + self._n_ubatch * n_used // MOST_TOKENS
+            slots = np.zeros(self._n_slots(n_used, n_experts), np.int32)
+            self._groups[n_used, n_experts] = Groups(np.zeros((n_parts, PART_BYTES // 8), np.int64), slots)
+        return self._groups[n_used, n_experts]
 
     def partials(self, n: int, n_heads: int, v_dim: int) -> np.ndarray:
         """Memory for n partial results of each head of an attention, which all layers of its size share."""
@@ -48,12 +74,18 @@ class Buffers:
             self._partials[size] = aligned(size)
         return self._partials[size]
 
-    def _memory(self, width: int, form: str) -> np.ndarray:
+    def _memory(self, kind: Kind) -> np.ndarray:
         """Rows for all tokens. Records begin as zeros: kernels may read beyond what is written, not use it."""
+        width, form, n_used, n_experts = kind
         if form == "plain":
             return aligned(4 * self._n_ubatch * width).view(np.float32).reshape(self._n_ubatch, width)
         n_records = -(-width // COLUMNS)
         lanes = max(RECORD_BYTES[self.lanes(form, size)] for size in (FEW, MANY))
-        memory = aligned(n_records * -(-self._n_ubatch // LANES) * lanes)
-        self._row_records[id(memory)] = aligned(n_records * ROWWISE * RECORD_BYTES[form])
+        memory = aligned(n_records * self._n_slots(n_used, n_experts) // LANES * lanes)
+        self._row_records[id(memory)] = aligned(n_records * n_used * ROWWISE * RECORD_BYTES[form])
         return memory
+
+    def _n_slots(self, n_used: int, n_experts: int) -> int:
+        """The most places in lanes that rows take."""
+        n_pairs = self._n_ubatch * n_used
+        return -(-(n_pairs + (LANES - 1) * min(n_experts, n_pairs)) // LANES) * LANES

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...fusion import GatedProduct
+from ...fusion import GatedExperts, GatedProduct
 from ...kernels.isa import Isa
 from ...kernels.layout import FLOATS, ROUNDED
 from ...loader import Tensor
-from ...operations import Attention, Gate, Linear, Norm, Op, values_read
+from ...operations import Attention, ExpertLinear, Gate, Linear, Norm, Op, values_read
+
+#: Gates that there are kernels for.
+GATES = {"silu", "gelu", "relu", "sigmoid", "clamped_silu"}
 
 
 def form_for(weight: Tensor, isa: Isa) -> str:
@@ -40,13 +43,18 @@ def to_rounded(ops: Sequence[Op], isa: Isa) -> set[int]:
     return {
         number
         for number, reading in _readers(ops).items()
-        if all(isinstance(op, Linear) and is_rounded(op.weight, isa) for op in reading)
+        if all(isinstance(op, Linear | ExpertLinear) and is_rounded(op.weight, isa) for op in reading)
     }
 
 
 def can_gate(fused: GatedProduct) -> bool:
     """Whether there is a kernel for both products and the gate together."""
     return fused.op.kind == "silu" and not fused.op.limit and fused.gate.weight.type == fused.up.weight.type
+
+
+def can_gate_experts(fused: GatedExperts) -> bool:
+    """The same, of experts."""
+    return fused.op.kind in GATES and fused.gate.weight.type == fused.up.weight.type
 
 
 def _makes_records(op: Op) -> bool:

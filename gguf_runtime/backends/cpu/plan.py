@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ... import memory_plan
-from ...fusion import Fused, Fusions, Single, fuse
+from ...fusion import Fused, Fusions, GatedExperts, Single, fuse
 from ...graph import Graph
 from ...kernels.isa import Isa
 from ...loader import Tensor
-from ...operations import Input, Norm, Rope, Value
+from ...operations import Input, Norm, Rope, Route, Value
 from ..floats import floats
 from ..pages import PageLayout
 from . import forms
-from .buffers import Buffers
+from .buffers import Buffers, Kind
 from .inputs import Inputs
 
 
@@ -26,8 +26,12 @@ class Plan:
     def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, buffers: Buffers, isa: Isa) -> None:
         self.isa, self.buffers = isa, buffers
         self.layout, self.inputs = layout, inputs
-        self.fused = fuse(graph.ops, Fusions(forms.can_gate))
+        self.fused = fuse(graph.ops, Fusions(forms.can_gate, forms.can_gate_experts))
+        self.routes = {op.out.number: op for op in graph.ops if isinstance(op, Route)}
         self._forms, self.to_rounded = forms.forms(graph.ops, isa), forms.to_rounded(graph.ops, isa)
+        for item in self.fused:
+            if isinstance(item, GatedExperts):
+                self._forms[item.op.out.number] = forms.form_for(item.reader.weight, isa)
         self._buffers = memory_plan.plan(self.fused, buffers.pool, self._kind, _in_place)
         self._converted: dict[str, np.ndarray] = {}
         self.result = self.buffer(graph.result)
@@ -47,9 +51,16 @@ class Plan:
             self._converted[tensor.name] = floats(tensor)
         return self._converted[tensor.name]
 
-    def _kind(self, item: Fused) -> tuple[int, str]:
+    def n_experts(self, route: Value) -> int:
+        """How many experts there are for a route to choose from."""
+        op = self.routes[route.number]
+        return -(-op.logits.size // op.share)
+
+    def _kind(self, item: Fused) -> Kind:
         (value,) = item.makes
-        return value.size, self.form(value)
+        if isinstance(item, GatedExperts):
+            return Kind(value.width, self.form(value), value.heads, self.n_experts(item.gate.route))
+        return Kind(value.size, self.form(value))
 
 
 def _in_place(item: Fused) -> Value | None:

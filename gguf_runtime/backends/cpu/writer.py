@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...operations import Op, Value, describe
 from ..errors import PlanError
-from .buffers import FEW, MANY, ROWWISE
+from .buffers import FEW, MANY, ROWWISE, Kind
 from .plan import Plan
 
 
@@ -35,7 +36,7 @@ class Writer:
         self.plan, self.inputs, self.split = plan, plan.inputs, split
         self._n_tokens, self._n_logits = n_tokens, n_logits
         self.steps: list[Step] = []
-        self._packed: dict[tuple[int, str], int] = {}  # records → the value that they hold
+        self._held: dict[int, Hashable] = {}  # memory → what of a value it holds
         self._read: set[int] = set()  # memory touched since the threads last met
         self._written: set[int] = set()
 
@@ -70,14 +71,19 @@ class Writer:
         kind, many = self.kind(value), self.size(value) == MANY
         return "apart_lanes" if many and kind == "byte_lanes" and value.number in self.plan.to_rounded else kind
 
+    def holds(self, memory: np.ndarray, what: Hashable) -> bool:
+        """Whether memory has this already; from now on it does."""
+        held = self._held.get(id(memory)) == what
+        self._held[id(memory)] = what
+        return held
+
     def records_of(self, x: Value, form: str) -> np.ndarray:
         """A value as records; packs it if it was not made as such and is not packed already."""
         plan = self.plan
         if plan.form(x) == form:
             return plan.buffer(x)
-        records, key = plan.buffers.packed(x.size, form), (x.size, form)
-        if self._packed.get(key) != x.number:
-            self._packed[key] = x.number
+        records = plan.buffers.packed(Kind(x.size, form))
+        if not self.holds(records, x.number):
             a, kind = plan.buffer(x), self.kind(x, form)
             self.step(
                 f"rows.pack:{kind}", x, [a], [records],

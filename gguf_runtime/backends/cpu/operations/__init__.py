@@ -9,9 +9,9 @@ from ....fusion import Single
 from ..buffers import FEW, MANY, ROWWISE
 from ..plan import Plan
 from ..writer import Step, Writer, unknown
-from . import attention, products, rows
+from . import attention, experts, products, rows
 
-_STEPS = rows.STEPS | products.STEPS | attention.STEPS
+_STEPS = rows.STEPS | products.STEPS | experts.STEPS | attention.STEPS
 
 
 def first_kernels(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ....operations import Linear, Value
 from ...errors import PlanError
 from .. import forms
 from ..buffers import MANY, ROWWISE
+from ..plan import Plan
 from ..writer import Writer
 
 
@@ -44,15 +46,18 @@ def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: s
     }  # fmt: skip
     module, how = "matvec", f":{n}"
     if n > ROWWISE:
-        module, how, arguments["n_tokens"] = "matmul", "", w.count(x)
-        if n == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
-            how = ":tiles"
-        elif plan.isa.dots_bfloats and weight.type == "BF16":
-            how = ":bfloats"
-        elif n == MANY and forms.is_rounded(weight, plan.isa):
-            how = ":rounded"
+        module, how, arguments["n_tokens"] = "matmul", how_to_multiply(plan, weight, n), w.count(x)
     suffix = f"{how}{kind}" if module == "matvec" else f"{kind}{how}"
     w.step(f"{module}.{name}:{weight.type}{suffix}", x, [records], [to], **arguments)
+
+
+def how_to_multiply(plan: Plan, weight: Tensor, size: int) -> str:
+    """How tokens side by side meet weights in batches of a size: the end of a kernel's name, see kernels/cpu/matmul.py."""
+    if size == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+        return ":tiles"
+    if plan.isa.dots_bfloats and weight.type == "BF16":
+        return ":bfloats"
+    return ":rounded" if size == MANY and forms.is_rounded(weight, plan.isa) else ""
 
 
 def check_format(tensor: Tensor) -> None:
@@ -63,7 +68,8 @@ def check_format(tensor: Tensor) -> None:
 
 
 def row_bytes(tensor: Tensor) -> int:
-    return tensor.n_bytes // tensor.shape[0]
+    """Bytes of a row of a matrix, or of each of several."""
+    return tensor.n_bytes // math.prod(tensor.shape[:-1])
 
 
 STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {

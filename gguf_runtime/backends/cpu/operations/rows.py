@@ -27,13 +27,13 @@ from ....operations import (
     Value,
     View,
 )
+from ..forms import GATES
 from ..writer import Writer, unknown
 from .products import check_format, row_bytes
 
 _ACTIVATIONS = {
     "silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp", "softcap", "clamp", "xielu"
 }  # fmt: skip
-_GATES = {"silu", "gelu", "relu", "sigmoid"}
 
 
 def _embed(w: Writer, op: Embed) -> None:
@@ -76,7 +76,7 @@ def _gate(w: Writer, op: Gate) -> None:
     if op.kind == "clamped_silu":
         _over(w, "gate_clamped_silu", op.out, op.gate, second=op.up, parameters=(op.limit,))
         return
-    if op.kind not in _GATES:
+    if op.kind not in GATES:
         raise unknown(op)
     w.step(
         f"rows.gate:{op.kind}:{w.kind(op.out)}", op.out, [a, b], [out],
