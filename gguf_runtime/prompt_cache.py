@@ -13,7 +13,10 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .backends.pages import RecordMemory
+from .backends.states import NOTHING
 from .digest import content_digest
+from .engine.sequence import Sequence
 from .files import replacing
 from .generation import Generation
 from .llm import LLM
@@ -34,7 +37,8 @@ class PromptCache:
         """Raises PromptCacheError, OSError. A file that is of no use here is told in a warning."""
         self.path, self._engine = Path(path), llm.engine
         self._memories = llm.engine.pages.memories
-        form = " ".join(memory.layout.form for memory in self._memories)
+        self._states = llm.engine.states.memories if llm.engine.states else []
+        form = " ".join(memory.form for memory in [*self._memories, *self._states])
         self._origin = {"model": fingerprint(llm), "form": form}
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
@@ -48,8 +52,7 @@ class PromptCache:
             sequence = self._engine.new_sequence([*generation.prompt, 0], tree="")  # the last token is never there
             sequence.begin()
             tokens = sequence.context[: sequence.n_computed].tolist()
-            pages = sequence.pages[: sequence.n_pages].tolist()
-            contents = [memory.read(page) for memory in self._memories for page in pages]
+            contents = [memory.read(number) for memory, number in self._places(sequence)]
             sequence.release()
         head = {**self._origin, "tokens": tokens, "checksums": list(map(zlib.crc32, contents))}
         with replacing(self.path) as file:
@@ -76,18 +79,24 @@ class PromptCache:
         with self._engine.lock:
             sequence = self._engine.new_sequence(tokens, tree="")
             sequence.reserve(len(tokens))
-            pages = sequence.pages[: sequence.n_pages].tolist()
-            places = [(memory, page) for memory in self._memories for page in pages]
+            places = self._places(sequence)
             sound = len(places) == len(checksums)
             for (memory, page), checksum in zip(places, checksums, strict=False):
-                data = file.read(memory.layout.n_bytes)
-                sound = sound and len(data) == memory.layout.n_bytes and zlib.crc32(data) == checksum
+                data = file.read(memory.n_bytes)
+                sound = sound and len(data) == memory.n_bytes and zlib.crc32(data) == checksum
                 if sound:
                     memory.write(page, data)
             sound = sound and not file.read(1)
             sequence.n_computed = len(tokens) if sound else 0
             sequence.release()
             return sound
+
+    def _places(self, sequence: Sequence) -> list[tuple[RecordMemory, int]]:
+        """Where what is computed of a sequence is kept: pages, and the last state."""
+        pages = sequence.pages[: sequence.n_pages].tolist()
+        last = [mark.record for mark in sequence.marks[-1:] if mark.record != NOTHING]
+        states = [(memory, record) for memory in self._states for record in last]
+        return [*((memory, page) for memory in self._memories for page in pages), *states]
 
     def _useless(self, why: str) -> None:
         warnings.warn(f"the prompt cache {self.path} {why}: it is made anew", RuntimeWarning, stacklevel=2)

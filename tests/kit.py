@@ -15,7 +15,7 @@ from gguf_runtime import architectures
 from gguf_runtime.backends import Batch, Chunk
 from gguf_runtime.backends.cpu import CpuBackend
 from gguf_runtime.backends.reference import ReferenceBackend
-from gguf_runtime.engine.cache import PageAllocator, PrefixCache, specs
+from gguf_runtime.engine.cache import PageAllocator, PrefixCache
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph
 from gguf_runtime.loader import open_gguf
@@ -92,8 +92,9 @@ def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None =
 def sequences(backend: ReferenceBackend | CpuBackend, n: int) -> list[Sequence]:
     """Empty texts, whose pages are the backend's."""
     memories = [backend.memory] if backend.memory else []
-    cache = PrefixCache(PageAllocator(memories, 256))
-    return [Sequence(cache, specs(memories), (), None) for _ in range(n)]
+    states = PageAllocator([backend.states], 64) if backend.states else None
+    cache = PrefixCache(PageAllocator(memories, 256), states)
+    return [Sequence(cache, (), None) for _ in range(n)]
 
 
 def nmse(truth: np.ndarray, found: np.ndarray) -> float:

@@ -142,8 +142,12 @@ def test_sequences_do_not_share_a_state_and_cannot_go_back() -> None:
     graph, backend = (g := _recurrence("delta", rng)), ReferenceBackend(g, 64)
     texts = [rng.integers(0, 30, n).astype(np.int32) for n in (9, 4)]
     sequences = kit.sequences(backend, 2)
+    for sequence, text in zip(sequences, texts, strict=True):
+        sequence.reserve(len(text))
     together = backend.start(Batch([Chunk(s, t, 0) for s, t in zip(sequences, texts, strict=True)]))()
     assert np.allclose(together, np.concatenate([kit.run(graph, text, 64) for text in texts]), rtol=1e-6)
+    sequences[0].n_computed = 9
+    sequences[0].reserve(9)
     with pytest.raises(PlanError, match="cannot go on at 3"):
         backend.start(Batch([Chunk(sequences[0], texts[0], 0, 3)]))
 

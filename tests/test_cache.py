@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gguf_runtime import memory
 from gguf_runtime.backends.pages import SLAB, PageLayout, PageMemory
-from gguf_runtime.engine.cache import NoPages, PageAllocator, PrefixCache, capacity, specs
+from gguf_runtime.engine.cache import NoPages, PageAllocator, PrefixCache, capacities
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import KvShape
 from gguf_runtime.kernels.layout import PAGE
@@ -53,7 +53,7 @@ class Cache(RuleBasedStateMachine):
     @rule(text=TEXT, tree=st.sampled_from(["a", "b", None]))
     def begin(self, text: list[int], tree: str | None) -> None:
         root = None if tree is None else self.tree.root(tree)
-        sequence = Sequence(self.tree, specs(self.stages), text, root)
+        sequence = Sequence(self.tree, text, root)
         foreseen, _ = sequence.outlook()
         try:
             sequence.begin()
@@ -146,7 +146,7 @@ def test_the_least_recently_used_text_gives_way() -> None:
     tree = PrefixCache(pages)
 
     def use(token: int, n: int = 2 * PAGE) -> int:
-        sequence = Sequence(tree, specs(stages), [token] * n, tree.root(""))
+        sequence = Sequence(tree, [token] * n, tree.root(""))
         sequence.begin()
         found = sequence.n_computed
         compute(sequence, stages, sequence.context[found:].tolist())
@@ -162,7 +162,7 @@ def test_texts_of_another_tree_are_not_found() -> None:
     stages = memories()
     tree = PrefixCache(PageAllocator(stages, 20))
     for name in ("a", ("lora", "q8_0")):
-        sequence = Sequence(tree, specs(stages), [5] * 150, tree.root(name))
+        sequence = Sequence(tree, [5] * 150, tree.root(name))
         sequence.begin()
         assert sequence.n_computed == 0
         compute(sequence, stages, [5] * 150)
@@ -187,18 +187,18 @@ def test_memory_that_is_not_there_is_no_pages() -> None:
 
 def test_a_budget_is_kept() -> None:
     stages = memories()
-    size = sum(stage.layout.n_bytes for stage in stages)
-    assert capacity(stages, 10 * size + 5, 0) == 10
+    size = sum(stage.n_bytes for stage in stages)
+    assert capacities(stages, [], 10 * size + 5, 0)[0] == 10
     with pytest.raises(ValueError, match="smaller than a page"):
-        capacity(stages, size - 1, 0)
+        capacities(stages, [], size - 1, 0)
     free = memory.available()
-    assert free > 0 and SLAB <= capacity(stages, 0, 0) <= free // size
+    assert free > 0 and SLAB <= capacities(stages, [], 0, 0)[0] <= free // size
 
 
 def test_a_page_is_read_and_written_as_it_is() -> None:
     stage = memories()[0]
     stage.extend_to(2)
-    data = np.random.default_rng(0).bytes(stage.layout.n_bytes)
+    data = np.random.default_rng(0).bytes(stage.n_bytes)
     stage.write(1, data)
     stage.copy(0, 1)
     assert stage.read(0) == stage.read(1) == data

@@ -19,19 +19,23 @@ from gguf_runtime.operations import (
     Attention,
     Combine,
     Concat,
+    Conv,
     Embed,
+    EmbedNgrams,
     ExpertLinear,
     Gate,
     HeadLinear,
     Linear,
     Mul,
     Norm,
+    Recurrence,
     Repeat,
     Rope,
     RopeFrequencies,
     Route,
     Scale,
     ScaleByPosition,
+    Shift,
     Slice,
     Value,
     View,
@@ -234,6 +238,52 @@ CASES |= {
     "attention-bias": attends(causal=False, bias=tensor("bias", 32, 4)),
     "attention-causal-bias": attends(bias=tensor("bias", 32, 4)),
     "attention-all": attends(window=30, chunk=40, softcap=2.0, sinks=tensor("sinks", 4), alibi=4.0),
+}
+
+
+def recurs(kind: str, heads: int, width: int, n: int, groups: int, each: bool) -> Callable[[Graph], None]:
+    """A recurrence of states of n × width; each: whether each row has a decay of its own. Numbers are below 1."""
+
+    def write(g: Graph) -> None:
+        def numbers(name: str, n_heads: int, size: int, activation: str = "tanh") -> Value:
+            return g(Activate(g(Scale(embedded(g, n_heads, n_heads * size, name), 0.3)), activation))
+
+        q, k = (numbers(name, groups, n) for name in "qk")
+        v, rates = numbers("v", heads, width), n if each else 1
+        a = tensor("a", heads, rates, mean=-6.0)
+        if kind == "ssm":
+            inputs = v, numbers("step", heads, 1, "sigmoid"), k, q
+            weights: tuple[Tensor, ...] = a, tensor("d", heads, 1)
+        else:
+            decay = numbers("decay", heads, rates, "sigmoid")
+            weights = (tensor("u", heads, n),) if kind == "rwkv6" else ()
+            if kind == "delta":
+                inputs = q, k, v, g(Scale(decay, -1.0)), numbers("beta", heads, 1, "sigmoid")
+            elif kind == "rwkv7":
+                inputs = q, k, v, decay, numbers("r", heads, n), numbers("s", heads, n)
+            else:
+                inputs = q, k, v, decay
+        g(Recurrence(kind, inputs, weights, 5, heads, width))
+
+    return write
+
+
+CASES |= {
+    "conv": over_x(lambda x: Conv(x, tensor("taps", 96, 4), 5)),
+    "conv-dilated": over_x(lambda x: Conv(x, tensor("taps", 96, 4), 5, tensor("bias", 96), 3)),
+    "shift": over_x(lambda x: Shift(x, 5)),
+    "embed-ngrams": lambda g: g(  # type: ignore[dict-item,return-value]
+        EmbedNgrams(tensor("t", 60, 24), (3, 5, 7), (20, 11, 19, 10), (0, 20, 31, 50), 4, 5)
+    ),
+    "ssm-of-columns": recurs("ssm", 70, 1, 16, 1, True),
+    "ssm-of-heads": recurs("ssm", 6, 20, 33, 2, False),
+    "ssm-of-heads-each": recurs("ssm", 4, 16, 16, 1, True),
+    "delta": recurs("delta", 4, 24, 16, 4, False),
+    "delta-each": recurs("delta", 4, 24, 17, 4, True),
+    "linear": recurs("linear", 4, 24, 16, 4, False),
+    "linear-each": recurs("linear", 4, 24, 17, 4, True),
+    "rwkv6": recurs("rwkv6", 4, 24, 17, 4, True),
+    "rwkv7": recurs("rwkv7", 4, 24, 17, 4, True),
 }
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gguf_runtime import architectures
 from gguf_runtime.backends import Batch, Chunk, Result
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
-from gguf_runtime.engine.cache import PageAllocator, PrefixCache, specs
+from gguf_runtime.engine.cache import PageAllocator, PrefixCache
 from gguf_runtime.engine.pipeline import Pipeline
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph, join
@@ -72,7 +72,7 @@ def test_more_threads_than_cores_change_nothing(blocks: list[Graph], wanted: dic
 def reserved(pipeline: Pipeline) -> Sequence:
     """A sequence with pages for all tokens."""
     memories = pipeline.memories
-    sequence = Sequence(PrefixCache(PageAllocator(memories, 8)), specs(memories), (), None)
+    sequence = Sequence(PrefixCache(PageAllocator(memories, 8)), (), None)
     sequence.reserve(len(TOKENS))
     return sequence
 

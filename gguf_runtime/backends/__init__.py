@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from .pages import PageMemory
+from .states import Mark, StateMemory
 
 #: Gives what a backend made of a batch, once it is there.
 Result = Callable[[], np.ndarray]
@@ -21,11 +22,22 @@ class Sequence(Protocol):
     n_computed: int  # tokens that are in them
     n_source: int  # of the text that an encoder has read, which they keep beside this one
 
+    @property
+    def marks(self) -> list[Mark]:
+        """In order: the state that a step begins from, and those that it leaves; empty where there is none."""
+
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
 
+    @property
+    def n_missing_states(self) -> int:
+        """How many records of states must be taken for the next step."""
+
     def reserve(self, n_tokens: int) -> None:
         """Take them."""
+
+    def plan_checkpoints(self, n_tokens: int) -> None:
+        """Have the step leave states on the way, for others to go on from."""
 
     def rewind(self, n: int) -> int:
         """Forget what is computed beyond the first n tokens; gives how many of these could be kept."""
@@ -61,6 +73,7 @@ class Backend(Protocol):
     """A graph of some layers on some device."""
 
     memory: PageMemory | None  # where its layers keep keys and values; None where none does
+    states: StateMemory | None  # where they keep states
     n_batch: int  # tokens of one pass at most
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
     n_alike: int  # tokens of one sequence in a step that give, bit for bit, what they give one by one

@@ -18,6 +18,7 @@ from ..kernels.layout import KV_GROUP, KV_TYPES, PAGE, head_bytes
 from ..kernels.memory import address
 
 SLAB = 8  # pages that are allocated at once
+_MOST_SLAB = 64 << 20  # bytes of several records that are
 
 
 class PageLayout:
@@ -79,36 +80,51 @@ def system_room() -> int:
 SYSTEM = Heap("RAM", _system_memory, ctypes.memmove, system_room)
 
 
-class PageMemory:
-    """One stage's memory for pages, on its device."""
+class RecordMemory:
+    """One stage's memory for records of one size, such as pages, by their numbers.
 
-    def __init__(self, layout: PageLayout, heap: Heap = SYSTEM) -> None:
-        self.layout, self.heap = layout, heap
+    form: how a record keeps what is in it: records of equal form mean the same to equal models.
+    """
+
+    def __init__(self, n_bytes: int, form: str, heap: Heap = SYSTEM) -> None:
+        self.n_bytes, self.form, self.heap = n_bytes, form, heap
+        self.slab = max(1, min(SLAB, _MOST_SLAB // max(n_bytes, 1)))  # records that are allocated at once
         self._slabs: list[Any] = []
         self._addresses = np.zeros(0, np.int64)
 
-    def extend_to(self, n_pages: int) -> None:
-        """Have memory for pages 0 to n_pages - 1. Raises MemoryError; what there is stays."""
-        size = self.layout.n_bytes
-        while len(self._addresses) < n_pages:
-            slab, start = self.heap.allocate(size * SLAB + 64)
+    def extend_to(self, n: int) -> None:
+        """Have memory for records 0 to n - 1. Raises MemoryError; what there is stays."""
+        while len(self._addresses) < n:
+            slab, start = self.heap.allocate(self.n_bytes * self.slab + 64)
             self._slabs.append(slab)
-            self._addresses = np.append(self._addresses, _aligned(start) + size * np.arange(SLAB))
+            self._addresses = np.append(self._addresses, _aligned(start) + self.n_bytes * np.arange(self.slab))
 
-    def table(self, pages: np.ndarray) -> np.ndarray:
-        """i64: the addresses of pages."""
-        return self._addresses[pages]
+    def table(self, numbers: np.ndarray) -> np.ndarray:
+        """i64: the addresses of records."""
+        return self._addresses[numbers]
+
+    def address(self, number: int) -> int:
+        """The address of one."""
+        return int(self._addresses[number])
 
     def copy(self, to: int, source: int) -> None:
-        """Fill a page with what another holds, on the device."""
-        self.heap.copy(int(self._addresses[to]), int(self._addresses[source]), self.layout.n_bytes)
+        """Fill a record with what another holds, on the device."""
+        self.heap.copy(self.address(to), self.address(source), self.n_bytes)
 
-    def read(self, page: int) -> bytes:
-        """What a page holds."""
-        data = np.empty(self.layout.n_bytes, np.uint8)
-        self.heap.copy(address(data), int(self._addresses[page]), self.layout.n_bytes)
+    def read(self, number: int) -> bytes:
+        """What a record holds."""
+        data = np.empty(self.n_bytes, np.uint8)
+        self.heap.copy(address(data), self.address(number), self.n_bytes)
         return data.tobytes()
 
-    def write(self, page: int, data: bytes) -> None:
-        """Fill a page with what `read` gave of one."""
-        self.heap.copy(int(self._addresses[page]), address(np.frombuffer(data, np.uint8)), self.layout.n_bytes)
+    def write(self, number: int, data: bytes) -> None:
+        """Fill a record with what `read` gave of one."""
+        self.heap.copy(self.address(number), address(np.frombuffer(data, np.uint8)), self.n_bytes)
+
+
+class PageMemory(RecordMemory):
+    """One stage's memory for pages, on its device."""
+
+    def __init__(self, layout: PageLayout, heap: Heap = SYSTEM) -> None:
+        super().__init__(layout.n_bytes, layout.form, heap)
+        self.layout = layout

@@ -194,7 +194,7 @@ def _run(engine: Engine, test: _Test, repetitions: int) -> Iterator[int]:
         feed(test.n_prompt)
         generate(test.n_gen)
         yield perf_counter_ns() - start
-        sequence.rewind(test.n_depth)
+        feed(test.n_depth - sequence.rewind(test.n_depth))
 
 
 def _cpu_name() -> str:

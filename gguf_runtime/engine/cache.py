@@ -1,57 +1,43 @@
-"""The KV cache: numbers of pages that sequences hold, and a tree of what filled pages contain, to be held again.
+"""The cache: numbers of pages and states that sequences hold, and a tree of what they contain, to be held again.
 
-A page whose last holder leaves keeps what it contains for as long as no other use needs its memory.
+What the last holder leaves is kept for as long as no other use needs its memory.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from ..backends.pages import SLAB, PageMemory
+from ..backends.pages import SLAB, RecordMemory
+from ..backends.states import NOTHING, Mark
 from ..kernels.layout import PAGE
+
+_FULL = (
+    "the cache of keys and values is full: it has room for {} tokens; --kv-memory gives it more, -ctk q8_0 -ctv q8_0 "
+    "makes more of it"
+)
+_NO_STATES = "the memory for states is full: it has room for {}; --kv-memory gives it more"
 
 
 class NoPages(Exception):
-    """The memory for keys and values does not suffice. Nothing has changed."""
-
-
-class CacheSpec(NamedTuple):
-    """Layers that keep the same kind of thing of a text.
-
-    full: keys and values of all tokens, in pages. window: of those that a window sees. latent: a compressed row of all
-    tokens, in pages. state: one state, whatever the text's length.
-    """
-
-    kind: Literal["full", "window", "latent", "state"]
-    layers: tuple[int, ...]
-
-    def rewound(self, n_computed: int, n: int) -> int:
-        """How many of the first n tokens of n_computed can be gone on from."""
-        if n == n_computed or self.kind in ("full", "latent"):
-            return n
-        return 0  # a window has lost what it saw then, and a state cannot be taken back
-
-
-def specs(memories: Iterable[PageMemory]) -> list[CacheSpec]:
-    """What the stages' layers keep: so far the keys and values of all tokens."""
-    return [CacheSpec("full", tuple(layer for memory in memories for layer in memory.layout.k_offset))]
+    """The memory for keys and values, or for states, does not suffice. Nothing has changed."""
 
 
 class PageAllocator:
-    """Numbers of pages, the same for all stages, and how many sequences hold each.
+    """Numbers of pages, or of other records, the same for all stages, and how many sequences hold each.
 
     A page that was given to `keep` stays as it is when nobody holds it, the least recently held giving way first.
     orphans: pages of sequences that were lost, at whatever moment; they are dropped when it suits.
     """
 
-    def __init__(self, memories: Sequence[PageMemory], capacity: int) -> None:
-        """capacity: how many pages there may be."""
+    def __init__(self, memories: Sequence[RecordMemory], capacity: int, full: str = _FULL, unit: int = PAGE) -> None:
+        """capacity: how many pages there may be. full: what NoPages says where there are no more, of `unit` each."""
         self.memories, self.capacity = memories, capacity
+        self._full, self._unit = full, unit
+        self._slab = min((memory.slab for memory in memories), default=SLAB)
         self._holders: list[int] = []  # by page
         self._free: list[int] = []
         self._idle: OrderedDict[int, None] = OrderedDict()  # kept and held by nobody, least recently held first
@@ -74,12 +60,9 @@ class PageAllocator:
     def require(self, n: int) -> None:
         """Raises NoPages unless n pages can be taken now. Then `take` has them."""
         if n > self.n_available:
-            raise NoPages(
-                f"the cache of keys and values is full: it has room for {self.capacity * PAGE} tokens; --kv-memory "
-                "gives it more, -ctk q8_0 -ctv q8_0 makes more of it"
-            )
+            raise NoPages(self._full.format(self.capacity * self._unit))
         while len(self._free) < n and len(self._holders) < self.capacity:
-            n_pages = min(self.capacity, len(self._holders) + SLAB)
+            n_pages = min(self.capacity, len(self._holders) + self._slab)
             try:
                 for memory in self.memories:
                     memory.extend_to(n_pages)
@@ -120,6 +103,14 @@ class PageAllocator:
         """Whether nobody holds a page."""
         return page in self._idle
 
+    def is_sole(self, page: int) -> bool:
+        """Whether a page is free once one holder leaves."""
+        return self._holders[page] == 1 and page not in self._kept
+
+    def is_kept(self, page: int) -> bool:
+        """Whether what a page contains is kept."""
+        return page in self._kept
+
     def keep(self, page: int, forget: Callable[[], None]) -> None:
         """Keep what a page contains once nobody holds it; `forget` is called when it has to give way."""
         self._kept[page] = forget
@@ -127,6 +118,9 @@ class PageAllocator:
     def unkeep(self, page: int) -> None:
         """What a page contains is worth nothing any more."""
         del self._kept[page]
+        if page in self._idle:
+            del self._idle[page]
+            self._free.append(page)
 
     def copy(self, to: int, source: int) -> None:
         """Copy a page, in each stage on its own device."""
@@ -137,11 +131,13 @@ class PageAllocator:
 class Node:
     """A page in the tree of what pages contain: the tokens in it, after those of the pages above it.
 
-    Only leaves have fewer than PAGE tokens: the last pages of texts.
+    Only leaves have fewer than PAGE tokens: the last pages of texts. states: records with the state after this page
+    and so many tokens more, fewer than PAGE.
     """
 
     def __init__(self, parent: Node | None, page: int, key: bytes) -> None:
         self.parent, self.page, self.key = parent, page, key
+        self.states: dict[bytes, int] = {}
         self._children: dict[bytes, Node] = {}
         self._order: list[bytes] = []  # sorted, so that neighbours have the longest beginnings in common
 
@@ -190,10 +186,13 @@ def _n_common(a: bytes, b: bytes) -> int:
 
 
 class PrefixCache:
-    """Trees of pages by what they contain. A tree's root stands for what else keys and values depend on."""
+    """Trees of pages by what they contain. A tree's root stands for what else keys and values depend on.
 
-    def __init__(self, pages: PageAllocator) -> None:
-        self.pages = pages
+    states: of models that keep one; it is found again where a checkpoint was left, not at any place.
+    """
+
+    def __init__(self, pages: PageAllocator, states: PageAllocator | None = None) -> None:
+        self.pages, self.states = pages, states
         self._roots: dict[Hashable, Node] = {}
 
     def root(self, name: Hashable) -> Node:
@@ -211,36 +210,90 @@ class PrefixCache:
             found.append(node := child)
         return found, None, 0
 
+    def find_state(self, root: Node, nodes: Sequence[Node], tokens: np.ndarray) -> Mark:
+        """The last state that is there of a text whose full pages are these nodes."""
+        for i in range(min(len(nodes), len(tokens) // PAGE), -1, -1):
+            states = nodes[i - 1].states if i else root.states
+            key = key_of(tokens[i * PAGE : (i + 1) * PAGE - 1])
+            for n in range(len(key) // _KEY_BYTES, -1, -1) if states else ():
+                record = states.get(key[: n * _KEY_BYTES])
+                if record is not None:
+                    return Mark(i * PAGE + n, record)
+        return Mark(0, NOTHING)
+
     def add(self, parent: Node, page: int, tokens: np.ndarray) -> Node:
         """Note what a page contains; gives the node that has it, perhaps with another page."""
         key = key_of(tokens)
         if node := parent.child(key):
             return node
         node = parent.add(page, key)
-        self.pages.keep(page, node.remove)
+        self.pages.keep(page, lambda: self._forget(node))
         return node
+
+    def add_state(self, node: Node, tokens: np.ndarray, record: int) -> None:
+        """Note that a record has the state after a page and these tokens, fewer than PAGE."""
+        assert self.states
+        key = key_of(tokens)
+        if key not in node.states and not self.states.is_kept(record):
+            node.states[key] = record
+            self.states.keep(record, lambda: node.states.__delitem__(key))
 
     def remove(self, node: Node) -> None:
         """Forget what a page contains."""
-        node.remove()
+        self._forget(node)
         self.pages.unkeep(node.page)
 
+    def _forget(self, node: Node) -> None:
+        node.remove()
+        while self.states and node.states:
+            _, record = node.states.popitem()
+            self.states.unkeep(record)
 
-def capacity(memories: Sequence[PageMemory], budget: int, taken: int) -> int:
-    """How many pages there may be: as many as fit the budget in bytes, 0 for what each device has free.
 
-    taken: bytes of RAM that will be used and are free yet, such as mapped weights.
+_UNLIMITED = 1 << 16  # pages that keep nothing but their place in the tree
+
+
+def capacities(
+    memories: Sequence[RecordMemory], states: Sequence[RecordMemory], budget: int, taken: int
+) -> tuple[int, int]:
+    """How many pages and how many states there may be: as many as fit the budget in bytes, 0 for what each device has
+    free. Raises ValueError where it is too small.
+
+    As many states as pages, but no more than half of the memory is theirs. taken: bytes of RAM that will be used and
+    are free yet, such as mapped weights.
     """
-    if not memories:
-        return 1 << 30  # nothing is kept
     if budget:
-        found = budget // sum(memory.layout.n_bytes for memory in memories)
-        if not found:
-            raise ValueError("the memory for keys and values is smaller than a page of 64 tokens")
-        return found
-    most = 1 << 30
-    for device in {memory.heap.device for memory in memories}:
-        own = [memory for memory in memories if memory.heap.device == device]
-        room = own[0].heap.free() - (taken if device == "RAM" else 0)
-        most = min(most, room // sum(memory.layout.n_bytes for memory in own))
-    return max(SLAB, most)
+        n_pages, n_states = _divided(budget, memories, states)
+        if not n_pages or (states and n_states < _LEAST_STATES):
+            needed = "a page of 64 tokens" + (f" and {_LEAST_STATES} states" if states else "")
+            raise ValueError(f"the memory for keys and values is smaller than {needed}")
+        return n_pages, n_states
+    found = []
+    for device in {memory.heap.device for memory in [*memories, *states]}:
+        own, own_states = ([memory for memory in of if memory.heap.device == device] for of in (memories, states))
+        room = own[0].heap.free() if own else own_states[0].heap.free()
+        found.append(_divided(room - (taken if device == "RAM" else 0), own, own_states))
+    n_pages, n_states = (min(numbers) for numbers in zip(*found, strict=True)) if found else (_UNLIMITED, 0)
+    return max(SLAB, n_pages), max(_LEAST_STATES, n_states)
+
+
+_LEAST_STATES = 2  # what a step begins from, and what it leaves
+
+
+def _divided(room: int, memories: Sequence[RecordMemory], states: Sequence[RecordMemory]) -> tuple[int, int]:
+    """How many pages and states fit a room."""
+    page, state = (sum(memory.n_bytes for memory in of) for of in (memories, states))
+    if not state:
+        return (room // page if page else _UNLIMITED), _UNLIMITED
+    if not page:
+        return _UNLIMITED, room // state
+    n_states = min(room // (2 * state), room // (page + state))
+    return (room - n_states * state) // page, n_states
+
+
+def allocators(
+    memories: Sequence[RecordMemory], states: Sequence[RecordMemory], budget: int, taken: int
+) -> tuple[PageAllocator, PageAllocator | None]:
+    """Of pages and of states, None for models that keep none; see `capacities`."""
+    n_pages, n_states = capacities(memories, states, budget, taken)
+    return PageAllocator(memories, n_pages), PageAllocator(states, n_states, _NO_STATES, 1) if states else None

@@ -16,7 +16,7 @@ from .. import architectures
 from ..backends import Chunk
 from ..kernels.cores import physical_cores, processors
 from ..loader import GGUFFile
-from .cache import PageAllocator, PrefixCache, capacity, specs
+from .cache import PrefixCache, allocators
 from .layer_split import Offload
 from .pipeline import Pipeline
 from .placement import Placement, Settings
@@ -67,9 +67,9 @@ class Engine:
         self.placement = Placement(self.model, offload, settings)
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch
-        memories = self._pipeline.memories
-        self.pages = PageAllocator(memories, capacity(memories, kv_memory, self.placement.bytes_in_ram))
-        self._cache, self._specs = PrefixCache(self.pages), specs(memories)
+        memories, states = self._pipeline.memories, self._pipeline.states
+        self.pages, self.states = allocators(memories, states, kv_memory, self.placement.bytes_in_ram)
+        self._cache = PrefixCache(self.pages, self.states)
         self.lock = threading.Lock()
         self._waiting: set[int] = set()  # threads that want a turn
         self._gone = ""  # why there are no more steps
@@ -80,7 +80,7 @@ class Engine:
 
         tree: sequences of the same name here use each other's pages; None for one that is by itself.
         """
-        return Sequence(self._cache, self._specs, tokens, None if tree is None else self._cache.root(tree))
+        return Sequence(self._cache, tokens, None if tree is None else self._cache.root(tree))
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -163,8 +163,12 @@ class Engine:
                 )
             found.append(Chunk(sequence, ids.astype(np.int32), n_logits, sequence.n_computed))
         self.pages.require(sum(chunk.sequence.n_missing(len(chunk.tokens)) for chunk in found))
+        if self.states:
+            self.states.require(sum(chunk.sequence.n_missing_states for chunk in found))
         for chunk in found:
             chunk.sequence.reserve(len(chunk.tokens))
+        for chunk in found:
+            chunk.sequence.plan_checkpoints(len(chunk.tokens))
         return found
 
 

@@ -25,6 +25,7 @@ class Pipeline:
     def __init__(self, stages: Sequence[Backend]) -> None:
         self.stages = stages
         self.memories = [stage.memory for stage in stages if stage.memory]
+        self.states = [stage.states for stage in stages if stage.states]
         self.n_batch = max(stage.n_batch for stage in stages)
         self._max_logits = min((stage.max_logits for stage in stages if stage.max_logits), default=None)
         self.n_alike = min(stage.n_alike for stage in stages)

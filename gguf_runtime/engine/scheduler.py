@@ -25,6 +25,7 @@ _LEAST = 32  # tokens of prompts in a step, however long they take: fewer cost n
 _SLOWDOWN = 3  # how much longer a step with prompts may take than one without, where that is above the bound
 _WORTH_WAITING = 16  # tokens that another prompt is about to compute
 _ALIGNED = 16  # tokens that kernels take together
+_STATES = 2  # that a sequence holds: what a step begins from, and what it leaves
 
 
 class Request(Protocol):
@@ -204,6 +205,9 @@ class Scheduler:
             if n > other.n_computed and n - n_there >= _WORTH_WAITING:
                 return True
         n_running = sum(other.running and other.active for other in self._slots)
+        states = self.engine.states
+        if n_running and states and states.n_available < _STATES:
+            return False
         if n_running and n_pages + n_running > self.engine.pages.n_available:
             return False
         sequence.begin()

@@ -1,4 +1,4 @@
-"""A text, and the pages of the KV cache in which it is computed."""
+"""A text, and the pages and states of the cache in which it is computed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..backends import Chunk
+from ..backends.states import NOTHING, Mark
 from ..kernels.layout import PAGE
 from ..text import Text
-from .cache import CacheSpec, Node, NoPages, PrefixCache
+from .cache import Node, NoPages, PrefixCache
+from .states import States
+
+_CHECKPOINTS = 8  # a text may leave so small a part of all states
 
 
 class Sequence:
@@ -20,14 +24,16 @@ class Sequence:
     this one. pages: i32, numbers of pages in order, more than needed.
     """
 
-    def __init__(self, cache: PrefixCache, specs: list[CacheSpec], tokens: Iterable[int], root: Node | None) -> None:
+    def __init__(self, cache: PrefixCache, tokens: Iterable[int], root: Node | None) -> None:
         """root: of the tree whose pages it uses and to which it leaves its own; None for neither."""
         self._n_pages = 0
         self.text = Text(tokens)
         self.n_computed = 0
         self.n_source = 0
         self.pages = np.zeros(16, np.int32)
-        self._cache, self._specs, self._root = cache, specs, root
+        self._cache, self._root = cache, root
+        self._states = States(cache.states) if cache.states else None
+        self._departure = 0  # tokens up to which it is as another text
         self._nodes: list[Node] = []  # of its first pages, as far as they are in the tree
         self._tail: Node | None = None  # of the page after these, which it goes on filling
         self._forgotten = range(0)
@@ -52,6 +58,11 @@ class Sequence:
         """Pages that it holds."""
         return self._n_pages
 
+    @property
+    def marks(self) -> list[Mark]:
+        """What of the state a step begins from, and what it leaves."""
+        return self._states.marks if self._states else []
+
     def chunk(self, n_tokens: int, n_logits: int, guess: list[int]) -> Chunk:
         """The next tokens to compute, and a guess of what follows; logits are wanted for the last n_logits."""
         end = self.n_computed + n_tokens
@@ -65,40 +76,66 @@ class Sequence:
         n_pages = -(-self.n_context // PAGE)
         if not self._root:
             return 0, n_pages
-        full, _, n_more = self._cache.find(self._root, self.context[:-1])
-        held = sum(not self._cache.pages.is_idle(node.page) for node in full)
-        return len(full) * PAGE + n_more, n_pages - held
+        full, _, _, mark = self._find(self._root)
+        held = sum(not self._cache.pages.is_idle(node.page) for node in full[: mark.n_tokens // PAGE])
+        return mark.n_tokens, n_pages - held
 
     def begin(self) -> None:
         """Hold what there is of the context already, but for its last token, which is always computed."""
         if not self._root or self._n_pages:
             return
         pages = self._cache.pages
-        full, partial, n_more = self._cache.find(self._root, self.context[:-1])
-        for node in full:
+        full, partial, self._departure, mark = self._find(self._root)
+        n_full = mark.n_tokens // PAGE
+        for node in full[:n_full]:
             pages.hold(node.page)
-        self._nodes = full
-        self._set_pages([node.page for node in full])
-        if partial:
-            pages.hold(partial.page)
-            try:
-                copy = pages.take()
-                pages.copy(copy, partial.page)
-                self._set_pages([copy])
-            except NoPages:
-                n_more = 0
-            finally:
-                pages.drop(partial.page)
-        self.n_computed = len(full) * PAGE + n_more
+        self._nodes = full[:n_full]
+        self._set_pages([node.page for node in self._nodes])
+        self.n_computed = mark.n_tokens
+        if self._states and mark.n_tokens:
+            self._states.begin(mark)
+        if mark.n_tokens % PAGE:
+            source = full[n_full] if n_full < len(full) else partial
+            assert source
+            self._begin_page(source)
+
+    def _begin_page(self, node: Node) -> None:
+        """Begin a page as another does."""
+        pages = self._cache.pages
+        pages.hold(node.page)
+        try:
+            copy = pages.take()
+            pages.copy(copy, node.page)
+            self._set_pages([copy])
+        except NoPages:
+            self.rewind(self.n_computed // PAGE * PAGE)
+        finally:
+            pages.drop(node.page)
+
+    def _find(self, root: Node) -> tuple[list[Node], Node | None, int, Mark]:
+        """What is there of the context but for its last token: full pages, the one that begins as it goes on, and how
+        far that goes; and from where it can be gone on."""
+        tokens = self.context[:-1]
+        full, partial, n_more = self._cache.find(root, tokens)
+        n = len(full) * PAGE + n_more
+        mark = self._cache.find_state(root, full, tokens[:n]) if self._states else Mark(n, NOTHING)
+        return full, partial, n, mark
 
     def n_missing(self, n_tokens: int) -> int:
         """How many pages must be taken so that this many more tokens can be computed."""
         return max(0, -(-(self.n_computed + n_tokens) // PAGE) - self._n_pages) + self._writes_to_shared
 
+    @property
+    def n_missing_states(self) -> int:
+        """How many records of states must be taken for the next step."""
+        return self._states.n_missing(self.n_computed) if self._states else 0
+
     def reserve(self, n_tokens: int) -> None:
-        """Take the pages that this many more tokens need. Raises NoPages."""
+        """Take the pages that this many more tokens need, and what their state does. Raises NoPages."""
         pages, place = self._cache.pages, self.n_computed // PAGE
         pages.require(self.n_missing(n_tokens))
+        if self._states:
+            self._states.reserve(self.n_computed, self.n_computed + n_tokens)
         if self._writes_to_shared:
             shared, own = int(self.pages[place]), pages.take()
             pages.copy(own, shared)
@@ -108,6 +145,21 @@ class Sequence:
         elif self._tail and self.n_computed < len(self._nodes) * PAGE + self._tail.n_tokens:
             self._leave_tail()  # it is about to be overwritten
         self._set_pages([pages.take() for _ in range(self.n_missing(n_tokens))])
+
+    def plan_checkpoints(self, n_tokens: int) -> None:
+        """Have the step, of which `reserve` was told, leave states at page borders for texts that begin alike.
+
+        These are a few at regular distances, the last before the end of the text, from where it goes on if its last
+        tokens change, and where this text departs from another: a third may do so too.
+        """
+        if not self._states or not self._root:
+            return
+        end, n_pages = self.n_computed + n_tokens, self.n_context // PAGE
+        most = max(1, self._states.records.capacity // _CHECKPOINTS)
+        distance = 1 << (-(-n_pages // most) - 1).bit_length() if n_pages else 1
+        marked = {(self.n_context - 1) // PAGE, self._departure // PAGE}
+        borders = range(self.n_computed // PAGE + 1, end // PAGE + 1)
+        self._states.leave(page * PAGE for page in borders if page % distance == 0 or page in marked)
 
     def share(self, *, tail: bool) -> None:
         """Let others use what is computed of the text: full pages, and the last one too if `tail`."""
@@ -128,12 +180,19 @@ class Sequence:
             self._leave_tail()
             node = self._cache.add(self._parent, page := int(self.pages[len(self._nodes)]), tokens[first:n])
             self._tail = node if node.page == page else None
+        if self._states:
+            for mark in self._states.marks:
+                if 0 < mark.n_tokens <= n and (mark.checkpoint or (tail and mark.n_tokens == n)):
+                    page = mark.n_tokens // PAGE
+                    above = self._nodes[page - 1] if page else self._root
+                    self._cache.add_state(above, tokens[page * PAGE : mark.n_tokens], mark.record)
+            self._states.pass_on()
 
     def rewind(self, n: int) -> int:
         """Forget what is computed beyond the first n tokens; gives how many of these could be kept."""
         if not 0 <= n <= self.n_computed:
             raise ValueError(f"cannot go back from {self.n_computed} tokens to {n}")
-        n = min(spec.rewound(self.n_computed, n) for spec in self._specs)
+        n = self._rewind_state(n) if self._states else n
         self.n_computed = n
         kept = -(-n // PAGE)
         if kept <= len(self._nodes):
@@ -143,6 +202,18 @@ class Sequence:
         del self._nodes[kept:]
         self._n_pages = min(kept, self._n_pages)
         return n
+
+    def _rewind_state(self, n: int) -> int:
+        """Go back to the last state that is there after at most n tokens: own, or one that was left in the tree."""
+        assert self._states
+        own = self._states.last(n)
+        if self._root and own.n_tokens < n:
+            left = self._cache.find_state(self._root, self._nodes, self.context[:n])
+            if left.n_tokens > own.n_tokens:
+                self._states.begin(left)
+                return left.n_tokens
+        self._states.rewind(own.n_tokens)
+        return own.n_tokens
 
     def forget(self, start: int, n: int) -> None:
         """Leave n tokens of the context, from `start` on, out of it; what comes after is to be computed anew."""
@@ -157,6 +228,8 @@ class Sequence:
     def __del__(self) -> None:
         if self._n_pages:
             self._cache.pages.orphans.append(self.pages[: self._n_pages][::-1].tolist())
+        if self._states and self._states.held:
+            self._states.records.orphans.append(self._states.held)
 
     @property
     def _parent(self) -> Node:

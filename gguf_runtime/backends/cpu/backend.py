@@ -14,6 +14,7 @@ from ...kernels.thread_pool import Program, ThreadPool
 from ...operations import Attention
 from .. import Batch, Result
 from ..pages import PageLayout, PageMemory
+from ..states import state_memory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
 from .inputs import Inputs
@@ -71,9 +72,10 @@ class CpuBackend:
         self._selected = graph.result.rows == "selected"
         layout = memory.layout if memory else PageLayout(graph.kv, k_type, v_type)
         self.memory = (memory or PageMemory(layout)) if graph.kv else None
+        self.states = state_memory(graph, operations.state_bytes, "cpu f32")
         self._tables: list[np.ndarray] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
-        self._plan = Plan(graph, layout, self._inputs, cpu.buffers(n_ubatch), library.isa)
+        self._plan = Plan(graph, layout, self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
         library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
         self._causal = all(op.causal for op in graph.ops if isinstance(op, Attention))
@@ -133,6 +135,8 @@ class CpuBackend:
         inputs.n_tokens[0], inputs.n_logits[0] = first, n_logits
         if self.memory:
             self._fill_blocks(batch)
+        if self.states:
+            inputs.write_states(batch, self.states)
         inputs.write_positions(positions)
 
     def _fill_blocks(self, batch: Batch) -> None:

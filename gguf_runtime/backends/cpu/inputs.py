@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
 from ...graph import Graph
-from ...operations import Embed, Rope, RopeFrequencies, ScaleByPosition
+from ...operations import Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
+from .. import Batch
 from ..errors import PlanError
+from ..ngrams import ngram_rows
+from ..states import NOTHING, Segment, Stateful, StateMemory, segments
 
 
 class Inputs:
@@ -32,6 +37,16 @@ class Inputs:
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans
         self.rows = np.zeros(n_tokens, np.int32)  # tokens whose logits are wanted
         self.n_tokens, self.n_blocks, self.n_splits, self.n_logits = (np.zeros(1, np.int64) for _ in range(4))
+        stateful = [op for op in graph.ops if isinstance(op, Stateful)]
+        n_segments = n_tokens if stateful else 0
+        self.groups = np.zeros((n_segments, 2), np.int64)  # of each sequence its segments, the first and how many
+        self.segments = np.zeros((n_segments, 4), np.int64)  # first token, tokens, records with the state before, after
+        self.n_groups = np.zeros(1, np.int64)
+        self.zeros = np.zeros(max((op.out.size for op in stateful), default=0), np.float32)
+        self._ngrams = [op for op in stateful if isinstance(op, EmbedNgrams)]
+        self.ngrams = {
+            op.slot: (np.zeros((n_tokens, len(op.sizes)), np.int32), np.zeros(1, np.int64)) for op in self._ngrams
+        }
         self.scratch = scratch
         self.n_partials = n_split * n_spans  # for each head
 
@@ -46,6 +61,38 @@ class Inputs:
             cos[:n], sin[:n] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
         for (rate, length, offset), scales in self.position_scales.items():
             scales[:n] = 1 + rate * np.log1p((positions + offset) // length)
+
+    def write_states(self, batch: Batch, states: StateMemory) -> None:
+        """What kernels read of the sequences' states. Raises PlanError where one is not there to begin from."""
+        first, found = 0, list[Segment]()
+        for i, chunk in enumerate(batch.chunks):
+            own = list(segments(chunk.sequence.marks, first, len(chunk.tokens), chunk.position))
+            self.groups[i] = len(found), len(own)
+            found += own
+            first += len(chunk.tokens)
+        self.n_groups[0] = len(batch.chunks)
+        for row, segment in zip(self.segments, found, strict=False):
+            source = 0 if segment.source == NOTHING else states.address(segment.source)
+            row[:] = segment.first, segment.n_tokens, source, states.address(segment.target)
+        for op in self._ngrams:
+            rows, count = self.ngrams[op.slot]
+            count[0] = first * len(op.sizes)
+            for segment in found:
+                end = segment.first + segment.n_tokens
+                rows[segment.first : end] = _ngrams(op, self.ids[segment.first : end], segment, states)
+
+
+def _ngrams(op: EmbedNgrams, ids: np.ndarray, segment: Segment, states: StateMemory) -> list[list[int]]:
+    """The rows of tokens, given those before them; keeps the last."""
+    n = len(op.multipliers) - 1
+    last = [op.end] * n if segment.source == NOTHING else _numbers(states.at(segment.source, op.slot), n).tolist()
+    tokens = [*last, *ids.tolist()]
+    _numbers(states.at(segment.target, op.slot), n)[:] = tokens[len(tokens) - n :]
+    return [ngram_rows(op, tokens[at : at + n + 1][::-1]) for at in range(len(ids))]
+
+
+def _numbers(at: int, n: int) -> np.ndarray:
+    return np.ctypeslib.as_array((ctypes.c_int64 * n).from_address(at))
 
 
 def _angles(rope: RopeFrequencies, n_tokens: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ... import memory_plan
@@ -12,6 +14,7 @@ from ...loader import Tensor
 from ...operations import Input, Norm, Rope, Route, Value
 from ..floats import floats
 from ..pages import PageLayout
+from ..states import StateMemory
 from . import forms
 from .buffers import Buffers, Kind
 from .inputs import Inputs
@@ -23,8 +26,10 @@ class Plan:
     to_rounded: see forms.
     """
 
-    def __init__(self, graph: Graph, layout: PageLayout, inputs: Inputs, buffers: Buffers, isa: Isa) -> None:
-        self.isa, self.buffers = isa, buffers
+    def __init__(
+        self, graph: Graph, layout: PageLayout, states: StateMemory | None, inputs: Inputs, buffers: Buffers, isa: Isa
+    ) -> None:
+        self.isa, self.buffers, self.states = isa, buffers, states
         self.layout, self.inputs = layout, inputs
         self.fused = fuse(graph.ops, Fusions(forms.can_gate, forms.can_gate_experts))
         self.routes = {op.out.number: op for op in graph.ops if isinstance(op, Route)}
@@ -50,6 +55,13 @@ class Plan:
         if tensor.name not in self._converted:
             self._converted[tensor.name] = floats(tensor)
         return self._converted[tensor.name]
+
+    def made(self, tensor: Tensor, how: str, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """What `make` makes of a tensor's numbers; how: its name, where a tensor is needed in several ways."""
+        key = f"{tensor.name} {how}"
+        if key not in self._converted:
+            self._converted[key] = make(floats(tensor))
+        return self._converted[key]
 
     def n_experts(self, route: Value) -> int:
         """How many experts there are for a route to choose from."""

@@ -10,6 +10,7 @@ import numpy as np
 from ...graph import Graph
 from .. import Batch, Result
 from ..pages import SYSTEM, Heap, PageLayout, PageMemory
+from ..states import StateMemory
 from .device import CudaDevice
 from .inputs import Inputs
 from .launches import FEW, MAX_LOGITS
@@ -25,6 +26,7 @@ class CudaBackend:
     """Runs a graph on a GPU: weights, cache and values are in its memory, unless cache_in_ram."""
 
     max_logits: int | None = MAX_LOGITS
+    states: StateMemory | None = None
     n_alike = 1
 
     def __init__(

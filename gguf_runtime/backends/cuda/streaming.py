@@ -19,6 +19,7 @@ from ...graph import Graph, join
 from .. import Batch, Chunk, Result, Sequence, in_passes
 from ..errors import PlanError
 from ..pages import PageLayout, PageMemory
+from ..states import StateMemory
 from .backend import pinned
 from .bus import Bus, Cargo, room_for
 from .hybrid_decode import OnCpu, Shared
@@ -45,6 +46,7 @@ class StreamingBackend:
     """
 
     max_logits: int | None = None
+    states: StateMemory | None = None
     n_alike = 1
 
     def __init__(self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str) -> None:

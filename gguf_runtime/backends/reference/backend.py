@@ -24,7 +24,7 @@ class ReferenceBackend:
                 raise PlanError(f"{describe(op)}: nothing says what that means")
         self._graph, self.n_batch = graph, n_batch
         self._memory, self._weights = Memory(graph), Weights()
-        self.memory = self._memory.pages
+        self.memory, self.states = self._memory.pages, self._memory.states
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
         """The result is there when this returns."""

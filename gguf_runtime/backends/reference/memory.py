@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ...graph import Graph
 from ...kernels.layout import PAGE
+from ...operations import Conv, EmbedNgrams, Shift
 from .. import Sequence
-from ..errors import PlanError
 from ..pages import PageMemory
+from ..states import NOTHING, Segment, Stateful, state_memory
 
 
 class Layout:
     """Where in a page each slot's keys and values begin (bytes), and how large a page is."""
 
-    k_type = v_type = "f64"
+    k_type = v_type = form = "f64"
 
     def __init__(self, graph: Graph) -> None:
         self.k_offset: dict[int, int] = {}
@@ -36,7 +36,7 @@ class Memory:
     def __init__(self, graph: Graph) -> None:
         self._layout = Layout(graph)
         self.pages = PageMemory(self._layout) if graph.kv else None  # type: ignore[arg-type]
-        self._states: WeakKeyDictionary[Sequence, dict[int, tuple[int, np.ndarray]]] = WeakKeyDictionary()
+        self.states = state_memory(graph, lambda op: 8 * int(np.prod(state_shape(op))), "f64")
 
     def save(self, sequence: Sequence, slot: int, position: int, k: np.ndarray, v: np.ndarray | None) -> None:
         """Keep keys and values f64[tokens, heads, width] from a position on."""
@@ -53,18 +53,19 @@ class Memory:
         keys, values = (np.concatenate(parts)[:n_tokens] for parts in zip(*pages, strict=True))
         return keys, values
 
-    def state(self, sequence: Sequence, slot: int, position: int, empty: np.ndarray) -> np.ndarray:
-        """A slot's state after `position` tokens. Raises PlanError where that is not the last one that was kept."""
-        if not position:
-            return empty
-        at, state = self._states.get(sequence, {}).get(slot, (0, empty))
-        if at != position:
-            raise PlanError(f"a state after {at} tokens cannot go on at {position}")
-        return state
+    def state(self, op: Stateful, segment: Segment, empty: float = 0.0) -> np.ndarray:
+        """The state that a segment begins from; `empty` are the numbers of that before a text."""
+        if segment.source == NOTHING:
+            return np.full(state_shape(op), empty)
+        return self._state(op, segment.source).copy()
 
-    def keep(self, sequence: Sequence, slot: int, position: int, state: np.ndarray) -> None:
-        """Keep a slot's state after `position` tokens."""
-        self._states.setdefault(sequence, {})[slot] = position, state
+    def keep(self, op: Stateful, segment: Segment, state: np.ndarray) -> None:
+        """Keep the state after a segment."""
+        self._state(op, segment.target)[:] = state
+
+    def _state(self, op: Stateful, record: int) -> np.ndarray:
+        assert self.states
+        return _numbers(self.states.at(record, op.slot), *state_shape(op))
 
     def _page(self, sequence: Sequence, slot: int, page: int) -> tuple[np.ndarray, np.ndarray]:
         assert self.pages
@@ -72,6 +73,19 @@ class Memory:
         start = int(self.pages.table(sequence.pages)[page])
         k_at, v_at = self._layout.k_offset[slot], self._layout.v_offset[slot]
         return _numbers(start + k_at, PAGE, heads, k_dim), _numbers(start + v_at, PAGE, heads, v_dim)
+
+
+def state_shape(op: Stateful) -> tuple[int, ...]:
+    """The shape of what a slot keeps of a sequence."""
+    if isinstance(op, Conv):
+        return (op.weight.shape[1] - 1) * op.dilation, op.x.size
+    if isinstance(op, Shift):
+        return 1, op.x.heads, op.x.width
+    if isinstance(op, EmbedNgrams):
+        return (len(op.multipliers) - 1,)
+    if op.kind == "ssm":
+        return op.heads, op.width, op.inputs[2].width
+    return op.heads, op.inputs[1].width, op.width
 
 
 def _numbers(address: int, *shape: int) -> np.ndarray:

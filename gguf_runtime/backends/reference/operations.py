@@ -35,6 +35,7 @@ from ...operations import (
     View,
 )
 from .. import Batch, Chunk
+from ..states import Segment, segments
 from .memory import Memory
 from .weights import Weights
 
@@ -56,6 +57,12 @@ class Run:
         first = 0
         for chunk in self.chunks:
             yield chunk, slice(first, first := first + len(chunk.tokens))
+
+    def segments(self) -> Iterator[tuple[Segment, slice]]:
+        """Each run of tokens after which a state is kept, with its rows."""
+        for chunk, rows in self.sequences():
+            for segment in segments(chunk.sequence.marks, rows.start, len(chunk.tokens), chunk.position):
+                yield segment, slice(segment.first, segment.first + segment.n_tokens)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...operations import Conv, EmbedNgrams, Recurrence, Shift
+from ..ngrams import ngram_rows
 from .operations import Run
 
 
@@ -14,12 +15,10 @@ def conv(run: Run, op: Conv) -> np.ndarray:
     """f64[tokens, heads, width]."""
     weight, x = run.weights(op.weight), run[op.x].reshape(len(run.ids), -1)  # (columns, taps)
     taps, made = weight.shape[1], np.empty_like(x)
-    n_before = (taps - 1) * op.dilation
-    for chunk, rows in run.sequences():
-        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros((n_before, x.shape[1])))
-        seen, n = np.concatenate([before, x[rows]]), len(chunk.tokens)
+    for segment, rows in run.segments():
+        seen, n = np.concatenate([run.memory.state(op, segment), x[rows]]), segment.n_tokens
         made[rows] = sum(seen[tap * op.dilation :][:n] * weight[:, tap] for tap in range(taps))
-        run.memory.keep(chunk.sequence, op.slot, chunk.position + n, seen[n:])
+        run.memory.keep(op, segment, seen[n:])
     return made + run.weights(op.bias).reshape(-1) if op.bias else made
 
 
@@ -27,36 +26,22 @@ def embed_ngrams(run: Run, op: EmbedNgrams) -> np.ndarray:
     """f64[tokens, heads, width]."""
     n = len(op.multipliers)
     made = np.empty((len(run.ids), *op.shape))
-    for chunk, rows in run.sequences():
-        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.full(n - 1, op.end))
-        tokens = np.concatenate([before, chunk.tokens]).astype(np.int64).tolist()
-        numbers = [_ngram_rows(op, tokens[at : at + n][::-1]) for at in range(len(chunk.tokens))]
-        made[rows] = run.weights.rows(op.table, np.array(numbers).reshape(-1)).reshape(len(chunk.tokens), *op.shape)
-        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), np.array(tokens[1 - n :]))
+    for segment, rows in run.segments():
+        before = run.memory.state(op, segment, op.end)
+        tokens = np.concatenate([before, run.ids[rows]]).astype(np.int64).tolist()
+        numbers = [ngram_rows(op, tokens[at : at + n][::-1]) for at in range(segment.n_tokens)]
+        made[rows] = run.weights.rows(op.table, np.array(numbers).reshape(-1)).reshape(segment.n_tokens, *op.shape)
+        run.memory.keep(op, segment, np.array(tokens[1 - n :]))
     return made
-
-
-def _ngram_rows(op: EmbedNgrams, tokens: list[int]) -> list[int]:
-    """The row of each head, from a token and those before it, the last first."""
-    ended = tokens.index(op.end, 1) if op.end in tokens[1:] else len(tokens)
-    tokens = tokens[:ended] + [op.end] * (len(tokens) - ended)
-    per_n, mixed = len(op.sizes) // (len(tokens) - 1), tokens[0] * op.multipliers[0]
-    rows: list[int] = []
-    for token, multiplier in zip(tokens[1:], op.multipliers[1:], strict=True):
-        mixed = (mixed ^ token * multiplier) & (1 << 64) - 1
-        heads = range(len(rows), len(rows) + per_n)
-        rows += [mixed % op.sizes[head] + op.offsets[head] for head in heads]
-    return rows
 
 
 def shift(run: Run, op: Shift) -> np.ndarray:
     """f64[tokens, heads, width]."""
     x = run[op.x]
     made = np.empty_like(x)
-    for chunk, rows in run.sequences():
-        before = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros_like(x[:1]))
-        made[rows] = np.concatenate([before, x[rows][:-1]])
-        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), x[rows][-1:])
+    for segment, rows in run.segments():
+        made[rows] = np.concatenate([run.memory.state(op, segment), x[rows][:-1]])
+        run.memory.keep(op, segment, x[rows][-1:])
     return made
 
 
@@ -131,20 +116,13 @@ KINDS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
 }
 
 
-def state_shape(op: Recurrence) -> tuple[int, int, int]:
-    """The shape of a sequence's state."""
-    if op.kind == "ssm":
-        return op.heads, op.width, op.inputs[2].width
-    return op.heads, op.inputs[1].width, op.width
-
-
 def recurrence(run: Run, op: Recurrence) -> np.ndarray:
     """f64[tokens, heads, width], token by token."""
     inputs, weights = [run[value] for value in op.inputs], [run.weights(tensor) for tensor in op.weights]
     made = np.empty((len(run.ids), op.heads, op.width))
-    for chunk, rows in run.sequences():
-        state = run.memory.state(chunk.sequence, op.slot, chunk.position, np.zeros(state_shape(op)))
+    for segment, rows in run.segments():
+        state = run.memory.state(op, segment)
         for token in range(rows.start, rows.stop):
             state, made[token] = KINDS[op.kind](state, [x[token] for x in inputs], weights)
-        run.memory.keep(chunk.sequence, op.slot, chunk.position + len(chunk.tokens), state)
+        run.memory.keep(op, segment, state)
     return made

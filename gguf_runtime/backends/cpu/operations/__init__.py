@@ -9,9 +9,12 @@ from ....fusion import Single
 from ..buffers import FEW, MANY, ROWWISE
 from ..plan import Plan
 from ..writer import Step, Writer, unknown
-from . import attention, experts, products, rows
+from . import attention, experts, products, recurrence, rows
 
-_STEPS = rows.STEPS | products.STEPS | experts.STEPS | attention.STEPS
+__all__ = ["first_kernels", "kernels", "state_bytes", "write"]
+
+state_bytes = recurrence.state_bytes
+_STEPS = rows.STEPS | products.STEPS | experts.STEPS | attention.STEPS | recurrence.STEPS
 
 
 def first_kernels(plan: Plan) -> list[str]:
