@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gguf_runtime import memory
 from gguf_runtime.backends.pages import SLAB, PageLayout, PageMemory
+from gguf_runtime.backends.states import NOTHING, StateLayout, StateMemory, segments
 from gguf_runtime.engine.cache import NoPages, PageAllocator, PrefixCache, capacities
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import KvShape
@@ -31,9 +32,31 @@ def slots(stage: PageMemory, page: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_uint8 * (4 * PAGE)).from_address(at), np.int32)
 
 
-def compute(sequence: Sequence, stages: list[PageMemory], tokens: list[int]) -> None:
-    """What a step does: put something of each token in its place."""
+def state(stage: StateMemory, record: int) -> np.ndarray:
+    """i64[2]: what a record holds, here how many tokens it has seen, and a number that depends on all of them."""
+    return np.ctypeslib.as_array((ctypes.c_int64 * 2).from_address(stage.at(record, 0)))
+
+
+def seen(n: int, number: int, tokens: list[int]) -> tuple[int, int]:
+    """A state after some tokens more."""
+    for token in tokens:
+        n, number = n + 1, (3 * number + token + 1) % 1_000_003
+    return n, number
+
+
+def compute(
+    sequence: Sequence, stages: list[PageMemory], tokens: list[int], states: StateMemory | None = None
+) -> None:
+    """What a step of two passes does: put something of each token in its place, and go on with the state."""
+    if not tokens:
+        return
     sequence.reserve(len(tokens))
+    sequence.plan_checkpoints(len(tokens))
+    half = -(-len(tokens) // 2)
+    for first, n in ((0, half), (half, len(tokens) - half)) if states else ():
+        for part in segments(sequence.marks, first, n, sequence.n_computed + first) if n else ():
+            before = (0, 0) if part.source == NOTHING else state(states, part.source).tolist()
+            state(states, part.target)[:] = seen(*before, tokens[part.first : part.first + part.n_tokens])
     for i, token in enumerate(tokens, sequence.n_computed):
         for stage in stages:
             slots(stage, int(sequence.pages[i // PAGE]))[i % PAGE] = token
@@ -43,11 +66,15 @@ def compute(sequence: Sequence, stages: list[PageMemory], tokens: list[int]) -> 
 class Cache(RuleBasedStateMachine):
     """Random texts that begin alike, computed, guessed, taken back, shared, shifted, released, lost."""
 
+    n_states = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.stages = memories()
         self.pages = PageAllocator(self.stages, 14)
-        self.tree = PrefixCache(self.pages)
+        self.state = StateMemory(StateLayout({0: 16}), "test") if self.n_states else None
+        self.states = PageAllocator([self.state], self.n_states) if self.state else None
+        self.tree = PrefixCache(self.pages, self.states)
         self.live: list[Sequence] = []
 
     @rule(text=TEXT, tree=st.sampled_from(["a", "b", None]))
@@ -70,7 +97,7 @@ class Cache(RuleBasedStateMachine):
         tokens = sequence.context[sequence.n_computed :][:n].tolist()
         before = sequence.n_computed, sequence.n_pages, self.pages.n_held
         try:
-            compute(sequence, self.stages, tokens)
+            compute(sequence, self.stages, tokens, self.state)
         except NoPages:
             assert before == (sequence.n_computed, sequence.n_pages, self.pages.n_held)
         sequence.share(tail=tail)
@@ -82,7 +109,7 @@ class Cache(RuleBasedStateMachine):
         if not sequence or sequence.n_left:
             return
         try:
-            compute(sequence, self.stages, tokens)
+            compute(sequence, self.stages, tokens, self.state)
         except NoPages:
             return
         n = sequence.n_context
@@ -96,7 +123,8 @@ class Cache(RuleBasedStateMachine):
         sequence = self.live[i % len(self.live)] if self.live else None
         if sequence and not sequence._forgotten:
             n = min(n, sequence.n_computed)
-            assert sequence.rewind(n) == n
+            kept = sequence.rewind(n)
+            assert kept == n or (self.states and kept < n)
             sequence.text.truncate(max(n, 1))
             sequence.text.append(n % 3)
 
@@ -130,14 +158,41 @@ class Cache(RuleBasedStateMachine):
         assert self.pages.n_available + len(held) == self.pages.capacity
         assert self.pages.n_held == len(held)
 
+    @invariant()
+    def every_sequence_has_its_own_state(self) -> None:
+        for sequence in self.live if self.state else ():
+            n = sequence.n_computed
+            (mark,) = [mark for mark in sequence.marks if mark.n_tokens == n]
+            if n and n <= sequence.n_context:
+                assert self.state
+                assert tuple(state(self.state, mark.record)) == seen(0, 0, sequence.context[:n].tolist())
+
+    @invariant()
+    def no_state_is_lost(self) -> None:
+        if self.states:
+            held = {mark.record for sequence in self.live for mark in sequence.marks} - {NOTHING}
+            assert self.states.n_available + len(held) == self.states.capacity
+
     def teardown(self) -> None:
         for sequence in self.live:
             sequence.release()
-        assert self.pages.n_held == 0
+        assert self.pages.n_held == 0 and (not self.states or self.states.n_held == 0)
+
+
+class CacheWithStates(Cache):
+    n_states = 9
+
+
+class CacheWithFewStates(Cache):
+    n_states = 2
 
 
 Cache.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestCache = Cache.TestCase
+CacheWithStates.TestCase.settings = CacheWithFewStates.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None
+)
+TestCacheWithStates, TestCacheWithFewStates = CacheWithStates.TestCase, CacheWithFewStates.TestCase
 
 
 def test_the_least_recently_used_text_gives_way() -> None:

@@ -33,10 +33,25 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
         yield llm
 
 
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    """A model with attention, recurrences and convolutions."""
+    with LLM(kit.file("qwen35", tmp_path_factory.mktemp("scheduler")), n_ctx=N_CTX, n_ubatch=128) as llm:
+        yield llm
+
+
+@pytest.fixture(params=["attention", pytest.param("states", marks=needs(kit.KIT))])
+def any_llm(request: pytest.FixtureRequest) -> LLM:
+    model: LLM = request.getfixturevalue({"attention": "llm", "states": "hybrid"}[request.param])
+    return model
+
+
 def scheduler(llm: LLM, n_pages: int = 1 << 20, **options: Any) -> Scheduler:
-    """One with so many pages, none of them used, for which each look at the clock is a second later."""
-    llm.engine.pages = PageAllocator(llm.engine.pages.memories, n_pages)
-    llm.engine._cache = PrefixCache(llm.engine.pages)
+    """One with so many pages, and as many states, none used, for which each look at the clock is a second later."""
+    engine = llm.engine
+    engine.pages = PageAllocator(engine.pages.memories, n_pages)
+    engine.states = PageAllocator(engine.states.memories, n_pages) if engine.states else None
+    engine._cache = PrefixCache(engine.pages, engine.states)
     ticks = count()
     return Scheduler(llm.engine, clock=lambda: float(next(ticks)), **options)
 

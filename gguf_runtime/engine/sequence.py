@@ -147,19 +147,21 @@ class Sequence:
         self._set_pages([pages.take() for _ in range(self.n_missing(n_tokens))])
 
     def plan_checkpoints(self, n_tokens: int) -> None:
-        """Have the step, of which `reserve` was told, leave states at page borders for texts that begin alike.
+        """Have the step, of which `reserve` was told, leave states for texts that begin alike.
 
-        These are a few at regular distances, the last before the end of the text, from where it goes on if its last
-        tokens change, and where this text departs from another: a third may do so too.
+        These are at a few page borders at regular distances, at the last one before the end of the text, from where it
+        goes on if its last tokens change, and where this text departs from another: a third may do so too.
         """
         if not self._states or not self._root:
             return
-        end, n_pages = self.n_computed + n_tokens, self.n_context // PAGE
+        first, last, n_pages = self.n_computed + 1, self.n_computed + n_tokens, self.n_context // PAGE
         most = max(1, self._states.records.capacity // _CHECKPOINTS)
-        distance = 1 << (-(-n_pages // most) - 1).bit_length() if n_pages else 1
-        marked = {(self.n_context - 1) // PAGE, self._departure // PAGE}
-        borders = range(self.n_computed // PAGE + 1, end // PAGE + 1)
-        self._states.leave(page * PAGE for page in borders if page % distance == 0 or page in marked)
+        distance = 1 << max(-(-n_pages // most) - 1, 0).bit_length()
+        borders = range(-(-first // PAGE), last // PAGE + 1)
+        wanted = {PAGE * page for page in borders if page % distance == 0 or page == (self.n_context - 1) // PAGE}
+        if first <= self._departure <= last:
+            wanted.add(self._departure)
+        self._states.leave(sorted(wanted))
 
     def share(self, *, tail: bool) -> None:
         """Let others use what is computed of the text: full pages, and the last one too if `tail`."""

@@ -1,7 +1,8 @@
 """Products of experts' matrices with the pairs of tokens and experts that routing.py put in order.
 
 The products are those of matvec.py, for few tokens, and of matmul.py: each expert's weights are read once for all its
-pairs. `experts` is the first matrix; each takes expert_bytes. A head's own matrix is an expert's that every token takes.
+pairs. `experts` is the first matrix; each takes expert_bytes. A matrix that a head has of its own is an expert's, and
+each token takes all.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..layout import COLUMNS, LANES, PART_BYTES, SCRATCH
+from ..library import Ref
 from ..simd import get_f32, get_i32, get_i64, inline, load_f32, load_first, put_f32, splat_f32, store, transpose
 from .activation_packing import lanes_writer, writer
 from .elementwise import GATES
 from .matmul import HALF, LINE, SUMS, VECTOR_SUMS, finish, products
 from .matvec import GATED_ROWS, ROW_SUMS, row_chunk, row_dot
 from .micro_kernels import ROWS
+from .routing import most_parts, most_slots
 from .work_stealing import claim
 
 _SQUARE = 4 * LANES * LANES
@@ -22,7 +25,7 @@ _SQUARE = 4 * LANES * LANES
 
 @inline
 def _part(parts, number):
-    """(expert, first slot, end)"""
+    """(expert, first slot, end), the latter 0 of one that is empty."""
     at = parts + PART_BYTES * (number + 1)
     return get_i64(at), get_i64(at + 8), get_i64(at + 16)
 
@@ -40,9 +43,10 @@ def row_linear(name: str) -> Any:
     def body(
         thread: int, n_threads: int, counter: int,
         experts: int, expert_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int, each: int, n_records: int,
-        record_bytes: int, out: int, bias: int, parts: int, slots: int, scratch: int,
+        record_bytes: int, out: int, bias: int, parts: int, slots: int, n_used: int, n_experts: int, scratch: int,
+        n_tokens: Ref,
     ) -> None:  # fmt: skip
-        spare, n_parts = scratch + thread * SCRATCH, get_i64(parts)
+        spare, n_parts = scratch + thread * SCRATCH, most_parts(n_tokens * n_used, n_experts)
         chunk = row_chunk(n_rows * n_parts, n_threads)
         n_chunks = (n_rows + chunk - 1) // chunk
         while True:
@@ -84,10 +88,10 @@ def row_glu(name: str, kind: str, activation: str) -> Any:
         thread: int, n_threads: int, counter: int,
         gates: int, ups: int, expert_bytes: int, up_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int,
         each: int, n_records: int, record_bytes: int, out: int, gate_bias: int, up_bias: int, p: float, parts: int,
-        slots: int, scratch: int,
+        slots: int, n_used: int, n_experts: int, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
-        spare, n_parts, n_pairs, stride = scratch + thread * SCRATCH, get_i64(parts), get_i64(parts + 8), 4 * GATED_ROWS
-        n_chunks = (n_rows + GATED_ROWS - 1) // GATED_ROWS
+        spare, n_pairs, stride = scratch + thread * SCRATCH, n_tokens * n_used, 4 * GATED_ROWS
+        n_parts, n_chunks = most_parts(n_pairs, n_experts), (n_rows + GATED_ROWS - 1) // GATED_ROWS
         a, b, most = spare + ROW_SUMS, spare + ROW_SUMS + stride, splat_f32(p)
         next_record = n_records * record_bytes
         while True:
@@ -116,21 +120,24 @@ def row_glu(name: str, kind: str, activation: str) -> Any:
 
 
 def gather(kind: str) -> Any:
-    """out: lanes of a kind (activation_packing), of each slot's pair; x: f32[row][n_columns], a row for `each` pairs."""
+    """out: lanes of a kind (activation_packing), of each slot's pair; x: f32[row][n_columns], one for `each` pairs."""
     put = lanes_writer(kind)
 
     def body(
         thread: int, n_threads: int, counter: int,
-        x: int, each: int, n_columns: int, out: int, parts: int, slots: int, scratch: int,
+        x: int, each: int, n_columns: int, out: int, parts: int, slots: int, n_used: int, n_experts: int, scratch: int,
+        n_tokens: Ref,
     ) -> None:  # fmt: skip
-        values, n_slots = scratch + thread * SCRATCH, get_i64(parts + 8)
+        values, n_slots = scratch + thread * SCRATCH, get_i64(parts)
         n_records = (n_columns + COLUMNS - 1) // COLUMNS
-        n_items = n_slots // LANES * n_records
+        n_items = most_slots(n_tokens * n_used, n_experts, LANES) // LANES * n_records
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:
                 break
             first, column = item // n_records * LANES, item % n_records * COLUMNS
+            if first >= n_slots:
+                continue
             for c in range(column, min(column + COLUMNS, n_columns), 32):
                 for half in range(2):
                     square, n = values + _SQUARE * half, n_columns - c - 16 * half
@@ -152,17 +159,19 @@ def linear(name: str, how: str = "exact") -> Any:
     def body(
         thread: int, n_threads: int, counter: int,
         experts: int, expert_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int, out: int, bias: int,
-        parts: int, slots: int, scratch: int,
+        parts: int, slots: int, n_used: int, n_experts: int, scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks, n_slots = (n_rows + ROWS - 1) // ROWS, get_i64(parts + 8)
-        n_items = get_i64(parts) * n_chunks
+        n_chunks, n_slots = (n_rows + ROWS - 1) // ROWS, get_i64(parts)
+        n_items = most_parts(n_tokens * n_used, n_experts) * n_chunks
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:
                 break
             row = item % n_chunks * ROWS
             expert, first, end = _part(parts, item // n_chunks)
+            if end == 0:
+                continue
             matrix, own_bias = experts + expert * expert_bytes, bias + 4 * expert * n_rows if bias else 0
             multiply(
                 scratch, matrix, row, matrix, row + HALF, ROWS, row_bytes, n_rows, n_columns, x, n_slots, first, end
@@ -188,17 +197,20 @@ def glu(name: str, kind: str, activation: str, how: str = "exact") -> Any:
     def body(
         thread: int, n_threads: int, counter: int,
         gates: int, ups: int, expert_bytes: int, up_bytes: int, row_bytes: int, n_rows: int, n_columns: int, x: int,
-        out: int, gate_bias: int, up_bias: int, p: float, parts: int, slots: int, scratch: int,
+        out: int, gate_bias: int, up_bias: int, p: float, parts: int, slots: int, n_used: int, n_experts: int,
+        scratch: int, n_tokens: Ref,
     ) -> None:  # fmt: skip
         scratch += thread * SCRATCH
-        n_chunks, n_slots, most = (n_rows + HALF - 1) // HALF, get_i64(parts + 8), splat_f32(p)
-        n_items = get_i64(parts) * n_chunks
+        n_chunks, n_slots, most = (n_rows + HALF - 1) // HALF, get_i64(parts), splat_f32(p)
+        n_items = most_parts(n_tokens * n_used, n_experts) * n_chunks
         while True:
             item = claim(counter, thread, n_threads, n_items)
             if item >= n_items:
                 break
             row = item % n_chunks * HALF
             expert, first, end = _part(parts, item // n_chunks)
+            if end == 0:
+                continue
             a, b, biases = gates + expert * expert_bytes, ups + expert * up_bytes, 4 * expert * n_rows
             multiply(scratch, a, row, b, row, HALF, row_bytes, n_rows, n_columns, x, n_slots, first, end)
             for t in range(first, end, LANES):

@@ -1,15 +1,16 @@
 """Experts of a token: which they are, the pairs of tokens and experts put in the experts' order, and sums of heads.
 
 A pair is a token with one of its n_used experts: number token·n_used + i. Products take pairs by *slots*, in which each
-expert's pairs lie together, and by *parts*: (expert, first slot, end), i64[4], at most so many slots of one expert. The
-first part is instead (number of parts, number of slots).
+expert's pairs lie together, and by *parts*: (expert, first slot, end), i64[4], at most MOST_TOKENS slots of one expert.
+The first part is instead (number of slots, …), the last ones may be empty: how many items an operation has must follow
+from its arguments alone, as a thread that comes late may find what later operations have written.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..layout import LANES, MOST_EXPERTS, PART_BYTES, SCRATCH
+from ..layout import LANES, MOST_EXPERTS, MOST_TOKENS, PART_BYTES, SCRATCH
 from ..library import Ref
 from ..simd import (
     divide,
@@ -176,11 +177,23 @@ def route(gating: str) -> Any:
     return body
 
 
+@inline
+def most_parts(n_pairs, n_experts):
+    """How many parts there may be."""
+    return min(n_pairs, n_experts) + n_pairs // MOST_TOKENS
+
+
+@inline
+def most_slots(n_pairs, n_experts, pad):
+    """How many slots there may be, where each expert's begin at a multiple of `pad`."""
+    return (n_pairs + (pad - 1) * min(n_pairs, n_experts)) // pad * pad
+
+
 def group() -> Any:
     """Put pairs into slots, i32[n_slots], in the order of experts, and write the parts.
 
     route: as `route` gives it, or 0, where each token has all n_used of n_experts in their order. pad: a multiple of
-    slots at which each expert's begin; those that are left over get no pair, −1. most: slots of a part, a multiple too.
+    slots at which each expert's begin; those that are left over get no pair, −1.
     """
 
     @inline
@@ -189,7 +202,7 @@ def group() -> Any:
 
     def body(
         thread: int, n_threads: int, counter: int,
-        route: int, n_used: int, n_experts: int, pad: int, most: int, parts: int, slots: int, scratch: int,
+        route: int, n_used: int, n_experts: int, pad: int, parts: int, slots: int, scratch: int,
         n_tokens: Ref,
     ) -> None:  # fmt: skip
         counts, n_pairs, n_parts, slot = scratch + thread * SCRATCH, n_tokens * n_used, 0, 0
@@ -204,7 +217,7 @@ def group() -> Any:
                 put_i64(counts + 8 * expert, slot)
                 while slot < end:
                     n_parts += 1
-                    part, last = parts + PART_BYTES * n_parts, min(slot + most, end)
+                    part, last = parts + PART_BYTES * n_parts, min(slot + MOST_TOKENS, end)
                     put_i64(part, expert)
                     put_i64(part + 8, slot)
                     put_i64(part + 16, last)
@@ -216,8 +229,9 @@ def group() -> Any:
                 at = counts + 8 * expert_of(route, pair, n_used)
                 put_i32(slots + 4 * get_i64(at), pair)
                 put_i64(at, get_i64(at) + 1)
-            put_i64(parts, n_parts)
-            put_i64(parts + 8, slot)
+            put_i64(parts, slot)
+            for empty in range(n_parts, most_parts(n_pairs, n_experts)):
+                put_i64(parts + PART_BYTES * (empty + 1) + 16, 0)
 
     return body
 

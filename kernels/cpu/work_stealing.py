@@ -4,7 +4,8 @@ Each thread owns an equal, contiguous share and takes items off its own counter,
 finished helps the others. So threads hardly ever touch the same line, memory is read in long runs, and fast and
 slow cores still finish together. Few items, at most one for each thread, go off one counter to whoever comes.
 
-Either way, a thread that gets none knows that each was taken, which program.py builds on.
+Either way, a thread that gets none knows that each was taken, which program.py builds on. So how many items there are
+must follow from an operation's arguments, not from what another has written: a thread may come late.
 """
 
 from __future__ import annotations

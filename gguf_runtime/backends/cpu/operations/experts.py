@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....fusion import GatedExperts
-from ....kernels.layout import LANES, MOST_EXPERTS, MOST_TOKENS, RECORD_BYTES
+from ....kernels.layout import LANES, MOST_EXPERTS, RECORD_BYTES
 from ....loader import Tensor
 from ....operations import Combine, ExpertLinear, HeadLinear, Route, Value
 from ...errors import PlanError
@@ -22,7 +22,6 @@ from ..writer import Writer, unknown
 from .products import check_format, how_to_multiply, row_bytes
 
 _ALL_EXACT = {"softmax", "sigmoid", "softmax_used", "sqrt_softplus", "none"}
-_ANY_NUMBER = 1 << 62
 
 
 class _Pairs(NamedTuple):
@@ -109,7 +108,8 @@ def _product(
     n_rows, n_columns = weight.shape[1:]
     arguments |= {
         "row_bytes": row_bytes(weight), "n_rows": n_rows, "n_columns": n_columns, "parts": groups.parts,
-        "slots": groups.slots, "scratch": w.inputs.scratch,
+        "slots": groups.slots, "n_used": pairs.n_used, "n_experts": pairs.n_experts, "scratch": w.inputs.scratch,
+        "n_tokens": w.count(out),
     }  # fmt: skip
     if size <= ROWWISE:
         n_records = size * x.heads
@@ -129,11 +129,10 @@ def _in_order(w: Writer, pairs: _Pairs, of: Value) -> Groups:
     groups = w.plan.buffers.groups(pairs.n_used, pairs.n_experts)
     if not w.holds(groups.parts, (pairs.route, of.rows)):
         route = w.plan.buffer(pairs.route) if pairs.route else 0
-        few = w.size(of) <= ROWWISE
         w.step(
             "routing.group", of, [route] if pairs.route else [], [groups.parts], route=route, n_used=pairs.n_used,
-            n_experts=pairs.n_experts, pad=1 if few else LANES, most=_ANY_NUMBER if few else MOST_TOKENS,
-            parts=groups.parts, slots=groups.slots, scratch=w.inputs.scratch, n_tokens=w.count(of),
+            n_experts=pairs.n_experts, pad=1 if w.size(of) <= ROWWISE else LANES, parts=groups.parts,
+            slots=groups.slots, scratch=w.inputs.scratch, n_tokens=w.count(of),
         )  # fmt: skip
     return groups
 
@@ -167,7 +166,8 @@ def _lanes(
         a = plan.buffer(x)
         w.step(
             f"experts.gather:{kind}", out, [a, groups.parts], [records], x=a, each=pairs.n_used // x.heads,
-            n_columns=x.width, out=records, parts=groups.parts, slots=groups.slots, scratch=w.inputs.scratch,
+            n_columns=x.width, out=records, parts=groups.parts, slots=groups.slots, n_used=pairs.n_used,
+            n_experts=pairs.n_experts, scratch=w.inputs.scratch, n_tokens=w.count(out),
         )  # fmt: skip
     return records
 

@@ -52,7 +52,7 @@ def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: s
 
 
 def how_to_multiply(plan: Plan, weight: Tensor, size: int) -> str:
-    """How tokens side by side meet weights in batches of a size: the end of a kernel's name, see kernels/cpu/matmul.py."""
+    """How tokens side by side meet weights in batches of a size: the end of a name in kernels/cpu/matmul.py."""
     if size == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
         return ":tiles"
     if plan.isa.dots_bfloats and weight.type == "BF16":
