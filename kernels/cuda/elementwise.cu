@@ -178,3 +178,62 @@ __global__ void norm(
         to[i] = as(value, to);
     }
 }
+
+// --- functions of a whole head ------------------------------------------------------------------------------------
+
+// Shares by size. grid: (heads, tokens)
+extern "C" __global__ void __launch_bounds__(128) softmax(
+    const float* x, int x_stride, float* out, int out_stride, int n_columns, const int* n_tokens) {
+    __shared__ float of_warps[4];
+    if (blockIdx.y >= *n_tokens) return;
+    const float* row = x + blockIdx.y * (u64)x_stride + blockIdx.x * n_columns;
+    float* to = out + blockIdx.y * (u64)out_stride + blockIdx.x * n_columns;
+    float largest = LOWEST, sum = 0;
+    for (int i = threadIdx.x; i < n_columns; i += 128) largest = fmaxf(largest, row[i]);
+    largest = largest_of_warp(largest);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = largest;
+    __syncthreads();
+    for (int i = 0; i < 4; i++) largest = fmaxf(largest, of_warps[i]);
+    for (int i = threadIdx.x; i < n_columns; i += 128) sum += expf(row[i] - largest);
+    sum = sum_of_block(sum);
+    for (int i = threadIdx.x; i < n_columns; i += 128) to[i] = expf(row[i] - largest) / sum;
+}
+
+// What exceeds mean + deviations·standard deviation (with n - 1), else 0. grid: (heads, tokens)
+extern "C" __global__ void __launch_bounds__(128) sparse(
+    const float* x, int x_stride, float* out, int out_stride, int n_columns, float deviations, const int* n_tokens) {
+    if (blockIdx.y >= *n_tokens) return;
+    const float* row = x + blockIdx.y * (u64)x_stride + blockIdx.x * n_columns;
+    float* to = out + blockIdx.y * (u64)out_stride + blockIdx.x * n_columns;
+    float mean = 0, squares = 0;
+    for (int i = threadIdx.x; i < n_columns; i += 128) mean += row[i];
+    mean = sum_of_block(mean) / n_columns;
+    for (int i = threadIdx.x; i < n_columns; i += 128) squares += (row[i] - mean) * (row[i] - mean);
+    float least = mean + deviations * sqrtf(sum_of_block(squares) / (n_columns - 1));
+    for (int i = threadIdx.x; i < n_columns; i += 128) to[i] = fmaxf(row[i] - least, 0);
+}
+
+// A matrix of heads × columns made nearly doubly stochastic (Sinkhorn & Knopp 1967), transposed; n: heads and columns, at
+// most 32. A warp for each token.
+extern "C" __global__ void __launch_bounds__(32) sinkhorn(
+    const float* x, int x_stride, float* out, int out_stride, int n, int iterations, float eps, const int* n_tokens) {
+    __shared__ float m[32][33];
+    int i = threadIdx.x;
+    if (blockIdx.x >= *n_tokens) return;
+    const float* row = x + blockIdx.x * (u64)x_stride + i * n;
+    if (i < n) {
+        float largest = LOWEST, sum = 0;
+        for (int j = 0; j < n; j++) largest = fmaxf(largest, row[j]);
+        for (int j = 0; j < n; j++) sum += expf(row[j] - largest);
+        for (int j = 0; j < n; j++) m[i][j] = expf(row[j] - largest) / sum + eps;
+    }
+    for (int turn = 0; turn < 2 * iterations - 1; turn++) {  // of columns, of rows, of columns …
+        __syncwarp();
+        if (i >= n) continue;
+        float sum = eps;
+        for (int j = 0; j < n; j++) sum += turn % 2 ? m[i][j] : m[j][i];
+        for (int j = 0; j < n; j++) (turn % 2 ? m[i][j] : m[j][i]) /= sum;
+    }
+    __syncwarp();
+    for (int j = 0; i < n && j < n; j++) out[blockIdx.x * (u64)out_stride + i * n + j] = m[j][i];
+}

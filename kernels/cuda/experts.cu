@@ -17,11 +17,46 @@ __device__ __forceinline__ void best_of_warp(float& value, int& index) {
     }
 }
 
-// out[token][used] = (number, weight), as operations.py says of Route. A warp for each token.
+// out[token][row] = Σ w[row][column]·x[token][column] (+ bias[row]), all f32, for what decides which experts are taken: a
+// warp for a row and eight tokens. grid: (eights of rows, eights of tokens)
+extern "C" __global__ void __launch_bounds__(256) linear_floats(
+    const float* w, int n_rows, int n_columns, const float* x, int x_stride, const float* bias, float* out,
+    int out_stride, const int* n_tokens) {
+    constexpr int TOKENS = 8, WIDE = 512;
+    __shared__ float some[TOKENS][WIDE];
+    int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.y * TOKENS;
+    int n = min(TOKENS, *n_tokens - first);
+    if (n <= 0) return;
+    float sums[TOKENS] = {};
+    for (int column = 0; column < n_columns; column += WIDE) {
+        int wide = min(WIDE, n_columns - column);
+        __syncthreads();
+        for (int i = threadIdx.x; i < TOKENS * WIDE; i += 256) {
+            int token = i / WIDE, at = i % WIDE;
+            some[token][at] = token < n && at < wide ? x[(first + token) * (u64)x_stride + column + at] : 0;
+        }
+        __syncthreads();
+        for (int i = lane; row < n_rows && i < wide; i += 32) {
+            float weight = w[row * (u64)n_columns + column + i];
+#pragma unroll
+            for (int token = 0; token < TOKENS; token++) sums[token] += weight * some[token][i];
+        }
+    }
+#pragma unroll
+    for (int token = 0; token < TOKENS; token++) {
+        float sum = sum_of_warp(sums[token]);
+        if (lane == 0 && row < n_rows && token < n) {
+            out[(first + token) * (u64)out_stride + row] = bias ? sum + bias[row] : sum;
+        }
+    }
+}
+
+// out[token][used] = (number, weight), as operations.py says of Route; numbers: null, or by the token's id which experts
+// it takes. A warp for each token.
 extern "C" __global__ void __launch_bounds__(32) route(
     const float* logits, int stride, int n, int n_used, int gating, const float* selection, int n_groups,
-    int groups_used, int normalise, float factor, const float* expert_scale, int by_logits, int share, float* out,
-    int out_stride, const int* n_tokens) {
+    int groups_used, int normalise, float factor, const float* expert_scale, int by_logits, int share,
+    const int* numbers, const int* ids, float* out, int out_stride, const int* n_tokens) {
     __shared__ float weights[MOST], scores[MOST];
     int token = blockIdx.x, lane = threadIdx.x;
     if (token >= *n_tokens) return;
@@ -72,8 +107,9 @@ extern "C" __global__ void __launch_bounds__(32) route(
         }
         best_of_warp(best, index);
         if (lane == 0) scores[index] = NOT_A_NUMBER;  // not found again
-        float weight = weights[index / share];
-        if (lane == 0) to[2 * used] = index / share, to[2 * used + 1] = weight;
+        int number = numbers ? min(max(numbers[ids[token] * n_used + used], 0), n - 1) : index / share;
+        float weight = weights[number];
+        if (lane == 0) to[2 * used] = number, to[2 * used + 1] = weight;
         sum += weight, largest = fmaxf(largest, weight);
         __syncwarp();
     }

@@ -35,6 +35,9 @@ __device__ __forceinline__ void unpack(
         T* to = out + (first_row + row) * (u64)stride + column;
         if constexpr (sizeof(T) == 2) {
             *(uint4*)to = w;
+        } else if (n_columns % 8) {  // neither whole eights nor aligned
+            u32 words[4] = {w.x, w.y, w.z, w.w};
+            for (int i = 0; i < min(8, n_columns - column); i++) to[i] = to_float((half_t)(words[i / 2] >> 16 * (i % 2)));
         } else {
             *(float4*)to = make_float4(low_half(w.x), high_half(w.x), low_half(w.y), high_half(w.y));
             *(float4*)(to + 4) = make_float4(low_half(w.z), high_half(w.z), low_half(w.w), high_half(w.w));

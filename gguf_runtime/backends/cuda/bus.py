@@ -107,7 +107,7 @@ class Cargo:
         self.sources: list[tuple[int, Tensor]] = []
         self.tilings: list[Launch] = []
         self._tiles, self._raw_at, self._tiles_at = tiles, raw.address, tiles.address
-        self.program = Program(Plan(graph, space, layout, inputs, self._matrix))
+        self.program = Program(Plan(graph, space, layout, None, inputs, self._matrix))
 
     def _matrix(self, tensors: Sequence[Tensor]) -> Matrix:
         """The next places for these tensors, as they arrive and as one matrix in tiles."""

@@ -150,7 +150,8 @@ class CudaDevice:
         try:
             self.copy(to, data.ctypes.data, data.nbytes, stream)
         except cupy.cuda.runtime.CUDARuntimeError:  # pinned in part, as another engine's weights may be: that cannot be
-            self.copy(to, data.copy().ctypes.data, data.nbytes, stream)
+            whole = data.copy()  # it must be there until the call has read it
+            self.copy(to, whole.ctypes.data, whole.nbytes, stream)
 
     def fetch(self, source: int, n_rows: int, width: int) -> Result:
         """What waits for f32[n_rows, width] at this address, and for all that was launched before."""
@@ -263,10 +264,15 @@ class Pinned:
 def _pages(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """Ranges of whole pages that the arrays lie in; those that touch are one."""
     ranges: list[tuple[int, int]] = []
-    for start, n_bytes in sorted((array.ctypes.data, array.nbytes) for array in arrays):
+    for start, n_bytes in sorted((array.ctypes.data, _extent(array)) for array in arrays):
         first, end = start // _SYSTEM_PAGE * _SYSTEM_PAGE, -(-(start + n_bytes) // _SYSTEM_PAGE) * _SYSTEM_PAGE
         if ranges and first <= ranges[-1][1]:
             ranges[-1] = ranges[-1][0], max(end, ranges[-1][1])
         else:
             ranges.append((first, end))
     return ranges
+
+
+def _extent(array: np.ndarray) -> int:
+    """Bytes from the first to the last of an array, also of some columns of a larger one."""
+    return sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ...loader import Tensor
 from ...operations import Combine, ExpertLinear, HeadLinear, Route
 from .sizes import tiles_of
 from .weights import expert_rows
@@ -19,15 +21,20 @@ _GATINGS = {"softmax": 0, "sigmoid": 1, "sqrt_softplus": 2, "none": 3, "softmax_
 
 def _route(w: Writer, op: Route) -> None:
     n_experts = op.logits.size
-    if op.experts or op.gating not in _GATINGS or n_experts > _MOST_EXPERTS:
-        raise unknown(op, f" of {n_experts} experts, or by the token's id,")
+    if op.gating not in _GATINGS or n_experts > _MOST_EXPERTS or (op.experts and op.experts.type != "I32"):
+        raise unknown(op, f" of {n_experts} experts")
     logits, out = w.floats(op.logits), w.floats(op.out)
     selection, scale = (w.plan.floats(tensor) if tensor else 0 for tensor in (op.selection, op.expert_scale))
+    numbers = w.plan.vector(op.experts.name, partial(_numbers, op.experts)) if op.experts else 0
     w.launch(
         "route", (w.n(op.out),), 32, logits.at, logits.stride, n_experts, op.n_used, _GATINGS[op.gating], selection,
-        op.groups, op.groups_used, int(op.normalise), np.float32(op.scale), scale, int(op.by_logits), op.share, out.at,
-        out.stride, w.count(op.out),
+        op.groups, op.groups_used, int(op.normalise), np.float32(op.scale), scale, int(op.by_logits), op.share, numbers,
+        w.inputs.ids, out.at, out.stride, w.count(op.out),
     )  # fmt: skip
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return tensor.data.view(np.int32)
 
 
 def _expert_linear(w: Writer, op: ExpertLinear) -> None:

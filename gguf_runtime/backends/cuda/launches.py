@@ -47,7 +47,7 @@ Work = Launch | Multiply
 
 
 class Sizes(NamedTuple):
-    """Of a batch, rounded up, so that few of them differ: tokens, rows of logits, tasks of attention.
+    """Of a batch, rounded up, so that few of them differ: tokens, rows of logits, tasks of attention, sequences.
 
     few: whether products use weights as they lie.
     """
@@ -55,6 +55,7 @@ class Sizes(NamedTuple):
     n_tokens: int
     n_logits: int
     n_tasks: int = 0
+    n_chunks: int = 1
     few: bool = True
 
 

@@ -6,12 +6,12 @@ What there is no kernel for is a PlanError that names it.
 from __future__ import annotations
 
 from ...fusion import Single
-from . import attention, experts, products, rows
+from . import attention, experts, products, recurrence, rows
 from .launches import Sizes, Work
 from .plan import Plan
 from .writer import Writer, unknown
 
-_LAUNCHES = rows.LAUNCHES | products.LAUNCHES | attention.LAUNCHES | experts.LAUNCHES
+_LAUNCHES = rows.LAUNCHES | products.LAUNCHES | attention.LAUNCHES | experts.LAUNCHES | recurrence.LAUNCHES
 
 
 def write(plan: Plan, sizes: Sizes) -> list[Work]:

@@ -11,7 +11,21 @@ from typing import NamedTuple
 
 from ... import memory_plan
 from ...fusion import AddedProduct, Fused, Fusions, GatedProduct, Products, RotatedAttention, Single, fuse
-from ...operations import Attention, Gate, Linear, Norm, Op, Rope, Value, values_read
+from ...kernels.layout import FLOATS
+from ...operations import (
+    Activate,
+    Attention,
+    Gate,
+    Linear,
+    Norm,
+    Op,
+    Rope,
+    Route,
+    Scale,
+    Value,
+    View,
+    values_read,
+)
 from .sizes import up
 
 _WHOLE = 128  # halves are filled up to a multiple of this: to whole tiles of any type that fits the width
@@ -40,15 +54,40 @@ def halves_made(fused: Sequence[Fused]) -> set[int]:
 
 
 def norms_made_by_readers(fused: Sequence[Fused]) -> dict[int, Norm]:
-    """RMS norms that products which are not added read: for one token, each of them makes the norm itself."""
-    halves, made = halves_made(fused), dict[int, Norm]()
+    """RMS norms that products which are not added read: for one token, each of them makes the norm itself.
+
+    What the norm is of must still be there when the last of them runs: not when something was added to it in place.
+    """
+    halves, made, changed = halves_made(fused), dict[int, Norm](), set[int]()
     for item in fused:
         op = item.op if isinstance(item, Single) else None
         if isinstance(op, Norm) and op.out.number in halves and has_one_weight(op) and op.x.width % 128 == 0:
             made[op.out.number] = op
-        elif isinstance(item, AddedProduct):
-            made.pop(item.linear.x.number, None)
+        for value in item.reads:
+            if value.number in made and (isinstance(item, AddedProduct) or made[value.number].x.number in changed):
+                del made[value.number]
+        if isinstance(item, AddedProduct):
+            changed.add(item.onto.number)
     return made
+
+
+def exact_products(fused: Sequence[Fused]) -> set[int]:
+    """Numbers of the products that decide which experts are taken: they are few, and what is rounded may change much.
+
+    Their weights and what these are multiplied with must be floats.
+    """
+    halves = halves_made(fused)
+    makers = {value.number: item for item in fused for value in item.makes}
+    found = set[int]()
+    for item in fused:
+        if isinstance(item, Single) and isinstance(item.op, Route):
+            value = item.op.logits
+            while isinstance(maker := makers[value.number], Single) and isinstance(maker.op, Scale | Activate | View):
+                value = maker.op.x
+            for op in maker.linears if isinstance(maker, Products) else ():
+                if op.out == value and op.weight.type in FLOATS and op.x.number not in halves:
+                    found.add(value.number)
+    return found
 
 
 def has_one_weight(op: Norm) -> bool:
@@ -125,7 +164,7 @@ def place(fused: Sequence[Fused], n_rows: int, n_selected: int, places: Places) 
 
     def kind(item: Fused) -> Kind:
         width, of_halves = sum(value.size for value in item.makes), item.makes[0].number in halves
-        n = n_rows if item.makes[0].rows == "token" else n_selected
+        n = n_selected if item.makes[0].rows == "selected" else n_rows
         n_bytes = n * (up(width, _WHOLE) * 2 if of_halves else width * 4)
         return Kind(up(n_bytes, 256), width, of_halves)
 

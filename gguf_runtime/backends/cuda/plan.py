@@ -11,9 +11,10 @@ from ...loader import Tensor
 from ...operations import Input, RopeFrequencies
 from ..floats import floats
 from ..pages import PageLayout
+from ..states import StateLayout
 from .inputs import Inputs
 from .launches import MAX_LOGITS
-from .places import fused_for_gpu, norms_made_by_readers, place
+from .places import Rows, exact_products, fused_for_gpu, norms_made_by_readers, place
 from .weights import Matrix
 from .workspace import Workspace
 
@@ -21,17 +22,19 @@ from .workspace import Workspace
 class Plan:
     """Gives every value of a graph its rows, and weights their addresses; operations.py, every operation its launches.
 
-    input, result: rows of what comes and goes. norms: those that their readers make, if there is one token.
+    input, result: rows of what comes and goes. norms: those that their readers make, if there is one token. exact:
+    products in f32.
     """
 
     def __init__(
-        self, graph: Graph, space: Workspace, layout: PageLayout, inputs: Inputs,
+        self, graph: Graph, space: Workspace, layout: PageLayout, states: StateLayout | None, inputs: Inputs,
         matrix: Callable[[Sequence[Tensor]], Matrix],
     ) -> None:  # fmt: skip
         """matrix: gives tensors of one type and width as one matrix on the GPU."""
-        self.device, self.space, self.layout, self.inputs = space.device, space, layout, inputs
+        self.device, self.space, self.layout, self.states, self.inputs = space.device, space, layout, states, inputs
+        self.graph = graph
         self.fused = fused_for_gpu(graph.ops)
-        self.norms = norms_made_by_readers(self.fused)
+        self.norms, self.exact = norms_made_by_readers(self.fused), exact_products(self.fused)
         places = place(self.fused, space.n_rows, MAX_LOGITS, space.places)
         self.rows = {number: rows._replace(at=rows.at + space.values.address) for number, rows in places.items()}
         first = graph.ops[0]

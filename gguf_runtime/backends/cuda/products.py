@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...fusion import AddedProduct, Fused, GatedProduct, Products
+from ...fusion import AddedProduct, GatedProduct, Products
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...operations import Linear
 from ..errors import PlanError
@@ -17,7 +18,7 @@ from .launches import FEW, Argument, Multiply
 from .places import Rows
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs, matrix_type
-from .workspace import matrices_of
+from .workspace import by_type
 from .writer import Writer
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
@@ -27,15 +28,30 @@ _MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a supplier 
 
 
 def _products(w: Writer, item: Products) -> None:
-    _write(w, item, item.linears, w.rows(item.makes[0]), add=False)
+    for exact, linears in groupby(item.linears, lambda op: op.out.number in w.plan.exact):
+        if exact:
+            for op in linears:
+                _exact(w, op)
+        else:
+            same = list(linears)
+            _write(w, same, w.rows(same[0].out), add=False)
 
 
 def _added(w: Writer, item: AddedProduct) -> None:
-    _write(w, item, (item.linear,), w.rows(item.out), add=True)
+    _write(w, (item.linear,), w.rows(item.out), add=True)
 
 
-def _write(w: Writer, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
-    matrices = [w.plan.matrix([op.weight for op in group]) for group in matrices_of(item)]
+def _exact(w: Writer, op: Linear) -> None:
+    """A product of f32 that is not rounded on the way."""
+    x, out, n_rows = w.floats(op.x), w.rows(op.out), op.weight.shape[0]
+    w.launch(
+        "linear_floats", (tiles_of(n_rows, 8), tiles_of(w.n(op.x), 8)), 256, w.plan.floats(op.weight), n_rows,
+        op.x.size, x.at, x.stride, w.plan.floats(op.bias) if op.bias else 0, out.at, out.stride, w.count(op.x),
+    )  # fmt: skip
+
+
+def _write(w: Writer, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
+    matrices = [w.plan.matrix([op.weight for op in group]) for group in by_type(linears)]
     bias, n = _bias(w, linears), w.n(linears[0].x)
     if w.one:
         token = _token(w, linears[0])

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ...operations import Pool
+from ..states import Stateful
 from .launches import FEW, MAX_LOGITS, Launch, Multiply, Sizes
 from .operations import write
 from .places import Rows
@@ -28,18 +30,20 @@ class Program:
         self._plan, self._device = plan, plan.device
         self.input: Rows | None = plan.input
         self.result: Rows = plan.result
+        self._by_sequence = any(isinstance(op, Stateful | Pool) for op in plan.graph.ops)
         self._runs: dict[Sizes, Callable[[], None]] = {}
         for sizes in Sizes(1, 1), Sizes(FEW, FEW), Sizes(plan.space.n_rows, 1, 1, few=False):
             self._device.compile([work for work in write(plan, sizes) if isinstance(work, Launch)])
 
     def run_few(self, n_rows: int) -> None:
         """Launch what few tokens need; n_rows: rows_of_few of them."""
-        self._run(Sizes(n_rows, n_rows))
+        self._run(Sizes(n_rows, n_rows, n_chunks=n_rows if self._by_sequence else 1))
 
-    def run_many(self, n_rows: int, n_logits: int, n_tasks: int) -> None:
+    def run_many(self, n_rows: int, n_logits: int, n_tasks: int, n_chunks: int) -> None:
         """Launch what many tokens need; n_rows: rows_of_many of them; n_tasks: of attention."""
         n_logits = rows_of_few(n_logits) if n_logits <= FEW else MAX_LOGITS
-        self._run(Sizes(n_rows, n_logits, n_tasks, few=False))
+        n_chunks = rows_of_few(n_chunks) if self._by_sequence else 1
+        self._run(Sizes(n_rows, n_logits, n_tasks, n_chunks, few=False))
 
     def _run(self, sizes: Sizes) -> None:
         if sizes in self._runs:

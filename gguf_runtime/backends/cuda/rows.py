@@ -127,9 +127,27 @@ def _norm(w: Writer, op: Norm) -> None:
 
 
 def _activate(w: Writer, op: Activate) -> None:
+    if op.kind in ("softmax", "sparse", "sinkhorn"):
+        _of_heads(w, op)
+        return
     if _ACTIVATIONS.get(op.kind) != len(op.parameters):
         raise unknown(op)
     _over(w, op.kind, op.out, _Operand.of(w, op.x, op.out), None, op.parameters)
+
+
+def _of_heads(w: Writer, op: Activate) -> None:
+    """Functions of all numbers of a head."""
+    x, out, (heads, width), n, count = w.floats(op.x), w.floats(op.out), op.shape, w.n(op.x), w.count(op.x)
+    if op.kind == "sinkhorn":
+        if heads != width or width > 32:
+            raise unknown(op, f" of {heads} × {width} numbers")
+        iterations, eps = op.parameters
+        w.launch(
+            "sinkhorn", (n,), 32, x.at, x.stride, out.at, out.stride, width, int(iterations), np.float32(eps), count
+        )
+        return
+    parameters = map(np.float32, op.parameters)
+    w.launch(op.kind, (heads, n), 128, x.at, x.stride, out.at, out.stride, width, *parameters, count)
 
 
 def _gate(w: Writer, op: Gate) -> None:

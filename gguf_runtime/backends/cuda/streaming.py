@@ -169,10 +169,10 @@ class StreamingBackend:
                     number, n_bytes = layer.page
                     at = self._layout.k_offset[number]
                     self._mirror.load(batch, at, n_bytes)
-                    layer.program.run_many(n_rows, 0, n_tasks)
+                    layer.program.run_many(n_rows, 0, n_tasks, len(batch.chunks))
                     self._mirror.save(batch, at, n_bytes)
                 else:
-                    layer.program.run_many(n_rows, 0, n_tasks)
+                    layer.program.run_many(n_rows, 0, n_tasks, len(batch.chunks))
             return device.fetch(last.result.at, n, self._width)()
 
     def _seconds(self, n_tokens: int, run: Callable[[Batch], object]) -> float:

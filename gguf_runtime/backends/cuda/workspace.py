@@ -131,6 +131,11 @@ def matrices_of(item: Fused) -> list[list[Linear]]:
         linears = (item.linear,)
     elif isinstance(item, GatedProduct):
         return [[item.gate], [item.up]]
+    return by_type(linears)
+
+
+def by_type(linears: Iterable[Linear]) -> list[list[Linear]]:
+    """Products of matrices of one type together."""
     return [list(run) for _, run in groupby(linears, lambda op: matrix_type(op.weight))]
 
 

@@ -38,11 +38,13 @@ class Writer:
 
     def n(self, value: Value) -> int:
         """For how many rows of a value is launched."""
-        return self.sizes.n_tokens if value.rows == "token" else self.sizes.n_logits
+        sizes = self.sizes
+        return {"token": sizes.n_tokens, "selected": sizes.n_logits, "sequence": sizes.n_chunks}[value.rows]
 
     def count(self, value: Value) -> int:
         """Address of the number of rows that a value has."""
-        return self.inputs.n_tokens if value.rows == "token" else self.inputs.n_logits
+        inputs = self.inputs
+        return {"token": inputs.n_tokens, "selected": inputs.n_logits, "sequence": inputs.n_chunks}[value.rows]
 
     def rows(self, value: Value) -> Rows:
         return self.plan.rows[value.number]
