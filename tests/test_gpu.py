@@ -178,7 +178,8 @@ def streamed(engine: Engine, least: int = 2) -> Engine:
 
 @pytest.mark.parametrize("kind", sorted(FORMATS | {"F32": None, "BF16": None}))
 def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
-    from gguf_runtime.backends.cuda import upload, weights
+    from gguf_runtime.backends.cuda import weights
+    from gguf_runtime.backends.cuda.upload import Upload
 
     rng, form = np.random.default_rng(0), FORMATS[kind if kind in FORMATS else "F16"]
     (device,) = open_gpus(0)
@@ -189,7 +190,7 @@ def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
             blocks = rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
             numbers = {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}
             tensors.append(Tensor("w", (n, width), kind, numbers.get(kind, blocks).view(np.uint8)))
-        with upload.Upload(device, tensors) as upload:
+        with Upload(device, tensors) as upload:
             memory = upload(tensors).memory
         found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
         device.copy(found.ctypes.data, memory.address, found.nbytes)

@@ -45,6 +45,11 @@ class _Heads(NamedTuple):
         return up(self.k_dim, 16), up(self.v_dim, 16)
 
     @property
+    def more(self) -> str:
+        """Whether kernels are to look for more than a window, as an argument of their templates."""
+        return str(bool(self.op.chunk or self.op.softcap or self.op.sinks)).lower()
+
+    @property
     def group(self) -> int:
         """Heads that share one of keys."""
         return self.op.q.heads // self.op.kv_heads
@@ -68,6 +73,11 @@ def _rotated(w: Writer, item: RotatedAttention) -> None:
         _few(w, heads, alone=False)
     else:
         _many(w, heads)
+
+
+def _form(w: Writer, op: Attention) -> tuple[int, int, np.float32, int]:
+    """Window, chunk, cap of scores, which are powers of two, and address of sinks."""
+    return op.window, op.chunk, np.float32(op.softcap * _LOG2_E), w.plan.floats(op.sinks) if op.sinks else 0
 
 
 def _types(w: Writer) -> str:
@@ -119,28 +129,28 @@ def _few(w: Writer, heads: _Heads, *, alone: bool) -> None:
     tiles = op.kv_heads * tiles_of(heads.group, _HEAD_ROWS)
     first = heads.q.at, heads.k.at, heads.v.at, *heads.rotation
     w.launch(
-        f"attend_one<{k_width}, {v_width}, {stages}, {_types(w)}>", (tiles, spans(n), n), _ATTENTION_THREADS,
-        *(first if alone else (w.scratch("queries"), 0, 0, 0, 0, 0)), heads.scale, heads.k_dim, heads.out.at,
+        f"attend_one<{k_width}, {v_width}, {stages}, {_types(w)}, {heads.more}>", (tiles, spans(n), n),
+        _ATTENTION_THREADS, *(first if alone else (w.scratch("queries"), 0, 0, 0, 0, 0)), heads.scale, heads.k_dim, heads.out.at,
         heads.out.stride, heads.v_dim, w.scratch("sums"), w.scratch("states"), w.scratch("done"), op.q.heads,
-        heads.group, op.window, *heads.cache, *_batch(w), shared=stages * stage, overlaps=True,
+        heads.group, *_form(w, op), *heads.cache, *_batch(w), shared=stages * stage, overlaps=True,
     )  # fmt: skip
 
 
 def _many(w: Writer, heads: _Heads) -> None:
     """Attention of many tokens of a sequence, or of several, by their tasks."""
     op, (k_width, v_width), inputs, n = heads.op, heads.widths, w.inputs, w.sizes.n_tasks
-    tasks = op.q.heads, heads.group, op.window, *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
+    tasks = op.q.heads, heads.group, *_form(w, op), *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
     first = w.scratch("queries"), heads.out.at, heads.out.stride
     if w.device.has_wgmma and _plain(w) and heads.k_dim == heads.v_dim and heads.k_dim in _PROMPT_DIMS:
         size = _PROMPT_PLACES * 2 * 2 * PAGE * heads.k_dim + 1024
         grid = n, op.kv_heads
-        w.launch(f"attend_prompt<{heads.k_dim}>", grid, _PROMPT_THREADS, *first, *tasks, shared=size)
+        w.launch(f"attend_prompt<{heads.k_dim}, {heads.more}>", grid, _PROMPT_THREADS, *first, *tasks, shared=size)
         return
     page = 2 * (k_width * 72 + 64 * (v_width + 8))
     stages = _places(heads, page, 2, w.device.max_shared)
     w.launch(
-        f"attend_many<{k_width}, {v_width}, {stages}, {_types(w)}>", (2 * n, op.kv_heads), _ATTENTION_THREADS, *first,
-        heads.v_dim, *tasks, shared=stages * page,
+        f"attend_many<{k_width}, {v_width}, {stages}, {_types(w)}, {heads.more}>", (2 * n, op.kv_heads),
+        _ATTENTION_THREADS, *first, heads.v_dim, *tasks, shared=stages * page,
     )  # fmt: skip
 
 

@@ -30,10 +30,10 @@ class Inputs:
 
     n_tokens, n_logits, n_chunks: i32. Of each token: ids; tokens, (position, where its page table begins); ends, how
     many tokens its sequence then has. rows: tokens whose logits are wanted. tasks: of attention over many tokens,
-    (first token, tokens of its sequence, first row of these). chunks: of each sequence (first token, tokens, first segment,
-    segments); segments: what they do to states (recurrence.cu). tables: page addresses of all sequences, i64. angles:
-    what kernels make of the positions, by the rotation's id and delay. embeddings: by the number of the value that is
-    made of them.
+    (first token, tokens of its sequence, first row of these). chunks: of each sequence (first token, tokens, first
+    segment, segments); segments: what they do to states (recurrence.cu). tables: page addresses of all sequences, i64.
+    angles: what kernels make of the positions, by the rotation's id and delay. embeddings: by the number of the value
+    that is made of them.
     """
 
     def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int) -> None:

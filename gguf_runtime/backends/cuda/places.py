@@ -40,7 +40,7 @@ def fused_for_gpu(ops: Sequence[Op]) -> list[Fused]:
         return fused.op.kind == "silu" and not fused.op.limit and fused.op.out.number in wanted
 
     def can_attend(op: Attention) -> bool:
-        more = not op.causal or op.chunk or op.sinks or op.softcap or op.alibi or op.bias or op.keys or op.source
+        more = not op.causal or op.alibi or op.bias or op.keys or op.source or op.summaries is not None
         fits = op.q.width <= _WIDEST and op.v_width <= _WIDEST and op.q.width % 2 == 0
         return fits and not more and op.out.number in wanted
 

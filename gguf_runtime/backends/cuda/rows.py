@@ -90,8 +90,6 @@ def _over(
 def _embed(w: Writer, op: Embed) -> None:
     kind, width, out, n = matrix_type(op.table), op.out.size, w.rows(op.out), w.sizes.n_tokens
     n_steps = n_columns(op.table) // FORMATS[kind].step
-    if width % 8:
-        raise unknown(op, f" of {width} columns")
     n_tiles = tiles_of(n, TILE_ROWS) * n_steps
     w.launch(
         f"embed<{kind}>", (tiles_of(n_tiles, 4),), 128, w.inputs.embeddings[op.out.number].address, n_tiles, 0, n_steps,
