@@ -32,6 +32,11 @@ class Isa(NamedTuple):
         return "avx512f" in self.flags
 
     @property
+    def byte_registers(self) -> int:
+        """Bytes of the vectors that instructions shuffle bytes within, 16 at a time, and compare; 0: not known to."""
+        return 64 if "avx512bw" in self.flags else 32 if "avx2" in self.flags else 0
+
+    @property
     def dots_bytes(self) -> bool:
         """Whether one instruction adds up products of four bytes, of all 8 bits."""
         return self.dot in ("vpdpbusd", "avxvnni", "usdot")

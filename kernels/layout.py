@@ -21,6 +21,8 @@ Woven order: 16 groups of 16 columns, first those that begin the four vectors of
 
 from __future__ import annotations
 
+from .tensor_types import BY_NAME
+
 COLUMNS = 256  # columns of one record
 WOVEN = tuple(4 * (i % 4) + i // 4 for i in range(16))  # place → group; and group → place
 LANES = 16  # tokens side by side
@@ -31,26 +33,24 @@ RECORD_BYTES = {
     "bytes": 384, "floats": 1024, "bfloats": 1024, "byte_lanes": 6208, "float_lanes": 16384, "bfloat_lanes": 8192,
 }  # fmt: skip
 
-#: Tensor types with float weights; the others in FORMATS are dotted as integers.
-FLOATS = frozenset({"F32", "F16", "BF16"})
-#: Every tensor type that there are kernels for.
-FORMATS = FLOATS | {
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
-}  # fmt: skip
+#: Every tensor type, all of which there are kernels for.
+FORMATS = frozenset(BY_NAME)
+#: Types of single numbers, which are multiplied as floats; the others are dotted as integers.
+FLOATS = frozenset(kind.name for kind in BY_NAME.values() if kind.columns == 1)
 #: Types of less than 8 bits, which large batches round to bytes (cpu/requantise.py).
-ROUNDED = FORMATS - FLOATS - {"Q8_0"}
+ROUNDED = frozenset(kind.name for kind in BY_NAME.values() if kind.bytes < kind.columns)
 
 PAGE = 64  # tokens of one page of the KV cache
-KV_TYPES = ("f16", "q8_0", "q4_0")  # of keys and values in it
+#: Types of keys and values in it: tensor types, in small letters.
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 KV_GROUP = 32  # dimensions of a head that share a scale, in types that are quantised
 SCRATCH = 1 << 20  # bytes of scratch memory for each thread
 
 
 def head_bytes(kind: str, dim: int) -> int:
     """Bytes of one head's keys, or of its values, in a page; kernels/cpu/kv.py says how they lie there."""
-    if kind == "f16":
-        return 2 * PAGE * ((dim + 15) // 16 * 16)
-    return PAGE * (dim // KV_GROUP) * {"q8_0": 34, "q4_0": 18}[kind]
+    _, columns, n_bytes, _ = BY_NAME[kind.upper()]
+    return PAGE * n_bytes * ((dim + 15) // 16 * 16 if columns == 1 else dim // columns)
 
 
 MOST_EXPERTS = 8192

@@ -10,6 +10,11 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
+from gguf_runtime.backends.floats import DTYPES
+from gguf_runtime.backends.reference.weights import to_float64
+from gguf_runtime.kernels.tensor_types import BY_NAME
+from gguf_runtime.loader import Tensor
+
 BOS, EOS = "<|bos|>", "<|eos|>"
 
 #: Types that gguf.quants cannot quantise to: where a block has its f16 scale d and (if any) dmin, and the
@@ -20,9 +25,26 @@ _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q4_K": (0, 2, 7.5),
     "Q5_K": (0, 2, 15.5),
     "Q6_K": (208, None, 0),
-    "IQ4_NL": (0, None, 0),
-    "IQ4_XS": (0, None, 0),
+    **dict.fromkeys(
+        ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "Q1_0", "Q2_0", "Q8_1"),
+        (0, None, 0),
+    ),
+    "IQ1_M": (48, None, 0),  # 4 bits of it in each of four places
+    "Q8_K": (0, None, 0),  # f32
+    "NVFP4": (0, None, 0),  # four of 8 bits
 }
+
+
+def _define_q2_0() -> None:
+    """Have gguf-py write a type that it does not know yet."""
+    kind = int.__new__(GGMLQuantizationType, 42)
+    kind._name_, kind._value_ = "Q2_0", 42
+    GGMLQuantizationType._member_map_["Q2_0"] = GGMLQuantizationType._value2member_map_[42] = kind
+    gguf.GGML_QUANT_SIZES[kind] = 64, 18
+
+
+if 42 not in GGMLQuantizationType._value2member_map_:
+    _define_q2_0()
 
 
 def write_model(
@@ -114,24 +136,43 @@ def write_model(
 
 def random_tensor(rng: np.random.Generator, type_name: str, rows: int, columns: int) -> np.ndarray:
     """u8[rows, bytes of a row] of a type, whose values have mean 0 and deviation about 1 / √columns."""
-    tensor_type = GGMLQuantizationType[type_name]
-    deviation = columns**-0.5
+    deviation, kind = columns**-0.5, BY_NAME[type_name]
+    if type_name in DTYPES and type_name[0] == "I":
+        there = rng.random((rows, columns)) < 1 / columns
+        return _bytes((there * rng.choice([-1, 1], there.shape)).astype(DTYPES[type_name]))
     if type_name not in _RANDOM_BLOCKS:
         values = rng.standard_normal((rows, columns), np.float32) * np.float32(deviation)
-        return _bytes(gguf.quants.quantize(values, tensor_type)).reshape(rows, -1)
-    d_at, dmin_at, ratio = _RANDOM_BLOCKS[type_name]
-    block_columns, block_bytes = gguf.GGML_QUANT_SIZES[tensor_type]
-    blocks = rng.integers(0, 256, (rows * columns // block_columns, block_bytes), np.uint8)
-
-    def set_scales(d: np.ndarray) -> None:
-        blocks[:, d_at : d_at + 2] = d.astype(np.float16).view(np.uint8)
-        if dmin_at is not None:
-            blocks[:, dmin_at : dmin_at + 2] = (d * ratio).astype(np.float16).view(np.uint8)
-
-    set_scales(np.ones((len(blocks), 1)))
-    natural = gguf.quants.dequantize(blocks, tensor_type).std()
-    set_scales(deviation / natural * rng.uniform(0.5, 1.5, (len(blocks), 1)))
+        if type_name in DTYPES:
+            return _bytes(values.astype(DTYPES[type_name]))
+        return _bytes(gguf.quants.quantize(values, GGMLQuantizationType[type_name])).reshape(rows, -1)
+    blocks = rng.integers(0, 256, (rows * columns // kind.columns, kind.bytes), np.uint8)
+    if type_name == "NVFP4":
+        blocks[:, :4] = rng.integers(8, 20, (len(blocks), 4))
+        return blocks.reshape(rows, -1)
+    _set_scales(type_name, blocks, np.ones((len(blocks), 1)))
+    natural = values_of(blocks, type_name).std()
+    _set_scales(type_name, blocks, deviation / natural * rng.uniform(0.5, 1.5, (len(blocks), 1)))
     return blocks.reshape(rows, -1)
+
+
+def _set_scales(type_name: str, blocks: np.ndarray, d: np.ndarray) -> None:
+    d_at, dmin_at, ratio = _RANDOM_BLOCKS[type_name]
+    if type_name == "IQ1_M":
+        words = blocks[:, d_at:].view(np.uint16)
+        words &= 0x0FFF
+        words |= (d.astype(np.float16).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) & 15) << 12
+        return
+    number = np.dtype(np.float32 if type_name == "Q8_K" else np.float16)
+    blocks[:, d_at : d_at + number.itemsize] = d.astype(number).view(np.uint8)
+    if dmin_at is not None:
+        blocks[:, dmin_at : dmin_at + 2] = (d * ratio).astype(np.float16).view(np.uint8)
+
+
+def values_of(data: np.ndarray, type_name: str) -> np.ndarray:
+    """f32: the values of bytes of a type, flat."""
+    kind, data = BY_NAME[type_name], np.ascontiguousarray(data).reshape(-1)
+    shape = (data.nbytes // kind.bytes * kind.columns,)
+    return to_float64(Tensor("weights", shape, type_name, data)).astype(np.float32)
 
 
 def make_vocabulary(n_vocab: int, seed: int = 0) -> tuple[list[str], list[int], list[str]]:
@@ -163,7 +204,7 @@ def _first_match(types: dict[str, str], name: str) -> str:
 def _add_tensor(writer: gguf.GGUFWriter, name: str, data: np.ndarray, type_name: str) -> np.ndarray:
     tensor_type = GGMLQuantizationType[type_name]
     writer.add_tensor(name, data, raw_dtype=tensor_type)
-    return gguf.quants.dequantize(data, tensor_type)
+    return values_of(data, type_name).reshape(*data.shape[:-1], -1)
 
 
 def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -16,10 +16,12 @@ from gguf_runtime.backends.errors import GpuError, PlanError
 from gguf_runtime.backends.gpus import gpu_present, open_gpus
 from gguf_runtime.engine import Chunk, Engine, placement
 from gguf_runtime.engine.layer_split import Offload, SplitError
-from gguf_runtime.kernels.cuda.formats import FORMATS, tile, tiled_bytes
+from gguf_runtime.kernels.cuda.formats import FORMATS, RETILED, tile, tiled_bytes
 from gguf_runtime.kernels.cuda.source import source
+from gguf_runtime.kernels.layout import KV_TYPES
+from gguf_runtime.kernels.tensor_types import BY_NAME
 from gguf_runtime.loader import Tensor, open_gguf
-from tests.make_model import write_model
+from tests.make_model import random_tensor, write_model
 from tests.paths import SHARED, needs
 from tests.reference import llama_logits
 
@@ -68,7 +70,7 @@ def error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sqrt(((found - wanted) ** 2).mean()) / wanted.std())
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS | {"F32": None, "BF16": None}))
+@pytest.mark.parametrize("fmt", sorted(BY_NAME))
 def test_every_type(tmp_path: Path, fmt: str) -> None:
     gpu, weights = make(tmp_path, types=fmt, n_embd=512, n_ff=768)
     wanted = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
@@ -120,7 +122,7 @@ def test_long_contexts_in_spans(tmp_path: Path) -> None:
     assert error(few, many) < 2e-3
 
 
-@pytest.mark.parametrize(("k", "v"), [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("f16", "q8_0"), ("q4_0", "f16")])
+@pytest.mark.parametrize(("k", "v"), [(k, k) for k in KV_TYPES[1:]] + [("f16", "q8_0"), ("f32", "q4_1")])
 @pytest.mark.parametrize("heads", [(8, 2), (2, 2)])
 def test_a_quantised_cache_is_as_near_to_the_truth_as_the_cpus(
     tmp_path: Path, k: str, v: str, heads: tuple[int, int]
@@ -176,7 +178,7 @@ def streamed(engine: Engine, least: int = 2) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("kind", sorted(FORMATS | {"F32": None, "BF16": None}))
+@pytest.mark.parametrize("kind", sorted(BY_NAME))
 def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
     from gguf_runtime.backends.cuda import weights
     from gguf_runtime.backends.cuda.upload import Upload
@@ -186,10 +188,10 @@ def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
     for rows, width in ((32,), 2 * form.step), ((21, 37, 70), form.step + form.columns), ((5,), form.columns):
         tensors = []
         for n in rows:
-            x = rng.normal(size=n * width).astype(np.float32)
-            blocks = rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
-            numbers = {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}
-            tensors.append(Tensor("w", (n, width), kind, numbers.get(kind, blocks).view(np.uint8)))
+            data = rng.integers(0, 256, n * width // form.columns * form.n_bytes, np.uint8)
+            if kind in RETILED:
+                data = random_tensor(rng, kind, n, width).reshape(-1)
+            tensors.append(Tensor("w", (n, width), kind, data))
         with Upload(device, tensors) as upload:
             memory = upload(tensors).memory
         found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
@@ -446,7 +448,7 @@ def test_older_gpus(tmp_path: Path, older: Any, shape: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("older")
-@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q5_1", "iq4_nl", "f32"])
 def test_older_gpus_with_a_quantised_cache(tmp_path: Path, kind: str) -> None:
     weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3)
     exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)

@@ -30,40 +30,68 @@ from gguf_runtime.kernels.layout import (
 )
 from gguf_runtime.kernels.library import Library
 from gguf_runtime.kernels.memory import address
-from tests.make_model import random_tensor
+from gguf_runtime.kernels.tensor_types import BY_NAME
+from tests.make_model import random_tensor, values_of
 
 ISAS = {i.name: i for i in isa.runnable()}
 #: Types of keys and values, each once as either.
-CACHES = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("f16", "q8_0")]
+CACHES = [
+    ("f16", "f16"), ("f16", "q8_0"), ("q8_0", "q4_0"), ("q4_0", "f32"), ("f32", "bf16"), ("bf16", "q5_1"),
+    ("q5_1", "q5_0"), ("q5_0", "q4_1"), ("q4_1", "iq4_nl"), ("iq4_nl", "f16"),
+]  # fmt: skip
 GATES = [("Q4_K", "bytes"), ("Q8_0", "bytes"), ("Q4_1", "bytes"), ("F16", "floats")]  # types of weights, of the result
+#: Types that are tried on every instruction set: all that products and gates tell apart.
+KINDS = frozenset({
+    "F32", "F16", "BF16", "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ2_XXS", "NVFP4",
+})  # fmt: skip
 FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
 #: Types of weights that are multiplied as bf16: with instructions for pairs of them, and for tiles.
-BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - {"F16", "F32"})}
+BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(FORMATS - FLOATS | {"BF16"})}
 
 
 @pytest.fixture(scope="module", params=ISAS)
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
-    products = [f"{kernel}:{fmt}" for fmt in sorted(FORMATS) for kernel in ("matmul.linear", "rows.embed")]
-    products += [f"matvec.linear:{fmt}:{n}" for fmt in sorted(FORMATS) for n in (1, 3)]
+    dotted = types_of(library)
+    products = [f"rows.embed:{fmt}" for fmt in unpacked(library)] + [f"matmul.linear:{fmt}" for fmt in dotted]
+    products += [f"matvec.linear:{fmt}:{n}" for fmt in dotted for n in (1, 3)]
     if library.isa.dots_bytes:  # where it pays; elsewhere no plan asks for it
-        products += [f"matmul.linear:{fmt}:rounded" for fmt in sorted(ROUNDED)]
+        products += [f"matmul.linear:{fmt}:rounded" for fmt in dotted if fmt in ROUNDED]
         products += ["matmul.swiglu:Q4_K:byte_lanes:rounded"]
     for fmt, kind in GATES:
         products += [f"matvec.swiglu:{fmt}:{n}:{kind}" for n in (1, 3)]
         products += [f"matmul.swiglu:{fmt}:{out}" for out in (f"{kind[:-1]}_lanes", "plain")]
     for how in library_bfloats(library):
         products += [f"matmul.linear:{fmt}:{how}" for fmt in BFLOATS[how]]
-        products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how]]
+        products += [f"matmul.swiglu:{fmt}:bfloat_lanes:{how}" for fmt in BFLOATS[how] if fmt in KINDS]
     products += ["rows.pack:bfloat_lanes"] if library.isa.dots_bfloats else []
     others = [f"rows.{name}:{kind}" for name in ("pack", "norm:rms:weight", "gate:silu") for kind in FORMS]
     others += ["rows.norm:rms:weight:plain", "rows.gate:silu:plain", "rows.add", "rows.gather"]
     attention = ["rope.rope:pairs", "rope.rope:halves", "attention.merge:plain"]
-    for types in CACHES:
+    for types in caches_of(library):
         attention += [f"kv.save:{types[0]}:{types[1]}", f"attention.attend:{types[0]}:{types[1]}:plain"]
     attention += ["attention.attend:f16:f16:plain:bfloats"] if library.isa.dots_bfloats else []
     library.load(products + others + attention)
     return library
+
+
+def types_of(library: Library) -> list[str]:
+    """Types whose products are tried: all on the best instruction set."""
+    return sorted(FORMATS if library.isa == next(iter(ISAS.values())) else KINDS)
+
+
+def is_first(library: Library) -> bool:
+    """Whether an instruction set is the first with registers of its size."""
+    return library.isa == next(isa for isa in ISAS.values() if isa.byte_registers == library.isa.byte_registers)
+
+
+def unpacked(library: Library) -> list[str]:
+    """Types that are dequantised."""
+    return sorted(FORMATS if is_first(library) else KINDS)
+
+
+def caches_of(library: Library) -> list[tuple[str, str]]:
+    return CACHES if is_first(library) else CACHES[:3]
 
 
 def library_bfloats(library: Library) -> list[str]:
@@ -78,7 +106,7 @@ def count(n: int) -> np.ndarray:
 def matrix(fmt: str, rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random weights of a type: (their bytes, one row after the other; their values by gguf.quants)."""
     raw = random_tensor(np.random.default_rng(seed), fmt, rows, columns)
-    return raw, dequantize(raw, gguf.GGMLQuantizationType[fmt]).reshape(rows, columns).astype(np.float32)
+    return raw, values_of(raw, fmt).reshape(rows, columns)
 
 
 def record_form(fmt: str, lanes: bool) -> str:
@@ -130,12 +158,16 @@ def columns_of(fmt: str) -> list[int]:
     """Row lengths to try: whole records, parts of one, and for types of 32 columns an odd number of blocks."""
     if fmt in FLOATS:
         return [256, 40, 333]
-    return [512, 768] if fmt.endswith(("_K", "XS")) else [512, 576, 288, 32]
+    block = BY_NAME[fmt].columns
+    return [512, 768] if block == COLUMNS else [512, 512 + 2 * block, 256 + block, block]
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS))
-def test_dequantise_bit_for_bit(library: Library, fmt: str) -> None:
-    for columns in columns_of(fmt):
+def shapes(types: list[str]) -> list[tuple[str, int]]:
+    return [(fmt, columns) for fmt in types for columns in columns_of(fmt)]
+
+
+def test_dequantise_bit_for_bit(library: Library) -> None:
+    for fmt, columns in shapes(unpacked(library)):
         raw, values = matrix(fmt, 37, columns)
         ids = np.random.default_rng(1).integers(0, 37, 50).astype(np.int32)
         out, scratch = np.zeros((50, columns), np.float32), np.zeros(SCRATCH, np.uint8)
@@ -148,13 +180,29 @@ def test_dequantise_bit_for_bit(library: Library, fmt: str) -> None:
             scratch=scratch,
             n_tokens=count(50),
         )
-        np.testing.assert_array_equal(out, values[ids])
+        np.testing.assert_array_equal(out, values[ids], fmt)
 
 
-@pytest.mark.parametrize("fmt", sorted(FORMATS))
-def test_products(library: Library, fmt: str) -> None:
+@pytest.mark.parametrize("fmt", ["MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "I8", "I16", "I32", "I64"])
+def test_every_scale_and_byte_is_dequantised(library: Library, fmt: str) -> None:
+    if fmt not in unpacked(library):
+        pytest.skip("with these registers another instruction set is tried")
+    blocks = np.random.default_rng(11).integers(0, 256, (256, BY_NAME[fmt].bytes), np.uint8)
+    if fmt.endswith("FP4"):
+        blocks[:, : {"MXFP4": 1, "NVFP4": 4}[fmt]] = np.arange(256, dtype=np.uint8)[:, None]
+    if fmt.startswith("TQ"):
+        blocks[:, -2:] = np.frombuffer(np.float16(0.75).tobytes(), np.uint8)
+    out, columns = np.zeros((1, 256 * BY_NAME[fmt].columns), np.float32), 256 * BY_NAME[fmt].columns
+    library.get(f"rows.embed:{fmt}")(
+        weights=blocks, row_bytes=blocks.size, n_columns=columns, ids=np.zeros(1, np.int32), out=out,
+        scratch=np.zeros(SCRATCH, np.uint8), n_tokens=count(1),
+    )  # fmt: skip
+    np.testing.assert_array_equal(out[0], values_of(blocks, fmt))
+
+
+def test_products(library: Library) -> None:
     rng = np.random.default_rng(2)
-    for columns in columns_of(fmt):
+    for fmt, columns in shapes(types_of(library)):
         raw, values = matrix(fmt, 53, columns)
         bias = rng.normal(size=53).astype(np.float32)
         for n_tokens in (1, 3, 15, 29, 61):
@@ -174,7 +222,7 @@ def test_products(library: Library, fmt: str) -> None:
                 seen = packed_values(form, records, n_tokens, columns)
                 wanted = start + bias + seen @ values.T.astype(np.float64)
                 size = np.abs(seen) @ np.abs(values.T.astype(np.float64)) + 1  # what rounding errors are relative to
-                assert np.max(np.abs(out - wanted) / size) < 2e-6
+                assert np.max(np.abs(out - wanted) / size) < 2e-6, (fmt, columns, kernel)
             if fmt in ROUNDED and n_tokens > 1 and library.isa.dots_bytes:
                 out = start.copy()
                 library.get(f"matmul.linear:{fmt}:rounded")(out=out, x=records, **arguments)
@@ -182,7 +230,7 @@ def test_products(library: Library, fmt: str) -> None:
                 # a group's scale tells only how large its weights may be: at most twice as large as they are
                 step = np.repeat(bytes_of.max(axis=2), COLUMNS, axis=1)[:, :columns] * 2 / 127
                 error = np.sqrt(seen**2 @ (step.T.astype(np.float64) ** 2) / 12)  # of steps that are independent
-                assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5
+                assert np.max(np.abs(out - wanted) / (error + 2e-6 * size)) < 5, (fmt, columns)
 
 
 @pytest.mark.parametrize(("fmt", "columns"), [("Q4_K", 512), ("Q4_1", 608), ("Q6_K", 512), ("Q5_0", 96)])
@@ -275,8 +323,8 @@ def test_products_of_bfloats(library: Library, how: str) -> None:
     if how not in library_bfloats(library):
         pytest.skip("not an instruction of this set")
     rng = np.random.default_rng(9)
-    shapes = [(fmt, n) for fmt in BFLOATS[how] for n in ([256, 41, 333, 512] if fmt == "BF16" else columns_of(fmt))]
-    for fmt, columns in shapes:
+    tried = [(fmt, n) for fmt in BFLOATS[how] for n in ([256, 41, 333, 512] if fmt == "BF16" else columns_of(fmt))]
+    for fmt, columns in tried:
         (raw, values), (other, others) = matrix(fmt, 72, columns), matrix(fmt, 72, columns, 1)
         for n_tokens in (2, 9, 61):
             x = rng.normal(size=(n_tokens, columns)).astype(np.float32)
@@ -289,6 +337,8 @@ def test_products_of_bfloats(library: Library, how: str) -> None:
             library.get(f"matmul.linear:{fmt}:{how}")(weights=raw, out=out, bias=0, add=0, **arguments)
             a, b = (nearest_bfloats(x) @ nearest_bfloats(w).T for w in (values, others))
             np.testing.assert_allclose(out, a, atol=1e-5 * np.abs(a).max())
+            if fmt not in KINDS:
+                continue
             gated = no_records("bfloat_lanes", n_tokens, 72)
             library.get(f"matmul.swiglu:{fmt}:bfloat_lanes:{how}")(gate=raw, up=other, out=gated, **arguments)
             lines = gated.view(np.uint16).astype(np.uint32).reshape(-1, COLUMNS // 2, LANES, 2) << 16
@@ -413,15 +463,18 @@ def test_attention(
 
 
 @pytest.mark.parametrize(("k_type", "v_type"), CACHES[1:])
-def test_attention_over_a_quantised_cache(library: Library, k_type: str, v_type: str) -> None:
+def test_attention_over_a_cache_of_each_type(library: Library, k_type: str, v_type: str) -> None:
+    if (k_type, v_type) not in caches_of(library):
+        pytest.skip("with these registers another instruction set is tried")
     for heads in ((6, 2, 64, 128, 100, 40), (4, 4, 96, 32, 200, 1)):
         case = Attended(*heads)
         out, wanted = case.run(library, k_type, v_type, 0), case.exact(k_type, v_type, 0)
         # a number on the border between two steps may fall to either; it has a part of the weight
         largest = max(np.abs(case.k).max(), np.abs(case.v).max())
-        step = {"f16": 0.0, "q8_0": largest / 127, "q4_0": largest / 8}
+        parts = {"q8_0": 127, "q5_1": 15, "q5_0": 16, "q4_1": 7, "q4_0": 8, "iq4_nl": 5}  # steps up to the largest
+        step = max(largest / parts.get(kind, np.inf) for kind in (k_type, v_type))
         difference = np.abs(out - wanted)
-        assert np.median(difference) < 1e-5 and difference.max() < 0.2 * max(step[k_type], step[v_type])
+        assert np.median(difference) < 1e-5 and difference.max() < max(0.2 * step, 1e-5)
 
 
 class Attended:
@@ -495,10 +548,23 @@ class Attended:
 
 def as_cached(x: np.ndarray, kind: str) -> np.ndarray:
     """What a type of cache keeps of numbers, by gguf's own quantisation."""
-    if kind == "f16":
-        return x.astype(np.float16).astype(np.float64)
+    if kind in ("f32", "f16"):
+        return x.astype(kind.replace("f", "float")).astype(np.float64)
+    if kind == "bf16":
+        return nearest_bfloats(x)
+    if kind == "iq4_nl":
+        return in_steps(x)
     quant = gguf.GGMLQuantizationType[kind.upper()]
     return dequantize(gguf.quants.quantize(x, quant), quant).astype(np.float64)
+
+
+def in_steps(x: np.ndarray) -> np.ndarray:
+    """What iq4_nl keeps: ggml's quantize_row_iq4_nl_ref, which gguf-py lacks."""
+    steps, groups = np.array(gguf.quants.IQ4_NL.kvalues), x.reshape(-1, 32)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1)[:, None], axis=1)
+    q = steps[np.searchsorted((steps[1:] + steps[:-1]) / 2, groups * (steps[0] / largest), side="right")]
+    d = (groups**3 * q).sum(axis=1) / (groups**2 * q**2).sum(axis=1)
+    return (d.astype(np.float16).astype(np.float64)[:, None] * q).reshape(x.shape)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=16, max_size=64))

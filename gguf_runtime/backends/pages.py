@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import memory
 from ..graph import KvShape
-from ..kernels.layout import KV_GROUP, KV_TYPES, PAGE, head_bytes
+from ..kernels.layout import FLOATS, KV_GROUP, KV_TYPES, PAGE, head_bytes
 from ..kernels.memory import address
 
 SLAB = 8  # pages that are allocated at once
@@ -31,7 +31,7 @@ class PageLayout:
         for kind, dims in (k_type, {s.k_dim for s in kv.values()}), (v_type, {s.v_dim for s in kv.values()}):
             if kind not in KV_TYPES:
                 raise ValueError(f"a KV cache of type {kind}: there are {', '.join(KV_TYPES)}")
-            if kind != "f16" and any(dim % KV_GROUP for dim in dims):
+            if kind.upper() not in FLOATS and any(dim % KV_GROUP for dim in dims):
                 raise ValueError(f"a KV cache of type {kind} needs heads of {KV_GROUP}, {2 * KV_GROUP} … dimensions")
         self.k_type, self.v_type = k_type, v_type
         self.k_offset: dict[int, int] = {}

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.tensor_types import TENSOR_TYPES
 from .cursor import Cursor, GGUFError
 from .metadata import Value, read_value
-from .tensor_types import TENSOR_TYPES
 
 _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4

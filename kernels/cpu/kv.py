@@ -3,12 +3,14 @@
 A page holds 64 tokens of one sequence: for each layer its heads' keys, then its heads' values. Keys are transposed,
 so that a query's products with 64 of them run along the lanes and need no sum across:
 
-          a head's keys                                  a head's values
-    f16   f16[dim][token]                                f16[token][dim, filled up to a multiple of 16]
-    q8_0  for 32 dims: i8[dim][token], f16 d[token]      [token] of GGUF's blocks: f16 d, i8[32]
-    q4_0  for 32 dims: u8[dim / 2][token], f16 d[token]  [token] of GGUF's blocks: f16 d, u8[16]
+                 a head's keys                                     a head's values
+    f32, f16 …   number[dim][token]                                number[token][dim, filled up to a multiple of 16]
+    blocks       for 32 dims: u8[bytes of q][token], then          [token] of GGUF's blocks: f16 d, f16 m of q4_1 and
+                 u8[4][token] of fifth bits, f16 d[token],         q5_1, 32 fifth bits of q5_0 and q5_1, and q: i8[32],
+                 f16 m[token], for types that have them            or u8[16] of nibbles
 
-A byte of q4_0 holds, as in GGUF, dimension i of 32 and, above it, dimension i + 16; each is d·(q - 8).
+A byte of nibbles holds, as in GGUF, dimension i of 32 and, above it, dimension i + 16; each is d·(q - zero) + m, or
+d·steps[q].
 """
 
 from __future__ import annotations
@@ -19,90 +21,71 @@ from typing import Any
 from ..layout import KV_GROUP, PAGE, SCRATCH
 from ..library import Ref
 from ..simd import (
-    absolute,
-    bytes_to_f32,
     get_f16,
     get_f32,
     get_i64,
     get_u8,
+    get_u32,
     inline,
+    load_bf16,
     load_f16,
     load_f32,
     load_first,
     load_i8x16,
-    maximum,
-    minimum,
-    narrow_i8,
-    nearest,
     prefetch_later,
+    put_bf16,
     put_f16,
+    put_f32,
     put_i8,
-    reduce_max,
-    reduce_min,
     shift_right_i8x16,
-    signed_to_f32,
+    sixteen_bits,
     splat_f32,
     splat_i8x16,
     store,
+    store_bf16,
     store_f16,
-    to_i32,
 )
+from .kv_blocks import BLOCKS, numbers_of, quantiser
 from .work_stealing import claim
 
-_N_BYTES = {"q8_0": 32, "q4_0": 16}  # of a group's numbers, for one token
+#: Of single numbers: bytes, and what puts one, puts sixteen, and loads sixteen.
+_NUMBERS = {
+    "f32": (4, put_f32, store, load_f32),
+    "f16": (2, put_f16, store_f16, load_f16),
+    "bf16": (2, put_bf16, store_bf16, load_bf16),
+}
 
 
 # --- into the cache ------------------------------------------------------------------------------
 
 
-@inline
-def _quantise_q8_0(x, q):
-    """32 floats at x → 32 bytes at q; gives d."""
-    low, high = load_f32(x), load_f32(x + 64)
-    largest = reduce_max(maximum(absolute(low), absolute(high)))
-    scale = splat_f32(127.0 / largest if largest > 0.0 else 0.0)
-    store(q, narrow_i8(to_i32(nearest(low * scale))))
-    store(q + 16, narrow_i8(to_i32(nearest(high * scale))))
-    return largest / 127.0
-
-
-@inline
-def _quantise_q4_0(x, q):
-    """32 floats at x → 16 bytes at q; gives d: the largest of them, by size, becomes q = 0."""
-    low, high = load_f32(x), load_f32(x + 64)
-    top, bottom = reduce_max(maximum(low, high)), reduce_min(minimum(low, high))
-    d = (bottom if -bottom > top else top) / -8.0
-    scale, middle, most = splat_f32(1.0 / d if d != 0.0 else 0.0), splat_f32(8.5), splat_f32(15.0)
-    # what is positive is rounded by cutting off; 8 + 8.5 does not fit
-    low, high = minimum(low * scale + middle, most), minimum(high * scale + middle, most)
-    store(q, narrow_i8(to_i32(low) + to_i32(high) * to_i32(splat_f32(16.0))))
-    return d
-
-
-_QUANTISE = {"q8_0": _quantise_q8_0, "q4_0": _quantise_q4_0}
-
-
 @cache
 def _put_key(kind: str) -> Any:
     """put(keys, place, x, dim, spare): one head of a token's key, f32[dim]."""
-    if kind == "f16":
+    if kind in _NUMBERS:
+        size, put_one, _, _ = _NUMBERS[kind]
 
         @inline
         def put(keys, place, x, dim, spare):
             for i in range(dim):
-                put_f16(keys + 2 * (i * PAGE + place), get_f32(x + 4 * i))
+                put_one(keys + size * (i * PAGE + place), get_f32(x + 4 * i))
 
         return put
-    quantise, n_bytes = _QUANTISE[kind], _N_BYTES[kind]
+    blocks = BLOCKS[kind]
+    quantise, n_lines, n_bytes, size, has_min = (
+        quantiser(blocks), blocks.n_bytes + blocks.n_high, blocks.n_bytes, blocks.size, blocks.has_min
+    )  # fmt: skip
 
     @inline
     def put_groups(keys, place, x, dim, spare):
         for _ in range(dim // KV_GROUP):
-            d = quantise(x, spare)
-            for i in range(n_bytes):
+            d, m = quantise(x, spare, spare + n_bytes)
+            for i in range(n_lines):
                 put_i8(keys + i * PAGE + place, get_u8(spare + i))
-            put_f16(keys + n_bytes * PAGE + 2 * place, d)
-            keys, x = keys + (n_bytes + 2) * PAGE, x + 4 * KV_GROUP
+            put_f16(keys + n_lines * PAGE + 2 * place, d)
+            if has_min:
+                put_f16(keys + (n_lines + 2) * PAGE + 2 * place, m)
+            keys, x = keys + size * PAGE, x + 4 * KV_GROUP
 
     return put_groups
 
@@ -110,23 +93,29 @@ def _put_key(kind: str) -> Any:
 @cache
 def _put_value(kind: str) -> Any:
     """put(values, place, x, dim): one head of a token's value, f32[dim]."""
-    if kind == "f16":
+    if kind in _NUMBERS:
+        size, _, put_sixteen, _ = _NUMBERS[kind]
 
         @inline
         def put(values, place, x, dim):
             stride = (dim + 15) // 16 * 16
             for i in range(0, dim, 16):
-                store_f16(values + 2 * (place * stride + i), load_first(x + 4 * i, dim - i))
+                put_sixteen(values + size * (place * stride + i), load_first(x + 4 * i, dim - i))
 
         return put
-    quantise, n_bytes = _QUANTISE[kind], _N_BYTES[kind]
+    blocks = BLOCKS[kind]
+    quantise, size, q_at, has_min = quantiser(blocks), blocks.size, blocks.size - blocks.n_bytes, blocks.has_min
+    high_at = q_at - blocks.n_high
 
     @inline
     def put_groups(values, place, x, dim):
-        at = values + place * (dim // KV_GROUP * (n_bytes + 2))
+        at = values + place * (dim // KV_GROUP * size)
         for _ in range(dim // KV_GROUP):
-            put_f16(at, quantise(x, at + 2))
-            at, x = at + n_bytes + 2, x + 4 * KV_GROUP
+            d, m = quantise(x, at + q_at, at + high_at)
+            put_f16(at, d)
+            if has_min:
+                put_f16(at + 2, m)
+            at, x = at + size, x + 4 * KV_GROUP
 
     return put_groups
 
@@ -162,11 +151,17 @@ def save(k_type: str, v_type: str) -> Any:
 # --- and out again -------------------------------------------------------------------------------
 
 
-@inline
-def _load_f16(rows, following, k, c, width):
-    at = 2 * (k * width + c)
-    prefetch_later(following + at)
-    return load_f16(rows + at)
+@cache
+def _number_loader(kind: str) -> Any:
+    size, _, _, load_sixteen = _NUMBERS[kind]
+
+    @inline
+    def load(rows, following, k, c, width):
+        at = size * (k * width + c)
+        prefetch_later(following + at)
+        return load_sixteen(rows + at)
+
+    return load
 
 
 @cache
@@ -175,43 +170,41 @@ def key_loader(kind: str) -> Any:
 
     Asks for the same of the page whose keys are at `following`.
     """
+    if kind in _NUMBERS:
+        return _number_loader(kind)
+    blocks = BLOCKS[kind]
+    numbers, size, n_bytes, d_at = numbers_of(blocks), blocks.size, blocks.n_bytes, blocks.n_bytes + blocks.n_high
+    has_fifth, has_min = blocks.bits == 5, blocks.has_min
 
     @inline
-    def load_q8_0(keys, following, k, c, width):
-        group, at = k // KV_GROUP * 34 * width, k % KV_GROUP * width + c
-        prefetch_later(following + group + at)
-        return signed_to_f32(load_i8x16(keys + group + at)) * load_f16(keys + group + KV_GROUP * width + 2 * c)
-
-    @inline
-    def load_q4_0(keys, following, k, c, width):
-        group, half = k // KV_GROUP * 18 * width, KV_GROUP // 2
-        at = group + k % half * width + c
+    def load(keys, following, k, c, width):
+        group, i = k // KV_GROUP * size * width, k % KV_GROUP
+        at, fifth = group + i % n_bytes * width + c, splat_i8x16(0)
         prefetch_later(following + at)
-        return _nibbles(keys + at, k % KV_GROUP // half) * load_f16(keys + group + half * width + 2 * c)
+        if has_fifth:
+            fifth = shift_right_i8x16(load_i8x16(keys + group + (n_bytes + i // 8) * width + c), i % 8) & splat_i8x16(1)
+        value = numbers(keys + at, i // n_bytes, fifth) * load_f16(keys + group + d_at * width + 2 * c)
+        return value + load_f16(keys + group + (d_at + 2) * width + 2 * c) if has_min else value
 
-    return {"f16": _load_f16, "q8_0": load_q8_0, "q4_0": load_q4_0}[kind]
+    return load
 
 
 @cache
 def value_loader(kind: str) -> Any:
     """load(values, following, k, c, width) → f32x16: 16 dimensions from c on of value k; else as for keys."""
+    if kind in _NUMBERS:
+        return _number_loader(kind)
+    blocks = BLOCKS[kind]
+    numbers, size, n_bytes, has_min = numbers_of(blocks), blocks.size, blocks.n_bytes, blocks.has_min
+    q_at, has_fifth = size - n_bytes, blocks.bits == 5
 
     @inline
-    def load_q8_0(values, following, k, c, width):
-        at = (k * width + c) // KV_GROUP * 34
+    def load(values, following, k, c, width):
+        at, i, fifth = (k * width + c) // KV_GROUP * size, c % KV_GROUP, splat_i8x16(0)
         prefetch_later(following + at)
-        return signed_to_f32(load_i8x16(values + at + 2 + c % KV_GROUP)) * splat_f32(get_f16(values + at))
+        if has_fifth:
+            fifth = sixteen_bits(get_u32(values + at + q_at - 4) >> i)
+        value = numbers(values + at + q_at + i % n_bytes, i // n_bytes, fifth) * splat_f32(get_f16(values + at))
+        return value + splat_f32(get_f16(values + at + 2)) if has_min else value
 
-    @inline
-    def load_q4_0(values, following, k, c, width):
-        at = (k * width + c) // KV_GROUP * 18
-        prefetch_later(following + at)
-        return _nibbles(values + at + 2, c % KV_GROUP // 16) * splat_f32(get_f16(values + at))
-
-    return {"f16": _load_f16, "q8_0": load_q8_0, "q4_0": load_q4_0}[kind]
-
-
-@inline
-def _nibbles(at, high):
-    """The low or the high nibbles of 16 bytes, less 8, as floats."""
-    return bytes_to_f32(shift_right_i8x16(load_i8x16(at), 4 * high) & splat_i8x16(15)) - splat_f32(8.0)
+    return load

@@ -113,7 +113,7 @@ def _filler(fmt: formats.Format, how: str) -> Any:
 
     if how != "rounded":
         return fill
-    of_groups, to_bytes = bound(fmt.bits), round_unit(fmt.bits)
+    of_groups, to_bytes = bound(fmt.largest), round_unit(fmt.bits)
 
     @inline
     def fill_rounded(scratch, first, n, rows, row_bytes, column, n_columns):

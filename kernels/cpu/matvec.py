@@ -87,8 +87,10 @@ def _byte_dot(fmt: formats.Format, n_tokens: int) -> Any:
 
 def _tail_dot(fmt: formats.Format, n_tokens: int) -> Any:
     """tail(acc, row, records, n_columns, spare) → acc with the columns after the last whole unit, in pieces of 64."""
-    if fmt.piece is None:
+    if fmt.block == COLUMNS:
         return inline(lambda acc, row, records, n_columns, spare: acc)
+    if fmt.piece is None:
+        return _unit_tail(fmt, n_tokens)
     piece, least_of, address_of = fmt.piece, least(fmt), unit_at(fmt, 64)
     first_dot, second_dot, third_dot, fourth_dot = (dot_piece(fmt.bits, place, n_tokens) for place in range(4))
 
@@ -121,6 +123,21 @@ def _stride(name: str, n_tokens: int) -> int:
 def row_chunk(n_rows, n_threads):
     """How many of all rows a thread takes at a time."""
     return min(_MOST_ROWS, max(_LEAST_ROWS, n_rows // (8 * n_threads)))
+
+
+def _unit_tail(fmt: formats.Format, n_tokens: int) -> Any:
+    """The same in one unit that is filled up with zeros, as the records are."""
+    dot, unpack, least_of, address_of = dot_record(fmt.bits, n_tokens), fmt.unpack, least(fmt), unit_at(fmt, COLUMNS)
+
+    @inline
+    def tail(acc, row, records, n_columns, spare):
+        column = n_columns // COLUMNS * COLUMNS
+        if column < n_columns:
+            q, scales, mins = unpack(address_of(spare, row, column, n_columns))
+            acc = dot(acc, q, scales, least_of(scales, mins), records)
+        return acc
+
+    return tail
 
 
 def linear(name: str, n_tokens: int) -> Any:

@@ -33,9 +33,9 @@ from ..simd import (
 OFFSET = 128  # of the bytes that come out
 
 
-def bound(bits: int) -> Any:
-    """bound(scales, least) → f32x16: in each group no weight scale·q - least is larger, by size."""
-    most = 2.0**bits - 1
+def bound(largest: int) -> Any:
+    """bound(scales, least) → f32x16: in each group no weight scale·q - least, q <= largest, is larger, by size."""
+    most = float(largest)
 
     @inline
     def of_groups(scales, least):

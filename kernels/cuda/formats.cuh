@@ -11,12 +11,13 @@
 // down. Every type is affine in a group: w = scale·(q - OFFSET) - least. `piece` gives where in the tile's columns a
 // piece of lane t begins.
 #pragma once
-#include "common.cuh"
+#include "bytes.cuh"
 
 __device__ __forceinline__ uint4 load16(const u8* p) { return __ldg((const uint4*)p); }
 __device__ __forceinline__ uint2 load8(const u8* p) { return __ldg((const uint2*)p); }
 __device__ __forceinline__ u32 load4(const u8* p) { return __ldg((const u32*)p); }
 __device__ __forceinline__ u32 load2(const u8* p) { return __ldg((const u16*)p); }
+__device__ __forceinline__ u32 load1(const u8* p) { return __ldg(p); }
 
 // an address in shared memory
 struct Shared {
@@ -29,18 +30,13 @@ __device__ __forceinline__ uint4 load16(Shared p) { return *(const uint4*)p.at; 
 __device__ __forceinline__ uint2 load8(Shared p) { return *(const uint2*)p.at; }
 __device__ __forceinline__ u32 load4(Shared p) { return *(const u32*)p.at; }
 __device__ __forceinline__ u32 load2(Shared p) { return *(const u16*)p.at; }
+__device__ __forceinline__ u32 load1(Shared p) { return *p.at; }
 
 __device__ __forceinline__ u32 word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 __device__ __forceinline__ float low_half(u32 v) { return to_float((half_t)v); }
 __device__ __forceinline__ float high_half(u32 v) { return to_float((half_t)(v >> 16)); }
 
 // --- blocks of 32 columns: a scale, perhaps a minimum, perhaps fifth bits -----------------------------------------
-
-// high bits 4i … 4i+3 of 32 → bit 4 of four bytes
-__device__ __forceinline__ u32 fifth_bits(u32 bits, int i) {
-    u32 b = bits >> 4 * i & 15;
-    return (b & 1) << 4 | (b & 2) << 11 | (b & 4) << 18 | (b & 8) << 25;
-}
 
 template <bool MIN, bool FIFTH>
 struct Nibbles32 {
@@ -66,7 +62,7 @@ struct Nibbles32 {
     }
     __device__ static constexpr int factor(int piece) { return FIFTH || piece == 0 ? 1 : 16; }
     __device__ __forceinline__ u32 columns(int piece, int i) const {
-        if (FIFTH) return (word(q, i) >> 4 * piece & 0x0F0F0F0F) | fifth_bits(high, 4 * piece + i);
+        if (FIFTH) return (word(q, i) >> 4 * piece & 0x0F0F0F0F) | bit_bytes(high >> (16 * piece + 4 * i)) << 4;
         return word(q, i) & (piece ? 0xF0F0F0F0 : 0x0F0F0F0F);
     }
     __device__ __forceinline__ float scale(int) const { return scale_; }
@@ -103,14 +99,6 @@ struct Q8_0 {
 };
 
 // --- IQ4: nibbles that index a table of uneven steps --------------------------------------------------------------
-
-// the steps -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, each plus 128
-__device__ __forceinline__ u32 steps(u32 nibbles) {
-    u32 s = (nibbles | nibbles >> 4) & 0x00FF00FF;  // four bytes' nibbles → the four lowest nibbles
-    s = (s | s >> 8) & 0xFFFF;
-    u32 low = __byte_perm(0x3F2D1801, 0x766A5D4F, s & 0x7777), high = __byte_perm(0xA6998D81, 0xF1D9C5B5, s & 0x7777);
-    return __byte_perm(low, high, 0x3210 | (s & 0x8888) >> 1);
-}
 
 struct IQ4_NL {
     static constexpr int STEP = 128, GROUPS = 1, OFFSET = 128;
@@ -329,6 +317,9 @@ struct Q2_K : Runs256 {
     __device__ __forceinline__ float scale(int group) const { return scale_[group]; }
     __device__ __forceinline__ float least(int group) const { return least_[group]; }
 };
+
+#include "formats_codebooks.cuh"
+#include "formats_few_bits.cuh"
 
 // --- halves: what float types become on the GPU -------------------------------------------------------------------
 

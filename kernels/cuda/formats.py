@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..tensor_types import BY_NAME
+
 TILE_ROWS = 16
 
 
@@ -28,7 +30,7 @@ class Plane(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A type: a block of `columns` takes n_bytes; a tile has `step` columns.
+    """A type: a block of `columns` takes n_bytes in a file; a tile has `step` columns.
 
     in_runs: a lane's unit is no run of columns, but a half of each of four (formats.cuh, Runs256).
     """
@@ -45,26 +47,56 @@ class Format(NamedTuple):
         return self.step, self.in_runs
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a tile's row, in all planes."""
+        return self.step // self.columns * sum(plane.size for plane in self.planes)
+
+    @property
     def tile_bytes(self) -> int:
         """Bytes of a tile, in all planes."""
-        return TILE_ROWS * (self.step // self.columns) * self.n_bytes
+        return TILE_ROWS * self.row_bytes
 
 
-FORMATS = {
-    "Q4_0": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
-    "Q4_1": Format(32, 20, 128, (Plane(4, 16), Plane(0, 4))),
-    "Q5_0": Format(32, 22, 128, (Plane(6, 16), Plane(2, 4), Plane(0, 2))),
-    "Q5_1": Format(32, 24, 128, (Plane(8, 16), Plane(4, 4), Plane(0, 4))),
-    "Q8_0": Format(32, 34, 128, (Plane(2, 32, 4, 2), Plane(0, 2))),
-    "Q2_K": Format(256, 84, 256, (Plane(16, 64), Plane(0, 16), Plane(80, 4)), True),
-    "Q3_K": Format(256, 110, 256, (Plane(32, 64), Plane(0, 32), Plane(96, 12), Plane(108, 2)), True),
-    "Q4_K": Format(256, 144, 256, (Plane(16, 128, 4, 2), Plane(0, 16))),
-    "Q5_K": Format(256, 176, 256, (Plane(48, 128, 4, 2), Plane(16, 32), Plane(0, 16))),
-    "Q6_K": Format(256, 210, 256, (Plane(0, 128, 2, 2), Plane(128, 64), Plane(192, 16), Plane(208, 2)), True),
-    "IQ4_NL": Format(32, 18, 128, (Plane(2, 16), Plane(0, 2))),
-    "IQ4_XS": Format(256, 136, 256, (Plane(8, 128, 4, 2), Plane(0, 8))),
-    "F16": Format(32, 64, 128, (Plane(0, 64, 4, 4),)),  # what all float types become
-}
+def _of(name: str, step: int, *planes: Plane, in_runs: bool = False) -> tuple[str, Format]:
+    kind = BY_NAME[name]
+    return name, Format(kind.columns, kind.bytes, step, planes, in_runs)
+
+
+FORMATS = dict([
+    _of("Q4_0", 128, Plane(2, 16), Plane(0, 2)),
+    _of("Q4_1", 128, Plane(4, 16), Plane(0, 4)),
+    _of("Q5_0", 128, Plane(6, 16), Plane(2, 4), Plane(0, 2)),
+    _of("Q5_1", 128, Plane(8, 16), Plane(4, 4), Plane(0, 4)),
+    _of("Q8_0", 128, Plane(2, 32, 4, 2), Plane(0, 2)),
+    _of("Q8_1", 128, Plane(4, 32, 4, 2), Plane(0, 2)),
+    _of("Q2_K", 256, Plane(16, 64), Plane(0, 16), Plane(80, 4), in_runs=True),
+    _of("Q3_K", 256, Plane(32, 64), Plane(0, 32), Plane(96, 12), Plane(108, 2), in_runs=True),
+    _of("Q4_K", 256, Plane(16, 128, 4, 2), Plane(0, 16)),
+    _of("Q5_K", 256, Plane(48, 128, 4, 2), Plane(16, 32), Plane(0, 16)),
+    _of("Q6_K", 256, Plane(0, 128, 2, 2), Plane(128, 64), Plane(192, 16), Plane(208, 2), in_runs=True),
+    _of("Q8_K", 256, Plane(4, 256, 4, 4), Plane(0, 4)),
+    _of("IQ4_NL", 128, Plane(2, 16), Plane(0, 2)),
+    _of("IQ4_XS", 256, Plane(8, 128, 4, 2), Plane(0, 8)),
+    _of("IQ3_XXS", 256, Plane(2, 64), Plane(66, 32), Plane(0, 2)),
+    _of("IQ3_S", 256, Plane(2, 64), Plane(74, 36), Plane(66, 8), Plane(0, 2)),
+    _of("IQ2_XXS", 256, Plane(2, 64), Plane(0, 2)),
+    _of("IQ2_XS", 256, Plane(2, 64), Plane(66, 8), Plane(0, 2)),
+    _of("IQ2_S", 256, Plane(2, 32), Plane(34, 32), Plane(66, 16), Plane(0, 2)),
+    _of("IQ1_S", 256, Plane(2, 32), Plane(34, 16), Plane(0, 2)),
+    _of("IQ1_M", 256, Plane(0, 32), Plane(32, 16), Plane(48, 8)),
+    _of("Q1_0", 256, Plane(2, 16), Plane(0, 2)),
+    _of("Q2_0", 256, Plane(2, 16), Plane(0, 2)),
+    _of("TQ1_0", 256, Plane(0, 48), Plane(48, 6)),
+    _of("TQ2_0", 256, Plane(0, 64), Plane(64, 2), in_runs=True),
+    _of("MXFP4", 128, Plane(1, 16), Plane(0, 1)),
+    _of("NVFP4", 256, Plane(4, 32, 4, 2), Plane(0, 4)),
+    ("F16", Format(32, 64, 128, (Plane(0, 64, 4, 4),))),  # what single numbers become
+])  # fmt: skip
+#: Types that become halves, as retile.cu calls them.
+RETILED = {
+    "F64": "double", "F32": "float", "F16": "half_t", "BF16": "bfloat", "I8": "signed char", "I16": "short",
+    "I32": "int", "I64": "long long",
+}  # fmt: skip
 
 
 def plane_bytes(form: Format, plane: Plane, n_tiles: int) -> int:
@@ -75,7 +107,7 @@ def plane_bytes(form: Format, plane: Plane, n_tiles: int) -> int:
 def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
     """Bytes of a matrix in tiles, the last ones filled up with zeros."""
     n_steps = -(-n_columns // form.step)
-    return -(-n_rows // TILE_ROWS) * TILE_ROWS * n_steps * (form.step // form.columns) * form.n_bytes
+    return -(-n_rows // TILE_ROWS) * n_steps * form.tile_bytes
 
 
 def tile(form: Format, blocks: np.ndarray, out: np.ndarray) -> None:

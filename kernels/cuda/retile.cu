@@ -37,13 +37,13 @@ __global__ void __launch_bounds__(256) retile(
     out[i] = block < n_blocks ? *(const Unit*)(blocks + from) : Unit{};
 }
 
-__device__ __forceinline__ float number(half_t x) { return to_float(x); }
-__device__ __forceinline__ float number(float x) { return x; }
-
-// The same for floats, which become halves. T: half_t, float, or bfloat.
+// The same for single numbers, which become halves. T: half_t, bfloat, or a type of C's.
 struct bfloat {
     u16 bits;
 };
+template <class T>
+__device__ __forceinline__ float number(T x) { return x; }
+__device__ __forceinline__ float number(half_t x) { return to_float(x); }
 __device__ __forceinline__ float number(bfloat x) { return __uint_as_float((u32)x.bits << 16); }
 
 template <class T>

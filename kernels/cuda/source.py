@@ -6,6 +6,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from .. import codebooks
+
 OPTIONS = ("-std=c++17",)
 HOPPER = "-arch=sm_90a"  # for what no other GPU has; CuPy adds sm_90, and NVRTC from 12.9 on takes the more special one
 
@@ -25,6 +29,7 @@ FILES = {
     "save": "kv.cu", "retile": "retile.cu", "retile_floats": "retile.cu",
 }  # fmt: skip
 
+CODEBOOKS = "codebooks.cuh"  # is written here
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 
@@ -36,12 +41,32 @@ def options(kernel: str) -> tuple[str, ...]:
 @cache
 def source(kernel: str) -> str:
     """The source of a kernel's file with all that it includes, each once: a compiler's cache sees every change."""
-    return _read(FILES[kernel.partition("<")[0]], set())
+    return read(FILES[kernel.partition("<")[0]], set())
 
 
-def _read(name: str, seen: set[str]) -> str:
+def read(name: str, seen: set[str]) -> str:
+    """The text of a file with all that it includes but what was seen, which these are added to."""
     if name in seen:
         return ""
     seen.add(name)
+    if name == CODEBOOKS:
+        return _codebooks()
     text = Path(__file__).with_name(name).read_text("utf-8").replace("#pragma once\n", "")
-    return _INCLUDE.sub(lambda match: _read(match[1], seen), text)
+    return _INCLUDE.sub(lambda match: read(match[1], seen), text)
+
+
+@cache
+def _codebooks() -> str:
+    """The codebooks of formats_codebooks.cuh, as arrays of constants."""
+    packed = codebooks.points("IQ1").astype(np.uint16) << 2 * np.arange(8, dtype=np.uint16)
+    arrays = [("u16", "iq1", [f"{point}" for point in packed.sum(axis=1)])]
+    for name, steps in codebooks.STEPS.items():
+        points = (np.array(steps) + max(steps)).astype(np.uint8)[codebooks.points(name)].view(np.uint32)
+        if points.shape[1] == 1:
+            arrays.append(("u32", name.lower(), [f"{point}" for point in points[:, 0]]))
+        else:
+            arrays.append(("uint2", name.lower(), [f"{{{low},{high}}}" for low, high in points]))
+    return "".join(
+        f"[[maybe_unused]] __device__ const {kind} {name}[{len(values)}] = {{{','.join(values)}}};\n"
+        for kind, name, values in arrays
+    )

@@ -1,4 +1,4 @@
-"""Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 columns with a half-precision scale; eight are a unit, two a piece."""
+"""Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1: blocks of 32 columns with a half as scale; eight are a unit, two a piece."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ..simd import (
     two_halves,
     two_pairs_of_halves,
 )
+from ..tensor_types import BY_NAME
 from . import Format
 
 _LOW_HIGH = lanes_i16(([0] * 8 + [4] * 8) * 2)
@@ -42,12 +43,13 @@ def _fifth_bits(p, r):
     return as_i8(as_i16(bits_as_bytes(get_u32(p) | get_u32(r) << 32)) << splat_i16(4))
 
 
-def blocks(n_bytes: int, quants: Any, *, offset: int = 0, bits: int, mins: bool = False) -> Format:
-    """The format of blocks of n_bytes that begin with a scale, and a min where there are such.
+def blocks(name: str, quants: Any, *, mins: bool = False, **settings: Any) -> Format:
+    """The format of a type whose blocks begin with a scale, and a min where there are such; settings: as Format.of.
 
     quants(p, r): the 64 bytes q of the blocks at two addresses.
     """
-    n, eight, eight_pairs = n_bytes, halves_of_eight(n_bytes), pairs_of_eight(n_bytes)
+    n = BY_NAME[name].bytes
+    eight, eight_pairs = halves_of_eight(n), pairs_of_eight(n)
 
     @inline
     def all_quants(p):
@@ -73,7 +75,7 @@ def blocks(n_bytes: int, quants: Any, *, offset: int = 0, bits: int, mins: bool 
         return (quants(p, p + n),), d, negative(m)
 
     unpackers = (unpack_mins, piece_mins) if mins else (unpack, piece)
-    return Format(256, 8 * n, unpackers[0], group=32, offset=offset, bits=bits, piece=unpackers[1])
+    return Format.of(name, unpackers[0], group=32, piece=unpackers[1], **settings)
 
 
 @inline
@@ -101,8 +103,14 @@ def _q8_0(p, r):
     return join_8x32(load_i8x32(p + 2), load_i8x32(r + 2)) ^ splat_i8(128)
 
 
-Q4_0 = blocks(18, _q4_0, offset=8, bits=4)
-Q4_1 = blocks(20, _q4_1, bits=4, mins=True)
-Q5_0 = blocks(22, _q5_0, offset=16, bits=5)
-Q5_1 = blocks(24, _q5_1, bits=5, mins=True)
-Q8_0 = blocks(34, _q8_0, offset=128, bits=8)
+@inline
+def _q8_1(p, r):
+    return join_8x32(load_i8x32(p + 4), load_i8x32(r + 4)) ^ splat_i8(128)
+
+
+Q4_0 = blocks("Q4_0", _q4_0, offset=8, bits=4)
+Q4_1 = blocks("Q4_1", _q4_1, bits=4, mins=True)
+Q5_0 = blocks("Q5_0", _q5_0, offset=16, bits=5)
+Q5_1 = blocks("Q5_1", _q5_1, bits=5, mins=True)
+Q8_0 = blocks("Q8_0", _q8_0, offset=128, bits=8)
+Q8_1 = blocks("Q8_1", _q8_1, offset=128, bits=8)

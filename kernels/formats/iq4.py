@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..simd import bytes_to_f32, get_f16, get_u16, get_u32, inline, paired_bytes, splat_f32, table16
+from ..simd import bytes_to_f32, get_f16, get_u16, get_u32, inline, nibbles_in_order, paired_bytes, splat_f32, table16
 from . import Format
 from .blocks32 import blocks, nibbles
 
-_STEPS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-_step = table16([step + 128 for step in _STEPS])
+STEPS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_step = table16([step + 128 for step in STEPS])
 
 
 @inline
@@ -18,10 +18,7 @@ def _iq4_nl(p, r):
 @inline
 def _unpack_iq4_xs(p):
     # eight scales of 6 bits: spread 4-bit and 2-bit fields over the bytes of an integer
-    low, high = get_u32(p + 4), get_u16(p + 2)
-    low = (low | low << 16) & 0x0000FFFF0000FFFF
-    low = (low | low << 8) & 0x00FF00FF00FF00FF
-    low = (low | low << 4) & 0x0F0F0F0F0F0F0F0F
+    low, high = nibbles_in_order(get_u32(p + 4)), get_u16(p + 2)
     high = (high | high << 24) & 0x000000FF000000FF
     high = (high | high << 12) & 0x000F000F000F000F
     high = (high | high << 6) & 0x0303030303030303
@@ -35,5 +32,5 @@ def _unpack_iq4_xs(p):
     return q, scales, splat_f32(0.0)
 
 
-IQ4_NL = blocks(18, _iq4_nl, offset=128, bits=8)
-IQ4_XS = Format(256, 136, _unpack_iq4_xs, group=32, offset=128, bits=8)
+IQ4_NL = blocks("IQ4_NL", _iq4_nl, offset=128, bits=8, largest=241)
+IQ4_XS = Format.of("IQ4_XS", _unpack_iq4_xs, group=32, offset=128, bits=8, largest=241)

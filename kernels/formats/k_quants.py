@@ -1,4 +1,4 @@
-"""Q2_K … Q6_K: blocks of 256 columns with 8 or 16 groups, whose scales are themselves quantised."""
+"""Q2_K … Q6_K: blocks of 256 columns with 8 or 16 groups, whose scales are themselves quantised; Q8_K: one scale."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ..simd import (
     as_i16,
     bytes_to_f32,
     get_f16,
+    get_f32,
     get_u32,
     inline,
     lanes_i16,
@@ -118,18 +119,31 @@ def _unpack_q3_k(p):
 
 
 @inline
+def pairs_of_bits(p):
+    """64 bytes → 256 columns: of each 32 bytes the lowest two bits, then the next …"""
+    q0, q1 = twice_8x32(load_i8x32(p)), twice_8x32(load_i8x32(p + 32))
+    return _bits(q0, _0_2(), 3), _bits(q0, _4_6(), 3), _bits(q1, _0_2(), 3), _bits(q1, _4_6(), 3)
+
+
+@inline
 def _unpack_q2_k(p):
     a, b = get_u32(p) | get_u32(p + 4) << 32, get_u32(p + 8) | get_u32(p + 12) << 32
     low = 0x0F0F0F0F0F0F0F0F
     scales = bytes_to_f32(sixteen_bytes(a & low, b & low)) * splat_f32(get_f16(p + 80))
     mins = bytes_to_f32(sixteen_bytes((a >> 4) & low, (b >> 4) & low)) * splat_f32(get_f16(p + 82))
-    q0, q1 = twice_8x32(load_i8x32(p + 16)), twice_8x32(load_i8x32(p + 48))
-    q = (_bits(q0, _0_2(), 3), _bits(q0, _4_6(), 3), _bits(q1, _0_2(), 3), _bits(q1, _4_6(), 3))
-    return q, scales, mins
+    return pairs_of_bits(p + 16), scales, mins
 
 
-Q2_K = Format(256, 84, _unpack_q2_k, group=16, bits=2)
-Q3_K = Format(256, 110, _unpack_q3_k, group=16, offset=4, bits=3)
-Q4_K = Format(256, 144, _unpack_q4_k, group=32, bits=4)
-Q5_K = Format(256, 176, _unpack_q5_k, group=32, bits=5)
-Q6_K = Format(256, 210, _unpack_q6_k, group=16, offset=32, bits=6)
+@inline
+def _unpack_q8_k(p):
+    first, second = load_i8x64(p + 4) ^ splat_i8(128), load_i8x64(p + 68) ^ splat_i8(128)
+    q = first, second, load_i8x64(p + 132) ^ splat_i8(128), load_i8x64(p + 196) ^ splat_i8(128)
+    return q, splat_f32(get_f32(p)), splat_f32(0.0)
+
+
+Q2_K = Format.of("Q2_K", _unpack_q2_k, group=16, bits=2)
+Q3_K = Format.of("Q3_K", _unpack_q3_k, group=16, offset=4, bits=3)
+Q4_K = Format.of("Q4_K", _unpack_q4_k, group=32, bits=4)
+Q5_K = Format.of("Q5_K", _unpack_q5_k, group=32, bits=5)
+Q6_K = Format.of("Q6_K", _unpack_q6_k, group=16, offset=32, bits=6)
+Q8_K = Format.of("Q8_K", _unpack_q8_k, group=32, offset=128, bits=8)

@@ -8,6 +8,7 @@ need no alignment. Only the compiler's own process imports this package.
 
 # ruff: noqa: F403
 from .arithmetic import *
+from .codebooks import *
 from .dots import *
 from .halves import *
 from .lanes import *

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -14,6 +15,7 @@ from .vectors import (
     I8,
     I16,
     I32,
+    I64,
     TARGET,
     call,
     constant,
@@ -56,6 +58,7 @@ to_f32 = operation(f32x16, [i32x16], lambda b, v: b.sitofp(v, f32x16.llvm))
 to_i32 = operation(i32x16, [f32x16], lambda b, v: b.fptosi(v, i32x16.llvm))
 splat_i8x16 = operation(i8x16, [types.int64], lambda b, x: splat(b, b.trunc(x, I8), 16))
 shift_right_i8x16 = operation(i8x16, [i8x16, types.int64], lambda b, v, n: b.lshr(v, splat(b, b.trunc(n, I8), 16)))
+shift_left_i8x16 = operation(i8x16, [i8x16, types.int64], lambda b, v, n: b.shl(v, splat(b, b.trunc(n, I8), 16)))
 narrow_i8 = operation(i8x16, [i32x16], lambda b, v: b.trunc(v, i8x16.llvm))
 #: Sixteen bytes as floats, unsigned and signed.
 bytes_to_f32 = operation(f32x16, [i8x16], lambda b, v: b.uitofp(v, f32x16.llvm))
@@ -153,3 +156,24 @@ def _any_above(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 exp, exp2, log = (operation(f32x16, [f32x16], emit) for emit in (_exp, _exp2, _log))
 #: Whether some lane of the first vector is larger than that of the second.
 any_above = operation(types.boolean, [f32x16, f32x16], _any_above)
+
+
+def rank_among(bounds: Sequence[float]) -> Any:
+    """An operation: of each lane of a vector of floats, how many of these numbers it is not below, as integers."""
+
+    def emit(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+        rank = constant(I32, [0] * 16)
+        for bound in bounds:
+            rank = b.add(rank, b.zext(b.fcmp_ordered(">=", v, constant(F32, [bound] * 16)), i32x16.llvm))
+        return rank
+
+    return operation(i32x16, [f32x16], emit)
+
+
+def _have_bit(b: ir.IRBuilder, v: ir.Value, bit: ir.Value) -> ir.Value:
+    own = b.and_(v, splat(b, b.shl(I32(1), b.trunc(bit, I32)), 16))
+    return b.zext(b.bitcast(b.icmp_unsigned("!=", own, constant(I32, [0] * 16)), I16), I64)
+
+
+#: have_bit(vector, n): a bit for each lane, whether the lane's bit n is 1.
+have_bit = operation(types.int64, [i32x16, types.int64], _have_bit)

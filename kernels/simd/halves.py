@@ -13,11 +13,13 @@ from .vectors import (
     BF16,
     F16,
     F32,
+    I8,
     I16,
     I32,
     TARGET,
     constant,
     f32x16,
+    i8x16,
     i8x32,
     i16x16,
     loaded,
@@ -96,6 +98,44 @@ put_f16 = operation(
 )
 
 
+def _bfloat_bits(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    """f32 → bf16 bits (i16 vector), to nearest even, without the instruction for that."""
+    lanes = v.type.count
+    every, bits = _every(lanes), b.bitcast(v, ir.VectorType(I32, lanes))
+    odd = b.and_(b.lshr(bits, every(16)), every(1))
+    rounded = b.add(b.add(bits, every(0x7FFF)), odd)
+    is_nan = b.fcmp_unordered("uno", v, v)
+    return b.trunc(b.lshr(b.select(is_nan, b.or_(bits, every(1 << 22)), rounded), every(16)), ir.VectorType(I16, lanes))
+
+
+store_bf16 = operation(types.void, [ADDRESS, f32x16], lambda b, p, v: stored(b, p, _bfloat_bits(b, v)))
+put_bf16 = operation(
+    types.void, [ADDRESS, types.float32], lambda b, p, v: stored(b, p, _bfloat_bits(b, splat(b, v, 1)))
+)
+#: The half that an integer's low 16 bits are.
+half_of = operation(
+    types.float32, [types.int64],
+    lambda b, x: b.extract_element(_half_to_float(b, splat(b, b.trunc(x, I16), 1)), I32(0)),
+)  # fmt: skip
+
+
+def _from_e4m3(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    bits = b.shl(b.zext(b.and_(v, constant(I8, [0x7F] * 16)), i16x16.llvm), constant(I16, [7] * 16))
+    values = b.fmul(_half_to_float(b, bits), constant(F32, [2.0**8] * 16))  # as a half, with its exponent less 8
+    return b.select(b.icmp_unsigned("==", v, constant(I8, [0x7F] * 16)), constant(F32, [0.0] * 16), values)
+
+
+def _from_half_e8m0(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
+    wide, every = b.zext(v, ir.VectorType(I32, 16)), _every(16)
+    subnormal, normal = b.shl(b.add(wide, every(1)), every(21)), b.shl(b.sub(wide, every(1)), every(23))
+    return b.bitcast(b.select(b.icmp_unsigned("<", wide, every(2)), subnormal, normal), f32x16.llvm)
+
+
+#: Sixteen bytes as the floats of 8 bits that they are: without a sign, 4 bits of exponent and 3 of mantissa, 0x7F being
+#: 0; powers of two (OCP Microscaling Formats, 1.0), halved.
+from_e4m3, from_half_e8m0 = (operation(f32x16, [i8x16], emit) for emit in (_from_e4m3, _from_half_e8m0))
+
+
 def _spread_halves(n: int) -> Any:
     """An operation: n halves from each of two addresses → n vectors: its first on lanes 0 and 1, second on 2 and 3."""
 
@@ -127,6 +167,18 @@ def halves_of_eight(stride: int) -> Any:
         for i, block in enumerate(_EVEN_ODD):
             halves = b.insert_element(halves, loaded(b, p, I16, stride * block), I32(i))
         return shuffled(b, _half_to_float(b, halves), None, [i % 4 + i // 8 * 4 for i in range(16)])
+
+    return operation(f32x16, [ADDRESS], emit)
+
+
+def scales_of(n: int, stride: int) -> Any:
+    """An operation: a half in each of n blocks, 2 or 4, `stride` bytes apart, that make up 256 columns, woven."""
+
+    def emit(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        halves = ir.Constant(ir.VectorType(I16, n), ir.Undefined)
+        for i in range(n):
+            halves = b.insert_element(halves, loaded(b, p, I16, stride * i), I32(i))
+        return shuffled(b, _half_to_float(b, halves), None, [i % 4 * n // 4 for i in range(16)])
 
     return operation(f32x16, [ADDRESS], emit)
 

@@ -78,42 +78,62 @@ def _int_bytes(lanes: Sequence[int], n_ints: int) -> Any:
 #: For each 16 columns, in woven order: the byte of its 32 columns, of eight; its own byte, of two times eight.
 paired_bytes = _int_bytes([i // 2 for i in WOVEN], 1)
 sixteen_bytes = _int_bytes(WOVEN, 2)
+#: The four lowest bytes of an integer, on the first lanes.
+four_bytes = _int_bytes([*range(4)] * 4, 1)
+
+
+def _woven_nibbles(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    v = b.bitcast(splat(b, x, 1), i8x8.llvm)
+    low, high = b.and_(v, constant(I8, [15] * 8)), b.lshr(v, constant(I8, [4] * 8))
+    return shuffled(b, low, high, [i // 2 + 8 * (i % 2) for i in WOVEN])
+
+
+#: The nibbles of a 64-bit integer, in woven order.
+woven_nibbles = operation(i8x16, [types.int64], _woven_nibbles)
 #: Sixteen numbers into woven order and back.
 weave_bytes, weave = shuffle(i8x16, WOVEN), shuffle(f32x16, WOVEN)
-#: The bits of an integer as bytes, 0 or 1.
+#: The bits of an integer as bytes, 0 or 1; of its lowest sixteen.
 bits_as_bytes = operation(
     i8x64, [types.int64],
     lambda b, x: b.zext(b.bitcast(splat(b, x, 1), ir.VectorType(I1, 64)), i8x64.llvm),
 )  # fmt: skip
+sixteen_bits = operation(
+    i8x16, [types.int64],
+    lambda b, x: b.zext(b.bitcast(splat(b, b.trunc(x, I16), 1), ir.VectorType(I1, 16)), i8x16.llvm),
+)  # fmt: skip
 
 
-def table16(values: Sequence[int]) -> Any:
-    """An operation mapping each of 64 bytes (0-15) through a table of 16 bytes."""
+def table16(values: Sequence[int], kind: Vector = i8x64) -> Any:
+    """An operation mapping each of 64 or 16 bytes (0-15) through a table of 16 bytes."""
+    n_lanes = kind.lanes
 
     def emit(b: ir.IRBuilder, index: ir.Value) -> ir.Value:
         def shuffle_bytes(name: str, lanes: int) -> ir.Value:
-            table = constant(I8, [*values] * (lanes // 16))
+            table = constant(I8, [v % 256 for v in values] * (lanes // 16))
             parts = [
                 call(b, name, table.type, [table, shuffled(b, index, None, range(i, i + lanes))])
-                for i in range(0, 64, lanes)
+                for i in range(0, n_lanes, lanes)
             ]
             while len(parts) > 1:
                 n = 2 * parts[0].type.count
                 parts = [shuffled(b, low, high, range(n)) for low, high in zip(parts[::2], parts[1::2], strict=True)]
             return parts[0]
 
-        if TARGET.name.startswith("avx512"):
+        if TARGET.byte_registers and n_lanes == 16:
+            return shuffle_bytes("x86.ssse3.pshuf.b.128", 16)
+        if TARGET.byte_registers == 64:
             return shuffle_bytes("x86.avx512.pshuf.b.512", 64)
-        if TARGET.name.startswith("avx"):
+        if TARGET.byte_registers == 32:
             return shuffle_bytes("x86.avx2.pshuf.b", 32)
         # a chain of selects over the four bits of the index: no table instruction needed
-        rows = [constant(I8, [v] * 64) for v in values]
+        rows = [constant(I8, [v % 256] * n_lanes) for v in values]
         for bit in range(4):
-            on = b.icmp_unsigned("!=", b.and_(index, constant(I8, [1 << bit] * 64)), constant(I8, [0] * 64))
+            own = b.and_(index, constant(I8, [1 << bit] * n_lanes))
+            on = b.icmp_unsigned("!=", own, constant(I8, [0] * n_lanes))
             rows = [b.select(on, high, low) for low, high in zip(rows[::2], rows[1::2], strict=True)]
         return rows[0]
 
-    return operation(i8x64, [i8x64], emit)
+    return operation(kind, [kind], emit)
 
 
 def transposed(b: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:

@@ -35,6 +35,19 @@ def _load(kind: Vector) -> Any:
 
 load_f32 = _load(f32x16)
 load_i8x16, load_i8x32, load_i8x64 = _load(i8x16), _load(i8x32), _load(i8x64)
+
+
+def load_integers(bits: int) -> Any:
+    """An operation: sixteen integers at an address, as floats."""
+    kind = ir.VectorType(ir.IntType(bits), 16)
+    return operation(f32x16, [ADDRESS], lambda b, address: b.sitofp(loaded(b, address, kind), f32x16.llvm))
+
+
+#: Sixteen doubles, as floats.
+load_f64 = operation(
+    f32x16, [ADDRESS],
+    lambda b, address: b.fptrunc(loaded(b, address, ir.VectorType(ir.DoubleType(), 16)), f32x16.llvm),
+)  # fmt: skip
 #: store(address, vector)
 store = operation(types.void, [ADDRESS, None], stored)
 

@@ -14,7 +14,7 @@ from ..pages import PageLayout
 from ..states import StateLayout
 from .inputs import Inputs
 from .launches import MAX_LOGITS
-from .places import Rows, exact_products, fused_for_gpu, norms_made_by_readers, place
+from .places import exact_products, fused_for_gpu, norms_made_by_readers, place
 from .weights import Matrix
 from .workspace import Workspace
 

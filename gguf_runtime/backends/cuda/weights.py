@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...kernels.cuda.formats import FORMATS, TILE_ROWS, Format, plane_bytes, tile, tiled_bytes
-from ...kernels.layout import FLOATS
+from ...kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, Format, plane_bytes, tile, tiled_bytes
 from ...loader import Tensor
 from ..errors import PlanError
 from ..floats import floats
 from .launches import Launch, Memory
 
 _STEP = 2 << 20
-_FLOATS = {"F32": "float", "F16": "half_t", "BF16": "bfloat"}  # as retile.cu calls them
-_UNITS = {2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
+_UNITS = {1: "u8", 2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
 
 
 class Matrix(NamedTuple):
@@ -44,7 +42,7 @@ class Matrix(NamedTuple):
 
 def matrix_type(tensor: Tensor) -> str:
     """The format in which a matrix lies on the GPU. Raises PlanError where there is none."""
-    if tensor.type in FLOATS:
+    if tensor.type in RETILED:
         return "F16"
     if tensor.type not in FORMATS:
         raise PlanError(f"tensor {tensor.name} has type {tensor.type}, which the GPU has no kernels for yet")
@@ -120,8 +118,8 @@ def tilings(tensor: Tensor, source: int, matrix: Matrix, first_row: int) -> list
         inner = per_step * plane.size // (plane.outer * plane.pieces)
         unit = math.gcd(16, form.n_bytes, plane.first, plane.size, inner)
         out = start + plane_bytes(form, plane, first_tile * matrix.n_steps)
-        if tensor.type in FLOATS:
-            name, unit = f"retile_floats<{_FLOATS[tensor.type]}>", 2
+        if tensor.type in RETILED:
+            name, unit = f"retile_floats<{RETILED[tensor.type]}>", 2
             how: tuple[int, ...] = width, matrix.n_steps, form.step
         else:
             name, n_blocks = f"retile<{_UNITS[unit]}>", width // form.columns
@@ -155,7 +153,7 @@ def _blocks(tensor: Tensor) -> np.ndarray:
     """The blocks of a matrix, u8[rows, blocks, bytes]; floats become halves, in blocks filled up with zeros."""
     rows, width = tensor.shape
     form = FORMATS[matrix_type(tensor)]
-    if tensor.type not in FLOATS:
+    if tensor.type not in RETILED:
         return tensor.data.reshape(rows, -1, form.n_bytes)
     out = np.zeros((rows, -(-width // form.columns) * form.columns), np.float16)
     largest = np.finfo(np.float16).max

@@ -34,8 +34,9 @@ def _attention(w: Writer, op: Attention) -> None:
         )  # fmt: skip
     q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     partials, kind = w.plan.buffers.partials(w.inputs.n_partials, n_heads, v_dim), w.kind(op.out)
-    # blocks of many tokens may multiply bf16 where the result is rounded as much anyway
-    how = "bfloats" if isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") else "exact"
+    # blocks of many tokens may multiply bf16 where the result is rounded as much anyway; nobody wants f32 for that
+    rounded = isa.dots_bfloats and kind in ("byte_lanes", "bfloat_lanes") and "f32" not in types
+    how = "bfloats" if rounded else "exact"
     terms = _terms(op)
     suffix = f":{how}:{terms}" if terms else ":bfloats" if how == "bfloats" else ""
     sinks = w.plan.floats(op.sinks) if op.sinks else 0

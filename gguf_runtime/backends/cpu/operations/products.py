@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ....fusion import AddedProduct, GatedProduct
-from ....kernels.layout import FORMATS
+from ....kernels.layout import FLOATS, FORMATS
 from ....loader import Tensor
 from ....operations import Linear, Value
 from ...errors import PlanError
@@ -53,7 +53,7 @@ def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: s
 
 def how_to_multiply(plan: Plan, weight: Tensor, size: int) -> str:
     """How tokens side by side meet weights in batches of a size: the end of a name in kernels/cpu/matmul.py."""
-    if size == MANY and plan.isa.has_tiles and weight.type not in ("F16", "F32"):
+    if size == MANY and plan.isa.has_tiles and (weight.type == "BF16" or weight.type not in FLOATS):
         return ":tiles"
     if plan.isa.dots_bfloats and weight.type == "BF16":
         return ":bfloats"
