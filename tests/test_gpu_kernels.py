@@ -39,6 +39,7 @@ TEMPLATES = {
     "over": [f"<functions::{name}, float>" for name in FUNCTIONS] + ["<functions::gate<functions::gelu>, half_t>"],
     "norm": ["<rms, half_t>", "<layer, float>", "<l2, float>"],
     "scan": [f"<{kind}>" for kind in ("ssm", "delta", "linear", "rwkv6", "rwkv7")],
+    "expert_gate": [f"<{t}, Q6_K, 2, functions::gate<functions::silu>>" for t in TYPES],
     "expert_matmul": [f"<{t}, {n}, 2>" for t in TYPES for n in (1, 4)],
     "save": [f"<{kind}, {kind}>" for kind in KV_TYPES],
     "retile": ["<u8>", "<u16>", "<u32>", "<uint2>", "<uint4>"],

@@ -1,5 +1,6 @@
 // Experts: which ones take each token, and their products, straight from quantised planes: each expert that some token
 // takes is read once for up to 8·NT of them, the others never. And products of heads that each have a matrix.
+#include "functions.cuh"
 #include "matmul.cuh"
 
 constexpr int MOST = 1024;  // experts
@@ -166,17 +167,11 @@ extern "C" __global__ void __launch_bounds__(MOST) group_pairs(
     for (int pair = i; pair < n; pair += MOST) pairs[atomicAdd(counts + expert_of(pair), 1)] = pair;
 }
 
-// out[token][used][row] = Σ w[expert][row][column]·x[column] (+ bias[expert][row]); x: halves, a row for each token, or,
-// x_heads > 1, for each pair. Matrices lie one after another, at `expert_rows`. Which expert takes which pairs: groups say
-// it; without them, for one token, the route; and without that, head h of each token has matrix h. grid: (blocks of 64
-// rows, groups)
-template <class F, int NT, int SPLITS>
-__global__ void __launch_bounds__(32 * GROUP * SPLITS, 4 / SPLITS) expert_matmul(
-    const u8* w, int all_rows, int expert_rows, int n_rows, int n_columns, const half_t* x, int x_stride, int x_heads,
-    const float* route, const Group* groups, const int* pairs, int n_used, float* out, int out_stride, const float* bias,
-    const int* n_tokens) {
-    extern __shared__ __align__(16) half_t shared[];
-    __shared__ int pair_of[8 * NT];
+// Which pairs a block works on, into pair_of, and of which expert: groups say it; without them, for one token, the route;
+// and without that, head h of each token has matrix h.
+template <int NT>
+__device__ __forceinline__ Group group_of(
+    const float* route, const Group* groups, const int* pairs, int n_used, int n_tokens, int (&pair_of)[8 * NT]) {
     Group group;
     if (groups) {
         group = groups[blockIdx.y];
@@ -184,14 +179,27 @@ __global__ void __launch_bounds__(32 * GROUP * SPLITS, 4 / SPLITS) expert_matmul
         group = {(int)route[2 * blockIdx.y], (int)blockIdx.y, 1};
     } else {
         int first = blockIdx.y / n_used * 8 * NT;
-        group = {(int)blockIdx.y % n_used, first, min(8 * NT, *n_tokens - first)};
+        group = {(int)blockIdx.y % n_used, first, min(8 * NT, n_tokens - first)};
     }
-    if (group.n <= 0) return;
-    if (threadIdx.x < group.n) {
+    if ((int)threadIdx.x < group.n) {
         int i = group.first + threadIdx.x;
         pair_of[threadIdx.x] = groups ? pairs[i] : route ? i : i * n_used + group.expert;
     }
     __syncthreads();
+    return group;
+}
+
+// out[token][used][row] = Σ w[expert][row][column]·x[column] (+ bias[expert][row]); x: halves, a row for each token, or,
+// x_heads > 1, for each pair. Matrices lie one after another, at `expert_rows`. grid: (blocks of 64 rows, groups)
+template <class F, int NT, int SPLITS>
+__global__ void __launch_bounds__(32 * GROUP * SPLITS, 4 / SPLITS) expert_matmul(
+    const u8* w, int all_rows, int expert_rows, int n_rows, int n_columns, const half_t* x, int x_stride, int x_heads,
+    const float* route, const Group* groups, const int* pairs, int n_used, float* out, int out_stride, const float* bias,
+    const int* n_tokens) {
+    extern __shared__ __align__(16) half_t shared[];
+    __shared__ int pair_of[8 * NT];
+    Group group = group_of<NT>(route, groups, pairs, n_used, *n_tokens, pair_of);
+    if (group.n <= 0) return;
     int warp = threadIdx.x / 32, split = warp / GROUP, first_row = ROWS * blockIdx.x;
     half_t* tiles = shared + split * 2 * 8 * NT * CHUNK;
     float acc[NT][4] = {};
@@ -207,6 +215,39 @@ __global__ void __launch_bounds__(32 * GROUP * SPLITS, 4 / SPLITS) expert_matmul
         float value = bias ? bias[group.expert * n_rows + row] : 0;
         for (int s = 0; s < SPLITS; s++) value += sums[s][i / ROWS][i % ROWS];
         out[pair / n_used * (u64)out_stride + pair % n_used * n_rows + row] = value;
+    }
+}
+
+// out[pair][row] = F(gate·x, up·x), as halves, rows at out_stride; limit: F's parameter. The rest as before.
+template <class A, class B, int NT, class F>
+__global__ void __launch_bounds__(32 * GROUP * 2, 2) expert_gate(
+    const u8* gate, const u8* up, int all_rows, int expert_rows, int n_rows, int n_columns, const half_t* x, int x_stride,
+    int x_heads, const float* route, const Group* groups, const int* pairs, int n_used, half_t* out, int out_stride,
+    const float* gate_bias, const float* up_bias, float limit, const int* n_tokens) {
+    extern __shared__ __align__(16) half_t shared[];
+    __shared__ int pair_of[8 * NT];
+    Group group = group_of<NT>(route, groups, pairs, n_used, *n_tokens, pair_of);
+    if (group.n <= 0) return;
+    int warp = threadIdx.x / 32, first_row = ROWS * blockIdx.x;
+    int row = group.expert * expert_rows + first_row + warp % GROUP * 16;
+    half_t* tiles = shared + warp / GROUP * 2 * 8 * NT * CHUNK;
+    float acc[NT][4] = {};
+    auto of = [=](int i) { return x + (x_heads > 1 ? pair_of[i] : pair_of[i] / n_used) * (u64)x_stride; };
+    if (warp < GROUP) {
+        multiply<A, NT>(acc, gate, all_rows, row, n_columns, of, group.n, tiles, 0, 1);
+    } else {
+        multiply<B, NT>(acc, up, all_rows, row, n_columns, of, group.n, tiles, 0, 1);
+    }
+    auto sums = (float(*)[8 * NT][ROWS + 1])shared;
+    put<NT>(sums[warp / GROUP], acc);
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * group.n; i += 32 * GROUP * 2) {
+        int row = first_row + i % ROWS;
+        if (row >= n_rows) continue;
+        float a = sums[0][i / ROWS][i % ROWS], b = sums[1][i / ROWS][i % ROWS];
+        if (gate_bias) a += gate_bias[group.expert * n_rows + row];
+        if (up_bias) b += up_bias[group.expert * n_rows + row];
+        out[pair_of[i / ROWS] * (u64)out_stride + row] = to_half(F::of(a, b, limit, 0, 0, 0));
     }
 }
 

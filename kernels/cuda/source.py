@@ -23,7 +23,7 @@ FILES = {
     "softmax": "elementwise.cu", "sparse": "elementwise.cu", "sinkhorn": "elementwise.cu",
     "conv": "recurrence.cu", "shift": "recurrence.cu", "scan": "recurrence.cu", "pool": "recurrence.cu",
     "linear_floats": "experts.cu", "route": "experts.cu",
-    "group_pairs": "experts.cu", "expert_matmul": "experts.cu", "combine": "experts.cu",
+    "group_pairs": "experts.cu", "expert_matmul": "experts.cu", "expert_gate": "experts.cu", "combine": "experts.cu",
     "arrange": "prefill_matmul.cu", "prompt": "prefill_matmul.cu",
     "attend_one": "attention.cu", "attend_many": "attention.cu", "attend_prompt": "prefill_attention.cu",
     "save": "kv.cu", "retile": "retile.cu", "retile_floats": "retile.cu",

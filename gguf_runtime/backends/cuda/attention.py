@@ -130,9 +130,9 @@ def _few(w: Writer, heads: _Heads, *, alone: bool) -> None:
     first = heads.q.at, heads.k.at, heads.v.at, *heads.rotation
     w.launch(
         f"attend_one<{k_width}, {v_width}, {stages}, {_types(w)}, {heads.more}>", (tiles, spans(n), n),
-        _ATTENTION_THREADS, *(first if alone else (w.scratch("queries"), 0, 0, 0, 0, 0)), heads.scale, heads.k_dim, heads.out.at,
-        heads.out.stride, heads.v_dim, w.scratch("sums"), w.scratch("states"), w.scratch("done"), op.q.heads,
-        heads.group, *_form(w, op), *heads.cache, *_batch(w), shared=stages * stage, overlaps=True,
+        _ATTENTION_THREADS, *(first if alone else (w.scratch("queries"), 0, 0, 0, 0, 0)), heads.scale, heads.k_dim,
+        heads.out.at, heads.out.stride, heads.v_dim, w.scratch("sums"), w.scratch("states"), w.scratch("done"),
+        op.q.heads, heads.group, *_form(w, op), *heads.cache, *_batch(w), shared=stages * stage, overlaps=True,
     )  # fmt: skip
 
 

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ... import memory_plan
-from ...fusion import AddedProduct, Fused, Fusions, GatedProduct, Products, RotatedAttention, Single, fuse
+from ...fusion import (
+    AddedProduct,
+    Fused,
+    Fusions,
+    GatedExperts,
+    GatedProduct,
+    Products,
+    RotatedAttention,
+    Single,
+    fuse,
+)
 from ...kernels.layout import FLOATS
 from ...operations import (
     Activate,
@@ -29,6 +39,12 @@ from ...operations import (
 from .sizes import up
 
 _WHOLE = 128  # halves are filled up to a multiple of this: to whole tiles of any type that fits the width
+MOST_EXPERTS = 1024  # as in experts.cu
+#: Kinds of gates, as functions.cuh calls them.
+GATES = {
+    kind: f"functions::gate<functions::{kind}>"
+    for kind in ("silu", "gelu", "relu", "sigmoid", "squared_relu", "softplus", "tanh")
+} | {"clamped_silu": "functions::clamped_gate"}
 _WIDEST = 256  # heads for which there is attention on tensor cores
 
 
@@ -44,13 +60,18 @@ def fused_for_gpu(ops: Sequence[Op]) -> list[Fused]:
         fits = op.q.width <= _WIDEST and op.v_width <= _WIDEST and op.q.width % 2 == 0
         return fits and not more and op.out.number in wanted
 
-    return fuse(ops, Fusions(can_gate, side_by_side=True, rotated_attention=can_attend))
+    def can_gate_experts(fused: GatedExperts) -> bool:
+        limited = fused.op.limit and fused.op.kind != "clamped_silu"
+        return fused.op.kind in GATES and not limited and fused.gate.weight.shape[0] <= MOST_EXPERTS
+
+    return fuse(ops, Fusions(can_gate, can_gate_experts, side_by_side=True, rotated_attention=can_attend))
 
 
 def halves_made(fused: Sequence[Fused]) -> set[int]:
-    """Numbers of the values that are made as halves: nobody but products reads them."""
+    """Numbers of the values that are made as halves: nobody but products reads them. Those of experts: head by head."""
     wanted = _only_for_products((value, _multiplies(item, value)) for item in fused for value in item.reads)
-    return {item.makes[0].number for item in fused if _can_make_halves(item) and item.makes[0].number in wanted}
+    made = {item.makes[0].number for item in fused if _can_make_halves(item) and item.makes[0].number in wanted}
+    return made | {item.op.out.number for item in fused if isinstance(item, GatedExperts)}
 
 
 def norms_made_by_readers(fused: Sequence[Fused]) -> dict[int, Norm]:
@@ -122,16 +143,21 @@ class Rows(NamedTuple):
     halves: bool
 
 
+def _stride(width: int, halves: bool, heads: int) -> int:
+    return heads * up(width // heads, _WHOLE) if halves else width
+
+
 class Kind(NamedTuple):
-    """Of values: bytes of all rows, numbers in a row, and whether they are halves."""
+    """Of values: bytes of all rows, numbers in a row, whether they are halves, and parts that are filled up each."""
 
     n_bytes: int
     width: int
     halves: bool
+    heads: int
 
     @property
     def stride(self) -> int:
-        return up(self.width, _WHOLE) if self.halves else self.width
+        return _stride(self.width, self.halves, self.heads)
 
 
 class Place(NamedTuple):
@@ -165,8 +191,9 @@ def place(fused: Sequence[Fused], n_rows: int, n_selected: int, places: Places) 
     def kind(item: Fused) -> Kind:
         width, of_halves = sum(value.size for value in item.makes), item.makes[0].number in halves
         n = n_selected if item.makes[0].rows == "selected" else n_rows
-        n_bytes = n * (up(width, _WHOLE) * 2 if of_halves else width * 4)
-        return Kind(up(n_bytes, 256), width, of_halves)
+        heads = item.op.out.heads if isinstance(item, GatedExperts) else 1
+        n_bytes = n * _stride(width, of_halves, heads) * (2 if of_halves else 4)
+        return Kind(up(n_bytes, 256), width, of_halves, heads)
 
     def made_by_reader(item: Fused) -> list[Value]:
         """Who reads a norm may make it itself, from what the norm reads."""

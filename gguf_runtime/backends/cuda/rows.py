@@ -28,7 +28,7 @@ from ...operations import (
     Value,
     View,
 )
-from .places import has_one_weight
+from .places import GATES, has_one_weight
 from .sizes import tiles_of
 from .weights import matrix_type, n_columns
 from .writer import Writer, unknown
@@ -38,7 +38,6 @@ _ACTIVATIONS = {
     "silu": 0, "gelu": 0, "relu": 0, "squared_relu": 0, "sigmoid": 0, "softplus": 0, "tanh": 0, "exp": 0,
     "reciprocal": 0, "softcap": 1, "signed_sqrt": 1, "clamp": 2, "xielu": 4,
 }  # fmt: skip
-_GATES = {"silu", "gelu", "relu", "sigmoid", "squared_relu", "softplus", "tanh"}
 
 
 class _Operand(NamedTuple):
@@ -81,7 +80,7 @@ def _over(
     p, q, r, s = map(np.float32, (*parameters, 0.0, 0.0, 0.0, 0.0)[:4])
     kind, size = ("half_t", 2) if to.halves else ("float", 4)
     w.launch(
-        f"over<functions::{function}, {kind}>", (tiles_of(out.heads * n_columns, 256), w.n(out)), 256, *a,
+        f"over<{function}, {kind}>", (tiles_of(out.heads * n_columns, 256), w.n(out)), 256, *a,
         heads or out.heads, each, *b, to.at + size * to_column, to.stride, out.width, out.heads, n_columns, p, q, r, s,
         w.count(out),
     )  # fmt: skip
@@ -96,7 +95,7 @@ def _embed(w: Writer, op: Embed) -> None:
         n, out.at, width, out.stride,
     )  # fmt: skip
     if op.scale != 1:
-        _over(w, "scale", op.out, _Operand.of(w, op.out, op.out), None, (op.scale,))
+        _over(w, "functions::scale", op.out, _Operand.of(w, op.out, op.out), None, (op.scale,))
 
 
 def _norm(w: Writer, op: Norm) -> None:
@@ -130,7 +129,7 @@ def _activate(w: Writer, op: Activate) -> None:
         return
     if _ACTIVATIONS.get(op.kind) != len(op.parameters):
         raise unknown(op)
-    _over(w, op.kind, op.out, _Operand.of(w, op.x, op.out), None, op.parameters)
+    _over(w, f"functions::{op.kind}", op.out, _Operand.of(w, op.x, op.out), None, op.parameters)
 
 
 def _of_heads(w: Writer, op: Activate) -> None:
@@ -150,33 +149,30 @@ def _of_heads(w: Writer, op: Activate) -> None:
 
 def _gate(w: Writer, op: Gate) -> None:
     a, b = _Operand.of(w, op.gate, op.out), _Operand.of(w, op.up, op.out)
-    if op.kind == "clamped_silu":
-        _over(w, "clamped_gate", op.out, a, b, (op.limit,))
-        return
-    if op.kind not in _GATES or op.limit:
+    if op.kind not in GATES or (op.limit and op.kind != "clamped_silu"):
         raise unknown(op)
-    _over(w, f"gate<functions::{op.kind}>", op.out, a, b)
+    _over(w, GATES[op.kind], op.out, a, b, (op.limit,))
 
 
 def _add(w: Writer, op: Add) -> None:
-    _over(w, "add_scaled", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out), (op.scale,))
+    _over(w, "functions::add_scaled", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out), (op.scale,))
 
 
 def _mul(w: Writer, op: Mul) -> None:
-    _over(w, "mul", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out))
+    _over(w, "functions::mul", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out))
 
 
 def _scale(w: Writer, op: Scale) -> None:
     """x·factor, ·weight, + bias, one after another."""
     x = _Operand.of(w, op.x, op.out)
     if op.factor != 1 or not (op.weight or op.bias):
-        _over(w, "scale", op.out, x, None, (op.factor,))
+        _over(w, "functions::scale", op.out, x, None, (op.factor,))
         x = _Operand.of(w, op.out, op.out)
     if op.weight:
-        _over(w, "mul", op.out, x, _Operand.of_weights(w, op.weight, op.out))
+        _over(w, "functions::mul", op.out, x, _Operand.of_weights(w, op.weight, op.out))
         x = _Operand.of(w, op.out, op.out)
     if op.bias:
-        _over(w, "add_scaled", op.out, x, _Operand.of_weights(w, op.bias, op.out), (1.0,))
+        _over(w, "functions::add_scaled", op.out, x, _Operand.of_weights(w, op.bias, op.out), (1.0,))
 
 
 def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
@@ -189,20 +185,20 @@ def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
 
 def _slice(w: Writer, op: Slice) -> None:
     x = w.floats(op.x)
-    _over(w, "copy", op.out, _Operand(x.at + 4 * op.start, x.stride, op.x.width, 1))
+    _over(w, "functions::copy", op.out, _Operand(x.at + 4 * op.start, x.stride, op.x.width, 1))
 
 
 def _concat(w: Writer, op: Concat) -> None:
     for part, column in (op.a, 0), (op.b, op.a.width):
         rows = w.floats(part)
         x = _Operand(rows.at, rows.stride, part.width if part.heads > 1 else 0, 1)
-        _over(w, "copy", op.out, x, n_columns=part.width, to_column=column)
+        _over(w, "functions::copy", op.out, x, n_columns=part.width, to_column=column)
 
 
 def _repeat(w: Writer, op: Repeat) -> None:
     rows = w.floats(op.x)
     x, each = _Operand(rows.at, rows.stride, op.x.width, 1), 1 if op.tiled else op.times
-    _over(w, "copy", op.out, x, heads=op.x.heads, each=each)
+    _over(w, "functions::copy", op.out, x, heads=op.x.heads, each=each)
 
 
 def _select(w: Writer, op: SelectRows) -> None:

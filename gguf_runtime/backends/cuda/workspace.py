@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ...fusion import AddedProduct, Fused, GatedProduct, Products, RotatedAttention, Single
+from ...fusion import AddedProduct, Fused, GatedExperts, GatedProduct, Products, RotatedAttention, Single
 from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
@@ -110,6 +110,8 @@ def _scratch(fused: Sequence[Fused], n_rows: int, has_wgmma: bool) -> Iterator[t
             yield "sums", most * n_heads * 4 * up(v_dim, 16)
             yield "states", most * n_heads * 8
             yield "done", FEW * n_heads * 4
+        if isinstance(item, GatedExperts):
+            yield from _expert_scratch(item.gate, n_rows)
         if isinstance(item, Single) and isinstance(item.op, ExpertLinear | HeadLinear):
             yield from _expert_scratch(item.op, n_rows)
 
@@ -141,6 +143,8 @@ def by_type(linears: Iterable[Linear]) -> list[list[Linear]]:
 
 def weights_of(item: Fused) -> list[list[Tensor]]:
     """Tensors that an item multiplies with: each list is one matrix on the GPU."""
+    if isinstance(item, GatedExperts):
+        return [[item.gate.weight], [item.up.weight]]
     if isinstance(item, Single) and isinstance(item.op, ExpertLinear | HeadLinear):
         return [[item.op.weight]]
     return [[op.weight for op in group] for group in matrices_of(item)]

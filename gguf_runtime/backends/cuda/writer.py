@@ -65,9 +65,9 @@ class Writer:
         """
         rows, heads, width = self.rows(value), *((value.heads, value.width) if each else (1, value.size))
         if rows.halves:
-            if each or rows.stride != up(width, step):
+            if rows.stride != heads * up(width, step):
                 raise PlanError(f"products of {value.size} columns, in steps of {step}: not on the GPU yet")
-            return rows
+            return rows._replace(stride=rows.stride // heads)
         packed = Rows(self.scratch("packed"), up(width, step), True)
         if self._packed != (value.number, heads, packed.stride):
             self._packed = value.number, heads, packed.stride
