@@ -19,11 +19,12 @@ __device__ __forceinline__ void best_of_warp(float& value, int& index) {
 }
 
 // out[token][row] = Σ w[row][column]·x[token][column] (+ bias[row]), all f32, for what decides which experts are taken: a
-// warp for a row and eight tokens. grid: (eights of rows, eights of tokens)
-extern "C" __global__ void __launch_bounds__(256) linear_floats(
+// warp for a row and so many TOKENS. grid: (eights of rows, parts of the tokens)
+template <int TOKENS>
+__global__ void __launch_bounds__(256) linear_floats(
     const float* w, int n_rows, int n_columns, const float* x, int x_stride, const float* bias, float* out,
     int out_stride, const int* n_tokens) {
-    constexpr int TOKENS = 8, WIDE = 512;
+    constexpr int WIDE = 512;
     __shared__ float some[TOKENS][WIDE];
     int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.y * TOKENS;
     int n = min(TOKENS, *n_tokens - first);

@@ -43,10 +43,11 @@ def _added(w: Writer, item: AddedProduct) -> None:
 
 def _exact(w: Writer, op: Linear) -> None:
     """A product of f32 that is not rounded on the way."""
-    x, out, n_rows = w.floats(op.x), w.rows(op.out), op.weight.shape[0]
+    x, out, n_rows, n = w.floats(op.x), w.rows(op.out), op.weight.shape[0], w.n(op.x)
+    together = 1 if n == 1 else 8  # tokens
     w.launch(
-        "linear_floats", (tiles_of(n_rows, 8), tiles_of(w.n(op.x), 8)), 256, w.plan.floats(op.weight), n_rows,
-        op.x.size, x.at, x.stride, w.plan.floats(op.bias) if op.bias else 0, out.at, out.stride, w.count(op.x),
+        f"linear_floats<{together}>", (tiles_of(n_rows, 8), tiles_of(n, together)), 256, w.plan.floats(op.weight),
+        n_rows, op.x.size, x.at, x.stride, w.plan.floats(op.bias) if op.bias else 0, out.at, out.stride, w.count(op.x),
     )  # fmt: skip
 
 
