@@ -1,9 +1,9 @@
 """ggrun: a GGUF runtime, CPU first, in Python.
 
 Words that mean one thing each: a *sequence* is one text and the pages that hold what is computed of it; a *chunk* is
-tokens of one that a *step* computes, a *batch* the chunks of one pass; a *stage* is layers in a row on one device, which
-a *backend* runs; a *slot* is where the cache keeps what one operation needs of earlier tokens. docs/internals.md has
-the rest, and the way of a token.
+tokens of one that a *step* computes, a *batch* the chunks of one pass; a *stage* is layers in a row on one device,
+which a *backend* runs; a *slot* is where the cache keeps what one operation needs of earlier tokens. docs/internals.md
+has the rest, and the way of a token.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ Fused = Single | Products | AddedProduct | GatedProduct | GatedExperts | Rotated
 
 
 class Fusions(NamedTuple):
-    """What a backend takes: products side by side; attention with its rotation; gates that `gate`, or `experts`, says
+    """What a backend takes: products side by side; attention with its rotation, gates and gates of experts that it says
     yes to.
 
     Products are added to the residual stream in place by all.
@@ -120,14 +120,14 @@ class Fusions(NamedTuple):
     gate: Callable[[GatedProduct], bool]
     experts: Callable[[GatedExperts], bool] = lambda fused: False
     side_by_side: bool = False
-    rotated_attention: bool = False
+    rotated_attention: Callable[[Attention], bool] = lambda op: False
 
 
 def fuse(ops: Sequence[Op], fusions: Fusions) -> list[Fused]:
     """The operations in their order, with those together that a backend takes so."""
     last_use = _last_uses(ops)
     n_uses = Counter(value.number for op in ops for value in values_read(op))
-    rotated = _rotations(ops, n_uses) if fusions.rotated_attention else {}
+    rotated = _rotations(ops, n_uses, fusions)
     found: list[Fused] = []
     i = 0
     while i < len(ops):
@@ -145,7 +145,7 @@ def fuse(ops: Sequence[Op], fusions: Fusions) -> list[Fused]:
             i += len(linears)
         elif op.out.number in rotated and isinstance(op, Rope):
             i += 1
-        elif isinstance(op, Attention) and fusions.rotated_attention and op.k and op.v:
+        elif isinstance(op, Attention) and op.k and op.v and fusions.rotated_attention(op):
             q, k = rotated.get(op.q.number), rotated.get(op.k.number)
             found.append(RotatedAttention(op, q, q.x if q else op.q, k.x if k else op.k, op.v))
             i += 1
@@ -214,12 +214,12 @@ def _side_by_side(first: Linear, ops: Sequence[Op]) -> Iterator[Linear]:
         yield op
 
 
-def _rotations(ops: Sequence[Op], n_uses: Counter[int]) -> dict[int, Rope]:
+def _rotations(ops: Sequence[Op], n_uses: Counter[int], fusions: Fusions) -> dict[int, Rope]:
     """Rotations that attention can make itself: of both its queries and its keys, alike, for nobody else."""
-    ropes = {op.out.number: op for op in ops if isinstance(op, Rope) and not op.offset}
+    ropes = {op.out.number: op for op in ops if isinstance(op, Rope) and not (op.offset or op.delay)}
     found: dict[int, Rope] = {}
     for op in ops:
-        if isinstance(op, Attention) and op.k and op.v:
+        if isinstance(op, Attention) and op.k and op.v and fusions.rotated_attention(op):
             q, k = ropes.get(op.q.number), ropes.get(op.k.number)
             alone = n_uses[op.q.number] == n_uses[op.k.number] == 1
             if q and k and alone and q.frequencies is k.frequencies:

@@ -30,7 +30,7 @@ TEXT = SHARED / "golden" / "perplexity.txt"
 TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 318, 90)]
 
 
-def _missing() -> str:
+def missing() -> str:
     """Why there is no GPU to test on, or nothing."""
     if not gpu_present():
         return "no NVIDIA driver, or no CuPy"
@@ -41,7 +41,7 @@ def _missing() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing() or "there is a GPU")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a GPU")
 
 
 def make(path: Path, layers: Any = "all", *, n_ctx: int = 0, n_ubatch: int = 512, ram: bool = False, **options: Any):
@@ -181,6 +181,7 @@ def streamed(engine: Engine, least: int = 2) -> Engine:
 @pytest.mark.parametrize("kind", sorted(BY_NAME))
 def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
     from gguf_runtime.backends.cuda import weights
+    from gguf_runtime.backends.cuda.upload import Upload
 
     rng, form = np.random.default_rng(0), FORMATS[kind if kind in FORMATS else "F16"]
     (device,) = open_gpus(0)
@@ -191,7 +192,7 @@ def test_weights_are_laid_out_as_on_the_host(kind: str) -> None:
             if kind in RETILED:
                 data = random_tensor(rng, kind, n, width).reshape(-1)
             tensors.append(Tensor("w", (n, width), kind, data))
-        with weights.Upload(device, tensors) as upload:
+        with Upload(device, tensors) as upload:
             memory = upload(tensors).memory
         found, wanted = (np.zeros(tiled_bytes(form, sum(rows), width), np.uint8) for _ in range(2))
         device.copy(found.ctypes.data, memory.address, found.nbytes)
@@ -274,9 +275,11 @@ def test_perplexity_is_that_of_exact_arithmetic(smollm2: Path, ggrun: Run, layer
 
 
 def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
+    from gguf_runtime.backends.cuda.launches import Launch
+
     (device,) = open_gpus(0)
     with pytest.raises(GpuError, match="CUDA0 failed"), device.working():
-        device.kernel("add")((1,), 1 << 20, ())  # more threads than a block can have
+        device.run([Launch("add_bias", (1,), 1 << 20, ())])  # more threads than a block can have
     with pytest.raises(MemoryError, match="CUDA0 has too little memory"):
         device.allocate(1 << 50)
     gpu, _ = make(tmp_path, types="Q8_0")  # neither has done any harm
@@ -287,8 +290,8 @@ def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [6, 3])
 def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
-    from gguf_runtime.backends.cuda import workspace_bytes
-    from gguf_runtime.backends.cuda.device import Memory
+    from gguf_runtime.backends.cuda.launches import Memory
+    from gguf_runtime.backends.cuda.workspace import workspace_bytes
 
     write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=1024, n_ff=4096, n_head=16, n_head_kv=4)
     gc.collect()
@@ -325,7 +328,8 @@ def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """Two GPUs, or one that stands for two: opened twice, each time with streams, kernels and memory of its own."""
     import cupy
 
-    from gguf_runtime.backends.cuda import CudaDevice, Gpu
+    from gguf_runtime.backends.cuda.device import CudaDevice
+    from gguf_runtime.backends.cuda.gpu import Gpu
 
     if request.param >= cupy.cuda.runtime.getDeviceCount():
         pytest.skip("there is one GPU")
@@ -404,7 +408,9 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """
     from cupy.cuda import driver
 
-    from gguf_runtime.backends.cuda import CudaDevice, Gpu, device
+    from gguf_runtime.backends.cuda import device
+    from gguf_runtime.backends.cuda.device import CudaDevice
+    from gguf_runtime.backends.cuda.gpu import Gpu
 
     capability, most, of_processor = request.param
     gpu = CudaDevice(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from itertools import pairwise
@@ -21,6 +22,8 @@ from tests.make_model import random_tensor, values_of
 TYPES = list(FORMATS)
 #: One of each kind of order, groups and offsets; those of `matvec` show that the others compile.
 KINDS = ["Q4_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q6_K", "IQ2_S", "IQ1_S", "TQ1_0", "F16"]
+FUNCTIONS = re.findall(r"^struct (\w+) {.*$", source("over"), re.MULTILINE)
+FUNCTIONS = FUNCTIONS[FUNCTIONS.index("copy") : FUNCTIONS.index("clamped_gate") + 1]
 TEMPLATES = {
     "matvec": [f"<{t}, Q6_K>" for t in TYPES],
     "matvec_gate": [f"<{t}, {t}>" for t in KINDS] + ["<Q4_K, F16>"],
@@ -30,10 +33,17 @@ TEMPLATES = {
     "arrange": [f"<{t}>" for t in TYPES],
     "prompt": [f"<{t}, Q6_K, false>" for t in KINDS if t != "F16"] + ["<Q4_K, Q4_K, true>", "<Q4_K, Q5_K, true>"],
     "embed": [f"<{t}>" for t in TYPES],
-    "attend_one": ["<64, 64, 3, f16, f16>", "<128, 128, 2, q8_0, f16>", "<80, 48, 1, f16, f16>"]
-    + [f"<64, 64, 2, {k}, {v}>" for k, v in pairwise([*KV_TYPES, "f32"])],
-    "attend_many": ["<64, 64, 2, f16, q4_0>", "<128, 128, 2, q8_0, q8_0>", "<80, 48, 1, f16, f16>"],
-    "attend_prompt": ["<64>", "<128>"],
+    "attend_one": ["<64, 64, 3, f16, f16, false>", "<128, 128, 2, q8_0, f16, true>", "<80, 48, 1, f16, f16, true>"]
+    + [f"<64, 64, 2, {k}, {v}, false>" for k, v in pairwise([*KV_TYPES, "f32"])],
+    "attend_many": ["<64, 64, 2, f16, q4_0, false>", "<128, 128, 2, q8_0, q8_0, true>", "<80, 48, 1, f16, f16, true>"],
+    "attend_prompt": ["<64, false>", "<128, false>", "<64, true>", "<128, true>"],
+    "attend_any": ["<f16, f16, half_t>"] + [f"<{kind}, {kind}, float>" for kind in KV_TYPES],
+    "over": [f"<functions::{name}, float>" for name in FUNCTIONS] + ["<functions::gate<functions::gelu>, half_t>"],
+    "norm": ["<rms, half_t>", "<layer, float>", "<l2, float>"],
+    "scan": [f"<{kind}>" for kind in ("ssm", "delta", "linear", "rwkv6", "rwkv7")],
+    "linear_floats": ["<1>", "<8>"],
+    "expert_gate": ["<Q4_K, Q6_K, 2, functions::gate<functions::silu>>"],
+    "expert_matmul": ["<Q4_K, 1, 2>", "<F16, 4, 2>"],
     "save": [f"<{kind}, {kind}>" for kind in KV_TYPES],
     "retile": ["<u8>", "<u16>", "<u32>", "<uint2>", "<uint4>"],
     "retile_floats": [f"<{kind}>" for kind in RETILED.values()],

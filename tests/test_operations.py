@@ -52,9 +52,9 @@ STEPS = [(30, 17), (1, 0), (1, 3), (60, 1), (2, 2), (300, 0), (1, 1), (1, 40)]
 
 
 def tensor(name: str, *shape: int, mean: float = 0.0) -> Tensor:
-    """Random weights, the same for the same name."""
+    """Random weights, the same for the same name; halves, which is what a GPU keeps."""
     seed = int.from_bytes(name.encode(), "little")
-    values = mean + np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    values = (mean + np.random.default_rng(seed).normal(size=shape)).astype(np.float16).astype(np.float32)
     return Tensor(name, shape, "F32", values.view(np.uint8).reshape(-1))
 
 

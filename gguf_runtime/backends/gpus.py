@@ -12,7 +12,7 @@ from .errors import GpuError
 
 if TYPE_CHECKING:
     from . import Device
-    from .cuda import CudaDevice
+    from .cuda.device import CudaDevice
 
 _LEAST = 70  # compute capability 7.0
 
@@ -44,7 +44,7 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
         raise
     except Exception as error:  # whatever a driver that does not fit makes CuPy raise
         raise GpuError(f"no GPU that CuPy can use ({_line(error)})") from error
-    from .cuda import CudaDevice
+    from .cuda.device import CudaDevice
 
     opened = []
     for i in usable:
@@ -60,7 +60,7 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
 def gpu_devices(only: int | None = None) -> list[Device]:
     """The same, as devices for layers."""
     opened = open_gpus(only)
-    from .cuda import Gpu
+    from .cuda.gpu import Gpu
 
     return [Gpu(device) for device in opened]
 

@@ -8,8 +8,9 @@
 struct Spans {
     int first_key, first_page, end_page, pages, n;
 
-    __device__ Spans(int position, int window, int most) {
-        first_key = window ? max(0, position + 1 - window) : 0;
+    template <bool MORE>
+    __device__ Spans(int position, const Form<MORE>& form, int most) {
+        first_key = max(0, form.first(position));
         first_page = first_key / PAGE, end_page = position / PAGE + 1;
         pages = max(2, (end_page - first_page + most - 1) / most);
         n = (end_page - first_page + pages - 1) / pages;
@@ -24,18 +25,19 @@ struct Spans {
 // been done, and q is halves[token][head][DK]. out[token][head·v_dim + column]: halves, rows at out_stride.
 // sums: f32[token][head][span][DV]; states: (largest, sum)[token][head][span]; done: zeros, one for each token and
 // head, left as zeros.
-template <int DK, int DV, int STAGES, class K, class V>
+template <int DK, int DV, int STAGES, class K, class V, bool MORE>
 __global__ void __launch_bounds__(32 * WARPS) attend_one(
     const void* q, const float* k_row, const float* v_row, const float2* turns, int n_pairs, int neighbours,
     float scale, int k_dim, half_t* out, int out_stride, int v_dim, float* sums, float2* states, int* done,
-    int n_heads, int group, int window, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens,
-    const u64* tables) {
+    int n_heads, int group, int window, int chunk, float cap, const float* sinks, u64 k_offset, u64 v_offset,
+    const int* n_tokens, const Token* tokens, const u64* tables) {
     constexpr int KEYS = PAGE / WARPS, K_STRIDE = KEYS + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + KEYS * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
     int number = blockIdx.z;
     if (number >= *n_tokens) return;
     Token token = tokens[number];
-    Spans spans(token.position, window, gridDim.y);
+    Form<MORE> form = {window, chunk, cap, sinks};
+    Spans spans(token.position, form, gridDim.y);
     if (blockIdx.y >= spans.n) return;
     int n_tiles = (group + ROWS - 1) / ROWS, kv_head = blockIdx.x / n_tiles, first_head = blockIdx.x % n_tiles * ROWS;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -116,7 +118,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         await_groups<STAGES - 1>();
         __syncwarp();
         const half_t* k = own + page % STAGES * STAGE;
-        rows.template take<KEYS>(k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE + warp * KEYS, from, to);
+        rows.template take<KEYS>(form, k, K_STRIDE, k + DK * K_STRIDE, V_STRIDE, page * PAGE + warp * KEYS, from, to);
         __syncwarp();
     }
     let_next_begin();
@@ -145,6 +147,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
             value += weight * parts[(w * ROWS + row) * DV + column], sum += weight * state[w][row].y;
         }
         if (spans.n == 1) {
+            sum += form.sink(kv_head * group + first_head + row, largest);
             if (column < v_dim) results[row * v_dim + column] = to_half(value / sum);
             continue;
         }
@@ -170,6 +173,7 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
         float largest = own.x, weight, sum;
         for (int i = 16; i; i /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, i));
         weight = exp2f(own.x - largest), sum = sum_of_warp(weight * own.y);
+        sum += form.sink(kv_head * group + first_head + row, largest);
         weights[32 * row + lane] = weight / sum;
     }
     __syncthreads();
@@ -192,10 +196,10 @@ __global__ void __launch_bounds__(32 * WARPS) attend_one(
 
 // Attention of many tokens of a sequence: a block takes half of a task's rows, each of its warps 16. grid: (halves of
 // tasks, key heads). q, out: as Seen has them.
-template <int DK, int DV, int STAGES, class K, class V>
+template <int DK, int DV, int STAGES, class K, class V, bool MORE>
 __global__ void __launch_bounds__(32 * WARPS) attend_many(
-    const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, u64 k_offset,
-    u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
+    const half_t* q, half_t* out, int out_stride, int v_dim, int n_heads, int group, int window, int chunk, float cap,
+    const float* sinks, u64 k_offset, u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
     static_assert(2 * ROWS * WARPS == TASK_ROWS);
     constexpr int K_STRIDE = PAGE + 8, V_STRIDE = DV + 8, STAGE = DK * K_STRIDE + PAGE * V_STRIDE;
     extern __shared__ __align__(16) half_t shared[];
@@ -203,8 +207,9 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
     Task task = tasks[part / 2];
     int first_row = task.first_row + part % 2 * ROWS * WARPS, kv_head = blockIdx.y;
     if (first_row >= task.n_tokens * group) return;
-    Pages pages(task, first_row, ROWS * WARPS, group, window, tokens, tables);
-    Seen seen(task, pages, first_row + threadIdx.x / 32 * ROWS, kv_head, group, window);
+    Form<MORE> form = {window, chunk, cap, sinks};
+    Pages pages(task, first_row, ROWS * WARPS, group, form, tokens, tables);
+    Seen seen(task, pages, first_row + threadIdx.x / 32 * ROWS, kv_head, group, form);
 
     auto load = [&](int number) {
         if (number < pages.end) {
@@ -227,11 +232,11 @@ __global__ void __launch_bounds__(32 * WARPS) attend_many(
         const half_t* k = shared + page % STAGES * STAGE;
         const half_t* v = k + DK * K_STRIDE;
         if (seen.all_of(page)) {
-            rows.template take<PAGE, false>(k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
+            rows.template take<PAGE, false>(form, k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
         } else {
-            rows.template take<PAGE>(k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
+            rows.template take<PAGE>(form, k, K_STRIDE, v, V_STRIDE, page * PAGE, seen.from, seen.to);
         }
         __syncthreads();
     }
-    seen.finish(rows, out, out_stride, v_dim);
+    seen.finish(form, rows, out, out_stride, v_dim);
 }

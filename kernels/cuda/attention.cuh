@@ -4,6 +4,39 @@
 #include "kv.cuh"
 
 [[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// What a token sees, and what is done with scores. chunk, cap and sinks, if MORE, are as operations.py says of Attention,
+// 0 or null for none; cap is scaled by log2(e), as scores are.
+template <bool MORE>
+struct Form {
+    int window, chunk;
+    float cap;
+    const float* sinks;
+
+    // the first key that the token at a position sees; may be negative
+    __device__ __forceinline__ int first(int position) const {
+        int from = window ? position + 1 - window : 0;
+        return MORE && chunk ? max(from, position / chunk * chunk) : from;
+    }
+
+    // scores s, capped
+    template <int N>
+    __device__ __forceinline__ void limit(float (&s)[N][4]) const {
+        if (!MORE || cap == 0) return;
+        float scale = 2 / cap;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) s[n][i] = cap * (1 - __fdividef(2, 1 + __expf(scale * s[n][i])));
+        }
+    }
+
+    // what the sink of a head adds to the sum of its weights, of which the largest score has weight 1
+    __device__ __forceinline__ float sink(int head, float largest) const {
+        return MORE && sinks ? power_of_two(sinks[head] * LOG2_E - largest) : 0;
+    }
+};
 
 // What a warp knows of its 16 rows: lane 4g + t has rows g and g + 8.
 template <int DK, int DV>
@@ -27,9 +60,9 @@ struct Rows {
 
     // Take KEYS keys and values from shared memory, the first of number `key`; row i sees those from[i] … to[i], or,
     // unless SOME, all.
-    template <int KEYS, bool SOME = true>
-    __device__ __forceinline__ void take(const half_t* k, int k_stride, const half_t* v, int v_stride, int key,
-                                         const int (&from)[2], const int (&to)[2]) {
+    template <int KEYS, bool SOME = true, bool MORE>
+    __device__ __forceinline__ void take(const Form<MORE>& form, const half_t* k, int k_stride, const half_t* v,
+                                         int v_stride, int key, const int (&from)[2], const int (&to)[2]) {
         int lane = threadIdx.x % 32, tile_row = lane / 8 % 2 * 8 + lane % 8, tile_column = lane / 16 * 8;
         float s[KEYS / 8][4] = {};
 #pragma unroll
@@ -44,6 +77,7 @@ struct Rows {
         }
         half2_t p[KEYS / 16][4];
         float less[2];
+        form.limit(s);
         weigh<KEYS, SOME>(s, less, key, from, to);
         shrink(less);
         pack_all<KEYS>(s, p);
@@ -139,12 +173,14 @@ struct Pages {
     int start, end_row, page, end;  // position of the sequence's first token; rows before end_row; pages
     const u64* table;
 
+    template <bool MORE>
     __device__ __forceinline__ Pages(
-        const Task& task, int first_row, int most, int group, int window, const Token* tokens, const u64* tables) {
+        const Task& task, int first_row, int most, int group, const Form<MORE>& form, const Token* tokens,
+        const u64* tables) {
         Token first = tokens[task.first_token];
         start = first.position, table = tables + first.table;
         end_row = min(first_row + most, task.n_tokens * group);
-        page = window ? max(0, start + first_row / group + 1 - window) / PAGE : 0;
+        page = max(0, form.first(start + first_row / group)) / PAGE;
         end = (start + (end_row - 1) / group) / PAGE + 1;
     }
 };
@@ -155,16 +191,17 @@ struct Seen {
     bool exists[2];
     int by_all_from, by_all_to;
 
+    template <bool MORE>
     __device__ __forceinline__ Seen(
-        const Task& task, const Pages& pages, int first_row, int kv_head, int group, int window) {
+        const Task& task, const Pages& pages, int first_row, int kv_head, int group, const Form<MORE>& form) {
         for (int i = 0; i < 2; i++) {
             int row = first_row + threadIdx.x % 32 / 4 + 8 * i;
             token[i] = task.first_token + row / group, head[i] = kv_head * group + row % group;
             exists[i] = row < pages.end_row;
-            to[i] = pages.start + row / group, from[i] = window ? to[i] + 1 - window : 0;
+            to[i] = pages.start + row / group, from[i] = form.first(to[i]);
         }
         int last_row = min(first_row + ROWS, pages.end_row) - 1;
-        by_all_from = window ? pages.start + last_row / group + 1 - window : 0, by_all_to = pages.start + first_row / group;
+        by_all_from = form.first(pages.start + last_row / group), by_all_to = pages.start + first_row / group;
     }
 
     __device__ __forceinline__ bool all_of(int page) const {
@@ -180,13 +217,14 @@ struct Seen {
     }
 
     // out[token][head·v_dim + column]: halves, rows at out_stride
-    template <int DK, int DV>
-    __device__ __forceinline__ void finish(Rows<DK, DV>& rows, half_t* out, int out_stride, int v_dim) const {
+    template <int DK, int DV, bool MORE>
+    __device__ __forceinline__ void finish(
+        const Form<MORE>& form, Rows<DK, DV>& rows, half_t* out, int out_stride, int v_dim) const {
         rows.finish();
         for (int i = 0; i < 2; i++) {
             if (!exists[i]) continue;
             half_t* at = out + (u64)token[i] * out_stride + head[i] * v_dim;
-            float scale = 1.0f / rows.sum[i];
+            float scale = 1.0f / (rows.sum[i] + form.sink(head[i], rows.largest[i]));
             for (int n = 0; n < DV / 8; n++) {
                 int column = 8 * n + 2 * (threadIdx.x % 4);
                 if (column < v_dim) at[column] = to_half(rows.o[n][2 * i] * scale);

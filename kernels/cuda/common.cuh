@@ -32,6 +32,10 @@ __device__ __forceinline__ half_t to_half(float f) {
     return h;
 }
 
+// a number as one of the type that a pointer is of
+__device__ __forceinline__ float as(float x, const float*) { return x; }
+__device__ __forceinline__ half_t as(float x, const half_t*) { return to_half(x); }
+
 __device__ __forceinline__ half2_t pack(half_t low, half_t high) { return low | (u32)high << 16; }
 __device__ __forceinline__ half2_t pack(float low, float high) { return pack(to_half(low), to_half(high)); }
 __device__ __forceinline__ half2_t twice(float x) { return pack(x, x); }
@@ -72,6 +76,12 @@ __device__ __forceinline__ float sum_of_warp(float x) {
     return x;
 }
 
+// of numbers of either sign
+__device__ __forceinline__ float largest_of_warp(float x) {
+    for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+}
+
 // of numbers that are not negative
 __device__ __forceinline__ float max_of_warp(float x) {
 #if __CUDA_ARCH__ >= 800
@@ -80,6 +90,18 @@ __device__ __forceinline__ float max_of_warp(float x) {
     for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
     return x;
 #endif
+}
+
+// the same for a whole block, of at most 32 warps
+__device__ __forceinline__ float sum_of_block(float x) {
+    __shared__ float sums[32];
+    x = sum_of_warp(x);
+    __syncthreads();  // all have read what was here
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+    for (int i = 0; i < blockDim.x / 32; i++) x += sums[i];
+    return x;
 }
 
 // a pair of a head's numbers, turned by an angle whose (cos, sin) is `turn` (Su et al. 2021)

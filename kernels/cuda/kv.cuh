@@ -2,7 +2,8 @@
 //
 // Each type brings KEYS tokens of a head, from token `first` of the page on, to shared memory as halves: keys as
 // [dim][token], values as [token][dim], rows at `stride`. n threads do that together; the copies of f16 run ahead.
-// And it puts 32 numbers of a token's head there, number `group` of these, a number for each lane of a warp.
+// And it puts 32 numbers of a token's head there, number `group` of these, a number for each lane of a warp; and it gives
+// single numbers.
 #pragma once
 #include "bytes.cuh"
 
@@ -32,6 +33,14 @@ struct f16 {
 
     static __device__ __forceinline__ void put_value(u8* head, int place, int dim, int group, float x, int lane) {
         if (32 * group + lane < dim) ((half_t*)head)[place * ((dim + 15) / 16 * 16) + 32 * group + lane] = to_half(x);
+    }
+
+    static __device__ __forceinline__ float key(const u8* head, int place, int, int i) {
+        return to_float(((const half_t*)head)[i * PAGE + place]);
+    }
+
+    static __device__ __forceinline__ float value(const u8* head, int place, int dim, int i) {
+        return to_float(((const half_t*)head)[place * ((dim + 15) / 16 * 16) + i]);
     }
 };
 
@@ -71,6 +80,14 @@ struct Converted {
     static __device__ __forceinline__ void put_value(u8* head, int place, int dim, int group, float x, int lane) {
         int column = 32 * group + lane;
         if (column < dim) T::put(head + T::BYTES * (place * ((dim + 15) / 16 * 16) + column), x);
+    }
+
+    static __device__ __forceinline__ float key(const u8* head, int place, int, int i) {
+        return T::get(head + T::BYTES * (i * PAGE + place));
+    }
+
+    static __device__ __forceinline__ float value(const u8* head, int place, int dim, int i) {
+        return T::get(head + T::BYTES * (place * ((dim + 15) / 16 * 16) + i));
     }
 };
 
@@ -200,12 +217,26 @@ struct Quantised {
         if (Q::BYTES == 32) return q;
         return (q & 15) | (__shfl_down_sync(~0u, q, 16) & 15) << 4;
     }
-};
 
-__device__ __forceinline__ float largest_of_warp(float x) {
-    for (int i = 16; i; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
-    return x;
-}
+    static __device__ __forceinline__ float key(const u8* head, int place, int, int i) {
+        head += i / 32 * GROUP * PAGE, i %= 32;
+        float d = to_float(((const half_t*)(head + LINES * PAGE))[place]);
+        float m = Q::MIN ? to_float(((const half_t*)(head + (LINES + 2) * PAGE))[place]) : 0;
+        return number(head[i % Q::BYTES * PAGE + place], Q::HIGH ? head[(Q::BYTES + i / 8) * PAGE + place] : 0, i) * d + m;
+    }
+
+    static __device__ __forceinline__ float value(const u8* head, int place, int dim, int i) {
+        head += (place * (dim / 32) + i / 32) * GROUP, i %= 32;
+        float d = to_float(*(const half_t*)head), m = Q::MIN ? to_float(((const half_t*)head)[1]) : 0;
+        return number(head[GROUP - Q::BYTES + i % Q::BYTES], Q::HIGH ? head[GROUP - LINES + i / 8] : 0, i) * d + m;
+    }
+
+    // number i of a block, less `zero`, from its byte of q and its byte of fifth bits
+    static __device__ __forceinline__ float number(u8 low, u8 high, int i) {
+        int q = Q::bytes(low, i / Q::BYTES) & 255;
+        return (q | (high >> i % 8 & 1) << 4) - (int)((Q::ZERO & 0xFFFF) - 0x6400);
+    }
+};
 
 // the largest of a warp's numbers, by size, with its sign; where both are as large, what is above zero
 __device__ __forceinline__ float farthest_of_warp(float x) {

@@ -7,10 +7,10 @@
 [[maybe_unused]] constexpr int PLACES = 4;  // of pages in shared memory: two are on their way, two are read
 
 // A block takes a task's rows. grid: (tasks, key heads). D: dims of a head; the rest as attend_many has it.
-template <int D>
+template <int D, bool MORE>
 __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
-    const half_t* q, half_t* out, int out_stride, int n_heads, int group, int window, u64 k_offset, u64 v_offset,
-    const Task* tasks, const Token* tokens, const u64* tables) {
+    const half_t* q, half_t* out, int out_stride, int n_heads, int group, int window, int chunk, float cap,
+    const float* sinks, u64 k_offset, u64 v_offset, const Task* tasks, const Token* tokens, const u64* tables) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     static_assert(D == 64 || D == 128);
     constexpr int BYTES = D * PAGE * 2;  // of a page's keys, and of its values
@@ -19,8 +19,9 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
     Task task = tasks[gridDim.x - 1 - blockIdx.x];  // those with the most keys first
     if (!task.n_tokens) return;
     int kv_head = blockIdx.y, warp = threadIdx.x / 32;
-    Pages pages(task, task.first_row, TASK_ROWS, group, window, tokens, tables);
-    Seen seen(task, pages, task.first_row + warp * ROWS, kv_head, group, window);
+    Form<MORE> form = {window, chunk, cap, sinks};
+    Pages pages(task, task.first_row, TASK_ROWS, group, form, tokens, tables);
+    Seen seen(task, pages, task.first_row + warp * ROWS, kv_head, group, form);
 
     // Each thread copies 16 bytes, and again 16 that are as many rows further as threads copy at once. Values have D / 64
     // planes, of 64 columns each.
@@ -73,6 +74,7 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
         products_end();
     };
     auto weigh = [&](int page) {
+        form.limit(s);
         if (seen.all_of(page)) {
             rows.template weigh<PAGE, false>(s, less, page * PAGE, seen.from, seen.to);
         } else {
@@ -99,6 +101,6 @@ __global__ void __launch_bounds__(THREADS, 128 / D) attend_prompt(
     }
     begin_sums(page - 1);
     await_products<0>();
-    seen.finish(rows, out, out_stride, D);
+    seen.finish(form, rows, out, out_stride, D);
 #endif
 }

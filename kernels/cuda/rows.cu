@@ -35,6 +35,9 @@ __device__ __forceinline__ void unpack(
         T* to = out + (first_row + row) * (u64)stride + column;
         if constexpr (sizeof(T) == 2) {
             *(uint4*)to = w;
+        } else if (n_columns % 8) {  // neither whole eights nor aligned
+            u32 words[4] = {w.x, w.y, w.z, w.w};
+            for (int i = 0; i < min(8, n_columns - column); i++) to[i] = to_float((half_t)(words[i / 2] >> 16 * (i % 2)));
         } else {
             *(float4*)to = make_float4(low_half(w.x), high_half(w.x), low_half(w.y), high_half(w.y));
             *(float4*)(to + 4) = make_float4(low_half(w.z), high_half(w.z), low_half(w.w), high_half(w.w));
@@ -58,21 +61,16 @@ __global__ void __launch_bounds__(128) embed(
 
 // out = x / sqrt(mean(x²) + eps)·weight, as halves: a block for each row; n_columns a multiple of 4
 extern "C" __global__ void __launch_bounds__(512) rms_norm(
-    const float* x, const float* weight, half_t* out, int n_columns, int out_stride, float eps, const int* n_tokens) {
+    const float* x, int x_stride, const float* weight, half_t* out, int n_columns, int out_stride, float eps,
+    const int* n_tokens) {
     if (blockIdx.x >= *n_tokens) return;
-    __shared__ float sums[16];
-    const float4* row = (const float4*)(x + blockIdx.x * (u64)n_columns);
+    const float4* row = (const float4*)(x + blockIdx.x * (u64)x_stride);
     float squares = 0;
     for (int i = threadIdx.x; i < n_columns / 4; i += blockDim.x) {
         float4 v = row[i];
         squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
     }
-    squares = sum_of_warp(squares);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = squares;
-    __syncthreads();
-    squares = 0;
-    for (int i = 0; i < blockDim.x / 32; i++) squares += sums[i];
-    float scale = rsqrtf(squares / n_columns + eps);
+    float scale = rsqrtf(sum_of_block(squares) / n_columns + eps);
     uint2* to = (uint2*)(out + blockIdx.x * (u64)out_stride);
     for (int i = threadIdx.x; i < n_columns / 4; i += blockDim.x) {
         float4 v = row[i], w = ((const float4*)weight)[i];
@@ -112,30 +110,29 @@ extern "C" __global__ void __launch_bounds__(256) activate(
         make_uint2(pack(silu(x.x) * y.x, silu(x.y) * y.y), pack(silu(x.z) * y.z, silu(x.w) * y.w));
 }
 
-// out = a + b; b may be a vector that is added to every row
-extern "C" __global__ void __launch_bounds__(256) add(const float* a, const float* b, int b_stride, float* out, int n_columns) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n_columns) {
-        u64 at = blockIdx.y * (u64)n_columns + i;
-        out[at] = a[at] + b[blockIdx.y * (u64)b_stride + i];
-    }
+// out += bias
+extern "C" __global__ void __launch_bounds__(256) add_bias(float* out, int stride, const float* bias, int n_columns) {
+    int i = blockIdx.x * 256 + threadIdx.x;
+    if (i < n_columns) out[blockIdx.y * (u64)stride + i] += bias[i];
 }
 
 // out[i] = x[rows[i]]: the tokens whose logits are wanted
 extern "C" __global__ void __launch_bounds__(1024) gather(
-    const float* x, const int* rows, float* out, int n_columns, const int* n_rows) {
+    const float* x, int x_stride, const int* rows, float* out, int out_stride, int n_columns, const int* n_rows) {
     if (blockIdx.x >= *n_rows) return;
     for (int i = threadIdx.x; i < n_columns; i += blockDim.x) {
-        out[blockIdx.x * (u64)n_columns + i] = x[rows[blockIdx.x] * (u64)n_columns + i];
+        out[blockIdx.x * (u64)out_stride + i] = x[rows[blockIdx.x] * (u64)x_stride + i];
     }
 }
 
-// (cos, sin)·magnitude of each token's angles, f32[token][n_pairs][2]; frequencies: f64[n_pairs]
+// (cos, sin)·magnitude of each token's angles, as those of one `delay` positions before, f32[token][n_pairs][2];
+// frequencies: f64[n_pairs]
 extern "C" __global__ void angles(
-    const double* frequencies, int n_pairs, float magnitude, float2* out, const int* n_tokens, const Token* tokens) {
+    const double* frequencies, int n_pairs, float magnitude, int delay, float2* out, const int* n_tokens,
+    const Token* tokens) {
     if (blockIdx.x >= *n_tokens) return;
     for (int i = threadIdx.x; i < n_pairs; i += blockDim.x) {
-        double angle = tokens[blockIdx.x].position * frequencies[i];
+        double angle = (tokens[blockIdx.x].position - delay) * frequencies[i];
         angle -= rint(angle * 0.15915494309189535) * 6.283185307179586;  // to within half a turn
         float s, c;
         sincosf((float)angle, &s, &c);
@@ -145,20 +142,20 @@ extern "C" __global__ void angles(
 
 // Queries and keys rotated, keys and values put into the cache, queries as halves times `scale`.
 //
-// q, k, v: f32, rows at `stride`. k_dim, v_dim: of a head; k_width, v_width: these rounded up to 16.
+// q, k, v: f32, each with rows at its stride. k_dim, v_dim: of a head; k_width, v_width: these rounded up to 16.
 // grid: (parts of a token's pairs and values, tokens).
 extern "C" __global__ void __launch_bounds__(256) rotate_and_save(
-    const float* q, const float* k, const float* v, int stride, const float2* turns, int n_pairs, int neighbours,
-    float scale, half_t* out, int n_heads, int n_kv_heads, int k_dim, int k_width, int v_dim, int v_width,
-    u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens, const u64* tables) {
+    const float* q, const float* k, const float* v, int q_stride, int k_stride, int v_stride, const float2* turns,
+    int n_pairs, int neighbours, float scale, half_t* out, int n_heads, int n_kv_heads, int k_dim, int k_width,
+    int v_dim, int v_width, u64 k_offset, u64 v_offset, const int* n_tokens, const Token* tokens, const u64* tables) {
     if (blockIdx.y >= *n_tokens) return;
     Token token = tokens[blockIdx.y];
     u8* page = (u8*)tables[token.table + token.position / PAGE];
-    u64 row = blockIdx.y * (u64)stride;
+    u64 row = blockIdx.y;
     int place = token.position % PAGE, half = k_dim / 2, i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < (n_heads + n_kv_heads) * half) {
         int head = i / half, kv_head = head - n_heads, pair = i % half;
-        const float* x = kv_head < 0 ? q + row + head * k_dim : k + row + kv_head * k_dim;
+        const float* x = kv_head < 0 ? q + row * q_stride + head * k_dim : k + row * k_stride + kv_head * k_dim;
         int2 at = pair_of(pair, n_pairs, neighbours);
         float2 y = make_float2(x[at.x], x[at.y]);
         if (pair < n_pairs) y = rotated(y.x, y.y, turns[blockIdx.y * n_pairs + pair]);
@@ -174,6 +171,6 @@ extern "C" __global__ void __launch_bounds__(256) rotate_and_save(
     i -= (n_heads + n_kv_heads) * half;
     if (i < n_kv_heads * v_dim) {
         half_t* to = (half_t*)(page + v_offset) + (u64)(i / v_dim) * v_width * PAGE + place * v_width;
-        to[i % v_dim] = to_half(v[row + i]);
+        to[i % v_dim] = to_half(v[row * v_stride + i]);
     }
 }

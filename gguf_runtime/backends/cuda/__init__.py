@@ -1,18 +1,6 @@
 """The CUDA backend: runs graphs on a GPU.
 
-Its modules, from the bottom up: device, weights, inputs, fuse, launches, products and attention, plan, resident; bus,
-mirror, sharing, streaming.
+What a GPU is to do is planned without one: places, weights, workspace, plan, writer, rows, products (prefill),
+attention, experts, operations. device and what runs such plans needs CuPy: upload, embedding, inputs, program,
+backend; bus, kv_staging, hybrid_decode and streaming for layers that stay in the system's memory.
 """
-
-from .backend import CudaBackend
-from .bus import Bus, room_for
-from .device import CudaDevice
-from .gpu import Gpu
-from .launches import Workspace, workspace_bytes
-from .streaming import StreamingBackend, streaming_bytes
-from .weights import device_bytes
-
-__all__ = [
-    "Bus", "CudaBackend", "CudaDevice", "Gpu", "StreamingBackend", "Workspace", "device_bytes", "room_for",
-    "streaming_bytes", "workspace_bytes",
-]  # fmt: skip

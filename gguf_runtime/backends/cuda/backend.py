@@ -10,12 +10,15 @@ import numpy as np
 from ...graph import Graph
 from .. import Batch, Result
 from ..pages import SYSTEM, Heap, PageLayout, PageMemory, WindowMemory
-from ..states import StateMemory
+from ..states import state_memory
 from .device import CudaDevice
 from .inputs import Inputs
-from .launches import FEW, MAX_LOGITS, Workspace, rows_of_few
+from .launches import FEW, MAX_LOGITS
 from .plan import Plan
-from .weights import Upload
+from .program import Program
+from .recurrence import state_bytes
+from .upload import Upload
+from .workspace import Workspace, rows_of_few
 
 _MARGIN = 384 << 20  # bytes of a GPU that pages leave free, for kernels and what the driver takes as it goes
 
@@ -25,7 +28,6 @@ class CudaBackend:
 
     max_logits: int | None = MAX_LOGITS
     windows: WindowMemory | None = None
-    states: StateMemory | None = None
     n_alike = 1
 
     def __init__(
@@ -37,10 +39,12 @@ class CudaBackend:
         self.memory: PageMemory | None = None
         if graph.kv:
             self.memory = PageMemory(layout, pinned(self._device) if cache_in_ram else on_gpu(self._device))
+        self.states = state_memory(graph, state_bytes, "cuda f32", on_gpu(self._device))
         self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
+        states = self.states.layout if self.states else None
         with Upload(self._device, graph.tensors) as upload:
-            self._plan = Plan(graph, space, layout, self._inputs, upload)
-        self._selected, self._width = graph.result.rows == "selected", graph.result.size
+            self._program = Program(Plan(graph, space, layout, states, self._inputs, upload))
+        self._rows, self._width = graph.result.rows, graph.result.size
         self._x: np.ndarray | None = None
 
     def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
@@ -50,15 +54,16 @@ class CudaBackend:
         n_rows = rows_of_few(n) if few else self._space.rows_of_many(n)
         tables = [self.memory.table(chunk.sequence.pages) for chunk in batch.chunks] if self.memory else None
         with device.working():
-            if x is not None and self._plan.input:
-                device.send(self._plan.input.at, x)
-            n_tasks = self._inputs.write(batch, tables, n_rows, not few)
+            if x is not None and self._program.input:
+                device.send(self._program.input.at, x)
+            n_tasks = self._inputs.write(batch, tables, n_rows, not few, self.states)
             self._x = x  # it must stay until inputs are written again, which waits for what was sent
             if few:
-                self._plan.run_few(n_rows)
+                self._program.run_few(n_rows)
             else:
-                self._plan.run_many(n_rows, batch.n_logits, n_tasks)
-            return device.fetch(self._plan.result.at, batch.n_logits if self._selected else n, self._width)
+                self._program.run_many(n_rows, batch.n_logits, n_tasks, len(batch.chunks))
+            rows = {"token": n, "selected": batch.n_logits, "sequence": len(batch.chunks)}[self._rows]
+            return device.fetch(self._program.result.at, rows, self._width)
 
     def device(self, n_tokens: int) -> object:
         return self._device

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate, cycle
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import cycle
+from typing import NamedTuple
 
 from ...graph import Graph
-from ...kernels.cuda.formats import FORMATS, tiled_bytes
 from ...loader import Tensor
 from ..pages import PageLayout
-from .device import Memory
 from .inputs import Inputs
 from .kv_staging import n_pages
-from .launches import Workspace, matrices_of
+from .launches import Launch, Memory
 from .places import fused_for_gpu
 from .plan import Plan
+from .program import Program
 from .sizes import up
-from .weights import Matrix, matrix_type, n_columns, tilings
+from .weights import Matrix, matrix_bytes, matrix_of, pieces, tilings
+from .workspace import Workspace, weights_of
 
-_ALIGNED = 256
+_ALIGNED, _WHOLE = 256, 1 << 62
 
 
 class Room(NamedTuple):
@@ -39,9 +39,9 @@ def room_for(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: str) -> R
     """What the largest of these layers takes."""
     raw = tiled = page = 0
     for graph in layers:
-        matrices = [[op.weight for op in group] for item in fused_for_gpu(graph.ops) for group in matrices_of(item)]
-        raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for t in tensors))
-        tiled = max(tiled, sum(up(_tiled(tensors), _ALIGNED) for tensors in matrices))
+        matrices = [tensors for item in fused_for_gpu(graph.ops) for tensors in weights_of(item)]
+        raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for _, t in pieces(tensors, _WHOLE)))
+        tiled = max(tiled, sum(up(matrix_bytes(tensors), _ALIGNED) for tensors in matrices))
         page = max(page, PageLayout(graph.kv, k_type, v_type).n_bytes)
     return Room(raw, tiled, n_pages(n_ctx) * page)
 
@@ -87,8 +87,7 @@ class Bus:
         """Have a layer put into tiles once it has arrived: its plan can be run after."""
         self.send(cargo)
         self.device.stream.wait_event(self._arrived[cargo.place])
-        for launch in cargo.tilings:
-            launch()
+        self.device.run(cargo.tilings)
         self._emptied[cargo.place].record(self.device.stream)
         self._holds[cargo.place], self.unpacked = None, cargo
 
@@ -106,22 +105,17 @@ class Cargo:
         page_bytes = PageLayout(graph.kv, layout.k_type, layout.v_type).n_bytes
         self.page = next(((number, page_bytes) for number in graph.kv), None)
         self.sources: list[tuple[int, Tensor]] = []
-        self.tilings: list[Callable[[], Any]] = []
-        self._device, self._tiles, self._raw_at, self._tiles_at = space.device, tiles, raw.address, tiles.address
-        self.plan = Plan(graph, space, layout, inputs, self._matrix)
+        self.tilings: list[Launch] = []
+        self._tiles, self._raw_at, self._tiles_at = tiles, raw.address, tiles.address
+        self.program = Program(Plan(graph, space, layout, None, inputs, self._matrix))
 
     def _matrix(self, tensors: Sequence[Tensor]) -> Matrix:
         """The next places for these tensors, as they arrive and as one matrix in tiles."""
-        n_rows, n_bytes = [tensor.shape[0] for tensor in tensors], _tiled(tensors)
-        memory = Memory(self._tiles_at, n_bytes, self._tiles.owner)
-        matrix = Matrix(matrix_type(tensors[0]), sum(n_rows), n_columns(tensors[0]), memory)
+        n_bytes = matrix_bytes(tensors)
+        matrix = matrix_of(tensors, Memory(self._tiles_at, n_bytes, self._tiles.owner))
         self._tiles_at += up(n_bytes, _ALIGNED)
-        for tensor, end in zip(tensors, accumulate(n_rows), strict=True):
-            self.tilings += tilings(self._device, tensor, self._raw_at, matrix, end - tensor.shape[0])
-            self.sources.append((self._raw_at, tensor))
-            self._raw_at += up(tensor.n_bytes, _ALIGNED)
+        for first_row, piece in pieces(tensors, _WHOLE):
+            self.tilings += tilings(piece, self._raw_at, matrix, first_row)
+            self.sources.append((self._raw_at, piece))
+            self._raw_at += up(piece.n_bytes, _ALIGNED)
         return matrix
-
-
-def _tiled(tensors: Sequence[Tensor]) -> int:
-    return tiled_bytes(FORMATS[matrix_type(tensors[0])], sum(t.shape[0] for t in tensors), tensors[0].shape[1])

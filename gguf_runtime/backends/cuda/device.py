@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import cupy
 import numpy as np
@@ -17,23 +17,13 @@ from ...kernels.cuda.source import options, source
 from .. import Result
 from ..errors import GpuError, GpuMemoryError
 from .driver import can_overlap, launch_overlapping
-
-#: Launches a kernel, or a product of cuBLAS, for a number of tokens.
-Launch = Callable[[int], Any]
+from .launches import Launch, Memory, Multiply, Work
 
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 _READ_ONLY = 8  # cudaHostRegisterReadOnly
 _SYSTEM_PAGE = mmap.PAGESIZE
 _FAILURES = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, cublas.CUBLASError
-
-
-class Memory(NamedTuple):
-    """Some memory of the GPU, or of the system where the GPU reaches it; `owner` keeps it."""
-
-    address: int
-    n_bytes: int
-    owner: Any
 
 
 class CudaDevice:
@@ -69,7 +59,7 @@ class CudaDevice:
         if self.handle.compute_capability != "90":
             return False
         try:
-            self.kernel("arrange<Q8_0>")
+            self._kernel("arrange<Q8_0>", 0, overlaps=False)
         except cupy.cuda.compiler.CompileException:
             return False
         return True
@@ -115,6 +105,14 @@ class CudaDevice:
             ) from error
         return Memory(owner.ptr, n_bytes, owner)
 
+    def upload(self, values: np.ndarray) -> Memory:
+        """Memory that holds these numbers."""
+        memory, values = self.allocate(values.nbytes), np.ascontiguousarray(values)
+        with self.working():
+            self.send(memory.address, values)
+            self.synchronize()
+        return memory
+
     def pinned(self, n_bytes: int) -> np.ndarray:
         """u8[n_bytes] of the system's memory that the GPU reads and writes by itself."""
         with self.working():
@@ -152,7 +150,8 @@ class CudaDevice:
         try:
             self.copy(to, data.ctypes.data, data.nbytes, stream)
         except cupy.cuda.runtime.CUDARuntimeError:  # pinned in part, as another engine's weights may be: that cannot be
-            self.copy(to, data.copy().ctypes.data, data.nbytes, stream)
+            whole = data.copy()  # it must be there until the call has read it
+            self.copy(to, whole.ctypes.data, whole.nbytes, stream)
 
     def fetch(self, source: int, n_rows: int, width: int) -> Result:
         """What waits for f32[n_rows, width] at this address, and for all that was launched before."""
@@ -177,12 +176,25 @@ class CudaDevice:
     def synchronize(self) -> None:
         self.stream.synchronize()
 
-    def kernel(self, name: str, shared: int = 0, *, overlaps: bool = False) -> Callable[..., None]:
-        """kernel(grid, block, args) launches the kernel of this name (source.FILES) in the stream.
+    def run(self, work: Sequence[Work]) -> None:
+        """Launch all this, in its order, in the stream."""
+        for item in work:
+            if isinstance(item, Multiply):
+                self._multiply(item)
+                continue
+            name, grid, block, arguments, shared, overlaps = item
+            function = self._kernel(name, shared, overlaps)
+            if overlaps and self.overlaps:
+                launch_overlapping(function.ptr, grid, block, arguments, shared, self.stream.ptr)
+            else:
+                function(grid, (block,), arguments, shared, self.stream)
 
-        args: ints for pointers and whole numbers, np.float32 for floats. shared: bytes of dynamic shared memory.
-        overlaps: it waits for the kernel before by itself, and may begin before that has ended, where the GPU can.
-        """
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Compile their kernels, where that has not been done."""
+        for launch in launches:
+            self._kernel(launch.kernel, launch.shared, launch.overlaps)
+
+    def _kernel(self, name: str, shared: int, overlaps: bool) -> Any:
         if (name, shared) not in self._kernels:
             with self.working():
                 names = [name] if "<" in name else None
@@ -193,27 +205,14 @@ class CudaDevice:
                 if overlaps:  # kernels that are to be on a processor together must divide its memory alike
                     raw.preferred_shared_memory_carveout = 100
                 self._kernels[name, shared] = raw.kernel
-        function, stream = self._kernels[name, shared], self.stream
+        return self._kernels[name, shared]
 
-        def launch(grid: tuple[int, ...], block: int, args: tuple[Any, ...]) -> None:
-            if overlaps and self.overlaps:
-                launch_overlapping(function.ptr, grid, block, args, shared, stream.ptr)
-            else:
-                function(grid, (block,), args, shared, stream)
-
-        return launch
-
-    def multiply(
-        self, weights: int, n_rows: int, x: int, n_columns: int, n: int, out: int, out_stride: int, add: bool
-    ) -> None:
-        """out[token][row] = Σ weights[row][column]·x[token][column] (+ out), by cuBLAS on tensor cores.
-
-        weights, x: halves, rows of n_columns; out: f32, rows at out_stride. All are addresses.
-        """
-        one, beta = self._one.ctypes.data, (self._one if add else self._zero).ctypes.data
+    def _multiply(self, it: Multiply) -> None:
+        one, beta = self._one.ctypes.data, (self._one if it.add else self._zero).ctypes.data
         cublas.gemmEx(
-            self._blas, cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, n_rows, n, n_columns, one, weights, _F16, n_columns,
-            x, _F16, n_columns, beta, out, _F32, out_stride, _COMPUTE_F32, cublas.CUBLAS_GEMM_DEFAULT,
+            self._blas, cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, it.n_rows, it.n_tokens, it.n_columns, one, it.weights,
+            _F16, it.n_columns, it.x, _F16, it.n_columns, beta, it.out, _F32, it.out_stride, _COMPUTE_F32,
+            cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
@@ -265,10 +264,15 @@ class Pinned:
 def _pages(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """Ranges of whole pages that the arrays lie in; those that touch are one."""
     ranges: list[tuple[int, int]] = []
-    for start, n_bytes in sorted((array.ctypes.data, array.nbytes) for array in arrays):
+    for start, n_bytes in sorted((array.ctypes.data, _extent(array)) for array in arrays):
         first, end = start // _SYSTEM_PAGE * _SYSTEM_PAGE, -(-(start + n_bytes) // _SYSTEM_PAGE) * _SYSTEM_PAGE
         if ranges and first <= ranges[-1][1]:
             ranges[-1] = ranges[-1][0], max(end, ranges[-1][1])
         else:
             ranges.append((first, end))
     return ranges
+
+
+def _extent(array: np.ndarray) -> int:
+    """Bytes from the first to the last of an array, also of some columns of a larger one."""
+    return sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize

@@ -15,9 +15,9 @@ from ..pages import PageMemory
 from .backend import CudaBackend
 from .bus import Bus, room_for
 from .device import CudaDevice
-from .launches import Workspace, workspace_bytes
 from .streaming import StreamingBackend, streaming_bytes
 from .weights import device_bytes
+from .workspace import Workspace, workspace_bytes
 
 _MARGIN = 384 << 20  # bytes for cuBLAS, kernels, and what the driver takes as it goes
 

@@ -14,7 +14,8 @@ from ..cpu import CpuBackend
 from ..pages import PageLayout, PageMemory
 from .bus import Bus, Cargo
 from .inputs import Inputs
-from .launches import FEW, rows_of_few
+from .launches import FEW
+from .workspace import rows_of_few
 
 
 class OnCpu(Protocol):
@@ -56,13 +57,13 @@ class Shared:
                 self._bus.take(cargo)
                 self._bus.send(self._turns[self._following(i)][1])
             x = cpu.run(batch, x) if cpu else x
-            assert x is not None and cargo.plan.input
+            assert x is not None and cargo.program.input
             with device.working():
                 if self._bus.unpacked is not cargo:  # another backend has used the bus meanwhile
                     self._bus.take(cargo)
-                device.send(cargo.plan.input.at, x)
-                cargo.plan.run_few(n_rows)
-                x = device.fetch(cargo.plan.result.at, n, self._width)()
+                device.send(cargo.program.input.at, x)
+                cargo.program.run_few(n_rows)
+                x = device.fetch(cargo.program.result.at, n, self._width)()
         assert x is not None
         return x
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...kernels.layout import PAGE
 from .. import Batch, Chunk
 from ..pages import PageMemory
-from .device import CudaDevice, Memory
+from .launches import Memory
+
+if TYPE_CHECKING:
+    from .device import CudaDevice
 
 
 def n_pages(n_ctx: int) -> int:

@@ -1,72 +1,71 @@
-"""From a graph to the GPU's launches: three lists of them, for batches of one token, of few and of many.
-
-One token: products straight from quantised weights, with norms, activations and sums fused in. Few: the same, but
-norms for themselves. Many: a kernel that unpacks weights in registers, where the GPU has Hopper's tensor cores
-(prompts.py); elsewhere they are unpacked to halves, a part at a time, and multiplied by cuBLAS. Each list
-is captured as a CUDA graph for each number of tokens that it is launched for, unless cuBLAS is in it.
-"""
+"""What a graph becomes on a GPU, for any batch: what is computed together, and where values and weights lie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ...graph import Graph
 from ...loader import Tensor
-from ...operations import Input
+from ...operations import Input, RopeFrequencies
+from ..floats import floats
 from ..pages import PageLayout
-from .device import Launch
+from ..states import StateLayout
 from .inputs import Inputs
-from .launches import FEW, MAX_LOGITS, Launches, Workspace, rows_of_few
-from .operations import Writer
-from .places import fused_for_gpu
+from .launches import MAX_LOGITS
+from .places import exact_products, fused_for_gpu, norms_made_by_readers, place
 from .weights import Matrix
-
-_MOST_GRAPHS = 64  # of a plan
+from .workspace import Workspace
 
 
 class Plan:
-    """`one`, `few`, `many`: what to launch, in order, for a batch. `input`, `result`: rows of what comes and goes."""
+    """Gives every value of a graph its rows, and weights their addresses; operations.py, every operation its launches.
+
+    input, result: rows of what comes and goes. norms: those that their readers make, if there is one token. exact:
+    products in f32.
+    """
 
     def __init__(
-        self, graph: Graph, space: Workspace, layout: PageLayout, inputs: Inputs,
+        self, graph: Graph, space: Workspace, layout: PageLayout, states: StateLayout | None, inputs: Inputs,
         matrix: Callable[[Sequence[Tensor]], Matrix],
     ) -> None:  # fmt: skip
-        """matrix: as Launches has it."""
-        fused = fused_for_gpu(graph.ops)
-        self._device = space.device
-        self._to = to = Launches(fused, space, inputs, matrix)
-        writer = Writer(fused, to, layout)
-        for item in fused:
-            writer.write(item)
-        self.decode, self.small_batch, self.prefill = to.decode, to.small_batch, to.prefill
-        self._graphs: dict[tuple[int, ...], Callable[[], None]] = {}
+        """matrix: gives tensors of one type and width as one matrix on the GPU."""
+        self.device, self.space, self.layout, self.states, self.inputs = space.device, space, layout, states, inputs
+        self.graph = graph
+        self.fused = fused_for_gpu(graph.ops)
+        self.norms, self.exact = norms_made_by_readers(self.fused), exact_products(self.fused)
+        places = place(self.fused, space.n_rows, MAX_LOGITS, space.places)
+        self.rows = {number: rows._replace(at=rows.at + space.values.address) for number, rows in places.items()}
         first = graph.ops[0]
-        self.input = to.rows[first.out.number] if isinstance(first, Input) else None
-        self.result = to.rows[graph.result.number]
+        self.input = self.rows[first.out.number] if isinstance(first, Input) else None
+        self.result = self.rows[graph.result.number]
+        self._load, self._matrices = matrix, dict[tuple[str, ...], Matrix]()
+        self._turned: set[tuple[int, int]] = set()
 
-    def run_few(self, n_rows: int) -> None:
-        """Launch what few tokens need; n_rows: rows_of_few of them."""
-        self._run((n_rows,), self.decode if n_rows == 1 else self.small_batch)
+    def matrix(self, tensors: Sequence[Tensor]) -> Matrix:
+        """Tensors of one type and width as one matrix."""
+        names = tuple(tensor.name for tensor in tensors)
+        if names not in self._matrices:
+            self._matrices[names] = self._load(tensors)
+        return self._matrices[names]
 
-    def run_many(self, n_rows: int, n_logits: int, n_tasks: int) -> None:
-        """Launch what many tokens need; n_rows: rows_of_many of them; n_tasks: of attention."""
-        n_logits = rows_of_few(n_logits) if n_logits <= FEW else MAX_LOGITS
-        self._to.n_logits, self._to.n_tasks = n_logits, n_tasks
-        self._run((n_rows, n_logits, n_tasks), self.prefill)
+    def vector(self, name: str, make: Callable[[], np.ndarray]) -> int:
+        """Address of numbers that are made once."""
+        vectors = self.space.vectors
+        if name not in vectors:
+            vectors[name] = self.device.upload(make())
+        return vectors[name].address
 
-    def _run(self, shape: tuple[int, ...], launches: Sequence[Launch]) -> None:
-        """Launch for the first of these numbers: one by one the first time, which compiles kernels, then as a graph."""
-        if shape in self._graphs:
-            self._graphs[shape]()
-            return
+    def floats(self, tensor: Tensor) -> int:
+        """Address of a vector of weights, f32."""
+        return self.vector(tensor.name, lambda: floats(tensor))
 
-        def launch_all() -> None:
-            for launch in launches:
-                launch(shape[0])
-
-        launch_all()
-        if launches is self.prefill and not self._to.many_as_graph:
-            return
-        if len(self._graphs) == _MOST_GRAPHS:
-            self._graphs.pop(next(iter(self._graphs)))
-        self._graphs[shape] = self._device.capture(launch_all)
+    def turns(self, rope: RopeFrequencies, delay: int) -> tuple[int, bool]:
+        """Address of the tokens' (cos, sin), and whether this plan makes them: once for all that rotate alike."""
+        key, angles = (id(rope), delay), self.inputs.angles
+        if key not in angles:
+            self.space.ropes.append(rope)
+            angles[key] = self.device.allocate(8 * len(rope.frequencies) * self.space.n_rows)
+            self._turned.add(key)
+        return angles[key].address, key in self._turned

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...fusion import Fused, GatedProduct
-from ...kernels.cuda.formats import TILE_ROWS
-from ...operations import Linear, describe
+from ...fusion import AddedProduct, GatedProduct, Products
+from ...kernels.cuda.formats import FORMATS, TILE_ROWS
+from ...operations import Linear
 from ..errors import PlanError
 from ..floats import floats
-from .device import Launch
-from .launches import FEW, Launches, Token, matrices_of
+from . import prefill
+from .launches import FEW, Argument, Multiply
 from .places import Rows
-from .prefill import PromptWriter
 from .sizes import tiles_of, up
-from .weights import Matrix, in_pairs, n_columns, upload_vector
+from .weights import Matrix, in_pairs, matrix_type
+from .workspace import by_type
+from .writer import Writer
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time
@@ -25,176 +27,197 @@ _MATVEC_OWN, _RING_OWN = 3 << 10, 128  # bytes of shared memory of a block besid
 _MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a supplier fills, and of others
 
 
-class ProductWriter:
-    """Writes launches of products."""
+def _products(w: Writer, item: Products) -> None:
+    for exact, linears in groupby(item.linears, lambda op: op.out.number in w.plan.exact):
+        if exact:
+            for op in linears:
+                _exact(w, op)
+        else:
+            same = list(linears)
+            _write(w, same, w.rows(same[0].out), add=False)
 
-    def __init__(self, to: Launches) -> None:
-        self._to, self._device = to, to.device
-        self._prompts = PromptWriter(to)
 
-    def products(self, item: Fused, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
-        x, count = self._halves(linears[0]), self._to.count(linears[0].x)
-        matrices = [self._to.matrix([op.weight for op in group]) for group in matrices_of(item)]
-        self._to.weights += matrices
-        bias = self._bias(linears)
-        few: list[Launch] = []
+def _added(w: Writer, item: AddedProduct) -> None:
+    _write(w, (item.linear,), w.rows(item.out), add=True)
+
+
+def _exact(w: Writer, op: Linear) -> None:
+    """A product of f32 that is not rounded on the way."""
+    x, out, n_rows, n = w.floats(op.x), w.rows(op.out), op.weight.shape[0], w.n(op.x)
+    together = 1 if n == 1 else 8  # tokens
+    w.launch(
+        f"linear_floats<{together}>", (tiles_of(n_rows, 8), tiles_of(n, together)), 256, w.plan.floats(op.weight),
+        n_rows, op.x.size, x.at, x.stride, w.plan.floats(op.bias) if op.bias else 0, out.at, out.stride, w.count(op.x),
+    )  # fmt: skip
+
+
+def _write(w: Writer, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
+    matrices = [w.plan.matrix([op.weight for op in group]) for group in by_type(linears)]
+    bias, n = _bias(w, linears), w.n(linears[0].x)
+    if w.one:
+        token = _token(w, linears[0])
         for a, b, column in in_pairs(matrices):
-            to, offset = out.at + 4 * column, bias and bias + 4 * column
-            self._one_product(a, b, self._token(linears[0]), to, offset, add)
-            b_rows = b.n_rows if b else 0
-            tiles = tiles_of(a.n_rows, _MATMUL_ROWS) + tiles_of(b_rows, _MATMUL_ROWS)
-            arguments = (
-                a.memory.address, a.n_rows, (b or a).memory.address, b_rows, a.n_columns, x.at, x.stride, count,
-                to, out.stride, offset, int(add),
-            )  # fmt: skip
-            # few tiles: more threads to each, where there is shared memory for them
-            splits = 4 if tiles <= self._device.n_processors and self._device.max_shared >= 128 << 10 else 2
-            name = f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>"
-            few.append(self._few_products(name, tiles, splits, arguments))
-        many = [self._many_products(matrices, x, out, add)]
+            _one(w, a, b, token, out.at + 4 * column, bias and bias + 4 * column, add)
+    elif 0 < n <= FEW:  # of a batch of many tokens, the logits of few are wanted as a rule, or none
+        x = _input(w, linears[0])
+        for a, b, column in in_pairs(matrices):
+            _few(w, a, b, x, w.count(linears[0].x), out._replace(at=out.at + 4 * column),
+                 bias and bias + 4 * column, add, n)  # fmt: skip
+    elif n:
+        _many(w, matrices, _input(w, linears[0]), out, n, add=add)
         if bias:
-            kernel, width = self._device.kernel("add"), sum(matrix.n_rows for matrix in matrices)
-            many.append(lambda n: kernel((tiles_of(width, 256), n), 256, (out.at, bias, 0, out.at, width)))
-        self._to.small_batch += few
-        if linears[0].x.rows == "selected":
-            many = [self._selected_products(few, many)]
-        self._to.prefill += many
+            width = sum(matrix.n_rows for matrix in matrices)
+            w.launch("add_bias", (tiles_of(width, 256), n), 256, out.at, out.stride, bias, width)
 
-    def _selected_products(self, few: list[Launch], many: list[Launch]) -> Launch:
-        """Of a batch of many tokens, the logits of few are wanted as a rule, or none."""
 
-        def launch(n: int) -> None:
-            n = self._to.n_logits
-            for product in (few if n <= FEW else many) if n else ():
-                product(n)
-
-        return launch
-
-    def gate(self, item: GatedProduct) -> None:
-        x, out, width = self._halves(item.gate), self._to.rows[item.op.out.number], item.op.out.size
-        gate, up = (self._to.matrix([op.weight]) for op in (item.gate, item.up))
-        self._to.weights += gate, up
-        self._one_gate(gate, up, self._token(item.gate), out.at)
+def _gate(w: Writer, item: GatedProduct) -> None:
+    out, width = w.rows(item.op.out), item.op.out.size
+    gate, up_ = (w.plan.matrix([op.weight]) for op in (item.gate, item.up))
+    if w.one:
+        _one_gate(w, gate, up_, _token(w, item.gate), out.at)
+        return
+    x, n, count = _input(w, item.gate), w.n(item.gate.x), w.count(item.gate.x)
+    if w.sizes.few:
         arguments = (
-            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, x.at, x.stride,
-            self._to.inputs.n_tokens, out.at, out.stride,
+            gate.memory.address, up_.memory.address, gate.n_rows, gate.n_columns, x.at, x.stride, count, out.at,
+            out.stride,
         )  # fmt: skip
-        name, tiles = f"matmul_gate<{gate.type}, {up.type}, {{}}>", tiles_of(gate.n_rows, _MATMUL_ROWS)
-        self._to.small_batch.append(self._few_products(name, tiles, 2, arguments))
+        tiles = tiles_of(gate.n_rows, _MATMUL_ROWS)
+        _matmul(w, f"matmul_gate<{gate.type}, {up_.type}, {{}}>", tiles, 2, arguments, n)
+    elif prefill.takes(w, [gate, up_]) and gate.format.order == up_.format.order:
+        prefill.gate(w, gate, up_, x, out, n)
+    else:
+        both = Rows(w.scratch("gate"), 2 * width, False)
+        _many(w, [gate, up_], x, both, n, add=False)
+        grid = tiles_of(width, 1024), n
+        w.launch("activate", grid, 256, both.at, both.at + 4 * width, both.stride, out.at, width, out.stride)
 
-        if self._prompts.takes([gate, up]) and gate.format.order == up.format.order:
-            self._to.prefill.append(self._prompts.gate(gate, up, x, out))
-            return
-        both = Rows(self._to.space.scratch["gate"].address, 2 * width, False)
-        self._to.prefill.append(self._many_products([gate, up], x, both, add=False))
-        self._to.prefill.append(self._to.activation(both.at, both.at + 4 * width, both.stride, out, width))
 
-    def _one_product(self, a: Matrix, b: Matrix | None, token: Token, out: int, bias: int, add: bool) -> None:
-        """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
-        n_bytes = _MATVEC_WARPS * max(matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (a, b or a))
-        kernel, n_stages = self._matvec("matvec", a, b or a, n_bytes)
-        n_tiles = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
-        grid = (min(n_tiles, _MATVEC_BLOCKS * self._device.n_processors),)
-        arguments = (
-            a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
-            token.weight, np.float32(token.eps), out, bias, int(add),
-        )  # fmt: skip
-        self._to.decode.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
+class _Token(NamedTuple):
+    """What a product of one token reads: halves, or f32 of which it makes the norm itself."""
 
-    def _one_gate(self, gate: Matrix, up: Matrix, token: Token, out: int) -> None:
-        sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
-        kernel, n_stages = self._matvec("matvec_gate", gate, up, _MATVEC_WARPS // 2 * sum(sizes))
-        grid = (min(tiles_of(gate.n_rows, TILE_ROWS), _MATVEC_BLOCKS * self._device.n_processors),)
-        arguments = (
-            gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
-            np.float32(token.eps), out,
-        )  # fmt: skip
-        self._to.decode.append(lambda n: kernel(grid, _MATVEC_THREADS, arguments))
+    x: int
+    weight: int = 0  # of the norm
+    eps: float = 0.0
 
-    def _matvec(self, name: str, a: Matrix, b: Matrix, stage: int) -> tuple[Callable[..., None], int]:
-        """A kernel of matvec.cu for two matrices, and the places of its ring; stage: bytes of a place.
 
-        Raises PlanError where not even one fits.
-        """
-        device, fixed = self._device, _MATVEC_OWN + _token_bytes(a, b)
-        # a block's part of a processor's memory; at least two places, if they fit at all
-        room = min(max(device.shared_of_processor // _MATVEC_BLOCKS, fixed + 2 * stage), device.max_shared)
-        n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
-        if fixed + n_stages * stage > device.max_shared:
-            raise PlanError(f"{a.type} weights of {a.n_columns} columns: too large for this GPU's shared memory")
-        shared = _RING_OWN + n_stages * stage + _token_bytes(a, b)
-        return device.kernel(f"{name}<{a.type}, {b.type}>", shared, overlaps=True), n_stages
+def _token(w: Writer, op: Linear) -> _Token:
+    if (norm := w.plan.norms.get(op.x.number)) and norm.weight:
+        return _Token(w.floats(norm.x).at, w.plan.floats(norm.weight), norm.eps)
+    return _Token(_input(w, op).at)
 
-    def _few_products(self, name: str, tiles: int, splits: int, arguments: tuple[Any, ...]) -> Launch:
-        """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
 
-        def launch(n: int) -> None:
-            times = 1 if n <= 8 else 2 if n <= 16 else 4
-            chunks = splits * 2 * 8 * times * 2 * 256  # two for each split, of halves
-            sums = splits * 8 * times * (_MATMUL_ROWS + 1) * 4
-            kernel = self._device.kernel(name.format(times), max(chunks, sums))
-            kernel((tiles,), 128 * splits, arguments)
+def _input(w: Writer, op: Linear) -> Rows:
+    return w.halves(op.x, FORMATS[matrix_type(op.weight)].step)
 
-        return launch
 
-    def _many_products(self, matrices: Sequence[Matrix], x: Rows, out: Rows, add: bool) -> Launch:
-        """Multiply with quantised weights; or unpack as many rows as there is room for, multiply, and so on."""
-        if self._prompts.takes(matrices):
-            return self._prompts.products(matrices, x, out, add)
-        self._to.many_as_graph = False
-        columns, scratch = matrices[0].n_columns, self._to.space.scratch["halves"]
-        room = up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
-        unpack = {matrix.type: self._device.kernel(f"dequantise<{matrix.type}>") for matrix in matrices}
-        parts: list[tuple[list[Any], int, int]] = []  # (unpackings, first column of the result, rows)
-        unpackings: list[Any] = []
-        first = filled = 0
-        for matrix in matrices:
-            start = 0
-            while start < matrix.n_rows:
-                n_rows = min(matrix.n_rows - start, (room - filled) // TILE_ROWS * TILE_ROWS)
-                if not n_rows:
-                    parts.append((unpackings, first, filled))
-                    unpackings, first, filled = [], first + filled, 0
-                    continue
-                arguments = (
-                    matrix.memory.address, matrix.n_tiles, start // TILE_ROWS * matrix.n_steps, matrix.n_steps, n_rows,
-                    scratch.address + 2 * columns * filled, columns, columns,
-                )  # fmt: skip
-                grid = (tiles_of(tiles_of(n_rows, TILE_ROWS) * matrix.n_steps, 4),)
-                unpackings.append((unpack[matrix.type], grid, arguments))
-                start, filled = start + n_rows, filled + n_rows
+def _one(w: Writer, a: Matrix, b: Matrix | None, token: _Token, out: int, bias: int, add: bool) -> None:
+    """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
+    n_bytes = _MATVEC_WARPS * max(matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (a, b or a))
+    n_stages, shared = _ring(w, a, b or a, n_bytes)
+    n_tiles = tiles_of(a.n_rows, TILE_ROWS) + (tiles_of(b.n_rows, TILE_ROWS) if b else 0)
+    w.launch(
+        f"matvec<{a.type}, {(b or a).type}>", (min(n_tiles, _MATVEC_BLOCKS * w.device.n_processors),), _MATVEC_THREADS,
+        a.memory.address, a.n_rows, (b or a).memory.address, b.n_rows if b else 0, a.n_columns, n_stages, token.x,
+        token.weight, np.float32(token.eps), out, bias, int(add), shared=shared, overlaps=True,
+    )  # fmt: skip
+
+
+def _one_gate(w: Writer, gate: Matrix, up: Matrix, token: _Token, out: int) -> None:
+    sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
+    n_stages, shared = _ring(w, gate, up, _MATVEC_WARPS // 2 * sum(sizes))
+    grid = (min(tiles_of(gate.n_rows, TILE_ROWS), _MATVEC_BLOCKS * w.device.n_processors),)
+    w.launch(
+        f"matvec_gate<{gate.type}, {up.type}>", grid, _MATVEC_THREADS,
+        gate.memory.address, up.memory.address, gate.n_rows, gate.n_columns, n_stages, token.x, token.weight,
+        np.float32(token.eps), out, shared=shared, overlaps=True,
+    )  # fmt: skip
+
+
+def _ring(w: Writer, a: Matrix, b: Matrix, stage: int) -> tuple[int, int]:
+    """Places of the ring of a kernel of matvec.cu for two matrices, and its shared memory; stage: bytes of a place.
+
+    Raises PlanError where not even one fits.
+    """
+    device, fixed = w.device, _MATVEC_OWN + _token_bytes(a, b)
+    # a block's part of a processor's memory; at least two places, if they fit at all
+    room = min(max(device.shared_of_processor // _MATVEC_BLOCKS, fixed + 2 * stage), device.max_shared)
+    n_stages = min(max((room - fixed) // stage, 1), _MOST_STAGES if device.overlaps else _FEWER_STAGES)
+    if fixed + n_stages * stage > device.max_shared:
+        raise PlanError(f"{a.type} weights of {a.n_columns} columns: too large for this GPU's shared memory")
+    return n_stages, _RING_OWN + n_stages * stage + _token_bytes(a, b)
+
+
+def _few(w: Writer, a: Matrix, b: Matrix | None, x: Rows, count: int, out: Rows, bias: int, add: bool, n: int) -> None:
+    b_rows = b.n_rows if b else 0
+    tiles = tiles_of(a.n_rows, _MATMUL_ROWS) + tiles_of(b_rows, _MATMUL_ROWS)
+    arguments = (
+        a.memory.address, a.n_rows, (b or a).memory.address, b_rows, a.n_columns, x.at, x.stride, count, out.at,
+        out.stride, bias, int(add),
+    )  # fmt: skip
+    # few tiles: more threads to each, where there is shared memory for them
+    splits = 4 if tiles <= w.device.n_processors and w.device.max_shared >= 128 << 10 else 2
+    _matmul(w, f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>", tiles, splits, arguments, n)
+
+
+def _matmul(w: Writer, name: str, tiles: int, splits: int, arguments: tuple[Argument, ...], n: int) -> None:
+    """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
+    times = 1 if n <= 8 else 2 if n <= 16 else 4
+    chunks = splits * 2 * 8 * times * 2 * 256  # two for each split, of halves
+    sums = splits * 8 * times * (_MATMUL_ROWS + 1) * 4
+    w.launch(name.format(times), (tiles,), 128 * splits, *arguments, shared=max(chunks, sums))
+
+
+def _many(w: Writer, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, *, add: bool) -> None:
+    """Multiply with quantised weights; or unpack as many rows as there is room for, multiply, and so on."""
+    if prefill.takes(w, matrices):
+        prefill.products(w, matrices, x, out, n, add)
+        return
+    columns, scratch = matrices[0].n_columns, w.plan.space.scratch["halves"]
+    room = up(scratch.n_bytes // (2 * columns) - TILE_ROWS + 1, TILE_ROWS)
+    first = filled = 0
+
+    def multiply() -> None:
+        nonlocal first, filled
         if filled:
-            parts.append((unpackings, first, filled))
+            at = out.at + 4 * first
+            w.multiply(Multiply(scratch.address, filled, x.at, columns, n, at, out.stride, add))
+        first, filled = first + filled, 0
 
-        def launch(n: int) -> None:
-            for unpackings, column, n_rows in parts:
-                for kernel, grid, arguments in unpackings:
-                    kernel(grid, 128, arguments)
-                self._device.multiply(scratch.address, n_rows, x.at, columns, n, out.at + 4 * column, out.stride, add)
+    for matrix in matrices:
+        start = 0
+        while start < matrix.n_rows:
+            n_rows = min(matrix.n_rows - start, (room - filled) // TILE_ROWS * TILE_ROWS)
+            if not n_rows:
+                multiply()
+                continue
+            w.launch(
+                f"dequantise<{matrix.type}>", (tiles_of(tiles_of(n_rows, TILE_ROWS) * matrix.n_steps, 4),), 128,
+                matrix.memory.address, matrix.n_tiles, start // TILE_ROWS * matrix.n_steps, matrix.n_steps, n_rows,
+                scratch.address + 2 * columns * filled, columns, columns,
+            )  # fmt: skip
+            start, filled = start + n_rows, filled + n_rows
+    multiply()
 
-        return launch
 
-    def _token(self, op: Linear) -> Token:
-        return self._to.norms.get(op.x.number, Token(self._to.rows[op.x.number].at))
+def _bias(w: Writer, linears: Sequence[Linear]) -> int:
+    if not any(op.bias for op in linears):
+        return 0
 
-    def _halves(self, op: Linear) -> Rows:
-        x = self._to.rows[op.x.number]
-        if not x.halves:
-            raise PlanError(f"{describe(op)}: its input is no norm, attention or gate; not on the GPU yet")
-        if n_columns(op.weight) != x.stride:
-            raise PlanError(f"tensor {op.weight.name} of {op.weight.shape[1]} columns: not on the GPU yet")
-        return x
+    def make() -> np.ndarray:
+        return np.concatenate([floats(op.bias) if op.bias else np.zeros(op.out.size, np.float32) for op in linears])
 
-    def _bias(self, linears: Sequence[Linear]) -> int:
-        if not any(op.bias for op in linears):
-            return 0
-        parts = [floats(op.bias) if op.bias else np.zeros(op.out.size, np.float32) for op in linears]
-        name = linears[0].weight.name + ".bias"
-        self._to.space.vectors[name] = upload_vector(self._device, np.concatenate(parts))
-        return self._to.space.vectors[name].address
+    return w.plan.vector(linears[0].weight.name + ".bias", make)
 
 
 def _token_bytes(a: Matrix, b: Matrix) -> int:
     """Bytes of shared memory for the numbers of a token (matvec.cu, Numbers): zeros, bytes, halves, scales and sums."""
     halves = [matrix.type == "F16" for matrix in (a, b)]
     return 256 + a.n_columns * 2 * (any(halves) + (not all(halves))) + a.n_columns // 32 + a.n_columns // 4
+
+
+LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+    Products: _products,
+    AddedProduct: _added,
+    GatedProduct: _gate,
+}

@@ -50,9 +50,7 @@ class StreamingBackend:
     states: StateMemory | None = None
     n_alike = 1
 
-    def __init__(
-        self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str
-    ) -> None:
+    def __init__(self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str) -> None:
         """n_ubatch: tokens of a pass on the CPU; types: of keys and values. Raises PlanError."""
         self._device, self._n_ubatch, self.n_batch, self.least = bus.device, n_ubatch, bus.space.n_tokens, 0
         whole = join(layers)
@@ -66,7 +64,7 @@ class StreamingBackend:
         self._mirror = Mirror(self._device, self.memory, bus.pages, page_bytes) if self.memory else None
         self._cargo = [bus.cargo(graph, layout, inputs) for graph, layout in zip(layers, layouts, strict=True)]
         self.following: Cargo | None = None
-        for before, after in pairwise(cargo.plan for cargo in self._cargo):
+        for before, after in pairwise(cargo.program for cargo in self._cargo):
             if before.result != after.input:
                 raise PlanError("layers whose results do not lie where the next one reads: they cannot be streamed yet")
         self._shared: Shared | None = None
@@ -163,7 +161,7 @@ class StreamingBackend:
         with device.working():
             self._bus.send(layers[0])
             n_tasks = self._inputs.write(batch, self._mirror.tables(batch) if self._mirror else None, n_rows, True)
-            first, last = layers[0].plan, layers[-1].plan
+            first, last = layers[0].program, layers[-1].program
             if x is not None and first.input:
                 device.send(first.input.at, x)
             for i, layer in enumerate(layers):
@@ -176,10 +174,10 @@ class StreamingBackend:
                     number, n_bytes = layer.page
                     at = self._layout.k_offset[number]
                     self._mirror.load(batch, at, n_bytes)
-                    layer.plan.run_many(n_rows, 0, n_tasks)
+                    layer.program.run_many(n_rows, 0, n_tasks, len(batch.chunks))
                     self._mirror.save(batch, at, n_bytes)
                 else:
-                    layer.plan.run_many(n_rows, 0, n_tasks)
+                    layer.program.run_many(n_rows, 0, n_tasks, len(batch.chunks))
             return device.fetch(last.result.at, n, self._width)()
 
     def _seconds(self, n_tokens: int, run: Callable[[Batch], object]) -> float:

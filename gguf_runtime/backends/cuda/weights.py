@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from math import gcd
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +12,9 @@ from ...kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, Format, plane_b
 from ...loader import Tensor
 from ..errors import PlanError
 from ..floats import floats
-from .device import CudaDevice, Memory
+from .launches import Launch, Memory
 
 _STEP = 2 << 20
-_UPLOAD = 64 << 20  # bytes of a matrix that go over the bus before they are laid out
 _UNITS = {1: "u8", 2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
 
 
@@ -59,68 +57,66 @@ def n_columns(tensor: Tensor) -> int:
 
 def device_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor on the GPU, in the steps in which its driver gives memory."""
-    size = 4 * tensor.shape[0] if len(tensor.shape) == 1 else _matrix_bytes(tensor)
+    size = 4 * tensor.shape[0] if len(tensor.shape) == 1 else matrix_bytes([tensor])
     return size if size < _STEP // 2 else -(-size // _STEP) * _STEP
 
 
-def _matrix_bytes(tensor: Tensor) -> int:
-    return tiled_bytes(FORMATS[matrix_type(tensor)], *tensor.shape)
+def expert_rows(tensor: Tensor) -> int:
+    """Rows from one matrix of several to the next: whole tiles."""
+    return -(-tensor.shape[-2] // TILE_ROWS) * TILE_ROWS
 
 
-class Upload:
-    """Brings matrices to a GPU, to stay there: as their bytes are, over the bus, and then into tiles.
-
-    tensors: those that may come, which are pinned while this is open.
-    """
-
-    def __init__(self, device: CudaDevice, tensors: Iterable[Tensor]) -> None:
-        self._device, self._room = device, [device.allocate(_UPLOAD)]
-        self._pinned = device.pin([tensor.data for tensor in tensors])
-
-    def __call__(self, tensors: Sequence[Tensor]) -> Matrix:
-        """Tensors of one type and width, their rows one after another, as one matrix."""
-        device, kind, n_rows = self._device, matrix_type(tensors[0]), sum(tensor.shape[0] for tensor in tensors)
-        memory = device.allocate(tiled_bytes(FORMATS[kind], n_rows, tensors[0].shape[1]))
-        matrix, first_row, (room,) = Matrix(kind, n_rows, n_columns(tensors[0]), memory), 0, self._room
-        with device.working():
-            for piece in (piece for tensor in tensors for piece in _pieces(tensor)):
-                device.send(room.address, piece.data)
-                for launch in tilings(device, piece, room.address, matrix, first_row):
-                    launch()
-                first_row += piece.shape[0]
-            device.synchronize()
-        return matrix
-
-    def __enter__(self) -> Upload:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pinned.close()
-        self._room.clear()
+def n_rows(tensor: Tensor) -> int:
+    """Rows that a matrix takes on the GPU, or several of one tensor that lie one after another."""
+    return tensor.shape[0] if len(tensor.shape) == 2 else math.prod(tensor.shape[:-2]) * expert_rows(tensor)
 
 
-def _pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """A matrix cut into some rows at a time."""
-    n_rows, width = tensor.shape
-    row_bytes = tensor.n_bytes // n_rows
-    step = max(1, _UPLOAD // row_bytes)
-    for row in range(0, n_rows, step):
-        end = min(row + step, n_rows)
-        yield tensor._replace(shape=(end - row, width), data=tensor.data[row * row_bytes : end * row_bytes])
+def matrix_of(tensors: Sequence[Tensor], memory: Memory) -> Matrix:
+    """Tensors of one type and width, their rows one after another, as one matrix."""
+    return Matrix(matrix_type(tensors[0]), sum(map(n_rows, tensors)), n_columns(tensors[0]), memory)
 
 
-def tilings(
-    device: CudaDevice, tensor: Tensor, source: int, matrix: Matrix, first_row: int
-) -> list[Callable[[], None]]:
+def matrix_bytes(tensors: Sequence[Tensor]) -> int:
+    """Bytes of that."""
+    return tiled_bytes(FORMATS[matrix_type(tensors[0])], sum(map(n_rows, tensors)), tensors[0].shape[-1])
+
+
+def pieces(tensors: Sequence[Tensor], most: int) -> Iterator[tuple[int, Tensor]]:
+    """Tensors cut into matrices of at most so many bytes, each with its first row in the matrix of all."""
+    first = 0
+    for tensor in tensors:
+        for at, matrix in _matrices(tensor):
+            rows, width = matrix.shape
+            row_bytes = matrix.n_bytes // rows
+            step = max(1, most // row_bytes)
+            for row in range(0, rows, step):
+                end = min(row + step, rows)
+                data = matrix.data[row * row_bytes : end * row_bytes]
+                yield first + at + row, matrix._replace(shape=(end - row, width), data=data)
+        first += n_rows(tensor)
+
+
+def _matrices(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The matrices of a tensor, those together that lie so in the file and on the GPU, with their first rows."""
+    *several, rows, width = tensor.shape
+    n = math.prod(several)
+    if n == 1 or (rows % TILE_ROWS == 0 and tensor.data.ndim == 1):
+        yield 0, tensor._replace(shape=(n * rows, width), data=tensor.data.reshape(-1))
+        return
+    for i, data in enumerate(tensor.data.reshape(n, -1)):
+        yield i * expert_rows(tensor), tensor._replace(shape=(rows, width), data=data)
+
+
+def tilings(tensor: Tensor, source: int, matrix: Matrix, first_row: int) -> list[Launch]:
     """Launches that put a tensor, whose bytes are at `source` on the GPU, into a matrix, from row first_row on."""
-    n_rows, width = tensor.shape
+    rows, width = tensor.shape
     form, per_step = matrix.format, matrix.format.step // matrix.format.columns
-    first_tile, last_tile = first_row // TILE_ROWS, (first_row + n_rows - 1) // TILE_ROWS
+    first_tile, last_tile = first_row // TILE_ROWS, (first_row + rows - 1) // TILE_ROWS
     n_tiles, start = (last_tile - first_tile + 1) * matrix.n_steps, matrix.memory.address
-    found: list[Callable[[], None]] = []
+    found: list[Launch] = []
     for plane in form.planes:
         inner = per_step * plane.size // (plane.outer * plane.pieces)
-        unit = gcd(16, form.n_bytes, plane.first, plane.size, inner)
+        unit = math.gcd(16, form.n_bytes, plane.first, plane.size, inner)
         out = start + plane_bytes(form, plane, first_tile * matrix.n_steps)
         if tensor.type in RETILED:
             name, unit = f"retile_floats<{RETILED[tensor.type]}>", 2
@@ -129,8 +125,8 @@ def tilings(
             name, n_blocks = f"retile<{_UNITS[unit]}>", width // form.columns
             how = n_blocks, form.n_bytes, matrix.n_steps, per_step, plane.first, plane.size
         n = plane_bytes(form, plane, n_tiles) // unit
-        arguments = source, out, n, first_row, n_rows, *how, plane.outer, plane.pieces
-        found.append(partial(device.kernel(name), (-(-n // 256),), 256, arguments))
+        arguments = source, out, n, first_row, rows, *how, plane.outer, plane.pieces
+        found.append(Launch(name, (-(-n // 256),), 256, arguments))
         start += plane_bytes(form, plane, matrix.n_tiles)
     return found
 
@@ -144,16 +140,6 @@ def in_pairs(matrices: Sequence[Matrix]) -> Iterator[tuple[Matrix, Matrix | None
         column += a.n_rows + (b.n_rows if b else 0)
 
 
-def upload_vector(device: CudaDevice, values: np.ndarray) -> Memory:
-    """Numbers as they are, such as f32 of a norm."""
-    memory = device.allocate(values.nbytes)
-    values = np.ascontiguousarray(values)
-    with device.working():
-        device.send(memory.address, values)
-        device.synchronize()
-    return memory
-
-
 def gather_rows(tensor: Tensor, ids: np.ndarray, out: np.ndarray) -> int:
     """Rows of an embedding, in the file, as tiles at `out`, u8; gives how many bytes they are."""
     form = FORMATS[matrix_type(tensor)]
@@ -165,11 +151,11 @@ def gather_rows(tensor: Tensor, ids: np.ndarray, out: np.ndarray) -> int:
 
 def _blocks(tensor: Tensor) -> np.ndarray:
     """The blocks of a matrix, u8[rows, blocks, bytes]; floats become halves, in blocks filled up with zeros."""
-    n_rows, width = tensor.shape
+    rows, width = tensor.shape
     form = FORMATS[matrix_type(tensor)]
     if tensor.type not in RETILED:
-        return tensor.data.reshape(n_rows, -1, form.n_bytes)
-    out = np.zeros((n_rows, -(-width // form.columns) * form.columns), np.float16)
+        return tensor.data.reshape(rows, -1, form.n_bytes)
+    out = np.zeros((rows, -(-width // form.columns) * form.columns), np.float16)
     largest = np.finfo(np.float16).max
     np.clip(floats(tensor).reshape(tensor.shape), -largest, largest, out=out[:, :width], casting="same_kind")
-    return out.view(np.uint8).reshape(n_rows, -1, form.n_bytes)
+    return out.view(np.uint8).reshape(rows, -1, form.n_bytes)

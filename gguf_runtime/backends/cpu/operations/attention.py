@@ -11,7 +11,7 @@ from ....kernels.layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH, head
 from ....operations import Attention
 from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
-from ..writer import Writer, unknown
+from ..writer import Writer
 from .selection import save
 
 
