@@ -11,7 +11,7 @@ import numpy as np
 from .engine import Chunk, ContextFull, Scheduler
 from .sampling import Sampler
 from .speculation import Speculation
-from .text import Text
+from .text import Text, overlap
 from .tokenizer import Tokenizer
 
 StopReason = Literal["end", "length", "stop", "context"]
@@ -255,9 +255,3 @@ class _StopWatch:
     def flush(self) -> str:
         held, self._held = self._held, ""
         return held
-
-
-def overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text with which the stop string begins."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)

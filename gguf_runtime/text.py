@@ -43,3 +43,9 @@ def common(a: np.ndarray, b: np.ndarray) -> int:
     differs = a[:n] != b[:n]
     first = int(differs.argmax()) if n else 0
     return first if n and differs[first] else n
+
+
+def overlap(text: str, stop: str) -> int:
+    """Length of the longest end of the text with which the stop string begins."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)

@@ -340,7 +340,7 @@ def test_a_template_that_knows_no_tools_is_told_of_them():
 
 
 HOSTILE = [
-    "{% for m in messages %}{% for i in range(9999) %}{{ m.content * 9 }}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% for i in range(40) %}{{ m.content * 9 }}{% endfor %}{% endfor %}",
     "{% for m in messages %}{{ m.tool_calls | tojson }}{{ '{' * 5000 }}{{ m.content }}{{ '{1:' * 5000 }}{% endfor %}",
     "{{ raise_exception('no') }}",
     "{% for m in messages %}{{ m.content }}{{ '<' * 9999 }}{% endfor %}",

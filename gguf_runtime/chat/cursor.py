@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 from typing import TypeVar
 
-from ..generation import overlap
+from ..text import overlap
 
 T = TypeVar("T")
 Sink = Callable[[str], None]  # what takes texts that are passed on
