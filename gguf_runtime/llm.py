@@ -14,7 +14,6 @@ import numpy as np
 
 from . import architectures, arguments
 from .architectures import ModelError
-from .chat.answer import Answer
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
@@ -173,6 +172,8 @@ class LLM(Embedding):
         if tools is None:
             return self.generate(prompt, **options)
         reading = self.templates.reader(prompt, tools, tool_choice=tool_choice, parallel=parallel)
+        from .chat.answer import Answer
+
         answer, parser = Answer(), reading.parser
         generation = self.stream(prompt, **reading.options(options))
         for event in (event for piece in generation for event in parser.push(piece)):
