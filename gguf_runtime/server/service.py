@@ -14,7 +14,7 @@ from . import recipes
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
-from .parsing import AnswerReader, readings
+from .parsing import AnswerReader, after_thought, readings
 from .protocol import Ended, Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
@@ -90,6 +90,11 @@ def prepare(model: Model, request: Request) -> Prepared:
         found = readings(texts, request, text)
         if found[0] and found[0].grammar:
             request.sampling["lark"] = found[0].grammar
+        elif found[0] and (closing := found[0].parser.closing):
+            if "json_schema" in request.sampling:
+                request.sampling["lark"] = after_thought(texts, closing, request.sampling.pop("json_schema"))
+            elif {"grammar", "regex"} & set(request.sampling):  # which say themselves what an answer is
+                found = [None] * request.n
         params = SamplingParams(**request.sampling)
         in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
         in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)
