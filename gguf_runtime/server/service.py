@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -21,6 +22,8 @@ from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 
 if TYPE_CHECKING:
     from ..chat.templates import Reading
+
+_WORKERS = 2  # threads that make tokens of prompts: each takes the interpreter's lock from those that send answers
 
 
 class Prepared(Struct):
@@ -43,6 +46,7 @@ class Service:
         self.max_seconds = max_seconds
         self.models, self.metrics = models, Metrics(models)
         self.running: list[Answer] = []  # in the order in which they came
+        self._workers = ThreadPoolExecutor(_WORKERS)
         models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
@@ -53,7 +57,7 @@ class Service:
         await self.models.acquire(model)
         loaded = time.monotonic()
         try:
-            prepared = await asyncio.to_thread(prepare, model, request)
+            prepared = await asyncio.get_running_loop().run_in_executor(self._workers, prepare, model, request)
             model.turns.check(request.n)
         except BaseException:
             self.models.release(model, request.keep_alive)
