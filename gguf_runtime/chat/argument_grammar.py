@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..sampling.constraint import json_text
-from .rules import ANY, Rules
+from .rules import Rules
 from .schemas import Schema
 from .tool_format import Arguments, Bare, Json, Nested, Python, Tagged
 
-_QUOTED = r"/'[^'\\\x00-\x1f]*'/"
+# a character of a text between single quotes, and of one in JSON
+_QUOTED = r"[^'\\\x00-\x1f]"
+_IN_JSON = r'([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u[0-9a-fA-F]{4})'
 _MARKS = {"integer": "number"}  # what kinds are called in marks
 
 
@@ -45,8 +48,12 @@ class ArgumentGrammar:
 
     def _python(self, schema: Schema) -> str:
         """A value as JSON, or any text between single quotes."""
-        free = schema.is_text and schema.texts is None and schema.pattern == ANY
-        return f"({self._value(schema)} | {_QUOTED})" if free else self._value(schema)
+        if schema.is_text and schema.texts:
+            quoted = [text for word in schema.texts for text in (json.dumps(word), f"'{word}'")]
+            return f"({' | '.join(map(json.dumps, quoted))})"
+        if not schema.is_text or not schema.length:
+            return self._value(schema)
+        return f"/'{_QUOTED}{schema.length}'|\"{_IN_JSON}{schema.length}\"/"
 
     def _listed(self, schema: Schema, separator: str, write: Any) -> str:
         """The properties in their order, of which some may be missing."""
@@ -70,6 +77,8 @@ class ArgumentGrammar:
                 f"{rules.literal(form.key_close.replace('{}', mark))} {self._text(schema, form.value_close)}"
             )
         others = sorted(kinds - {"string"}) if form.marks[0] == "string" else ["other"] * bool(kinds - {"string"})
+        if written and not form.marks[0]:
+            others = []  # a text may be anything
         for kind in others:
             mark = _MARKS.get(kind, kind) if form.marks[0] == "string" else form.marks[1]
             value = self._value(schema if len(others) == 1 and len(kinds) == 1 else schema.only(kind))

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from . import call_arguments, json_stream
-from .cursor import Cursor, Mismatch, Reading
-from .json_stream import Sink
+from .cursor import Cursor, Mismatch, Reading, Sink
 from .schemas import Schema
 from .tool_format import Calls, Json, Slot
 

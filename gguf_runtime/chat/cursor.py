@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 from typing import TypeVar
 
-from ..generation import overlap
+from ..text import overlap
 
 T = TypeVar("T")
+Sink = Callable[[str], None]  # what takes texts that are passed on
 
 #: What reads and needs more text now and then; its value comes with `yield from`.
 Reading = Generator[None, None, T]
@@ -100,6 +101,26 @@ class Cursor:
             if (yield from self.is_next(literal, ahead)):
                 return literal
         return ""
+
+    def until(self, end: str, limit: int) -> Reading[str]:
+        """Read what comes before this. Raises Mismatch where that is longer than the limit, or this does not come."""
+        while (n := self.text.find(end, self.at) - self.at) < 0:
+            if self.ended or len(self.text) - self.at > limit + len(end):
+                raise Mismatch
+            yield
+        if n > limit:
+            raise Mismatch
+        return self.take(n)
+
+    def pass_on(self, end: str, sink: Sink) -> Reading[None]:
+        """Read up to this and with it, and pass on what comes before. Raises Mismatch where it does not come."""
+        while (n := self.text.find(end, self.at) - self.at) < 0:
+            if self.ended:
+                raise Mismatch
+            sink(self.take(max(0, self.certain(end))))
+            yield
+        sink(self.take(n))
+        self.take(len(end))
 
     def match(self, pattern: re.Pattern[str], limit: int) -> Reading[str]:
         """The longest run of what a pattern takes, character by character. Raises Mismatch beyond the limit."""

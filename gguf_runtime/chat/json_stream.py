@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
-from .cursor import Cursor, Mismatch, Reading
-
-Sink = Callable[[str], None]
+from .cursor import Cursor, Mismatch, Reading, Sink
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _SCALAR = re.compile(r"[-+.\w]+")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-ANY = "(?s:.*)"  # text
+from .schemas import ANY
 
 
 class Rules:

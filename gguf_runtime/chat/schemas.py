@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+ANY = "(?s:.*)"  # text, as a regular expression
 _NAMES = {"True": True, "False": False, "None": None}
 _MAX_DEPTH = 20  # of references
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
@@ -66,17 +67,22 @@ class Schema:
         return [text for text in found if isinstance(text, str)] if isinstance(found, list) else None
 
     @property
+    def length(self) -> str:
+        """How long a text may be, as regular expressions count; "" where there is more to it than that."""
+        if self.texts is not None or "pattern" in self._schema or "format" in self._schema:
+            return ""
+        low, high = (self._schema.get(key) for key in ("minLength", "maxLength"))
+        return "*" if low is None and high is None else f"{{{low or 0},{'' if high is None else high}}}"
+
+    @property
     def pattern(self) -> str:
         """A regular expression of the texts that a value may be."""
         pattern = self._schema.get("pattern")
-        if isinstance(pattern, str):
-            inside = pattern.removeprefix("^").removesuffix("$")
-            before, after = "" if pattern.startswith("^") else "(?s:.*)", "" if pattern.endswith("$") else "(?s:.*)"
-            return f"{before}({inside})".replace("/", r"\/") + after
-        low, high = (self._schema.get(key) for key in ("minLength", "maxLength"))
-        if low is None and high is None:
-            return "(?s:.*)"
-        return f"(?s:.{{{low or 0},{'' if high is None else high}}})"
+        if not isinstance(pattern, str):
+            return f"(?s:.{self.length or '*'})"
+        inside = pattern.removeprefix("^").removesuffix("$").replace("/", r"\/")
+        before, after = ("" if pattern.startswith("^") else ANY), ("" if pattern.endswith("$") else ANY)
+        return f"{before}({inside}){after}"
 
     def of_key(self, key: str) -> Schema:
         """That of the value of a key."""

@@ -9,19 +9,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from ..tokenizer import THOUGHTS
-from .derive import TOOLS, derive, shown
 from .limits import limited
 from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
-from .told_tools import Shown, completed, told
-from .tool_format import AnswerFormat
+
+if TYPE_CHECKING:  # what is there for tools is loaded once there are some
+    from .told_tools import Shown
+    from .tool_format import AnswerFormat
 
 __all__ = ["ChatError", "ChatTemplate", "Message"]
 
@@ -104,6 +105,8 @@ class ChatTemplate:
     ) -> Rendered:
         """The same, for all templates to show tools, calls and results: what one does not show is told in words, tools
         are under the name that it reads, and have the descriptions that it takes for granted."""
+        from .told_tools import completed, told
+
         tools = None if tools is None else list(tools)
         if tools or any(_has_tools(message) for message in messages):
             messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
@@ -118,12 +121,17 @@ class ChatTemplate:
     @cached_property
     def answer_format(self) -> AnswerFormat:
         """How answers are written to which this template goes on from (derive.py)."""
+        from .derive import derive
+
         with limited():  # all renderings have the time of one
             return derive(self._tried, self._texts)
 
     @cached_property
     def _shows(self) -> Shown:
         """What it shows of tools, by what it makes of some."""
+        from .derive import shown
+        from .told_tools import Shown
+
         if self.answer_format.shows_calls:
             return Shown("tools" in self._unset or "functions" in self._unset, calls=True, results=True)
         with limited():
@@ -131,6 +139,8 @@ class ChatTemplate:
 
     def _tried(self, messages: Sequence[Message], begin: bool) -> str:
         """The text of messages and some tools, without or with the beginning of an answer; "" where that fails."""
+        from .derive import TOOLS
+
         known = {**self._special_tokens, **self._other_names(TOOLS)}
         scope = {**known, "tools": TOOLS, "add_generation_prompt": begin}
         try:

@@ -13,6 +13,8 @@ from .tool_format import AnswerFormat, Calls, Slot, Turns
 
 _ID = r"/[a-zA-Z0-9]{1,9}/"
 _NUMBER = r"/[0-9]{1,3}/"
+_BY_NAME, _INSIDE = {"properties", "$defs", "definitions"}, {"items", "prefixItems", "anyOf", "oneOf"}
+_OPEN = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}  # may name other keys
 _MAX_CALLS = 16  # of one answer, which small models would not end
 
 
@@ -132,10 +134,22 @@ class _Calls:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema of arguments, which are an object with no other keys, unless it says so."""
+    """The schema of arguments, which are an object; neither it nor objects in it have other keys than it names, unless
+    it says so: small models would go on inventing some."""
+    return _without_more({"type": "object", **schema} if isinstance(schema, Mapping) else {"type": "object"})
+
+
+def _without_more(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_more(part) for part in schema]
     if not isinstance(schema, Mapping):
-        return {"type": "object"}
-    closed = {"type": "object", **schema}
-    if "properties" in closed and not {"additionalProperties", "patternProperties", "$ref"} & set(closed):
-        closed["additionalProperties"] = False
-    return closed
+        return schema
+    new = dict(schema)
+    for key in _BY_NAME & set(new):
+        if isinstance(new[key], Mapping):
+            new[key] = {name: _without_more(part) for name, part in new[key].items()}
+    for key in _INSIDE & set(new):
+        new[key] = _without_more(new[key])
+    if isinstance(new.get("properties"), Mapping) and not _OPEN & set(new):
+        new["additionalProperties"] = False
+    return new
