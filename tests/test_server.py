@@ -354,6 +354,8 @@ def test_right_under_fire(served_model: Path, tmp_path: Path) -> None:
                     connection = raw(server, request("/v1/completions", {**bodies[i % 12], "stream": True}))
                     time.sleep(rng.random() / 20)
                     connection.close()
+                    connection = raw(server, request("/v1/completions", bodies[0])[:-20])  # not all of a body
+                    connection.close()
                 case 1:
                     wrong = rng.choice([b"{", b'{"prompt": 7}', b'{"prompt": [99999]}', b"\xff"])
                     return server.ask("POST", "/v1/completions", wrong).status == 400

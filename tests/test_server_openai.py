@@ -192,8 +192,11 @@ def test_2_14_thoughts(server: Server) -> None:
     left = message(server, **form, reasoning_format="none")
     assert "reasoning_content" not in left
     assert left["content"] == "<think>\nab c</think>\n\nde f"
-    opened = message(server, **saying("ab</think>c", max_tokens=60), chat_template_kwargs={"enable_thinking": True})
-    assert (opened["reasoning_content"], opened["content"]) == ("ab", "c")
+    thinks: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}}
+    assert message(server, **saying("ab", max_tokens=60), **thinks)["content"] == "ab"  # the grammar has no thought
+    form = {"response_format": {"schema": {"const": 17}}, "reasoning_budget_tokens": 3, "max_tokens": 60}
+    thought = message(server, **form, **thinks, ignore_eos=True)
+    assert thought["reasoning_content"] and thought["content"].strip() == "17"
 
 
 def test_2_15_how_much_to_think(server: Server, served_model: Path) -> None:

@@ -43,7 +43,10 @@ class BriefSampler(Sampler):
         if self._ending is None and closing and self._n_thought >= self._thinking.budget:
             text = self._thinking.message + closing
             self._ending = deque(self._tokenizer.encode(text, add_special=False, parse_special=True))
-        return self._ending.popleft() if self._ending else self._sampler.sample(logits)
+        if not self._ending:
+            return self._sampler.sample(logits)
+        self._sampler.follow(self._ending[0])
+        return self._ending.popleft()
 
     def _follow(self) -> None:
         """Look at what the text has got since the last draw; at first, that is the prompt."""

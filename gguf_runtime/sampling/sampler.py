@@ -77,6 +77,11 @@ class Sampler:
             self._constraint.accept(token)
         return token
 
+    def follow(self, token: int) -> None:
+        """Take a token for part of the answer that was not drawn here. Raises GrammarError where it cannot be one."""
+        if self._constraint:
+            self._constraint.accept(token)
+
     def _last(self, n: int) -> np.ndarray:
         """int64: the last n tokens of the text; all of them for -1."""
         return self.text.ids[max(0, len(self.text) - n) if n >= 0 else 0 :].astype(np.int64)

@@ -117,7 +117,7 @@ def _slot(model: Model, i: int, answer: Answer | None) -> dict[str, Any]:
 
 
 async def list_models(call: Call) -> Any:
-    known = await asyncio.to_thread(call.service.models.all)
+    known = await call.service.models.all()
     return {"object": "list", "data": [_status(model) for model in known]}
 
 

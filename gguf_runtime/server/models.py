@@ -18,6 +18,7 @@ from .turns import Turns
 from .vocabulary import Failure
 
 if TYPE_CHECKING:
+    from ..store import Model as Stored
     from ..store.modelfile import Modelfile
     from .texts import ModelTexts
 
@@ -29,7 +30,7 @@ _BUDGET = 0.8  # of the memory that is free
 class Model:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
-    error: why it could not be loaded the last time.
+    n_bytes: for which it has got room. error: why it could not be loaded the last time.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Model:
     def set(self, texts: ModelTexts | None, engine: EngineClient | None) -> None:
         self._texts, self._engine = texts, engine
         self.state = "loaded" if engine else "unloaded"
+        if not engine:
+            self.n_bytes = 0
 
 
 class Models:
@@ -96,13 +99,14 @@ class Models:
         self.settings, self.keep_alive, self.any_name = settings, keep_alive, any_name
         self._n_parallel, self._n_waiting, self._say = n_parallel, n_waiting, say
         self._budget = budget or int(_BUDGET * available())
+        self.default: Model | None = None  # of requests that name none
         self._known: dict[str, Model] = {}  # by name
         self._gate = asyncio.Lock()  # held by who waits for room: others come after
         self._changed = asyncio.Condition()
         self._on_step: list[Callable[[Model, Step], None]] = []
 
     def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
-        """Serve a model. The first one is that of requests which name none. modelfile: what it was created from."""
+        """Serve a model. modelfile: what it was created from. Raises StoreError, OSError."""
         model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases, recipes.read(modelfile))
         self._known[name] = model
         return model
@@ -114,20 +118,21 @@ class Models:
     def __iter__(self) -> Iterator[Model]:
         return iter(self._known.values())
 
-    def all(self) -> list[Model]:
-        """All that may be named, with those on this machine that nobody has named yet. Reads the disk."""
+    async def all(self) -> list[Model]:
+        """All that may be named, with those on this machine that nobody has named yet."""
         if self.any_name:
-            from ..store import all_models
-
-            for found in all_models():
+            for found in await asyncio.to_thread(_on_this_machine):
                 if found.name not in self._known:
                     self.add(found.name, str(found.path), modelfile=found.modelfile)
-        return list(self._known.values())
+            for model in list(self):
+                if model.state == "unloaded" and not os.path.exists(model.path):
+                    self.forget(model)
+        return list(self)
 
     def find(self, name: str) -> Model:
         """The model that a name, an alias, or the path of its file stands for. Raises Failure."""
-        if name in _NO_NAMES and self._known:
-            return next(iter(self._known.values()))
+        if name in _NO_NAMES and (self.default or len(self._known) == 1):
+            return self.default or next(iter(self))
         plain = name.removesuffix(":latest")
         for model in self._known.values():
             if {name, plain} & {model.name, model.path, *model.aliases}:
@@ -231,6 +236,7 @@ class Models:
             settings = await self._make_room(model)
             template = self.settings.get("chat_template") or recipes.template(model.recipe)
             texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, template))
+            texts.add_done_callback(lambda task: task.cancelled() or task.exception())
             engine = await EngineClient.start(
                 model.path,
                 settings,
@@ -245,7 +251,9 @@ class Models:
             failure = error if isinstance(error, Failure) else Failure("failed", f"{model.name}: {error}")
             if engine:
                 await engine.stop()
-            model.state, model.error = "unloaded", failure
+            model.set(None, None)
+            model.error = failure
+            await self._notify()
             raise failure from error
         finally:
             model.loading = None
@@ -254,22 +262,24 @@ class Models:
         """Unload what is least recently used until there is room; gives the settings to load with."""
         weights = os.path.getsize(model.path)
         caches = self.settings.get("kv_memory") or self._budget // 4
-        model.n_bytes = weights + caches
         settings = {**self.settings, "n_ctx": self.settings.get("n_ctx") or recipes.n_ctx(model.recipe)}
         if len(self._known) == 1 and not self.any_name:
             return settings
         async with self._gate:
-            while self._n_loaded(model) and self._n_loaded(model) + model.n_bytes > self._budget:
+            while self._n_bytes and self._n_bytes + weights + caches > self._budget:
                 idle = [other for other in self if other is not model and other.is_idle]
                 if idle:
                     await self.unload(min(idle, key=lambda other: other.last_used))
                 else:
                     async with self._changed:
                         await self._changed.wait()
+            model.n_bytes = weights + caches
         return {**settings, "kv_memory": caches}
 
-    def _n_loaded(self, model: Model) -> int:
-        return sum(other.n_bytes for other in self if other is not model and other.state != "unloaded")
+    @property
+    def _n_bytes(self) -> int:
+        """What all models take that have got room."""
+        return sum(model.n_bytes for model in self)
 
     def _note(self, model: Model, step: Step) -> None:
         model.last_step = step
@@ -282,6 +292,12 @@ class Models:
             self._say(f"the engine of {model.name} has ended unexpectedly: it is started again")
             model.set(None, None)
             self.preload(model)
+
+
+def _on_this_machine() -> list[Stored]:
+    from ..store import all_models
+
+    return list(all_models())
 
 
 def _texts(path: str, chat_template: str | None) -> ModelTexts:

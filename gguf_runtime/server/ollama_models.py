@@ -34,7 +34,7 @@ async def version(call: Call) -> Any:
 
 
 async def tags(call: Call) -> Any:
-    known = await asyncio.to_thread(call.service.models.all)
+    known = await call.service.models.all()
     listed = await asyncio.to_thread(lambda: [_listed(model) for model in known])
     found = sorted((facts for facts in listed if facts), key=lambda facts: facts["modified_at"], reverse=True)
     return {"models": found}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from typing import Any
@@ -104,7 +103,7 @@ def set_common(request: Request, call: Call) -> None:
 
 
 async def models(call: Call) -> Any:
-    known = await asyncio.to_thread(call.service.models.all)
+    known = await call.service.models.all()
     if "anthropic-version" in call.http.headers:
         from .anthropic import model_list
 

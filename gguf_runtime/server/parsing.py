@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..chat import answer
 from ..chat.parser import AnswerParser
@@ -14,6 +14,8 @@ from .vocabulary import Arguments, Event, Finish, Reason, Request, Text, Token, 
 if TYPE_CHECKING:
     from ..chat.templates import Reading
     from .texts import ModelTexts
+
+_SPACE = r"/[ \n]{0,4}/"
 
 
 def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading | None]:
@@ -29,6 +31,19 @@ def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading |
         )
         for _ in range(request.n)
     ]
+
+
+def after_thought(texts: ModelTexts, closing: str, schema: Any) -> str:
+    """A grammar, in llguidance's notation, for JSON after a thought that the prompt has begun. Raises GrammarError.
+
+    closing: what ends the thought.
+    """
+    from ..chat.rules import Rules
+    from ..sampling.constraint import json_text
+
+    tokenizer = texts.tokenizer
+    rules = Rules({tokenizer.piece(id): id for id in tokenizer.control_ids | tokenizer.eog_ids})
+    return rules.text(f"{rules.up_to(closing)} {_SPACE} {rules.add(f'%json {json_text(schema)}')}")
 
 
 class AnswerReader:

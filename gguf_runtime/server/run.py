@@ -6,11 +6,14 @@ import asyncio
 import importlib
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .models import Models
+
+_TURN = 0.001  # seconds for which a thread that makes tokens of a prompt may keep the event loop waiting
 
 
 def serve(
@@ -35,11 +38,13 @@ def serve(
         for name, path, aliases, modelfile in models:
             known.add(name, str(path), (*aliases, path.name), modelfile)
         for model in list(known)[:1]:
+            known.default = model
             known.preload(model)
         # the engine starts while the rest is imported
         module = await asyncio.to_thread(importlib.import_module, ".http_server", __package__)
         await module.serve(known, rules, max_seconds, listener, say)
 
+    sys.setswitchinterval(_TURN)
     listener = _listen(host, port)
     say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
     signal.set_wakeup_fd(-1)  # takes the command line's own handling of signals out of service

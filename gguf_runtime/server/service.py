@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -14,13 +15,15 @@ from . import recipes
 from .engine_client import EngineClient
 from .metrics import Metrics
 from .models import Model, Models
-from .parsing import AnswerReader, readings
+from .parsing import AnswerReader, after_thought, readings
 from .protocol import Ended, Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 
 if TYPE_CHECKING:
     from ..chat.templates import Reading
+
+_WORKERS = 2  # threads that make tokens of prompts: each takes the interpreter's lock from those that send answers
 
 
 class Prepared(Struct):
@@ -43,6 +46,7 @@ class Service:
         self.max_seconds = max_seconds
         self.models, self.metrics = models, Metrics(models)
         self.running: list[Answer] = []  # in the order in which they came
+        self._workers = ThreadPoolExecutor(_WORKERS)
         models.watch(self.metrics.step)
 
     async def begin(self, request: Request) -> Answer:
@@ -53,7 +57,7 @@ class Service:
         await self.models.acquire(model)
         loaded = time.monotonic()
         try:
-            prepared = await asyncio.to_thread(prepare, model, request)
+            prepared = await asyncio.get_running_loop().run_in_executor(self._workers, prepare, model, request)
             model.turns.check(request.n)
         except BaseException:
             self.models.release(model, request.keep_alive)
@@ -90,6 +94,11 @@ def prepare(model: Model, request: Request) -> Prepared:
         found = readings(texts, request, text)
         if found[0] and found[0].grammar:
             request.sampling["lark"] = found[0].grammar
+        elif found[0] and (closing := found[0].parser.closing):
+            if "json_schema" in request.sampling:
+                request.sampling["lark"] = after_thought(texts, closing, request.sampling.pop("json_schema"))
+            elif {"grammar", "regex"} & set(request.sampling):  # which say themselves what an answer is
+                found = [None] * request.n
         params = SamplingParams(**request.sampling)
         in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
         in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)

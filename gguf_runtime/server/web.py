@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -83,6 +84,8 @@ class Endpoint:
         try:
             call = Call(http, await _body(http))
             result = await _unless_gone(receive, self._handler(call))
+        except ClientDisconnect:
+            return
         except Failure as failure:
             await failed(self._api, failure, scope)(scope, receive, send)
             return

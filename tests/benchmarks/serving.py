@@ -1,6 +1,6 @@
 """What `ggrun serve` does, measured: start, idleness, CPU of a streamed token, many users, long prompts.
 
-    python tests/benchmarks/serving.py MODEL [--only start,idle,cpu,users,stall]
+    python tests/benchmarks/serving.py MODEL [--only start,cpu,users,engine,stall,idle]
 
 Prints one line a figure. Linux only: CPU times are read from /proc.
 """
@@ -13,18 +13,33 @@ import json
 import os
 import random
 import re
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 WORDS = ["time", "way", "day", "man", "thing", "world", "life", "hand", "part", "child", "eye", "place", "work", "week"]
+
+
+class Request(NamedTuple):
+    """messages; tokens of the answer; seconds after which it is sent."""
+
+    messages: list[dict[str, str]]
+    n: int
+    after: float = 0.0
+
+    @property
+    def data(self) -> bytes:
+        body = {"messages": self.messages, "max_tokens": self.n, "stream": True, "ignore_eos": True, "temperature": 0}
+        data = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        return head.encode() + data
 
 
 class Server:
@@ -53,20 +68,32 @@ class Server:
             connection.close()
             time.sleep(0.01)
 
-    def stream(self, messages: list[dict[str, str]], n: int, **more: Any) -> tuple[float, list[float]]:
-        """When the request was sent, and when each token came."""
-        body = {"messages": messages, "max_tokens": n, "stream": True, "ignore_eos": True, "temperature": 0, **more}
-        connection = self.connect()
-        start = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", json.dumps(body))
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        times = []
-        for line in response:
-            if line.startswith(b'data: {') and b'"content":"' in line:
-                times.append(time.perf_counter())
-        connection.close()
-        return start, times
+    def streams(self, requests: list[Request]) -> list[tuple[float, list[float]]]:
+        """When each request was sent, and when each token came. In one thread, to leave the CPU to the server."""
+        selector = selectors.DefaultSelector()
+        begun = time.perf_counter()
+        todo = sorted(enumerate(requests), key=lambda item: item[1].after)
+        found: list[tuple[float, list[float]]] = [(0.0, []) for _ in requests]
+        n_open = 0
+        while todo or n_open:
+            now = time.perf_counter() - begun
+            while todo and todo[0][1].after <= now:
+                i, request = todo.pop(0)
+                connection = socket.create_connection(("127.0.0.1", self.port))
+                found[i] = (time.perf_counter(), [])
+                connection.sendall(request.data)
+                selector.register(connection, selectors.EVENT_READ, i)
+                n_open += 1
+            for key, _ in selector.select(max(0.0, todo[0][1].after - now) if todo else None):
+                connection = key.fileobj  # type: ignore[assignment]
+                data = connection.recv(1 << 16)
+                now = time.perf_counter()
+                found[key.data][1].extend([now] * data.count(b'"content":"'))
+                if not data or b"[DONE]" in data:
+                    selector.unregister(connection)
+                    connection.close()
+                    n_open -= 1
+        return found
 
     @property
     def processes(self) -> dict[int, float]:
@@ -89,21 +116,6 @@ def text(n_words: int, seed: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(n_words))
 
 
-def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """What jobs give that run side by side."""
-    results: list[Any] = [None] * len(jobs)
-
-    def run(i: int) -> None:
-        results[i] = jobs[i]()
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 def percentile(values: list[float], p: float) -> float:
     return sorted(values)[min(len(values) - 1, int(p * len(values)))]
 
@@ -120,7 +132,7 @@ def start(model: str, args: list[str]) -> None:
 def idle(model: str, args: list[str]) -> None:
     server = Server(model, *args)
     server.wait()
-    server.stream([{"role": "user", "content": "Hi"}], 20)
+    server.streams([Request(user("Hi"), 20)])
     time.sleep(2)
     before = server.processes
     time.sleep(60)
@@ -133,34 +145,33 @@ def cpu(model: str, args: list[str]) -> None:
     server = Server(model, *args)
     server.wait()
     for n_clients, n_tokens in ((1, 500), (32, 200)):
-        def job(i: int, n: int = n_tokens) -> Any:
-            return server.stream([{"role": "user", "content": text(20, i)}], n)
-
-        jobs = [partial(job, i) for i in range(n_clients)]
-        at_once(jobs)
+        requests = [Request(user(text(20, i)), n_tokens) for i in range(n_clients)]
+        server.streams(requests)
         before, begun = server.processes, time.perf_counter()
-        times = at_once(jobs)
+        results = server.streams(requests)
         seconds, after = time.perf_counter() - begun, server.processes
-        n = sum(len(found) for _, found in times)
+        n = sum(len(times) for _, times in results)
         spent = after[server.process.pid] - before[server.process.pid]
         print(f"{n_clients} streams: HTTP process {1e6 * spent / n:.0f} µs of CPU a token, {n / seconds:.1f} tokens/s")
     server.close()
 
 
+def crowd(shared: bool) -> list[Request]:
+    """32 clients, with a common system prompt of about 500 tokens or without one; 20 to 60 tokens of their own."""
+    requests = []
+    for i in range(32):
+        own = text(random.Random(i).randint(20, 60), i + 1)
+        system = {"role": "system", "content": text(480, 0 if shared else 1000 + i)}
+        requests.append(Request([system, {"role": "user", "content": own}], 100))
+    return requests
+
+
 def users(model: str, args: list[str]) -> None:
-    """32 clients, with a common system prompt of about 500 tokens and without one."""
     for shared in (True, False):
         server = Server(model, *args)
         server.wait()
-        system = text(480, 0)
-
-        def job(i: int, shared: bool = shared, system: str = system, server: Server = server) -> Any:
-            own = text(random.Random(i).randint(20, 60), i + 1)
-            message = {"role": "system", "content": system if shared else text(480, 1000 + i)}
-            return server.stream([message, {"role": "user", "content": own}], 100)
-
         begun = time.perf_counter()
-        results = at_once([lambda i=i: job(i) for i in range(32)])
+        results = server.streams(crowd(shared))
         seconds = time.perf_counter() - begun
         n = sum(len(times) for _, times in results)
         first = [times[0] - sent for sent, times in results]
@@ -169,24 +180,43 @@ def users(model: str, args: list[str]) -> None:
         server.close()
 
 
+def engine(model: str, args: list[str]) -> None:
+    """The same without HTTP, in turns with it: what the server adds."""
+    from gguf_runtime import LLM
+
+    ratios = []
+    for _ in range(3):
+        server = Server(model, *args)
+        server.wait()
+        begun = time.perf_counter()
+        n = sum(len(times) for _, times in server.streams(crowd(True)))
+        over_http = n / (time.perf_counter() - begun)
+        server.close()
+        with LLM(model) as llm:
+            begun = time.perf_counter()
+            answers = [
+                llm.stream(request.messages, max_tokens=request.n, ignore_eos=True, temperature=0)
+                for request in crowd(True)
+            ]
+            for answer in answers:
+                answer.begin()
+            while llm.scheduler.step():
+                for answer in answers:
+                    answer.read()
+            alone = sum(answer.n_tokens for answer in answers) / (time.perf_counter() - begun)
+        ratios.append(over_http / alone)
+        print(f"32 clients, a common system prompt: {over_http:.1f} tokens/s over HTTP, {alone:.1f} from Python alone")
+    print(f"over HTTP {statistics.median(ratios):.2f} of what it is from Python alone")
+
+
 def stall(model: str, args: list[str]) -> None:
     """8 streams, then 8 prompts of 4,000 tokens."""
     server = Server(model, "-c", "8192", *args)
     server.wait()
-    sent = threading.Event()
-
-    def job(i: int) -> Any:
-        return server.stream([{"role": "user", "content": text(20, i)}], 700)
-
-    def long(i: int) -> Any:
-        sent.wait()
-        return server.stream([{"role": "user", "content": text(3900, 100 + i)}], 2)
-
-    timer = threading.Timer(4, sent.set)
-    timer.start()
     begun = time.perf_counter()
-    results = at_once([lambda i=i: job(i) for i in range(8)] + [lambda i=i: long(i) for i in range(8)])
-    there = min(start for start, _ in results[8:])
+    streams = [Request(user(text(20, i)), 700) for i in range(8)]
+    results = server.streams([*streams, *(Request(user(text(3900, 100 + i)), 2, 4.0) for i in range(8))])
+    there = min(sent for sent, _ in results[8:])
     end = max(times[0] for _, times in results[8:])
     before, during = [], []
     for _, times in results[:8]:
@@ -203,7 +233,11 @@ def stall(model: str, args: list[str]) -> None:
     server.close()
 
 
-KINDS = {"start": start, "cpu": cpu, "users": users, "stall": stall, "idle": idle}
+def user(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+KINDS = {"start": start, "cpu": cpu, "users": users, "engine": engine, "stall": stall, "idle": idle}
 
 
 def main() -> None:
