@@ -109,6 +109,11 @@ class LLM(Embedding):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
         model = architectures.load(self.file, n_ctx)
         generates = model.result == "logits" and not embedding
+        if generates and not model.causal:
+            raise ModelError(
+                f"{self.file.path}: a diffusion model, which sees all of a text at once and writes it in any order: "
+                "ggrun generates only with models that write from left to right"
+            )
         self._scheduler = Scheduler(Engine(self.file, **settings)) if generates else None
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         super().__init__(self.file, self.tokenizer, model, settings)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gguf_runtime.architectures import ModelError
+from gguf_runtime.architectures import ModelError, Result
 from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.engine import Chunk, Engine, Offload
 from gguf_runtime.engine.engine import EngineError
@@ -33,7 +33,7 @@ LIMITS = {"F32": 1e-4, "F16": 1e-3}
 _PIECES = 0, 1, 1, 2, 5, 17, 40  # tokens of a sequence in one ragged step
 
 
-class Result(NamedTuple):
+class Found(NamedTuple):
     """What a model gave: the errors (NMSE) by weights and way, or why there are none."""
 
     errors: dict[tuple[str, str], float]
@@ -56,40 +56,47 @@ class Result(NamedTuple):
                 yield f"{weights} {way} {error:.0e}"
 
 
-def check(name: str, folder: Path, device: str = "CPU") -> Result:
+def check(name: str, folder: Path, device: str = "CPU") -> Found:
     """Run a model of the kit, made in a folder, in all ways, on a device."""
     record, errors = kit.record(name), {}
     offload = Offload("all") if device == "GPU" else Offload()
     try:
         for weights in LIMITS:
             with open_gguf(kit.file(name, folder, weights)) as file:
-                engine = Engine(file, n_threads=2, offload=offload)
+                kind: Result = "embeddings" if record["mode"] == "enc" else "logits"
+                engine = Engine(file, result=kind, n_threads=2, offload=offload)
                 try:
-                    for way, found in logits(engine, record):
-                        errors[weights, way] = max(errors.get((weights, way), 0), kit.nmse(record["logits"], found))
+                    for way, found in rows_of(engine, record):
+                        errors[weights, way] = max(errors.get((weights, way), 0), kit.nmse(record[kind], found))
                 finally:
                     engine.close()
     except (ModelError, PlanError, EngineError, ValueError) as error:
-        return Result(errors, str(error).removeprefix(f"{folder / name}-F32.gguf: "))
-    return Result(errors)
+        return Found(errors, str(error).removeprefix(f"{folder / name}-F32.gguf: "))
+    return Found(errors)
 
 
-def logits(engine: Engine, record: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each way to give a text, and the logits at the recorded positions; several of the last way."""
-    if record["mode"] != "dec":
-        raise EngineError(f"the engine has no way for this kind of model yet ({record['mode']})")
+def rows_of(engine: Engine, record: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each way to give a text, and what it gives at the recorded positions; several of the last way."""
     tokens, rows = record["tokens"], record["positions"]
-    yield "whole", engine.step([Chunk(engine.new_sequence(), tokens, len(tokens))])[rows]
-    sequence = engine.new_sequence()
+    source: Iterable[int] = ()
+    if record["mode"] == "encdec":
+        source, tokens = tokens, record["decoder_tokens"]
+    yield "whole", engine.step([Chunk(engine.new_sequence(source=source), tokens, len(tokens))])[rows]
+    if record["mode"] in ("enc", "bidi"):
+        texts = [tokens[:5], tokens, tokens[:50]]
+        found = engine.step([Chunk(engine.new_sequence(), text, len(text)) for text in texts])
+        yield "ragged", found[5 : 5 + len(tokens)][rows]
+        return
+    sequence = engine.new_sequence(source=source)
     yield "one by one", np.concatenate([engine.step([Chunk(sequence, [token], 1)]) for token in tokens])[rows]
-    for found in _ragged(engine, tokens):
+    for found in _ragged(engine, tokens, source):
         yield "ragged", found[rows]
 
 
-def _ragged(engine: Engine, tokens: np.ndarray) -> Iterator[np.ndarray]:
+def _ragged(engine: Engine, tokens: np.ndarray, source: Iterable[int]) -> Iterator[np.ndarray]:
     """Logits of three sequences that have the same tokens, in different pieces."""
     rng = np.random.default_rng(7)
-    sequences = [engine.new_sequence() for _ in range(3)]
+    sequences = [engine.new_sequence(source=source) for _ in range(3)]
     found: list[list[np.ndarray]] = [[] for _ in sequences]
     while any(sequence.n_computed < len(tokens) for sequence in sequences):
         chunks, owners = [], []
@@ -127,9 +134,10 @@ def _write_table(results: dict[str, dict[str, str]]) -> None:
         "# Architectures",
         "",
         "Random models with the structure of real ones, run by the engine as a whole prompt, token by token, and in",
-        "ragged batches of several texts whose prompts are interrupted; against llama.cpp's logits. The numbers are",
-        "the largest normalised mean squared errors, with F32 and with F16 weights (the cache is F16 in both; 1e-4",
-        "and 1e-3 pass). Elsewhere it says what is wrong or missing. `make test-models` writes this page.",
+        "ragged batches of several texts whose prompts are interrupted (texts that have to be whole: alone, and beside",
+        "others); against llama.cpp's logits, or embeddings. The numbers are the largest normalised mean squared",
+        "errors, with F32 and with F16 weights (the cache is F16 in both; 1e-4 and 1e-3 pass). Elsewhere it says what",
+        "is wrong or missing. `make test-models` writes this page.",
         "",
         f"Of {len(names)} models pass: {', '.join(f'{n[device]} on the {device}' for device in DEVICES)}.",
         "",

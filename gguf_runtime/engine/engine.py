@@ -68,11 +68,6 @@ class Engine:
         devices: Items[Device] | None = None,
     ) -> None:
         self.model = architectures.load(file, n_ctx, result)
-        if result == "logits" and not self.model.causal:
-            raise architectures.ModelError(
-                f"{file.path}: a diffusion model, which sees all of a text at once and writes it in any order: "
-                "ggrun generates only with models that write from left to right"
-            )
         self.n_ctx = n_ctx or self.model.n_ctx_train
         if self.model.whole:
             n_ubatch = min(n_ubatch or WHOLE, self.n_ctx)
