@@ -35,16 +35,17 @@ _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
 }
 
 
-def _define_q2_0() -> None:
-    """Have gguf-py write a type that it does not know yet."""
-    kind = int.__new__(GGMLQuantizationType, 42)
-    kind._name_, kind._value_ = "Q2_0", 42
-    GGMLQuantizationType._member_map_["Q2_0"] = GGMLQuantizationType._value2member_map_[42] = kind
-    gguf.GGML_QUANT_SIZES[kind] = 64, 18
+def _teach_gguf() -> None:
+    """Have gguf-py write Q2_0, which it does not know yet, and Q8_1, which it has in an older layout."""
+    if 42 not in GGMLQuantizationType._value2member_map_:
+        kind = int.__new__(GGMLQuantizationType, 42)
+        kind._name_, kind._value_ = "Q2_0", 42
+        GGMLQuantizationType._member_map_["Q2_0"] = GGMLQuantizationType._value2member_map_[42] = kind
+        gguf.GGML_QUANT_SIZES[kind] = 64, 18
+    gguf.GGML_QUANT_SIZES[GGMLQuantizationType.Q8_1] = 32, 36
 
 
-if 42 not in GGMLQuantizationType._value2member_map_:
-    _define_q2_0()
+_teach_gguf()
 
 
 def write_model(
