@@ -46,7 +46,9 @@ class Found(NamedTuple):
     def __str__(self) -> str:
         if self.failure:
             return self.failure
-        worst = {weights: max(e for (of, _), e in self.errors.items() if of == weights) for weights in LIMITS}
+        worst: dict[str, float] = {}
+        for (weights, _), error in self.errors.items():
+            worst[weights] = float(np.maximum(worst.get(weights, 0), error))
         found = ", ".join(f"{weights} {error:.0e}" for weights, error in worst.items())
         return found if self.passed else f"**wrong**: {', '.join(self._wrong())}"
 
@@ -56,18 +58,19 @@ class Found(NamedTuple):
                 yield f"{weights} {way} {error:.0e}"
 
 
-def check(name: str, folder: Path, device: str = "CPU") -> Found:
-    """Run a model of the kit, made in a folder, in all ways, on a device."""
+def check(name: str, folder: Path, device: str = "CPU", weights: Iterable[str] = LIMITS) -> Found:
+    """Run a model of the kit, made in a folder, in all ways, with these types of weights, on a device."""
     record, errors = kit.record(name), {}
     offload = Offload("all") if device == "GPU" else Offload()
     try:
-        for weights in LIMITS:
-            with open_gguf(kit.file(name, folder, weights)) as file:
-                kind: Result = "embeddings" if record["mode"] == "enc" else "logits"
-                engine = Engine(file, result=kind, n_threads=2, offload=offload)
+        for kind in weights:
+            with open_gguf(kit.file(name, folder, kind)) as file:
+                result: Result = "embeddings" if record["mode"] == "enc" else "logits"
+                engine = Engine(file, result=result, n_threads=2, offload=offload)
                 try:
                     for way, found in rows_of(engine, record):
-                        errors[weights, way] = max(errors.get((weights, way), 0), kit.nmse(record[kind], found))
+                        error = kit.nmse(record[result], found)
+                        errors[kind, way] = float(np.maximum(errors.get((kind, way), 0), error))  # NaN stays
                 finally:
                     engine.close()
     except (ModelError, PlanError, EngineError, ValueError) as error:

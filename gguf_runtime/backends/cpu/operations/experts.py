@@ -37,8 +37,8 @@ def _route(w: Writer, op: Route) -> None:
     n = op.logits.size
     if op.gating not in _GATINGS:
         raise unknown(op)
-    if n > MOST_EXPERTS:
-        raise PlanError(f"{n} experts: there may be {MOST_EXPERTS}")
+    if not op.n_used <= n <= MOST_EXPERTS:
+        raise PlanError(f"{op.n_used} of {n} experts: there may be {MOST_EXPERTS}")
     x, out, experts = w.plan.buffer(op.logits), w.plan.buffer(op.out), 0
     if op.experts:
         if op.out.rows != "token":
