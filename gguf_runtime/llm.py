@@ -48,6 +48,9 @@ class LLM:
     chat_template: one to use instead of the model's: a name that llama.cpp knows (chat/builtin.py), a file, or Jinja.
     draft: file of a small model of the same vocabulary, whose guesses this one checks, several in one step.
 
+    device: what computes all that is not on a GPU: "cpu", or "reference", which is NumPy in float64: exact, slow, and
+    without GPUs.
+
     n_gpu_layers: the last N layers go to GPUs (with N beyond their number the output too), "all" do, as with -1, or,
     "auto", as many as fit, if there is a GPU. main_gpu: the only GPU to use. tensor_split: the GPUs' shares.
     override_tensors: (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that
@@ -81,6 +84,7 @@ class LLM:
         metadata: Mapping[str, Value] | None = None,
         chat_template: str | None = None,
         draft: str | Path | None = None,
+        device: str = "cpu",
     ) -> None:
         settings: dict[str, Any] = {
             "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
@@ -89,6 +93,7 @@ class LLM:
             "type_k": arguments.one_of("type_k", type_k, KV_TYPES),
             "type_v": arguments.one_of("type_v", type_v, KV_TYPES),
             "kv_memory": arguments.whole("kv_memory", kv_memory, 0),
+            "device": arguments.one_of("device", device, ("cpu", "reference")),
             "offload": _offload(n_gpu_layers, main_gpu, tensor_split, override_tensors, offload_kv),
         }
         if chat_template is not None:

@@ -329,12 +329,13 @@ def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     import cupy
 
     from gguf_runtime.backends.cuda.device import CudaDevice
+    from gguf_runtime.backends.cuda.gpu import Gpu
 
     if request.param >= cupy.cuda.runtime.getDeviceCount():
         pytest.skip("there is one GPU")
     gpus = [CudaDevice(0), CudaDevice(request.param)]
     gpus[1].name = "CUDA1"
-    monkeypatch.setattr(placement, "open_gpus", lambda only: gpus)
+    monkeypatch.setattr(placement, "gpu_devices", lambda only: list(map(Gpu, gpus)))
 
 
 @pytest.mark.usefixtures("two")
@@ -409,12 +410,13 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     from gguf_runtime.backends.cuda import device
     from gguf_runtime.backends.cuda.device import CudaDevice
+    from gguf_runtime.backends.cuda.gpu import Gpu
 
     capability, most, of_processor = request.param
     gpu = CudaDevice(0)
     gpu.overlaps = gpu.has_wgmma = False
     gpu.max_shared, gpu.shared_of_processor = most << 10, of_processor << 10
-    monkeypatch.setattr(placement, "open_gpus", lambda only: [gpu])
+    monkeypatch.setattr(placement, "gpu_devices", lambda only: [Gpu(gpu)])
     monkeypatch.setattr(device, "source", lambda name: source(name).replace("__CUDA_ARCH__", str(capability)))
     yield gpu
     own = driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from gguf_runtime import architectures
 from gguf_runtime.backends import Batch, Chunk, Result
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
+from gguf_runtime.backends.reference import ReferenceDevice
+from gguf_runtime.engine import Engine
 from gguf_runtime.engine.cache import PageAllocator, PrefixCache
+from gguf_runtime.engine.layer_split import Layers, Offload
 from gguf_runtime.engine.pipeline import Pipeline
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph, join
@@ -192,3 +195,25 @@ def test_an_error_in_a_stage_ends_all_and_leaves_the_pipeline_usable() -> None:
     assert [int(x[0, 0]) for x in stages.run(batches(5, 6))] == [5, 6]
     stages.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ggrun-stage")]
+
+
+@pytest.mark.parametrize("layers", [1, 2, "all"])
+def test_layers_split_over_any_devices(tmp_path: Path, layers: Layers) -> None:
+    """Two CPUs, and NumPy as a device, go the way that GPUs go: splitter, placement, pipeline."""
+    write_model(path := tmp_path / "model.gguf", types="F32", n_layer=N_LAYER)
+    tokens, found = TOKENS[:40].tolist(), []
+    for device, others in (
+        ("reference", []),
+        ("reference", [ReferenceDevice("CPU1")]),
+        ("cpu", [Cpu(1, "CPU1")]),
+        ("cpu", [Cpu(1, "CPU1"), ReferenceDevice("CPU2")]),
+    ):
+        engine = Engine(open_gguf(path), device=device, devices=others, offload=Offload(layers), n_threads=1)
+        assert bool(others) == bool(engine.placement.n_on_gpu)
+        sequence = engine.new_sequence()
+        engine.step([Chunk(sequence, tokens[:30], 0)])
+        found.append(engine.step([Chunk(sequence, tokens[30:], 10)]))
+        engine.close()
+    truth = found[0].astype(np.float64)
+    for logits, bound in zip(found[1:], (1e-12, 1e-5, 1e-5), strict=True):  # keys and values are f16 on the CPU
+        assert ((logits - truth) ** 2).sum() < bound * (truth**2).sum()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import LLM
-from gguf_runtime.engine import EngineError, NoPages, Scheduler
+from gguf_runtime.engine import NoPages, Scheduler
 from gguf_runtime.engine.cache import PageAllocator, PrefixCache
 from gguf_runtime.generation import Generation
 from gguf_runtime.kernels.layout import PAGE
@@ -133,7 +133,8 @@ def test_every_answer_comes_as_it_would_alone(
         if answer.error:
             assert isinstance(answer.error, NoPages) and answer.sequence.n_context > (n_pages - 1) * PAGE
         elif answer.stop_reason:
-            assert answer.stop_reason == "length" and answer.text == llm.tokenizer.decode(answer.tokens)
+            whole = "".join(map(llm.tokenizer.decoder(special=False).push, answer.tokens))  # without a character that is cut off
+            assert answer.stop_reason == "length" and answer.text == whole
         assert not answer.tokens or agrees(llm, answer)
 
 
@@ -195,7 +196,7 @@ def test_what_goes_wrong_in_an_answer_ends_only_this_one(llm: LLM) -> None:
 
 def test_a_token_that_there_is_not_is_told_before_others_meet_it(llm: LLM) -> None:
     for token in (-1, llm.engine.n_vocab, 1 << 40):
-        with pytest.raises(EngineError, match=str(token)):
+        with pytest.raises(ValueError, match=str(token)):
             llm.stream([1, token])
 
 

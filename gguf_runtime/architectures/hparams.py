@@ -190,6 +190,8 @@ class HParams:
         return self._of_layer(key, value, layer) if isinstance(value, GGUFArray) else value
 
     def _of_layer(self, key: str, values: GGUFArray, layer: int | None) -> Any:
+        if key == "block_count":
+            raise ModelError(f"{self.prefix}{key} is an array, which is not a sensible count")
         n_layer = self.count("block_count")
         if len(values) < n_layer:
             raise ModelError(f"{self.prefix}{key} has {len(values)} entries for {n_layer} layers")

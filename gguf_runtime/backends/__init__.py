@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..graph import Graph
+from ..loader import Tensor
 from .pages import PageMemory
 from .states import Mark, StateMemory
 
@@ -92,6 +94,64 @@ class Backend(Protocol):
 
     def step_cost(self, n_tokens: int) -> float:
         """About what a step of n tokens costs, in steps of one: one waits for memory, more for arithmetic."""
+        ...
+
+    def note(self) -> str:
+        """What people may want to know of it beside where its layers are; mostly nothing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class KvTypes(NamedTuple):
+    """How the cache keeps keys and values: f16, q8_0 … (kernels/layout.py)."""
+
+    k: str = "f16"
+    v: str = "f16"
+
+
+class Settings(NamedTuple):
+    """What a device must know of a model's use: tokens of a pass, and of a text; whether the cache is in RAM."""
+
+    n_tokens: int
+    n_ctx: int
+    kv: KvTypes = KvTypes()
+    kv_in_ram: bool = False
+
+
+class Device(Protocol):
+    """What can run layers.
+
+    name: as in -ot and -dev; description: for people; pass_sizes: tokens of a pass that suit it, the largest first.
+    """
+
+    name: str
+    description: str
+    pass_sizes: tuple[int, ...]
+
+    def weight_bytes(self, tensor: Tensor) -> int:
+        """What a tensor takes there. Raises PlanError where it cannot have its type."""
+        ...
+
+    def room(self, graphs: Items[Graph], n_tokens: int) -> int:
+        """Bytes that weights and cache may take: what is free, less what work on these graphs needs."""
+        ...
+
+    def streaming_bytes(self, layers: Items[Graph], settings: Settings) -> int:
+        """What it takes to help with layers that stay in RAM; 0 where it cannot."""
+        ...
+
+    def compile(
+        self, graphs: Items[Graph], settings: Settings, streamed: Items[Items[Graph]] = (), host: Device | None = None
+    ) -> list[Backend]:
+        """A backend for each graph; and then for each run of layers whose weights stay with the host.
+
+        All that runs on a device shares what it needs for work. Raises PlanError, MemoryError.
+        """
+        ...
+
+    def after_fork(self) -> None:
+        """This process is a child made by fork. Raises PlanError where the device cannot go on in it."""
         ...
 
     def close(self) -> None: ...

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import GpuError
 
 if TYPE_CHECKING:
+    from . import Device
     from .cuda.device import CudaDevice
 
 _LEAST = 70  # compute capability 7.0
@@ -54,6 +55,14 @@ def open_gpus(only: int | None = None) -> list[CudaDevice]:
                 raise GpuError(f"GPU {i} cannot be used now ({_line(error)})") from error
             warnings.warn(f"GPU {i} cannot be used now ({_line(error)})", RuntimeWarning, stacklevel=2)
     return opened
+
+
+def gpu_devices(only: int | None = None) -> list[Device]:
+    """The same, as devices for layers."""
+    opened = open_gpus(only)
+    from .cuda.gpu import Gpu
+
+    return [Gpu(device) for device in opened]
 
 
 def _line(error: Exception) -> str:

@@ -7,19 +7,23 @@ import threading
 import time
 import warnings
 from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Sequence as Items
 from contextlib import closing, contextmanager
+from typing import Literal
 from weakref import WeakSet
 
 import numpy as np
 
 from .. import architectures
-from ..backends import Chunk
+from ..backends import Chunk, Device, KvTypes
+from ..backends.cpu import Cpu
+from ..backends.errors import PlanError
 from ..kernels.cores import physical_cores, processors
 from ..loader import GGUFFile
 from .cache import PrefixCache, allocators
 from .layer_split import Offload
 from .pipeline import Pipeline
-from .placement import Placement, Settings
+from .placement import Placement
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
@@ -39,7 +43,8 @@ class Engine:
     n_ctx: tokens that one sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed in one
     pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room; n_threads: 0 for the number of physical cores;
     type_k, type_v: how the cache keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0
-    for what is free; offload: which layers go to a GPU. Raises ModelError, PlanError, SplitError or ValueError.
+    for what is free; offload: which layers go to other devices, None of these being all GPUs; device: what runs the
+    rest, "reference" for NumPy in float64. Raises ModelError, PlanError, SplitError or ValueError.
 
     lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
     threads of its own, unless a GPU is in use.
@@ -56,6 +61,8 @@ class Engine:
         type_v: str = "f16",
         kv_memory: int = 0,
         offload: Offload = Offload(),  # noqa: B008
+        device: Literal["cpu", "reference"] = "cpu",
+        devices: Items[Device] | None = None,
     ) -> None:
         self.model = architectures.load(file, n_ctx)
         if not self.model.causal:
@@ -63,8 +70,14 @@ class Engine:
         self.n_ctx = n_ctx or self.model.n_ctx_train
         self.n_vocab = self.model.n_vocab
         self.n_threads = _threads(n_threads)
-        settings = Settings(self.n_ctx, n_ubatch, self.n_threads, type_k, type_v)
-        self.placement = Placement(self.model, offload, settings)
+        if device == "reference":
+            from ..backends.reference import ReferenceDevice
+
+            host: Device = ReferenceDevice()
+            devices = devices or ()
+        else:
+            host = Cpu(self.n_threads)
+        self.placement = Placement(self.model, offload, host, devices, self.n_ctx, n_ubatch, KvTypes(type_k, type_v))
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch
         memories, states = self._pipeline.memories, self._pipeline.states
@@ -142,9 +155,10 @@ class Engine:
     def after_fork(self) -> None:
         """This process is a child made by fork, where the threads that ran steps are missing, and who held the lock."""
         self.lock, self._waiting = threading.Lock(), set()
-        if self.placement.gpus:
-            self._gone = self._gone or "a GPU cannot be used in a child made by fork: load the model there"
-        self.placement.after_fork()
+        try:
+            self.placement.after_fork()
+        except PlanError as error:
+            self._gone = self._gone or str(error)
 
     def _checked(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks with their positions, and pages for them."""

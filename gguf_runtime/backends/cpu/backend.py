@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
+from ... import memory
 from ...graph import Graph
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.library import Library, aligned
 from ...kernels.memory import address
 from ...kernels.thread_pool import Program, ThreadPool
+from ...loader import Tensor
 from ...operations import Attention
-from .. import Batch, Result
+from .. import Backend, Batch, Device, Result, Settings
 from ..pages import PageLayout, PageMemory
 from ..states import state_memory
 from . import operations
@@ -31,7 +34,11 @@ _SAME_SPAN = _MOST_SPANS * PAGE  # tokens, after a multiple of which spans are l
 class Cpu:
     """The CPU as a device: its threads, and memory for their work, which all stages on it share, one at a time."""
 
-    def __init__(self, n_threads: int) -> None:
+    pass_sizes: tuple[int, ...] = (512,)
+
+    def __init__(self, n_threads: int, name: str = "CPU") -> None:
+        self.name = name
+        self.description = f"{n_threads} threads"
         self.library, self._n_threads = Library(), n_threads
         self._pool: ThreadPool | None = None
         self.lock = threading.Lock()
@@ -43,6 +50,25 @@ class Cpu:
         """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
         self._pool = self._pool or ThreadPool(self.library, self._n_threads)
         return self._pool
+
+    def weight_bytes(self, tensor: Tensor) -> int:
+        return tensor.n_bytes
+
+    def room(self, graphs: Sequence[Graph], n_tokens: int) -> int:
+        return memory.available()
+
+    def streaming_bytes(self, layers: Sequence[Graph], settings: Settings) -> int:
+        return 0
+
+    def compile(
+        self,
+        graphs: Sequence[Graph],
+        settings: Settings,
+        streamed: Sequence[Sequence[Graph]] = (),
+        host: Device | None = None,
+    ) -> list[Backend]:
+        assert not streamed
+        return [CpuBackend(graph, self, settings.n_tokens, *settings.kv) for graph in graphs]
 
     def after_fork(self) -> None:
         """This process is a child, which has none of the threads; most children need none."""
@@ -108,6 +134,9 @@ class CpuBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
+
+    def note(self) -> str:
+        return ""
 
     def close(self) -> None:
         """Nothing: the threads are the device's."""

@@ -70,6 +70,9 @@ class CudaBackend:
     def step_cost(self, n_tokens: int) -> float:
         return 1 + (n_tokens - 1) / 32
 
+    def note(self) -> str:
+        return ""
+
     def close(self) -> None:
         """Nothing: memory goes with the last who holds it."""
 

@@ -98,6 +98,10 @@ class StreamingBackend:
     def step_cost(self, n_tokens: int) -> float:
         return self._cpu.step_cost(min(n_tokens, self.least or n_tokens))
 
+    def note(self) -> str:
+        shared = f", and {self.n_shared} layers for fewer" if self.n_shared else ""
+        return f"for {self.least} tokens and more{shared}"
+
     def close(self) -> None:
         self._pinned.close()
 

@@ -2,7 +2,7 @@
 
 from ...operations import Attention, BestKeys, Conv, EmbedNgrams, Keep, Recurrence, Shift
 from .attention import attention, best_keys, keep
-from .backend import ReferenceBackend
+from .backend import ReferenceBackend, ReferenceDevice
 from .operations import MEANING
 from .recurrence import conv, embed_ngrams, recurrence, shift
 
@@ -16,4 +16,4 @@ MEANING |= {
     Recurrence: recurrence,
 }
 
-__all__ = ["MEANING", "ReferenceBackend"]
+__all__ = ["MEANING", "ReferenceBackend", "ReferenceDevice"]

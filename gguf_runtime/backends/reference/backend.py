@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ... import memory
 from ...graph import Graph
+from ...loader import Tensor
 from ...operations import Input, Value, describe
-from .. import Batch, Result
+from .. import Backend, Batch, Device, Result, Settings
 from ..errors import PlanError
 from .memory import Memory
 from .operations import MEANING, Run
 from .weights import Weights
 
 
+class ReferenceDevice:
+    """NumPy as a device: any graph, exact and slow."""
+
+    pass_sizes: tuple[int, ...] = (512,)
+
+    def __init__(self, name: str = "CPU") -> None:
+        self.name, self.description = name, "NumPy in float64"
+
+    def weight_bytes(self, tensor: Tensor) -> int:
+        return tensor.n_bytes
+
+    def room(self, graphs: Sequence[Graph], n_tokens: int) -> int:
+        return memory.available()
+
+    def streaming_bytes(self, layers: Sequence[Graph], settings: Settings) -> int:
+        return 0
+
+    def compile(
+        self,
+        graphs: Sequence[Graph],
+        settings: Settings,
+        streamed: Sequence[Sequence[Graph]] = (),
+        host: Device | None = None,
+    ) -> list[Backend]:
+        assert not streamed
+        return [ReferenceBackend(graph, settings.n_tokens) for graph in graphs]
+
+    def after_fork(self) -> None:
+        """Nothing: it has no threads."""
+
+    def close(self) -> None:
+        """Nothing: memory goes with the last who holds it."""
+
+
 class ReferenceBackend:
     """Any graph, on any machine. Raises PlanError for an operation without a meaning."""
 
     max_logits: int | None = None
+    n_alike = 1  # NumPy adds up in an order that depends on the number of rows
 
     def __init__(self, graph: Graph, n_batch: int) -> None:
         for op in [*graph.ops, *(graph.encoder.ops if graph.encoder else [])]:
@@ -60,6 +99,9 @@ class ReferenceBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         return n_tokens
+
+    def note(self) -> str:
+        return ""
 
     def close(self) -> None:
         """Nothing: memory goes with the last who holds it."""

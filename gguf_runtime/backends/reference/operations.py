@@ -172,7 +172,7 @@ def _norm(run: Run, op: Norm) -> np.ndarray:
 
 def _linear(run: Run, op: Linear) -> np.ndarray:
     x = run[op.x]
-    y = x.reshape(len(x), -1) @ run.weights(op.weight).T
+    y = x.reshape(-1, op.x.size) @ run.weights(op.weight).T
     return y + run.weights(op.bias).reshape(-1) if op.bias else y
 
 
@@ -214,7 +214,7 @@ def _rope(run: Run, op: Rope) -> np.ndarray:
 
 
 def _route(run: Run, op: Route) -> np.ndarray:
-    logits = run[op.logits].reshape(len(run[op.logits]), -1)
+    logits = run[op.logits].reshape(-1, op.logits.size)
     gates = {
         "softmax": softmax,
         "sigmoid": sigmoid,
@@ -227,7 +227,7 @@ def _route(run: Run, op: Route) -> np.ndarray:
     if op.selection:
         score = score + run.weights(op.selection).reshape(-1)
     if op.groups > 1:
-        grouped = score.reshape(len(score), op.groups, -1)
+        grouped = score.reshape(len(score), op.groups, score.shape[1] // op.groups)
         best = np.argsort(-np.sort(grouped, axis=2)[..., -2:].sum(axis=2), axis=1, kind="stable")
         allowed = np.zeros(grouped.shape, bool)
         np.put_along_axis(allowed, best[:, : op.groups_used, None], True, axis=1)
