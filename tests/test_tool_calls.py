@@ -307,8 +307,14 @@ def test_what_the_prompt_has_begun():
         "role": "assistant", "content": "Hi", "reasoning_content": "Hm."
     }  # fmt: skip
     assert read(chat, [" more"], f"{prompt}<think>\n</think>\n\nOnce")["content"] == " more"
-    forced = f'{prompt}<tool_call>\n{{"name": "get_weather", "arguments": '
-    assert calls(read(chat, ['{"text": "Rome"}}\n</tool_call>'], forced))[-1:] != [("x", {})]
+    for name in ("object", "header", "messages"):
+        results = [{"role": "tool", "tool_call_id": "call00001", "content": "sunny"}]
+        answer = {"role": "assistant", "content": "", "tool_calls": [call("get_weather", {})]}
+        messages = [{"role": "user", "content": "Q"}, answer, *results]
+        after = str(template(name).converse(messages, tools=TOOLS, add_generation_prompt=False))
+        text = written(template(name), {"content": "", "tool_calls": [call("run-code.v2", {})]})
+        assert isinstance(events(template(name), [text], after)[0], CallBegin)
+        assert events(template(name), [text], after)[0].index == 0
 
 
 def test_messages_with_headers():

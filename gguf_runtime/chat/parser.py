@@ -85,10 +85,12 @@ class AnswerParser:
         return self._taken()
 
     def _begin(self, prompt: str) -> None:
-        """Read what the prompt has of the answer."""
+        """Read what the prompt has of the answer. Calls after the last header are an earlier answer's."""
         header = self._form.header
         at = prompt.rfind(header) if header else -1
-        begun = prompt[at + len(header) :] if at >= 0 else self._opened(prompt)
+        begun = prompt[at + len(header) :]
+        if at < 0 or any(trigger in begun for calls in self._form.calls if (trigger := calls.trigger)):
+            begun = self._opened(prompt)
         self.push(begun)
         self._space = ""
 
