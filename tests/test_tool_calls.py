@@ -307,8 +307,14 @@ def test_what_the_prompt_has_begun():
         "role": "assistant", "content": "Hi", "reasoning_content": "Hm."
     }  # fmt: skip
     assert read(chat, [" more"], f"{prompt}<think>\n</think>\n\nOnce")["content"] == " more"
-    forced = f'{prompt}<tool_call>\n{{"name": "get_weather", "arguments": '
-    assert calls(read(chat, ['{"text": "Rome"}}\n</tool_call>'], forced))[-1:] != [("x", {})]
+    for name in ("object", "header", "messages"):
+        results = [{"role": "tool", "tool_call_id": "call00001", "content": "sunny"}]
+        answer = {"role": "assistant", "content": "", "tool_calls": [call("get_weather", {})]}
+        messages = [{"role": "user", "content": "Q"}, answer, *results]
+        after = str(template(name).converse(messages, tools=TOOLS, add_generation_prompt=False))
+        text = written(template(name), {"content": "", "tool_calls": [call("run-code.v2", {})]})
+        assert isinstance(events(template(name), [text], after)[0], CallBegin)
+        assert events(template(name), [text], after)[0].index == 0
 
 
 def test_messages_with_headers():
@@ -337,6 +343,19 @@ def test_a_template_that_knows_no_tools_is_told_of_them():
     )
     assert "<|user|><tool_response>\nsunny\n</tool_response><|end|>" in text
     assert messages[3]["role"] == "tool"
+
+
+def test_calls_one_by_one_where_a_template_takes_no_more():
+    made = [call("get_weather", {"text": "Rome"}, "a"), call("run-code.v2", {"text": "Oslo"}, "b")]
+    results = [
+        {"role": "tool", "tool_call_id": id, "content": content} for id, content in (("b", "rain"), ("a", "sun"))
+    ]
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "", "tool_calls": made}, *results]
+    text = str(template("messages").converse(messages, tools=TOOLS)).partition("Q<|end|>")[2]
+    assert [text.index(word) for word in ("Rome", "sun", "Oslo", "rain")] == sorted(
+        text.index(word) for word in ("Rome", "sun", "Oslo", "rain")
+    )
+    assert text.count("to=functions.") == 2 and messages[1]["tool_calls"] == made
 
 
 HOSTILE = [
