@@ -339,6 +339,19 @@ def test_a_template_that_knows_no_tools_is_told_of_them():
     assert messages[3]["role"] == "tool"
 
 
+def test_calls_one_by_one_where_a_template_takes_no_more():
+    made = [call("get_weather", {"text": "Rome"}, "a"), call("run-code.v2", {"text": "Oslo"}, "b")]
+    results = [
+        {"role": "tool", "tool_call_id": id, "content": content} for id, content in (("b", "rain"), ("a", "sun"))
+    ]
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "", "tool_calls": made}, *results]
+    text = str(template("messages").converse(messages, tools=TOOLS)).partition("Q<|end|>")[2]
+    assert [text.index(word) for word in ("Rome", "sun", "Oslo", "rain")] == sorted(
+        text.index(word) for word in ("Rome", "sun", "Oslo", "rain")
+    )
+    assert text.count("to=functions.") == 2 and messages[1]["tool_calls"] == made
+
+
 HOSTILE = [
     "{% for m in messages %}{% for i in range(40) %}{{ m.content * 9 }}{% endfor %}{% endfor %}",
     "{% for m in messages %}{{ m.tool_calls | tojson }}{{ '{' * 5000 }}{{ m.content }}{{ '{1:' * 5000 }}{% endfor %}",

@@ -8,15 +8,21 @@ import pytest
 from llguidance import LLMatcher
 
 from gguf_runtime import LLM
+from gguf_runtime.chat.answer import Answer
 from gguf_runtime.chat.template import ChatTemplate
+from gguf_runtime.chat.templates import ChatTemplates
 from gguf_runtime.chat.tool_choice import choose
 from gguf_runtime.chat.tool_grammar import tool_grammar
 from gguf_runtime.conversation import Conversation, ConversationError
+from gguf_runtime.loader import open_gguf
 from gguf_runtime.sampling.constraint import Constraint, GrammarError
+from gguf_runtime.tokenizer import Tokenizer
 from tests.make_model import write_model
+from tests.paths import SHARED, needs
 from tests.test_tool_calls import call, template, written
 from tests.tool_templates import PLAIN, TEMPLATES
 
+VOCABULARY = SHARED / "conformance" / "tokenizers" / "qwen2.gguf"
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
 SCHEMA = {
     "type": "object",
@@ -109,6 +115,27 @@ def test_control_tokens_are_tokens_in_grammars():
     form = ChatTemplate(TEMPLATES["header, counted"], {}).answer_format
     text = grammar(form, "required", special={"<|call|>": 7, "<|/call|>": 8, "<|/section|>": 9}, ends=["<|/section|>"])
     assert "<[7]>" in text and "<[8]>" in text and "<[9]>" not in text and '"<|section|>"' in text
+
+
+@needs(VOCABULARY)
+def test_markers_that_are_control_tokens():
+    source = TEMPLATES["header, counted"].replace("<|call|>", "<|im_start|>").replace("<|end|>", "<|im_end|>")
+    with open_gguf(VOCABULARY) as file:
+        tokenizer = Tokenizer.from_metadata(file.metadata)
+        templates = ChatTemplates({**file.metadata, "tokenizer.chat_template": source}, tokenizer)
+        prompt = templates.render([{"role": "user", "content": "<|im_start|>"}], tools=TOOLS)
+        reading = templates.reader(prompt, TOOLS, tool_choice="required")
+        (start,) = tokenizer.encode("<|im_start|>", parse_special=True)
+        assert reading.shown_ids == {start}
+        rest = 'functions.get_weather:0<|args|>{"text": "Rome", "n": 3}<|/call|><|/section|>'
+        ids = [*tokenizer.encode("<|section|>"), start, *tokenizer.encode(rest)]
+        matcher = Constraint(LLMatcher.grammar_from_lark(reading.grammar), tokenizer)._matcher
+        assert matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+        assert not matcher.deep_copy().try_consume_tokens(tokenizer.encode("<|im_start|>"))
+        decoder = tokenizer.decoder(reading.shown_ids)
+        message = Answer(event for id in ids for event in reading.parser.push(decoder.push(id))).message
+        assert message["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"text": "Rome", "n": 3}'}
+        assert tokenizer.decoder(special=False).push(start) == ""
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])

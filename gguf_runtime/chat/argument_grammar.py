@@ -37,7 +37,7 @@ class ArgumentGrammar:
             case Bare(quote):
                 return self._bare(quote, schema)
             case Python():
-                return self._listed(schema, ", ", lambda key, part: f"{rules.literal(f'{key}=')} {self._python(part)}")
+                return self._listed(schema, ", ", lambda key, part: f"{rules.words(f'{key}=')} {self._python(part)}")
 
     def _json(self, schema: Any) -> str:
         return f"%json {json_text(schema)}"
@@ -85,12 +85,12 @@ class ArgumentGrammar:
             written.append(
                 f"{rules.literal(form.key_close.replace('{}', mark))} {value} {rules.literal(form.value_close)}"
             )
-        return f"{rules.literal(form.key_open + key)} ({' | '.join(written)})"
+        return f"{rules.literal(form.key_open)} {rules.words(key)} ({' | '.join(written)})"
 
     def _text(self, schema: Schema, close: str) -> str:
         """A text, and what ends it."""
         if schema.texts is not None:
-            return f"({' | '.join(map(self._rules.literal, schema.texts))}) {self._rules.literal(close)}"
+            return f"({' | '.join(map(self._rules.words, schema.texts))}) {self._rules.literal(close)}"
         return self._rules.up_to(close, schema.pattern)
 
     # elements by their names
@@ -119,7 +119,7 @@ class ArgumentGrammar:
             listed = self._shared(
                 quote,
                 schema,
-                lambda: self._listed(schema, ",", lambda k, s: f"{rules.literal(k + ':')} {self._bare(quote, s)}"),
+                lambda: self._listed(schema, ",", lambda k, s: f"{rules.words(k + ':')} {self._bare(quote, s)}"),
             )
             return f'"{{" {listed} "}}"'
         if "array" in kinds:

@@ -30,24 +30,16 @@ _USER, _SAID, _THOUGHT, _RESULT = "qzuserq", "qzsaidq", "qzthoughtq", "qzresultq
 _MAX_TEXT = 20_000  # characters of what comes after a user's message
 _MAX_BEGUN = 100  # characters of what comes before or around an answer
 _SIGNS = re.compile(r"[<>|\[\]]")
-#: Tools of the names that are used here, as templates want them.
-TOOLS = [
+#: A tool for templates to show; one, since some take long over each.
+TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {
-            "name": name,
+            "name": NAMES[0],
             "description": "A tool.",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    key: {"type": "string" if isinstance(value, str) else "integer", "description": "A value."}
-                    for key, value in arguments.items()
-                },
-                "required": list(arguments),
-            },
+            "parameters": {"type": "object", "properties": {"qzkeyaq": {"type": "string", "description": "A value."}}},
         },
     }
-    for name, arguments in zip(NAMES, ARGUMENTS, strict=True)
 ]
 
 
@@ -231,8 +223,7 @@ def _variants(calls: Calls) -> list[Calls]:
 
 def _reads(form: AnswerFormat, text: str, n: int) -> bool:
     """Whether n calls are read in what the template wrote."""
-    tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}  # type: ignore[index]
-    parser = AnswerParser(form, tools)
+    parser = AnswerParser(form, dict.fromkeys(NAMES, {}))
     message = Answer([*parser.push(text), *parser.flush()]).message
     functions = [call["function"] for call in message.get("tool_calls", ())]
     try:

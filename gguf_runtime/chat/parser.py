@@ -6,6 +6,8 @@ import random
 import re
 import string
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from .answer import CallArguments, CallBegin, CallEnd, Content, Event, Thought
@@ -96,8 +98,17 @@ class AnswerParser:
         return next((open for open, _ in self._form.thoughts if open and end.endswith(open)), "")
 
     def _taken(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
+        """The events since the last time, texts of one kind joined."""
+        taken: list[Event] = []
+        for _, group in groupby(self._events, lambda event: (type(event), getattr(event, "index", 0))):
+            events = list(group)
+            if len(events) == 1 or isinstance(events[0], CallBegin | CallEnd):
+                taken += events
+            else:
+                texts = (event.text for event in events if not isinstance(event, CallBegin | CallEnd))
+                taken.append(replace(events[0], text="".join(texts)))
+        self._events.clear()
+        return taken
 
     # what goes out
 
@@ -114,15 +125,9 @@ class AnswerParser:
         self._space = text[len(end) :]
 
     def _emit(self, text: str) -> None:
-        kind = Thought if self._close else Content
-        if not text or self.done:
-            return
-        self._has_said |= not self._close
-        last = self._events[-1] if self._events else None
-        if isinstance(last, kind):
-            self._events[-1] = kind(last.text + text)
-        else:
-            self._events.append(kind(text))
+        if text and not self.done:
+            self._has_said |= not self._close
+            self._events.append(Thought(text) if self._close else Content(text))
 
     def _set_thought(self, close: str) -> None:
         """A thought begins, or ends."""
@@ -136,12 +141,7 @@ class AnswerParser:
             self._events.append(CallBegin(self._n_calls, id, name))
 
     def _add_arguments(self, text: str) -> None:
-        last = self._events[-1] if self._events else None
-        if not text or self.done:
-            return
-        if isinstance(last, CallArguments):
-            self._events[-1] = CallArguments(last.index, last.text + text)
-        else:
+        if text and not self.done:
             self._events.append(CallArguments(self._n_calls, text))
 
     def _end_call(self) -> None:

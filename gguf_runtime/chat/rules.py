@@ -49,6 +49,10 @@ class Rules:
         parts = [part for part in self._tokens.split(text) if part]
         return " ".join(f"<[{self._special[part]}]>" if part in self._special else json.dumps(part) for part in parts)
 
+    def words(self, text: str) -> str:
+        """A text as it is."""
+        return json.dumps(text)
+
     def rest(self, first: str = "") -> str:
         """Any text, to the answer's end."""
         return f"/{first}{ANY}/"

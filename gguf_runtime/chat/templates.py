@@ -103,8 +103,16 @@ class ChatTemplates:
     def _grammar(self, form: AnswerFormat, choice: Choice, parallel: bool, closing: str) -> str:
         from .tool_grammar import tool_grammar
 
-        special = {text: i for text, i in self._pieces.items() if i in self._tokenizer.special_ids or i in self._ends}
-        return tool_grammar(form, choice, parallel=parallel, closing=closing, special=special, ends=self._ends.values())
+        known = self._tokenizer.special_ids | self._tokenizer.eog_ids
+        special = {self._tokenizer.piece(i): i for i in self._shown(form) & known}
+        return tool_grammar(
+            form,
+            choice,
+            parallel=parallel,
+            closing=closing,
+            special=special,
+            ends=map(self._tokenizer.piece, self._tokenizer.eog_ids),
+        )
 
     def _shown(self, form: AnswerFormat) -> frozenset[int]:
         """The control tokens that answers of this form have."""
@@ -118,10 +126,6 @@ class ChatTemplates:
         """The tokens that are no text, by what they are written as."""
         tokenizer = self._tokenizer
         return {tokenizer.piece(i): i for i in sorted(tokenizer.control_ids | tokenizer.eog_ids)}
-
-    @cached_property
-    def _ends(self) -> dict[int, str]:
-        return {i: self._tokenizer.piece(i) for i in self._tokenizer.eog_ids}
 
     def _key(self, tools: object) -> str:
         return _WITH_TOOLS if tools and _WITH_TOOLS in self._sources else _KEY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ def told(
     messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], calls: Calls, shown: Shown, mark: Mark
 ) -> list[Message]:
     """The messages, with what the template does not show in their text. mark: puts marks into what others wrote."""
+    if not calls.several:
+        messages = list(_one_by_one(messages))
     new: list[Message] = []
     for message in messages:
         if not isinstance(message, Mapping):
@@ -47,6 +49,28 @@ def told(
             message = {"role": "user", "content": text}
         new.append(message)
     return _introduced(new, tools, calls, mark) if tools and not shown.tools else new
+
+
+def _one_by_one(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages with one call in each, before its result: templates may show only the first of several."""
+    rest = list(messages)
+    while rest:
+        message = rest.pop(0)
+        calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+        if not isinstance(calls, list) or len(calls) < 2:
+            yield message
+            continue
+        n = next((i for i, other in enumerate(rest) if other.get("role") != "tool"), len(rest))
+        results, rest = rest[:n], rest[n:]
+        for call in calls:
+            yield {**message, "tool_calls": [call]}
+            message = {"role": "assistant", "content": ""}
+            id = call.get("id") if isinstance(call, Mapping) else None
+            own = next((result for result in results if result.get("tool_call_id") in (id, None)), None)
+            if own is not None:
+                results.remove(own)
+                yield own
+        yield from results
 
 
 def _is_result(message: Message) -> bool:

@@ -60,7 +60,8 @@ def _turns(rules: Rules, turns: Turns, written: _Calls, must: bool) -> str:
         thought = f"{rules.literal(' to=self' + message)} {rules.up_to(end)} {rules.literal(start)}"
         text = f"{rules.literal(' to=user' + message)} {rules.rest()}"
         call = " | ".join(
-            f"{rules.literal(f' to={name}{message}')} {written.section(written.call(name))}" for name in written.names
+            f"{rules.words(f' to={name}')} {rules.literal(message)} {written.section(written.call(name))}"
+            for name in written.names
         )
     return f"({thought})? ({call}{'' if must else f' | {text}'})"
 
@@ -115,7 +116,7 @@ class _Calls:
         for part in parts:
             match part:
                 case Slot.NAME:
-                    written.append(self._rules.literal(json.dumps(name)[1:-1] if self._calls.keys else name))
+                    written.append(self._rules.words(json.dumps(name)[1:-1] if self._calls.keys else name))
                 case Slot.ID:
                     written.append(_ID)
                 case Slot.INDEX:
