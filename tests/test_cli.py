@@ -155,7 +155,7 @@ def test_sampling_defaults_are_those_of_sampling_params():
     given = command.make_context("run", []).params
     given["seed"] = None
     params = SamplingParams()
-    for name in SamplingParams.__dataclass_fields__:
+    for name in set(SamplingParams.__dataclass_fields__) - {"lark"}:  # which is for tools
         assert given[name] == getattr(params, name), name
 
 
