@@ -17,7 +17,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-gpu: $(READY)
-	$(BIN)/python -m pytest -rs tests/test_gpu.py
+	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
 
 # the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 test-models: $(READY)
