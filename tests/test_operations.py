@@ -238,9 +238,10 @@ def chooses(n: int, stride: int = 1, spread: Literal["", "whole", "filled"] = ""
     def write(g: Graph) -> None:
         weights = whole(g, 1, 3, "w") if weighted else None
         keys = g(BestKeys(whole(g, 3, 32, "bq"), whole(g, 1, 32, "bk"), weights, 4, n, stride, spread))
-        heads = {"q": 4, "k": 2, "v": 2}
+        n_kv = 1 if latent else 2
+        heads = {"q": 4, "k": n_kv, "v": n_kv}
         q, k, v = (g(Scale(embedded(g, n_heads, 32 * n_heads, name), 0.3)) for name, n_heads in heads.items())
-        g(Attention(q, k, None if latent else v, 3, 2, 24 if latent else 32, 0.5, keys=keys))
+        g(Attention(q, k, None if latent else v, 3, n_kv, 24 if latent else 32, 0.5, keys=keys))
 
     return write
 
@@ -272,6 +273,7 @@ CASES |= {
     "keys-filled": chooses(30, 4, "filled"),
     "embed-cycle": lambda g: g(Embed(tensor("p", 7, 40), 1.0, "cycle")),  # type: ignore[dict-item,return-value]
     "activate-reciprocal": over_x(lambda x: Activate(x, "reciprocal")),
+    "activate-signed-sqrt": over_x(lambda x: Activate(x, "signed_sqrt", (0.1,))),
 }
 CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate)}
 CASES |= {

@@ -33,7 +33,7 @@ from .products import check_format, row_bytes
 
 _ACTIVATIONS = {
     "silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp", "softcap", "clamp", "xielu",
-    "reciprocal",
+    "reciprocal", "signed_sqrt",
 }  # fmt: skip
 
 
