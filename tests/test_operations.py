@@ -104,6 +104,7 @@ CASES: dict[str, Callable[[Graph], None]] = {
     "scale": over_x(lambda x: Scale(x, 0.3)),
     "scale-weight": over_x(lambda x: Scale(x, 0.3, tensor("w", 24), tensor("b", 96))),
     "scale-one-weight": over_x(lambda x: Scale(x, 1.0, tensor("w", 1))),
+    "scale-by-head": over_x(lambda x: Scale(x, 0.3, tensor("w", 4, 1), tensor("b", 4, 1))),
     "scale-by-position": over_x(lambda x: ScaleByPosition(x, 0.3, 7, 1)),
     "slice": over_x(lambda x: Slice(x, 5, 19)),
     "concat": of_two(lambda a, b: Concat(a, b), HEADS, 40),
