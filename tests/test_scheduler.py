@@ -146,8 +146,8 @@ def test_every_answer_comes_as_it_would_alone(
             assert isinstance(answer.error, NoPages) and answer.sequence.n_context > (n_pages - 1) * PAGE
         elif answer.stop_reason:
             assert answer.stop_reason == "length"
-            # the kit's tokens are bytes, which may end within a character
-            assert n_vocab < 300 or answer.text == llm.tokenizer.decode(answer.tokens)
+            # it may end within a character
+            assert llm.tokenizer.decode(answer.tokens).startswith(answer.text.rstrip("\ufffd"))
         assert not answer.tokens or agrees(llm, answer)
 
 
@@ -155,15 +155,15 @@ def test_a_common_beginning_is_computed_once(any_llm: LLM) -> None:
     some = scheduler(any_llm)
     rng = np.random.default_rng(0)
     start = rng.integers(0, 100, 300).tolist()
-    prompts = [[*start, *divmod(i, 6), *rng.integers(0, 100, 18).tolist()] for i in range(32)]
+    prompts = [[*start, i, *rng.integers(0, 100, 19).tolist()] for i in range(32)]
     answers = [ask(any_llm, some, prompt, 3) for prompt in prompts]
     run(some, answers)
     assert all(answer.n_tokens == 3 for answer in answers)
     n_of_prompts = some.n_computed - 32 * 2  # the last token of an answer is not computed
-    assert 300 + 32 * 20 <= n_of_prompts + 32 <= 1.1 * (300 + 32 * 20)
+    assert 300 + 32 * 20 <= n_of_prompts <= 1.1 * (300 + 32 * 20)
     # with states, the second tells where texts depart from each other, and the last page before that is there
-    assert answers[1].n_reused == (300 // PAGE * PAGE if any_llm.engine.states else 301)
-    assert all(300 <= answer.n_reused <= 301 for answer in answers[2:])
+    assert answers[1].n_reused == (300 // PAGE * PAGE if any_llm.engine.states else 300)
+    assert all(answer.n_reused == 300 for answer in answers[2:])
 
 
 def test_a_text_that_goes_on_computes_only_what_is_new(any_llm: LLM) -> None:
@@ -201,7 +201,7 @@ def test_a_long_text_keeps_only_what_windows_see(windowed: LLM) -> None:
     answer = ask(windowed, some, [i % 90 for i in range(450)], 20)
     some.step()
     some.step()
-    assert windowed.engine.windows and windowed.engine.pages.n_held == 8 and windowed.engine.windows.n_held == 1
+    assert windowed.engine.windows and windowed.engine.pages.n_held == 8 and windowed.engine.windows.n_held == 2
     run(some, [answer])
     assert agrees(windowed, answer)
 
