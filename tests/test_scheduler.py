@@ -146,8 +146,6 @@ def test_every_answer_comes_as_it_would_alone(
             assert isinstance(answer.error, NoPages) and answer.sequence.n_context > (n_pages - 1) * PAGE
         elif answer.stop_reason:
             assert answer.stop_reason == "length"
-            # it may end within a character
-            assert llm.tokenizer.decode(answer.tokens).startswith(answer.text.rstrip("\ufffd"))
         assert not answer.tokens or agrees(llm, answer)
 
 
