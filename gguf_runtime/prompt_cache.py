@@ -50,7 +50,9 @@ class PromptCache:
         if generation.n_reused >= generation.n_prompt / 2:
             return
         with self._engine.lock:
-            sequence = self._engine.new_sequence([*generation.prompt, 0], tree="")  # the last token is never there
+            # the last token is never there; and a state after all of the prompt is of no use to the same prompt
+            beyond = [] if self._states else [0]
+            sequence = self._engine.new_sequence([*generation.prompt, *beyond], tree="")
             sequence.begin()
             tokens = sequence.context[: sequence.n_computed].tolist()
             contents = [memory.read(number) for memory, number in self._places(sequence)]

@@ -106,6 +106,7 @@ CASES: dict[str, Callable[[Graph], None]] = {
     "scale": over_x(lambda x: Scale(x, 0.3)),
     "scale-weight": over_x(lambda x: Scale(x, 0.3, tensor("w", 24), tensor("b", 96))),
     "scale-one-weight": over_x(lambda x: Scale(x, 1.0, tensor("w", 1))),
+    "scale-by-head": over_x(lambda x: Scale(x, 0.3, tensor("w", 4, 1), tensor("b", 4, 1))),
     "scale-by-position": over_x(lambda x: ScaleByPosition(x, 0.3, 7, 1)),
     "slice": over_x(lambda x: Slice(x, 5, 19)),
     "concat": of_two(lambda a, b: Concat(a, b), HEADS, 40),
@@ -240,9 +241,10 @@ def chooses(n: int, stride: int = 1, spread: Literal["", "whole", "filled"] = ""
     def write(g: Graph) -> None:
         weights = whole(g, 1, 3, "w") if weighted else None
         keys = g(BestKeys(whole(g, 3, 32, "bq"), whole(g, 1, 32, "bk"), weights, 4, n, stride, spread))
-        heads = {"q": 4, "k": 2, "v": 2}
+        n_kv = 1 if latent else 2
+        heads = {"q": 4, "k": n_kv, "v": n_kv}
         q, k, v = (g(Scale(embedded(g, n_heads, 32 * n_heads, name), 0.3)) for name, n_heads in heads.items())
-        g(Attention(q, k, None if latent else v, 3, 2, 24 if latent else 32, 0.5, keys=keys))
+        g(Attention(q, k, None if latent else v, 3, n_kv, 24 if latent else 32, 0.5, keys=keys))
 
     return write
 
@@ -274,6 +276,7 @@ CASES |= {
     "keys-filled": chooses(30, 4, "filled"),
     "embed-cycle": lambda g: g(Embed(tensor("p", 7, 40), 1.0, "cycle")),  # type: ignore[dict-item,return-value]
     "activate-reciprocal": over_x(lambda x: Activate(x, "reciprocal")),
+    "activate-signed-sqrt": over_x(lambda x: Activate(x, "signed_sqrt", (0.1,))),
 }
 CASES |= {case.__name__: case for case in (rope_and_what_it_read, products_of_a_gelu_gate)}
 CASES |= {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..simd import absolute, divide, exp, inline, log, maximum, minimum, negative, splat_f32
+from ..simd import absolute, divide, exp, inline, log, maximum, minimum, negative, splat_f32, sqrt
 
 
 @inline
@@ -44,6 +44,13 @@ def softplus(v):
     tiny = maximum(splat_f32(0.0), splat_f32(1.0) - (u - splat_f32(1.0)) * splat_f32(1e30))
     grown = divide(log(u) * z + tiny * z, (u - splat_f32(1.0)) + tiny)
     return maximum(v, splat_f32(0.0)) + grown
+
+
+@inline
+def signed_sqrt(v, least):
+    """√max(|x|, least), with the sign of x."""
+    size = absolute(v)
+    return divide(v, maximum(size, splat_f32(1e-37))) * sqrt(maximum(size, least))
 
 
 @inline

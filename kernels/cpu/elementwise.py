@@ -6,7 +6,7 @@ from typing import Any
 
 from ..library import Ref
 from ..simd import divide, exp, get_f32, inline, load_first, splat_f32, store_first
-from .activations import clamp, clamped_silu, gelu, relu, sigmoid, silu, softplus, tanh, xielu
+from .activations import clamp, clamped_silu, gelu, relu, sigmoid, signed_sqrt, silu, softplus, tanh, xielu
 from .work_stealing import claim
 
 _PART = 1024  # columns of a head that a thread takes at a time
@@ -26,6 +26,7 @@ FUNCTIONS: dict[str, Any] = {
     "tanh": lambda x, y, p, q, r, s: tanh(x),
     "exp": lambda x, y, p, q, r, s: exp(x),
     "reciprocal": lambda x, y, p, q, r, s: divide(splat_f32(1.0), x),
+    "signed_sqrt": lambda x, y, p, q, r, s: signed_sqrt(x, p),
     "softcap": lambda x, y, p, q, r, s: p * tanh(divide(x, p)),
     "clamp": lambda x, y, p, q, r, s: clamp(x, p, q),
     "xielu": lambda x, y, p, q, r, s: xielu(x, p, q, r, s),

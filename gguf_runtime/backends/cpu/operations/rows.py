@@ -27,13 +27,14 @@ from ....operations import (
     Value,
     View,
 )
+from ...errors import PlanError
 from ..forms import GATES
 from ..writer import Writer, unknown
 from .products import check_format, row_bytes
 
 _ACTIVATIONS = {
     "silu", "gelu", "relu", "squared_relu", "sigmoid", "softplus", "tanh", "exp", "softcap", "clamp", "xielu",
-    "reciprocal",
+    "reciprocal", "signed_sqrt",
 }  # fmt: skip
 
 
@@ -183,7 +184,10 @@ def _second(w: Writer, second: Value | Tensor | np.ndarray | None, out: Value) -
     if isinstance(second, Value):
         return w.plan.buffer(second), second.size, second.heads, second.width
     vector = w.plan.floats(second)
-    heads = out.heads if vector.size == out.size else 1
+    of_heads = second.shape == (out.heads, 1)  # one number for each
+    if vector.size not in (1, out.width, out.size) and not of_heads:
+        raise PlanError(f"tensor {second.name} has {vector.size} numbers: not 1, {out.width} or {out.size}")
+    heads = out.heads if of_heads or vector.size == out.size else 1
     return vector, 0, heads, vector.size // heads
 
 

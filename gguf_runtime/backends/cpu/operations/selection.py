@@ -14,6 +14,8 @@ from .rows import copy
 
 def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
     """Put keys and values into the cache; v is None where values are the first columns of keys, or none (v_dim 0)."""
+    if not v and v_dim and heads > 1:
+        raise PlanError(f"values that are a part of the keys of {heads} heads: the CPU has no kernel for that yet")
     (layout, places), keys, values = w.plan.places(slot), w.plan.buffer(k), w.plan.buffer(v or k)
     w.step(
         f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
