@@ -211,6 +211,7 @@ def test_1_10_what_fields_may_be(server: Server) -> None:
         assert answer.status == 400, (name, answer)
         told = answer.body["error"]
         assert name in (told["param"] or "") + told["message"], told
+    assert not any(slot["is_processing"] for slot in server.get("/slots").body)
 
 
 def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
