@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,13 +34,19 @@ class Server:
     def __init__(self, *args: object, folder: Path) -> None:
         self.log_file = folder / "access.log"
         line = [*command_line(), "serve", *map(str, args), "--port", "0", "--log", str(self.log_file)]
-        self.process = subprocess.Popen(line, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        assert self.process.stderr
-        self.said = self.process.stderr.readline()
-        found = re.search(r"http://([^ ]+):(\d+)", self.said)
-        assert found, self.said + self.process.stderr.read()
+        self._said = folder / "stderr.txt"
+        with self._said.open("wb") as stderr:
+            self.process = subprocess.Popen(line, stderr=stderr, stdin=subprocess.DEVNULL)
+        while not (found := re.search(r"http://([^ ]+):(\d+)\n", self.said)):
+            assert self.process.poll() is None, self.said
+            time.sleep(0.01)
         self.host, self.port = found[1], int(found[2])
         self.url = f"http://{self.host}:{self.port}"
+
+    @property
+    def said(self) -> str:
+        """What it has written to standard error."""
+        return self._said.read_text("utf-8")
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -84,9 +91,8 @@ class Server:
         connection.close()
 
     def close(self) -> int:
-        """End it; gives its exit code."""
+        """End it; gives its exit code. Nothing must have gone wrong in it that it did not tell its clients."""
         self.process.terminate()
         code = self.process.wait(20)
-        assert self.process.stderr
-        self.process.stderr.close()
+        assert "Traceback" not in self.said and "xception" not in self.said, self.said
         return code

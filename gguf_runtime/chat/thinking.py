@@ -42,7 +42,9 @@ class BriefSampler(Sampler):
         closing = self._parser.closing
         if self._ending is None and closing and self._n_thought >= self._thinking.budget:
             text = self._thinking.message + closing
-            self._ending = deque(self._tokenizer.encode(text, add_special=False, parse_special=True))
+            ending = self._tokenizer.encode(text, add_special=False, parse_special=True)
+            if self._sampler.takes(ending):  # a grammar does not, in the middle of a character
+                self._ending = deque(ending)
         if not self._ending:
             return self._sampler.sample(logits)
         self._sampler.follow(self._ending[0])

@@ -77,6 +77,10 @@ class Constraint:
         """Whether the answer so far is whole."""
         return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
 
+    def takes(self, tokens: list[int]) -> bool:
+        """Whether the answer may go on with these."""
+        return self._matcher.is_stopped() or self._matcher.validate_tokens(tokens) == len(tokens)
+
     def accept(self, token: int) -> None:
         """Note that the answer goes on with this token."""
         if not self._matcher.is_stopped():

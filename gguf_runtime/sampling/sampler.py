@@ -77,6 +77,10 @@ class Sampler:
             self._constraint.accept(token)
         return token
 
+    def takes(self, tokens: list[int]) -> bool:
+        """Whether the answer may go on with these."""
+        return self._constraint is None or self._constraint.takes(tokens)
+
     def follow(self, token: int) -> None:
         """Take a token for part of the answer that was not drawn here. Raises GrammarError where it cannot be one."""
         if self._constraint:

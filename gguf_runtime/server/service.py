@@ -258,7 +258,12 @@ class _Choice:
             answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
             self._last_token = now
         self.last = output
-        events: list[Event | Failure] = [*self.reader.push(output)]
+        try:
+            events: list[Event | Failure] = [*self.reader.push(output)]
+        except Exception as error:  # a bug; other answers go on
+            self.stop()
+            answer.add([Failure("failed", f"the answer cannot be read: {type(error).__name__}: {error}")])
+            return
         if not output.pieces and not output.ended:
             n_prompt = len(answer.prompt)
             events = [Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)]

@@ -80,6 +80,13 @@ class Endpoint:
         self._api, self._handler = api, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._respond(scope, receive, send)
+        finally:
+            for answer in scope.get("ggrun.answers", ()):  # whatever went wrong after it was begun
+                answer.close()
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         try:
             call = Call(http, await _body(http))
