@@ -132,7 +132,8 @@ def test_a_quantised_cache_is_as_near_to_the_truth_as_the_cpus(
     types = {"type_k": k, "type_v": v}
     tokens = [int(t) for t in np.random.default_rng(3).integers(0, 318, 400)]
     exact = llama_logits(weights, tokens, **sizes)
-    most = 1.1 * error(run(engine(tmp_path, 0, **types), tokens), exact)
+    # what is f32 in the cache is halves in a GPU's shared memory
+    most = (1.15 if k == "f32" else 1.1) * error(run(engine(tmp_path, 0, **types), tokens), exact)
     gpu = engine(tmp_path, "all", **types)
     for step in 0, 70, 9:
         assert error(run(gpu, tokens, step), exact) < most, step

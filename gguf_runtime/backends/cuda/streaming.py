@@ -184,7 +184,7 @@ class StreamingBackend:
         """How long a batch of some tokens takes, once all that it needs is there."""
         if self.memory:
             self.memory.extend_to(1)
-        first_page = cast(Sequence, SimpleNamespace(pages=np.zeros(1, np.int32)))
+        first_page = cast(Sequence, SimpleNamespace(pages=np.zeros(1, np.int32), window_pages=np.zeros(0, np.int32)))
         batch = Batch([Chunk(first_page, np.zeros(n_tokens, np.int32), 0)])
         times = []
         for _ in range(3):
