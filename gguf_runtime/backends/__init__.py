@@ -121,12 +121,14 @@ class KvTypes(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a device must know of a model's use: tokens of a pass, and of a text; whether the cache is in RAM."""
+    """What a device must know of a model's use: tokens of a pass, and of a text; whether the cache is in RAM; whether
+    other devices are at work beside it, to which it hands over, as the CPU does not."""
 
     n_tokens: int
     n_ctx: int
     kv: KvTypes = KvTypes()
     kv_in_ram: bool = False
+    in_turns: bool = False
 
 
 class Device(Protocol):

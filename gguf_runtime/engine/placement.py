@@ -22,7 +22,6 @@ from . import layer_split
 from .layer_split import CPU, Block, Offload, Split, SplitError
 
 WHOLE = 8192  # tokens of a pass in which each text has to be whole
-_IN_TURNS = 512  # tokens of a pass where one GPU hands over to another: few, so that a prompt keeps all of them busy
 
 
 class _Run(NamedTuple):
@@ -158,13 +157,13 @@ class Placement:
         """A stage for each run."""
         runs = self._runs()
         at_work = [device for device in self._others if any(run.device == device.name for run in runs)]
-        n_tokens = self._n_tokens if self._n_ubatch or len(at_work) < 2 else min(self._n_tokens, _IN_TURNS)
+        in_turns = len(at_work) > 1 and not self._n_ubatch
         stages: dict[int, Backend] = {}
         for device in (self._host, *at_work):
             here = [i for i, run in enumerate(runs) if run.device == device.name and not run.streamed]
             streamed = [i for i, run in enumerate(runs) if run.device == device.name and run.streamed]
-            n = self._n_ubatch or device.pass_sizes[0] if device is self._host else n_tokens
-            settings = self._settings._replace(n_tokens=n)
+            n = self._n_ubatch or device.pass_sizes[0] if device is self._host else self._n_tokens
+            settings = self._settings._replace(n_tokens=n, in_turns=in_turns)
             if here or streamed:
                 of_runs = [runs[i].graphs for i in streamed]
                 made = device.compile([runs[i].graphs[0] for i in here], settings, of_runs, self._host)
@@ -189,7 +188,7 @@ class Placement:
         return [join([self._graphs[i] for i in run]) for _, run in groupby(blocks, key=lambda i: self._layers[i])]
 
     def _block(self, layer: int, graph: Graph) -> Block:
-        device, (_, n_ctx, kv, _) = self._others[0], self._settings
+        device, (_, n_ctx, kv, *_) = self._others[0], self._settings
         cache = -(-n_ctx // (PAGE * SLAB)) * SLAB * PageLayout(graph.kv, *kv).n_bytes
         return Block(layer, sum(map(device.weight_bytes, graph.tensors)), cache, tuple(t.name for t in graph.tensors))
 

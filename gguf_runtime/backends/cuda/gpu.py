@@ -20,6 +20,7 @@ from .weights import device_bytes
 from .workspace import Workspace, workspace_bytes
 
 _MARGIN = 384 << 20  # bytes for cuBLAS, kernels, and what the driver takes as it goes
+_IN_TURNS = 512  # tokens of a pass where it hands over to another GPU: few, so that a prompt keeps both busy
 
 
 class Gpu:
@@ -48,15 +49,16 @@ class Gpu:
         streamed: Sequence[Sequence[Graph]] = (),
         host: Device | None = None,
     ) -> list[Backend]:
-        n_tokens, n_ctx, kv, in_ram = settings
+        n_tokens, n_ctx, kv, in_ram, in_turns = settings
         space = Workspace(self._device, [*graphs, *(layer for run in streamed for layer in run)], n_tokens)
-        here = [CudaBackend(graph, space, n_tokens, n_ctx, *kv, cache_in_ram=in_ram) for graph in graphs]
+        n_here = min(n_tokens, _IN_TURNS) if in_turns else n_tokens
+        here = [CudaBackend(graph, space, n_here, n_ctx, *kv, cache_in_ram=in_ram) for graph in graphs]
         return [*here, *self._streaming(space, streamed, settings, cast(Cpu, host))] if streamed else [*here]
 
     def _streaming(
         self, space: Workspace, runs: Sequence[Sequence[Graph]], settings: Settings, host: Cpu
     ) -> list[StreamingBackend]:
-        _, n_ctx, kv, _ = settings
+        _, n_ctx, kv, *_ = settings
         bus = Bus(space, room_for([layer for run in runs for layer in run], n_ctx, *kv))
         n_here = min(host.pass_sizes[0], settings.n_tokens)
 
