@@ -87,6 +87,8 @@ CASES: dict[str, Callable[[Graph], None]] = {
     "activate-xielu": over_x(lambda x: Activate(x, "xielu", (0.7, 1.1, 0.5, -1e-6))),
     "activate-softcap": over_x(lambda x: Activate(x, "softcap", (0.9,))),
     "activate-clamp": over_x(lambda x: Activate(x, "clamp", (-0.3, 0.8))),
+    "activate-sparse": over_x(lambda x: Activate(x, "sparse", (0.3,))),
+    "activate-sinkhorn": lambda g: g(Activate(embedded(g, 4, 16), "sinkhorn", (20, 1e-6))),
     "activate-softmax": over_x(lambda x: Activate(x, "softmax")),
     **{
         f"activate-{kind}": over_x(lambda x, kind=kind: Activate(x, kind))  # type: ignore[misc]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ....kernels.layout import LANES
 from ....loader import Tensor
 from ....operations import (
     Activate,
@@ -88,16 +89,24 @@ def _gate(w: Writer, op: Gate) -> None:
 
 
 def _activate(w: Writer, op: Activate) -> None:
-    if op.kind == "softmax":
-        x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
-        w.step(
-            "softmax.softmax", op.out, [x], [out],
-            x=x, out=out, n_heads=op.out.heads, n_columns=op.out.width, n_tokens=w.count(op.out),
-        )  # fmt: skip
+    if op.kind in ("softmax", "sparse", "sinkhorn"):
+        _row_function(w, op)
         return
     if op.kind not in _ACTIVATIONS:
         raise unknown(op)
     over(w, op.kind, op.out, op.x, parameters=op.parameters)
+
+
+def _row_function(w: Writer, op: Activate) -> None:
+    x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
+    sizes: dict[str, Any] = {"n_heads": op.out.heads, "n_columns": op.out.width}
+    if op.kind == "sparse":
+        sizes["deviations"] = float(op.parameters[0])
+    if op.kind == "sinkhorn":
+        if op.out.heads != op.out.width or op.out.width > LANES:
+            raise unknown(op, f" of {op.out.heads} × {op.out.width} numbers")
+        sizes = {"n": op.out.width, "iterations": int(op.parameters[0]), "eps": float(op.parameters[1])}
+    w.step(f"row_functions.{op.kind}", op.out, [x], [out], x=x, out=out, n_tokens=w.count(op.out), **sizes)
 
 
 def _add(w: Writer, op: Add) -> None:
