@@ -118,6 +118,7 @@ CASES: dict[str, Callable[[Graph], None]] = {
     "rope-pairs": over_x(lambda x: Rope(x, PAIRS)),
     "rope-halves": over_x(lambda x: Rope(x, HALVES)),
     "rope-offset": over_x(lambda x: Rope(x, HALVES, 8)),
+    "rope-delay": over_x(lambda x: Rope(x, HALVES, delay=3)),
 }
 
 

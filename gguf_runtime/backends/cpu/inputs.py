@@ -27,7 +27,7 @@ class Places(NamedTuple):
 class Inputs:
     """Arrays that stay where they are; kernels/cpu/attention.py explains some.
 
-    angles: by id of the RopeFrequencies, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate, length,
+    angles: by id of the RopeFrequencies and delay, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate, length,
     offset) of ScaleByPosition, f32[token].
     """
 
@@ -35,9 +35,8 @@ class Inputs:
 
     def __init__(self, graph: Graph, n_tokens: int, n_split: int, n_spans: int, scratch: np.ndarray) -> None:
         """n_split: the most tokens whose attention is cut, into at most n_spans spans each. scratch: of the threads."""
-        ropes = {id(op.frequencies): op.frequencies for op in graph.ops if isinstance(op, Rope)}
-        self._ropes = list(ropes.values())
-        self.angles = {key: (_angles(rope, n_tokens), _angles(rope, n_tokens)) for key, rope in ropes.items()}
+        self._ropes = {(id(op.frequencies), op.delay): op.frequencies for op in graph.ops if isinstance(op, Rope)}
+        self.angles = {key: (_angles(rope, n_tokens), _angles(rope, n_tokens)) for key, rope in self._ropes.items()}
         scaled = [op for op in graph.ops if isinstance(op, ScaleByPosition)]
         self.position_scales = {(op.rate, op.length, op.offset): np.zeros(n_tokens, np.float32) for op in scaled}
         tables = [op.table.shape[0] for op in graph.ops if isinstance(op, Embed) and op.by == "position"]
@@ -82,8 +81,9 @@ class Inputs:
         self.positions[:n] = positions
         for length, cycle in self.cycles.items():
             cycle[:n] = positions % length
-        for rope, (cos, sin) in zip(self._ropes, self.angles.values(), strict=True):
-            theta = positions[:, None] * rope.frequencies
+        for (key, rope), (cos, sin) in zip(self._ropes.items(), self.angles.values(), strict=True):
+            _, delay = key
+            theta = (positions - delay)[:, None] * rope.frequencies
             cos[:n], sin[:n] = np.cos(theta) * rope.magnitude, np.sin(theta) * rope.magnitude
         for (rate, length, offset), scales in self.position_scales.items():
             scales[:n] = 1 + rate * np.log1p((positions + offset) // length)

@@ -208,7 +208,7 @@ def _rope(w: Writer, op: Rope) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     if x is not out:  # somebody needs it as it was
         over(w, "copy", op.out, op.x)
-    cos, sin = w.inputs.angles[id(op.frequencies)]
+    cos, sin = w.inputs.angles[id(op.frequencies), op.delay]
     w.step(
         f"rope.rope:{op.frequencies.layout}", op.out, [out], [out], x=_from(out, op.offset), cos=cos, sin=sin,
         n_heads=op.out.heads, head_dim=op.out.width, n_rot=2 * len(op.frequencies.frequencies),
