@@ -27,8 +27,8 @@ class Places(NamedTuple):
 class Inputs:
     """Arrays that stay where they are; kernels/cpu/attention.py explains some.
 
-    angles: by id of the RopeFrequencies and delay, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate, length,
-    offset) of ScaleByPosition, f32[token].
+    angles: by id of the RopeFrequencies and delay, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate,
+    length, offset) of ScaleByPosition, f32[token].
     """
 
     most_keys = SCRATCH // 4 - 16384  # that a thread has memory for the scores of
