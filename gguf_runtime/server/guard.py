@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .http import Api, failed
 from .vocabulary import Failure
-from .web import Api, failed
 
 _OPEN = ("/", "/health", "/v1/health")  # need no key
 _LOCAL_NAMES = ("localhost",)

@@ -9,13 +9,13 @@ from starlette.routing import Route
 
 from .. import __version__
 from . import openai
+from .http import Api, Call, event, routes
 from .llama_server_completion import DEFAULTS, completion, infill, is_part, settings
 from .models import Model
 from .openai_chat import chat_request
 from .service import Answer
 from .texts import ModelTexts
 from .vocabulary import Failure
-from .web import Api, Call, event, routes
 
 
 def error(failure: Failure, id: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .fields import Fields
 from .fill_in import fill_in
+from .http import Call, Stream, event
 from .openai import finite, set_common, timings_of
 from .openai_chat import progress
 from .openai_completions import merged
@@ -15,7 +16,6 @@ from .sampling_fields import max_tokens, set_sampling
 from .service import Answer
 from .texts import ModelTexts
 from .vocabulary import Done, Finish, Progress, Request, Text, Token
-from .web import Call, Stream, event
 
 _STOPS = {"end": "eos", "stop": "word", "length": "limit", "context": "limit", "tool_calls": "eos"}
 DEFAULTS = {

@@ -12,11 +12,11 @@ import msgspec
 from starlette.routing import Route
 
 from .fields import Fields
+from .http import Api, Call, Stream, encode, routes
 from .models import Model
 from .sampling_fields import set_sampling, set_schema
 from .service import Answer
 from .vocabulary import Arguments, Done, Failure, Finish, Request, Text, Timings, ToolCall
-from .web import Api, Call, Stream, encode, routes
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0}

@@ -14,11 +14,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
+from .http import Call, Endpoint, Stream, encode, routes
 from .models import Model
 from .ollama import API, moment, shown
 from .texts import ModelTexts
 from .vocabulary import Failure
-from .web import Call, Endpoint, Stream, encode, routes
 
 _VERSION = "0.12.6"  # of the Ollama whose API this is: clients want one that is recent
 _UNTIL_FOREVER = 4102444800.0  # the year 2100

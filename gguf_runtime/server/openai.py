@@ -10,10 +10,10 @@ from urllib.parse import unquote
 from starlette.routing import Route
 
 from .. import __version__
+from .http import Api, Call, Endpoint, event, routes
 from .models import Model
 from .texts import ModelTexts
 from .vocabulary import Failure, Kind, Request, Timings, Token
-from .web import Api, Call, Endpoint, event, routes
 
 FINGERPRINT = f"ggrun-{__version__}"
 _TYPES: dict[Kind, str] = {

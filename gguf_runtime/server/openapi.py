@@ -10,8 +10,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
+from .http import Call, Endpoint, routes
 from .openai import API
-from .web import Call, Endpoint, routes
 
 _STATUSES = {
     400: "Something in the request is wrong", 401: "The key is missing or wrong", 403: "The host is not this machine's",
