@@ -126,6 +126,11 @@ class EmbeddingJob:
         self._rows: dict[int, np.ndarray] = {}
 
     @property
+    def n_numbers(self) -> int:
+        """Of all rows."""
+        return self.width * (self.n_tokens if self._embedder.pooling == "none" else len(self._texts))
+
+    @property
     def n_done(self) -> int:
         return len(self._rows)
 

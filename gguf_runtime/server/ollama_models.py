@@ -141,10 +141,6 @@ async def not_here(call: Call) -> Any:
     raise Failure("unsupported", f"{call.http.url.path}: use `ggrun create` on the server's machine")
 
 
-async def no_embeddings(call: Call) -> Any:
-    raise Failure("unsupported", "this version of ggrun has no embeddings over HTTP yet")
-
-
 async def root(call: Call) -> Response:
     return PlainTextResponse("Ollama is running")
 
@@ -197,7 +193,6 @@ def all_routes() -> list[Route]:
     gets = {"/api/tags": tags, "/api/version": version, "/api/ps": ps}
     posts = {
         "/api/show": show, "/api/pull": pull, "/api/copy": copy, "/api/create": not_here, "/api/push": not_here,
-        "/api/embed": no_embeddings, "/api/embeddings": no_embeddings,
     }  # fmt: skip
     return [
         *routes(API, gets, ("GET", "HEAD")),

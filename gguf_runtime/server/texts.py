@@ -53,9 +53,11 @@ class ModelTexts:
 
     @property
     def capabilities(self) -> list[str]:
-        """What the model can do, by Ollama's names."""
+        """What the model can do, by Ollama's names: those that say how to pool embeddings are made for that."""
+        embeds = self.hparam("pooling_type") is not None or self.hparam("attention.causal") is False
         found = {
-            "completion": True,
+            "embedding": embeds,
+            "completion": not embeds,
             "tools": "tools" in self.template,
             "insert": self._fills_in,
             "thinking": self.thinks,
@@ -115,15 +117,19 @@ class ModelTexts:
                 ids += self.tokenizer.encode_prompt(part)
             else:
                 ids += self.tokenizer.encode(part, add_special=False, parse_special=True)
+        self.check(ids, "prompt")
+        return ids
+
+    def check(self, ids: Iterable[int], field: str) -> None:
+        """Raises Failure where a token id is not the model's."""
         n_vocab = self.tokenizer.n_vocab
         if bad := [id for id in ids if not 0 <= id < n_vocab]:
             raise Failure(
                 "invalid",
                 f"token {bad[0]} is not in the model's vocabulary of {n_vocab}: "
                 "token ids are to be the model's own, and not those of another tokenizer such as cl100k",
-                field="prompt",
+                field=field,
             )
-        return ids
 
 
 def _text(content: Any) -> str:
