@@ -110,7 +110,7 @@ class Embedder:
 class EmbeddingJob:
     """Texts of which rows are made a pass at a time, so that other work can come between.
 
-    n_tokens: of all texts; n_done: texts that have their rows.
+    n_tokens: of all texts; width: of a row; n_done: texts that have theirs.
     """
 
     def __init__(
@@ -124,11 +124,6 @@ class EmbeddingJob:
         self.n_tokens = sum(map(len, texts))
         self._left = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         self._rows: dict[int, np.ndarray] = {}
-
-    @property
-    def n_numbers(self) -> int:
-        """Of all rows."""
-        return self.width * (self.n_tokens if self._embedder.pooling == "none" else len(self._texts))
 
     @property
     def n_done(self) -> int:

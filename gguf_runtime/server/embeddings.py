@@ -20,9 +20,9 @@ from .vocabulary import EmbeddingRequest, Failure, Timings
 class Embeddings:
     """What a model has made of texts."""
 
-    def __init__(self, model: Model, made: Embedded, timings: Timings) -> None:
-        self.model, self.timings = model, timings
-        self.rows, self._width = made.rows, made.width
+    def __init__(self, model: Model, rows: list[bytes], timings: Timings) -> None:
+        """rows: of each text, f32."""
+        self.model, self.rows, self.timings = model, rows, timings
 
     @property
     def scores(self) -> list[float]:
@@ -31,25 +31,20 @@ class Embeddings:
 
     async def vectors(self) -> list[Raw]:
         """Of each text a list of numbers, as JSON."""
-        return [Raw(encode((await self._numbers(row))[0])) for row in self.rows]
-
-    async def matrices(self) -> list[Raw]:
-        """Of each text a list of vectors, as JSON: one, or one for each token."""
-        return [Raw(encode(await self._numbers(row))) for row in self.rows]
-
-    async def _numbers(self, row: bytes) -> list[list[float]]:
-        await asyncio.sleep(0)  # there may be many: others' answers come in between
-        numbers: list[float] = [*memoryview(row).cast("f")]
-        return [numbers[i : i + self._width] for i in range(0, len(numbers), self._width)]
+        found = []
+        for row in self.rows:
+            found.append(Raw(encode([*memoryview(row).cast("f")])))
+            await asyncio.sleep(0)  # there may be many: others' answers come in between
+        return found
 
 
-async def embed(call: Call, request: EmbeddingRequest, *, pooled: bool = True) -> Embeddings:
-    """pooled: a vector for each text is wanted, and not one for each of its tokens. Raises Failure."""
+async def embed(call: Call, request: EmbeddingRequest) -> Embeddings:
+    """Have texts embedded, or ranked. Raises Failure."""
     service = call.service
     model, outcome, timings = service.models.find(request.model), Outcome.CANCELLED, Timings()
     try:
         async with asyncio.timeout(service.max_seconds):
-            made = await _made(call, model, request, pooled, timings)
+            made = await _made(call, model, request, timings)
         outcome = Outcome.DONE
     except TimeoutError:
         outcome = Outcome.FAILED
@@ -61,10 +56,10 @@ async def embed(call: Call, request: EmbeddingRequest, *, pooled: bool = True) -
     finally:
         service.metrics.answered(timings, outcome)
         call.http.scope["ggrun.costs"] = [(model.name, timings)]
-    return Embeddings(model, made, timings)
+    return Embeddings(model, made.rows, timings)
 
 
-async def _made(call: Call, model: Model, request: EmbeddingRequest, pooled: bool, timings: Timings) -> Embedded:
+async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Timings) -> Embedded:
     """Sets the timings as it goes on."""
     start = time.monotonic()
     async with _turn(model, call.client, request.priority):
@@ -72,7 +67,7 @@ async def _made(call: Call, model: Model, request: EmbeddingRequest, pooled: boo
         timings.queue_seconds = begun - start
         async with call.service.models.use(model, request.keep_alive):
             timings.load_seconds = time.monotonic() - begun
-            _check(model, request, pooled)
+            _check(model, request)
             made = await _asked(model, request)
     timings.n_prompt, timings.prompt_seconds = made.n_tokens, made.seconds
     return made
@@ -92,12 +87,10 @@ async def _turn(model: Model, client: str, priority: int) -> AsyncIterator[None]
         model.turns.end(turn)
 
 
-def _check(model: Model, request: EmbeddingRequest, pooled: bool) -> None:
+def _check(model: Model, request: EmbeddingRequest) -> None:
     """Raises Failure for what the model does not do, or does not know."""
     if request.query is None and model.pooling == "rank":
         raise Failure("unsupported", f"{model.name} is a reranker, which gives no embeddings: ask /v1/rerank")
-    if request.query is None and model.pooling == "none" and pooled:
-        raise Failure("unsupported", f"{model.name} gives a vector for each token and none for texts: ask /embedding")
     for text in request.texts:
         if not isinstance(text, str):
             model.texts.check(text, "input")

@@ -103,7 +103,7 @@ class Embedding:
         self.seconds += perf_counter() - start
         if not job.done:
             return None
-        return Embedded(self.id, [row.tobytes() for row in job.rows], job.width, job.n_tokens, self.seconds)
+        return Embedded(self.id, [row.tobytes() for row in job.rows], job.n_tokens, self.seconds)
 
 
 class EngineLoop:
@@ -155,8 +155,8 @@ class EngineLoop:
         try:
             if command.query is None:
                 job = llm.embedding_job(command.texts, **options)
-                if job.n_numbers > _MOST:
-                    raise ValueError(f"that would be {job.n_numbers} numbers: ask for fewer texts at once")
+                if (n := job.width * len(command.texts)) > _MOST:
+                    raise ValueError(f"these texts' vectors have {n} numbers, more than {_MOST}: ask for fewer at once")
             else:
                 texts = [text for text in command.texts if isinstance(text, str)]
                 job = llm.rerank_job(command.query, texts, **options)

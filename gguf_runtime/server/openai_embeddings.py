@@ -27,14 +27,14 @@ async def openai_embeddings(call: Call) -> Any:
 
 
 async def llama_server_embedding(call: Call) -> Any:
-    """A list of vectors for each text: one, or where the model has no pooling those of its tokens."""
+    """A list of vectors for each text, of which there is one: those of tokens are not told."""
     body = call.body
     request = _request(call, _texts(call, "content", "input"))
     if (norm := body.whole("embd_normalize")) not in (None, -1, 2):
         raise Failure("unsupported", f"embd_normalize: 2 makes vectors of length 1, -1 leaves them; not {norm}")
     request.options["normalize"] = norm != -1
-    made = await embed(call, request, pooled=False)
-    return [{"index": i, "embedding": matrix} for i, matrix in enumerate(await made.matrices())]
+    made = await embed(call, request)
+    return [{"index": i, "embedding": [vector]} for i, vector in enumerate(await made.vectors())]
 
 
 async def rerank(call: Call) -> Any:

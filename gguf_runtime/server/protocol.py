@@ -99,11 +99,10 @@ class Step(Struct, tag=12, array_like=True):
 
 
 class Embedded(Struct, tag=13, array_like=True):
-    """rows: of each text f32[width], or f32[n_tokens, width] of its tokens. seconds: of its passes."""
+    """rows: f32[width] of each text: its vector, or what begins with its score. seconds: of all passes."""
 
     id: int
     rows: list[bytes]
-    width: int
     n_tokens: int
     seconds: float
 
