@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ Progress = Callable[[int], object]
 _RESULTS: dict[Pooling, Result] = {
     "none": "embeddings", "mean": "mean", "cls": "first", "last": "last", "rank": "rank"
 }  # fmt: skip
-_TOGETHER = 512  # tokens of short texts that are computed in one pass: more gain nothing
+TOGETHER = 512  # tokens of short texts that are computed in one pass: more gain nothing
 
 
 def default_pooling(model: Model) -> Pooling:
@@ -86,37 +86,80 @@ class Embedder:
             return [*tokens[: self.n_most - n_end], *tokens[len(tokens) - n_end :]]
         return tokens
 
-    def run(self, texts: Sequence[Sequence[int]], progress: Progress | None = None) -> list[np.ndarray]:
-        """What the model makes of each text's tokens: f32[width]; f32[n_tokens, width] with pooling "none".
-
-        Longer texts come first, so that those which are computed together are of about one length. progress: is called
-        with the number of texts that are done, after each pass.
-        """
-        found: list[np.ndarray | None] = [None] * len(texts)
-        n_done, per_token = 0, self.pooling == "none"
-        for group in _groups([len(text) for text in texts], min(_TOGETHER, self.n_most)):
-            with self.engine.turn():
-                sequences = [self.engine.new_sequence() for _ in group]
-                chunks = [
-                    Chunk(sequence, np.asarray(texts[i]), len(texts[i]) if per_token else 1)
-                    for sequence, i in zip(sequences, group, strict=True)
-                ]
-                try:
-                    rows = self.engine.step(chunks)
-                finally:
-                    for sequence in sequences:
-                        sequence.release()
-            first = 0
-            for i, chunk in zip(group, chunks, strict=True):
-                found[i] = rows[first : first + chunk.n_logits] if per_token else rows[first]
-                first += chunk.n_logits
-            n_done += len(group)
-            if progress:
-                progress(n_done)
-        return [rows for rows in found if rows is not None]
+    def step(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """What the model makes of each text's tokens, in one pass: f32[width]; f32[n_tokens, width] with pooling
+        "none"."""
+        per_token = self.pooling == "none"
+        with self.engine.turn():
+            sequences = [self.engine.new_sequence() for _ in texts]
+            chunks = [
+                Chunk(sequence, np.asarray(text), len(text) if per_token else 1)
+                for sequence, text in zip(sequences, texts, strict=True)
+            ]
+            try:
+                rows = self.engine.step(chunks)
+            finally:
+                for sequence in sequences:
+                    sequence.release()
+        return np.split(rows, np.cumsum([chunk.n_logits for chunk in chunks])[:-1]) if per_token else [*rows]
 
     def close(self) -> None:
         self.engine.close()
+
+
+class EmbeddingJob:
+    """Texts of which rows are made a pass at a time, so that other work can come between.
+
+    n_tokens: of all texts; width: of a row; n_done: texts that have theirs.
+    """
+
+    def __init__(
+        self, embedder: Embedder, texts: Sequence[Sequence[int]], *, normalize: bool = False, dimensions: int = 0
+    ) -> None:
+        """texts: token ids, that fit. normalize, dimensions: as in `Embedding.embed`."""
+        if arguments.whole("dimensions", dimensions, 0) > embedder.width:
+            raise ValueError(f"dimensions: the model gives {embedder.width}, not {dimensions}")
+        self._embedder, self._texts, self._normalize = embedder, texts, normalize
+        self.width = dimensions or embedder.width
+        self.n_tokens = sum(map(len, texts))
+        self._left = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        self._rows: dict[int, np.ndarray] = {}
+
+    @property
+    def n_done(self) -> int:
+        return len(self._rows)
+
+    @property
+    def done(self) -> bool:
+        return not self._left
+
+    @property
+    def rows(self) -> list[np.ndarray]:
+        """Of each text, once all is done: f32[width]; f32[n_tokens, width] with pooling "none"."""
+        return [self._rows[i] for i in range(len(self._rows))]
+
+    def step(self, n_together: int = TOGETHER) -> None:
+        """A pass over texts that have no more tokens than that together; or over a longer one.
+
+        Longer texts come first, so that those which are computed together are of about one length.
+        """
+        n_most = min(n_together, self._embedder.n_most)
+        group: list[int] = []
+        n = 0
+        while self._left and (not group or n + len(self._texts[self._left[-1]]) <= n_most):
+            group.append(self._left.pop())
+            n += len(self._texts[group[-1]])
+        for i, row in zip(group, self._embedder.step([self._texts[i] for i in group]), strict=True):
+            row = row[..., : self.width]
+            self._rows[i] = normalised(row) if self._normalize else row
+
+    def run(self, progress: Progress | None = None) -> list[np.ndarray]:
+        """All passes; gives the rows. progress: is called with the number of texts that are done, after each."""
+        while not self.done:
+            self.step()
+            if progress:
+                progress(self.n_done)
+        return self.rows
 
 
 class Embedding:
@@ -152,13 +195,12 @@ class Embedding:
         if embedder.pooling in ("none", "rank"):
             instead = "rerank" if embedder.pooling == "rank" else "embed_tokens"
             raise ValueError(f"pooling {embedder.pooling} gives no vectors of texts: it is for {instead}")
-        several = [texts] if isinstance(texts, str) else texts
-        rows = self._rows(embedder, several, prefix, truncate, progress)
-        vectors = np.stack(rows) if rows else np.empty((0, embedder.width), np.float32)
-        if arguments.whole("dimensions", dimensions, 0) > embedder.width:
-            raise ValueError(f"dimensions: the model gives {embedder.width}, not {dimensions}")
-        vectors = vectors[:, : dimensions or None]
-        vectors = normalised(vectors) if normalize else vectors
+        job = self.embedding_job(
+            [texts] if isinstance(texts, str) else texts,
+            pooling=pooling, normalize=normalize, dimensions=dimensions, prefix=prefix, truncate=truncate,
+        )  # fmt: skip
+        rows = job.run(progress)
+        vectors = np.stack(rows) if rows else np.empty((0, job.width), np.float32)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def embed_tokens(
@@ -171,8 +213,8 @@ class Embedding:
         progress: Progress | None = None,
     ) -> list[np.ndarray]:
         """f32[n_tokens, width] of each text: its tokens' embeddings. Arguments as in `embed`."""
-        rows = self._rows(self.embedder("none"), texts, prefix, truncate, progress)
-        return [normalised(row) for row in rows] if normalize else rows
+        job = self.embedding_job(texts, pooling="none", normalize=normalize, prefix=prefix, truncate=truncate)
+        return job.run(progress)
 
     def rerank(
         self,
@@ -184,10 +226,30 @@ class Embedding:
     ) -> np.ndarray:
         """f32[n_texts]: how well each text answers the query, more for better, as the model scores it: most give
         logits, Qwen 3 a share. Raises ModelError where the model is no reranker."""
+        return np.array([row[0] for row in self.rerank_job(query, texts, truncate=truncate).run(progress)], np.float32)
+
+    def embedding_job(
+        self,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        dimensions: int = 0,
+        prefix: str = "",
+        truncate: bool = False,
+    ) -> EmbeddingJob:
+        """The same as `embed`, for whoever takes its steps; with pooling "none" as `embed_tokens`."""
+        embedder, prefix = self.embedder(pooling), arguments.text("prefix", prefix)
+        n_vocab, given = embedder.engine.n_vocab, arguments.several("texts", texts)
+        ids = [text if isinstance(text, str) else arguments.tokens("texts", text, n_vocab) for text in given]
+        tokens = [embedder.tokens(text, prefix) for text in ids]
+        return self._job(embedder, tokens, truncate, normalize=normalize, dimensions=dimensions)
+
+    def rerank_job(self, query: str, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingJob:
+        """The same as `rerank`, for whoever takes its steps: a text's score is its row's first number."""
         embedder = self.embedder("rank")
         pairs = [embedder.pair(arguments.text("query", query), text) for text in arguments.texts("texts", texts)]
-        rows = self._rows(embedder, pairs, "", truncate, progress)
-        return np.array([row[0] for row in rows], np.float32)
+        return self._job(embedder, pairs, truncate)
 
     def embedder(self, pooling: str | None = None) -> Embedder:
         """What `embed` and `rerank` work with, made when first needed; it tells tokens and their number."""
@@ -197,19 +259,10 @@ class Embedding:
                 self._embedders[kind] = Embedder(self._file, self._tokenizer, kind, self._settings)
             return self._embedders[kind]
 
-    def _rows(
-        self,
-        embedder: Embedder,
-        texts: Sequence[str | Sequence[int]],
-        prefix: str,
-        truncate: bool,
-        progress: Progress | None,
-    ) -> list[np.ndarray]:
-        n_vocab, given = embedder.engine.n_vocab, arguments.several("texts", texts)
-        ids = [text if isinstance(text, str) else arguments.tokens("texts", text, n_vocab) for text in given]
-        tokens = [embedder.tokens(text, arguments.text("prefix", prefix)) for text in ids]
-        fitting = [embedder.fit(text, truncate=truncate, number=i) for i, text in enumerate(tokens)]
-        return embedder.run(fitting, progress)
+    @staticmethod
+    def _job(embedder: Embedder, texts: Sequence[list[int]], truncate: bool, **options: Any) -> EmbeddingJob:
+        fitting = [embedder.fit(text, truncate=truncate, number=i) for i, text in enumerate(texts)]
+        return EmbeddingJob(embedder, fitting, **options)
 
     def close_embedders(self) -> None:
         for embedder in self._embedders.values():
@@ -220,17 +273,3 @@ def normalised(rows: np.ndarray) -> np.ndarray:
     """f32[…, width]: rows of Euclidean length 1; those of zeros stay so."""
     lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=-1, keepdims=True))
     return (rows / np.where(lengths, lengths, 1)).astype(np.float32)
-
-
-def _groups(lengths: Sequence[int], n_tokens: int) -> Iterator[list[int]]:
-    """Numbers of texts, the longest first, together as long as they have no more than n tokens; or a longer one."""
-    group: list[int] = []
-    n = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if group and n + lengths[i] > n_tokens:
-            yield group
-            group, n = [], 0
-        group.append(i)
-        n += lengths[i]
-    if group:
-        yield group

@@ -28,17 +28,16 @@ TEXTS = ["a", "the quick brown fox jumps over the lazy dog", "x y z " * 60, "", 
 @needs(kit.KIT)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_embeddings_as_in_llama_cpp(name: str, tmp_path: Path) -> None:
-    kit.load(name, tmp_path)
     record = kit.record(name)
     tokens = record["tokens"].tolist()
-    with LLM(tmp_path / f"{name}.gguf", n_threads=2) as llm:
+    with LLM(kit.file(name, tmp_path), n_threads=2) as llm:
         texts = [tokens[:5], tokens, tokens[:50]]
         rows = llm.embed_tokens(texts)
         assert [len(each) for each in rows] == [5, 96, 50]
         assert kit.nmse(record["embeddings"], rows[1][record["positions"]]) < ENCODERS[name]
         if "pooled" in record:
             assert llm.embedder().pooling == str(record["pooling"])
-            assert kit.nmse(record["pooled"], llm.embedder().run(texts)[1]) < ENCODERS[name]
+            assert kit.nmse(record["pooled"], llm.embedder().step(texts)[1]) < ENCODERS[name]
 
 
 @pytest.fixture(scope="module")

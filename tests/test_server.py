@@ -253,11 +253,6 @@ def test_the_server_describes_itself(server: Server) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
-def test_what_is_not_there_yet_says_so(server: Server) -> None:
-    for path in ("/v1/embeddings", "/v1/rerank", "/api/embed"):
-        assert server.post(path, model="served", input="x").status == 501
-
-
 def test_an_engine_ends_with_its_server(served_model: Path, tmp_path: Path) -> None:
     server = Server(served_model, folder=tmp_path)
     server.post(CHAT, messages=USER, max_tokens=1)

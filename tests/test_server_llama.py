@@ -130,6 +130,9 @@ def test_7_07_filling_in(server: Server) -> None:
     long = infill(input_prefix="q w e " * 9000, input_suffix="z" * 20000, input_extra=[{"text": "x y z " * 9000}])
     assert long["tokens_evaluated"] <= 8192 - 4
     refused(server, "/infill", input_prefix="x")
+    completed = server.post("/v1/completions", prompt="ab", suffix="yz", max_tokens=1).body
+    assert completed["usage"]["prompt_tokens"] == plain["tokens_evaluated"]
+    assert server.post("/v1/completions", prompt=[1], suffix="yz").status == 400
 
 
 def test_7_08_metrics(server: Server) -> None:

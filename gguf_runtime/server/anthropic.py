@@ -11,12 +11,12 @@ import msgspec
 from starlette.routing import Route
 
 from .fields import Fields
+from .http import Api, Call, Stream, encode, routes
 from .models import Model
 from .openai import new_id
 from .sampling_fields import set_sampling, set_schema, stops
 from .service import Answer
 from .vocabulary import Arguments, Event, Failure, Finish, Kind, Request, Text, Timings, ToolCall
-from .web import Api, Call, Stream, encode, routes
 
 _MAX_TOKENS = 4096  # where a body says nothing
 _BILLING = "x-anthropic-billing-header:"  # a line of Claude Code's that is different each time: it spoils every cache

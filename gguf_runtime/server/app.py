@@ -13,11 +13,11 @@ from starlette.types import ASGIApp
 
 from . import anthropic, llama_server, ollama, openai, openapi, operation, page, plain_chat, tgi
 from .guard import Guard, Rules
+from .http import Api, failed
 from .models import Models
 from .openai_responses import Conversations
 from .service import Service
 from .vocabulary import Failure
-from .web import Api, failed
 
 #: The beginning of a path → whose errors it has; all others have OpenAI's.
 _APIS: dict[str, Api] = {

@@ -7,13 +7,27 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from .protocol import LENGTH, Cancel, Failed, Generate, Load, Loaded, Output, Report, Step, decode_report, framed
+from .protocol import (
+    LENGTH,
+    Cancel,
+    Command,
+    Embed,
+    Embedded,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    Output,
+    Report,
+    Step,
+    decode_report,
+    framed,
+)
 from .vocabulary import Failure
 
 _LINE = [sys.executable, "-P", "-m", "gguf_runtime.server.engine_process"]
 _GRACE = 5  # seconds that an engine has to end by itself
 
-Receive = Callable[[Output | Failed], None]
 
 
 class EngineClient(asyncio.SubprocessProtocol):
@@ -31,7 +45,7 @@ class EngineClient(asyncio.SubprocessProtocol):
         self._ended = asyncio.Event()
         self._stopping = False
         self._last = 0
-        self._receivers: dict[int, Receive] = {}
+        self._receivers: dict[int, Callable[[Any], None]] = {}
 
     @classmethod
     async def start(
@@ -58,15 +72,16 @@ class EngineClient(asyncio.SubprocessProtocol):
     def pid(self) -> int:
         return int(self._transport.get_pid() or 0)
 
-    def generate(self, receive: Receive, prompt: list[int], options: dict[str, Any], *others: Any) -> int:
+    def generate(self, receive: Callable[[Output | Failed], None], *request: Any) -> int:
         """Have an answer made (protocol.Generate); `receive` gets what comes of it. Gives its id."""
-        self._last += 1
-        self._receivers[self._last] = receive
-        self._send(Generate(self._last, prompt, options, *others))
-        return self._last
+        return self._ask(receive, Generate, *request)
+
+    def embed(self, receive: Callable[[Embedded | Failed], None], *request: Any) -> int:
+        """Have texts embedded or ranked (protocol.Embed)."""
+        return self._ask(receive, Embed, *request)
 
     def cancel(self, id: int) -> None:
-        """Give up an answer."""
+        """Give up what was asked for."""
         if self._receivers.pop(id, None):
             self._send(Cancel(id))
 
@@ -82,7 +97,13 @@ class EngineClient(asyncio.SubprocessProtocol):
             await self._ended.wait()
         self._transport.close()
 
-    def _send(self, command: Load | Generate | Cancel) -> None:
+    def _ask(self, receive: Callable[[Any], None], command: type[Generate | Embed], *fields: Any) -> int:
+        self._last += 1
+        self._receivers[self._last] = receive
+        self._send(command(self._last, *fields))
+        return self._last
+
+    def _send(self, command: Command) -> None:
         if not self._pipe.is_closing():
             self._pipe.write(framed(command))
 
@@ -117,7 +138,7 @@ class EngineClient(asyncio.SubprocessProtocol):
                 self._on_death(self)
         receivers, self._receivers = self._receivers, {}
         for id, receive in receivers.items():
-            receive(Failed(id, message, is_ours=True))
+            receive(Failed(id, message, "failed"))
 
     def _take(self, report: Report) -> None:
         if isinstance(report, Step):

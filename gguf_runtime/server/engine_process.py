@@ -1,7 +1,8 @@
 """A model's engine, in a process of its own: reads requests, takes steps, and tells what each step gave.
 
-One thread reads what the HTTP process writes and makes requests ready; the other takes steps, and waits for requests
-when there is nothing to do. Standard output belongs to the protocol; what anything else prints goes to standard error.
+One thread reads what the HTTP process writes and makes requests ready, another makes tokens of texts to embed; the main
+one takes steps, with a pass over such texts between them, and waits when there is nothing to do. Standard output
+belongs to the protocol; what anything else prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
+from ..architectures import ModelError
+from ..embedding import TOGETHER, EmbeddingJob, default_pooling
+from ..engine import ContextFull
 from ..generation import Generation
 from ..llm import LLM
 from .protocol import (
     LENGTH,
     Cancel,
     Command,
+    Embed,
+    Embedded,
     Ended,
     Failed,
     Generate,
@@ -31,6 +38,10 @@ from .protocol import (
     decode_command,
     framed,
 )
+from .vocabulary import Kind
+
+_BETWEEN = 64  # tokens of texts to embed in a pass, so that answers do not wait for much longer than a step
+_MOST = 1 << 24  # numbers that one request may ask for
 
 
 class Channel:
@@ -79,30 +90,51 @@ class Running(NamedTuple):
         )
 
 
+class Embedding:
+    """Texts that are being embedded. seconds: that passes took."""
+
+    def __init__(self, id: int, job: EmbeddingJob) -> None:
+        self.id, self.job, self.seconds = id, job, 0.0
+
+    def step(self, n_together: int) -> Embedded | None:
+        """A pass; gives all that there is, once it is."""
+        job, start = self.job, perf_counter()
+        job.step(n_together)
+        self.seconds += perf_counter() - start
+        if not job.done:
+            return None
+        return Embedded(self.id, [row.tobytes() for row in job.rows], job.n_tokens, self.seconds)
+
+
 class EngineLoop:
     """Takes all requests forward that have come."""
 
     def __init__(self, llm: LLM, channel: Channel) -> None:
         self._llm, self._channel = llm, channel
-        self._inbox: SimpleQueue[Running | Cancel] = SimpleQueue()
+        self._inbox: SimpleQueue[Running | Embedding | Cancel] = SimpleQueue()
         self._running: dict[int, Running] = {}
+        self._embedding: dict[int, Embedding] = {}  # that whose turn is next first
+        self._embedder = ThreadPoolExecutor(1)  # makes them ready: long texts hold up no answers so
 
     def run(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
-        scheduler = self._llm.scheduler
         while True:
             self._take_in()
-            start, n_before = perf_counter(), scheduler.n_computed
-            scheduler.step()
-            self._report(perf_counter() - start, scheduler.n_computed - n_before)
+            if self._llm.generates:
+                self._step()
+            if self._embedding:
+                self._embed()
 
     def _read(self) -> None:
         try:
             while command := self._channel.receive():
                 if isinstance(command, Generate):
                     self._prepare(command)
+                elif isinstance(command, Embed):
+                    self._embedder.submit(self._prepare_embedding, command)
                 elif isinstance(command, Cancel):
                     self._inbox.put(command)
+                    self._embedder.submit(self._inbox.put, command)  # what is not ready yet comes before that
         finally:
             os._exit(0)  # nobody is there any more to answer to
 
@@ -116,18 +148,58 @@ class EngineLoop:
             answer = self._llm.stream(command.prompt, **command.options)
             self._inbox.put(Running(command.id, answer, command.tells_progress))
         except Exception as error:
-            self._channel.send(Failed(command.id, describe(error), is_ours=not isinstance(error, ValueError)))
+            self._fail(command.id, error)
+
+    def _prepare_embedding(self, command: Embed) -> None:
+        llm, options = self._llm, command.options
+        try:
+            if command.query is None:
+                job = llm.embedding_job(command.texts, **options)
+                if (n := job.width * len(command.texts)) > _MOST:
+                    raise ValueError(f"these texts' vectors have {n} numbers, more than {_MOST}: ask for fewer at once")
+            else:
+                texts = [text for text in command.texts if isinstance(text, str)]
+                job = llm.rerank_job(command.query, texts, **options)
+            self._inbox.put(Embedding(command.id, job))
+        except Exception as error:
+            self._fail(command.id, error)
+
+    def _fail(self, id: int | None, error: Exception) -> None:
+        self._channel.send(Failed(id, describe(error), _kind(error)))
 
     def _take_in(self) -> None:
         """New requests and cancels; waits for one where there is nothing to do."""
-        waits = not self._running
+        waits = not (self._running or self._embedding)
         while waits or not self._inbox.empty():
             item, waits = self._inbox.get(), False
             if isinstance(item, Running):
                 self._running[item.id] = item
                 item.answer.begin()
+            elif isinstance(item, Embedding):
+                self._embedding[item.id] = item
             elif gone := self._running.pop(item.id, None):
                 gone.answer.close()
+            else:
+                self._embedding.pop(item.id, None)
+
+    def _step(self) -> None:
+        scheduler = self._llm.scheduler
+        start, n_before = perf_counter(), scheduler.n_computed
+        scheduler.step()
+        self._report(perf_counter() - start, scheduler.n_computed - n_before)
+
+    def _embed(self) -> None:
+        """A pass for one of those who have texts embedded, by turns."""
+        embedding = self._embedding.pop(next(iter(self._embedding)))
+        try:
+            done = embedding.step(_BETWEEN if self._running else TOGETHER)
+        except Exception as error:
+            self._fail(embedding.id, error)
+            return
+        if done:
+            self._channel.send(done)
+        else:
+            self._embedding[embedding.id] = embedding
 
     def _report(self, seconds: float, n_tokens: int) -> None:
         outputs = [output for running in self._running.values() if (output := running.output())]
@@ -144,6 +216,12 @@ def _ended(answer: Generation) -> Ended:
     return Ended(answer.stop_reason or "", answer.stop_string or None, error)
 
 
+def _kind(error: Exception) -> Kind:
+    """Whose fault it is."""
+    kinds: dict[type[Exception], Kind] = {ContextFull: "too_long", ModelError: "unsupported", ValueError: "invalid"}
+    return next((kind for known, kind in kinds.items() if isinstance(error, known)), "failed")
+
+
 def describe(error: Exception) -> str:
     """An error in one line."""
     text = " ".join(str(error).split())
@@ -158,15 +236,17 @@ def main() -> None:
     load = channel.receive()
     if not isinstance(load, Load):
         return
-    start = perf_counter()
     try:
         llm = LLM(load.path, **load.settings)
-        llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
+        if llm.generates:
+            llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
+            n_ctx = min(llm.engine.n_ctx, llm.engine.pages.n_tokens)
+        else:
+            n_ctx = llm.embedder().n_most
     except Exception as error:
-        channel.send(Failed(None, describe(error), is_ours=False))
+        channel.send(Failed(None, describe(error), "failed"))
         return
-    n_ctx = min(llm.engine.n_ctx, llm.engine.pages.n_tokens)
-    channel.send(Loaded(n_ctx, llm.engine.pages.n_tokens, perf_counter() - start))
+    channel.send(Loaded(n_ctx, llm.generates, default_pooling(llm.model)))
     EngineLoop(llm, channel).run()
 
 

@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .http import Api, failed
 from .vocabulary import Failure
-from .web import Api, failed
 
 _OPEN = ("/", "/health", "/v1/health")  # need no key
 _LOCAL_NAMES = ("localhost",)
@@ -161,9 +161,9 @@ def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
         "time": formatdate(usegmt=True), "id": scope["ggrun.id"], "client": (scope.get("client") or ("",))[0],
         "method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4),
     }  # fmt: skip
-    answers = scope.get("ggrun.answers", ())
-    if answers:
-        line["model"] = answers[0].model.name
+    costs = [(answer.model.name, answer.timings) for answer in scope.get("ggrun.answers", ())]
+    if costs := costs or scope.get("ggrun.costs", []):
+        line["model"] = costs[0][0]
         for name in ("n_prompt", "n_cached", "n_answer"):
-            line[name] = sum(getattr(answer.timings, name) for answer in answers)
+            line[name] = sum(getattr(timings, name) for _, timings in costs)
     return line

@@ -9,13 +9,14 @@ from starlette.routing import Route
 
 from .. import __version__
 from . import openai
+from .http import Api, Call, event, routes
 from .llama_server_completion import DEFAULTS, completion, infill, is_part, settings
 from .models import Model
 from .openai_chat import chat_request
+from .openai_embeddings import llama_server_embedding
 from .service import Answer
 from .texts import ModelTexts
 from .vocabulary import Failure
-from .web import Api, Call, event, routes
 
 
 def error(failure: Failure, id: str) -> dict[str, Any]:
@@ -157,6 +158,7 @@ def all_routes() -> list[Route]:
     posts = {
         "/completion": completion, "/completions": completion, "/infill": infill, "/tokenize": tokenize,
         "/detokenize": detokenize, "/apply-template": apply_template, "/models/load": load, "/models/unload": unload,
+        "/embedding": llama_server_embedding,
     }  # fmt: skip
     both = {"/props": props, "/lora-adapters": lora_adapters}
     return [

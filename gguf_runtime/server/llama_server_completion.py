@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from .fields import Fields
-from .fill_in import fill_in
+from .http import Call, Stream, event
 from .openai import finite, set_common, timings_of
 from .openai_chat import progress
 from .openai_completions import merged
@@ -15,7 +15,6 @@ from .sampling_fields import max_tokens, set_sampling
 from .service import Answer
 from .texts import ModelTexts
 from .vocabulary import Done, Finish, Progress, Request, Text, Token
-from .web import Call, Stream, event
 
 _STOPS = {"end": "eos", "stop": "word", "length": "limit", "context": "limit", "tool_calls": "eos"}
 DEFAULTS = {
@@ -38,10 +37,10 @@ async def infill(call: Call) -> Any:
     extra = [(file.text("filename") or "", file.required(file.text("text"), "text")) for file in files]
     request = _request(call, "")
     async with call.service.models.use(call.service.models.find(request.model)) as model:
-        n_room = model.n_ctx - (request.max_tokens or model.n_ctx // 4)
-        request.prompt = await asyncio.to_thread(
-            fill_in, model.texts, prefix, suffix, extra, body.text("prompt") or "", n_room
-        )
+        n_answer = min(request.max_tokens or model.n_ctx // 4, model.n_ctx // 2)
+        begun, n_most = body.text("prompt") or "", model.n_ctx - n_answer
+        ids = await asyncio.to_thread(model.texts.infill, prefix, suffix, n_most, begun=begun, files=extra)
+        request.prompt = [*ids]
     return await _complete(call, [request], False)
 
 

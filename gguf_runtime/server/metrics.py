@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from .protocol import Step
+from .vocabulary import Timings
 
 if TYPE_CHECKING:
     from .models import Model, Models
-    from .service import Answer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Outcome(Enum):
+    """What became of a request."""
+
+    DONE, FAILED, CANCELLED = range(3)
 
 
 class Histogram:
@@ -64,12 +71,11 @@ class Metrics:
     def token(self, seconds: float, is_first: bool) -> None:
         self._histograms["time_to_first_token_seconds" if is_first else "time_between_tokens_seconds"].add(seconds)
 
-    def answered(self, answer: Answer) -> None:
-        """An answer has been closed: made, given up, or failed."""
-        timings = answer.timings
+    def answered(self, timings: Timings, outcome: Outcome) -> None:
+        """An answer has been closed, or texts were embedded: made, given up, or failed."""
         self.n_requests += 1
-        self.n_cancelled += answer.outcome == "cancelled"
-        self.n_failed += answer.outcome == "failed"
+        self.n_cancelled += outcome is Outcome.CANCELLED
+        self.n_failed += outcome is Outcome.FAILED
         self.n_prompt, self.n_cached = self.n_prompt + timings.n_new, self.n_cached + timings.n_cached
         self.n_answer, self.n_most = self.n_answer + timings.n_answer, max(self.n_most, timings.n_answer)
         self.prompt_seconds += timings.prompt_seconds

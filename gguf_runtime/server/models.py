@@ -67,6 +67,18 @@ class Model:
         return self._engine.loaded.n_ctx
 
     @property
+    def generates(self) -> bool:
+        """Whether it can do more than embed and rank texts."""
+        assert self._engine and self._engine.loaded
+        return self._engine.loaded.generates
+
+    @property
+    def pooling(self) -> str:
+        """How it makes one of the embeddings of a text's tokens."""
+        assert self._engine and self._engine.loaded
+        return self._engine.loaded.pooling
+
+    @property
     def is_idle(self) -> bool:
         return self.state == "loaded" and not self.n_users
 

@@ -12,11 +12,11 @@ import msgspec
 from starlette.routing import Route
 
 from .fields import Fields
+from .http import Api, Call, Stream, encode, routes
 from .models import Model
 from .sampling_fields import set_sampling, set_schema
 from .service import Answer
 from .vocabulary import Arguments, Done, Failure, Finish, Request, Text, Timings, ToolCall
-from .web import Api, Call, Stream, encode, routes
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0}
@@ -43,10 +43,10 @@ API = Api(
 
 
 async def chat(call: Call) -> Any:
-    body, model = call.body, _model(call)
+    body, model = call.body, asked_model(call)
     messages = [_message(message) for message in body.objects("messages")]
     if not messages:
-        return await _load(call, model, {"message": {"role": "assistant", "content": ""}})
+        return await load(call, model, {"message": {"role": "assistant", "content": ""}})
     request = Request(model=model.name, messages=messages, tools=[dict(tool.body) for tool in body.objects("tools")])
     await _set_options(call, model, request)
     request.continues = messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
@@ -54,7 +54,7 @@ async def chat(call: Call) -> Any:
 
 
 async def generate(call: Call) -> Any:
-    body, model = call.body, _model(call)
+    body, model = call.body, asked_model(call)
     prompt, system, context = body.text("prompt") or "", body.text("system"), body.array("context") or []
     raw, suffix = bool(body.flag("raw")), body.text("suffix")
     if raw and (system or context or body.text("template")):
@@ -66,7 +66,7 @@ async def generate(call: Call) -> Any:
     if not all(isinstance(id, int) and not isinstance(id, bool) for id in context):
         raise body.wrong("context", "a list of token ids", context)
     if not prompt and suffix is None:
-        return await _load(call, model, {"response": ""})
+        return await load(call, model, {"response": ""})
     request = Request(model=model.name, suffix=suffix or None)
     async with call.service.models.use(model):
         has_template = model.texts.templates.exist
@@ -106,12 +106,13 @@ def moment(stamp: float | None = None) -> str:
     return datetime.fromtimestamp(time.time() if stamp is None else stamp, UTC).isoformat(timespec="microseconds")
 
 
-def _model(call: Call) -> Model:
+def asked_model(call: Call) -> Model:
+    """The one that a body names. Raises Failure."""
     name = call.body.required(call.body.text("model", "name"), "model")
     return call.service.models.find(name)
 
 
-async def _load(call: Call, model: Model, facts: dict[str, Any]) -> Any:
+async def load(call: Call, model: Model, facts: dict[str, Any]) -> Any:
     """Without anything to answer, the model is loaded, or unloaded."""
     keep_alive = seconds(call.body.any("keep_alive"))
     if keep_alive == 0:
@@ -303,6 +304,7 @@ def _durations(timings: Timings, total: float) -> dict[str, int]:
 
 
 def all_routes() -> list[Route]:
-    from . import ollama_models
+    from . import ollama_embeddings, ollama_models
 
-    return [*routes(API, {"/api/chat": chat, "/api/generate": generate}), *ollama_models.all_routes()]
+    own = routes(API, {"/api/chat": chat, "/api/generate": generate})
+    return [*own, *ollama_embeddings.all_routes(), *ollama_models.all_routes()]

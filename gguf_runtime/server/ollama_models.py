@@ -14,11 +14,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
+from .http import Call, Endpoint, Stream, encode, routes
 from .models import Model
 from .ollama import API, moment, shown
 from .texts import ModelTexts
 from .vocabulary import Failure
-from .web import Call, Endpoint, Stream, encode, routes
 
 _VERSION = "0.12.6"  # of the Ollama whose API this is: clients want one that is recent
 _UNTIL_FOREVER = 4102444800.0  # the year 2100
@@ -141,10 +141,6 @@ async def not_here(call: Call) -> Any:
     raise Failure("unsupported", f"{call.http.url.path}: use `ggrun create` on the server's machine")
 
 
-async def no_embeddings(call: Call) -> Any:
-    raise Failure("unsupported", "this version of ggrun has no embeddings over HTTP yet")
-
-
 async def root(call: Call) -> Response:
     return PlainTextResponse("Ollama is running")
 
@@ -197,7 +193,6 @@ def all_routes() -> list[Route]:
     gets = {"/api/tags": tags, "/api/version": version, "/api/ps": ps}
     posts = {
         "/api/show": show, "/api/pull": pull, "/api/copy": copy, "/api/create": not_here, "/api/push": not_here,
-        "/api/embed": no_embeddings, "/api/embeddings": no_embeddings,
     }  # fmt: skip
     return [
         *routes(API, gets, ("GET", "HEAD")),

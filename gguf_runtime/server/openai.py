@@ -10,10 +10,10 @@ from urllib.parse import unquote
 from starlette.routing import Route
 
 from .. import __version__
+from .http import Api, Call, Endpoint, event, routes
 from .models import Model
 from .texts import ModelTexts
 from .vocabulary import Failure, Kind, Request, Timings, Token
-from .web import Api, Call, Endpoint, event, routes
 
 FINGERPRINT = f"ggrun-{__version__}"
 _TYPES: dict[Kind, str] = {
@@ -133,11 +133,6 @@ def _model(model: Model) -> dict[str, Any]:
     return facts
 
 
-async def _later(call: Call) -> Any:
-    what = "embeddings" if "embed" in call.http.url.path else "reranking"
-    raise Failure("unsupported", f"{what}: this version of ggrun has no models for that yet")
-
-
 def _both(path: str) -> tuple[str, str]:
     return f"/v1{path}", path
 
@@ -145,15 +140,16 @@ def _both(path: str) -> tuple[str, str]:
 def all_routes() -> list[Route]:
     from .openai_chat import chat_completions
     from .openai_completions import completions
+    from .openai_embeddings import openai_embeddings, rerank
     from .openai_responses import response, responses
 
     posts = {
         "/chat/completions": chat_completions,
         "/completions": completions,
         "/responses": responses,
-        "/embeddings": _later,
-        "/rerank": _later,
-        "/reranking": _later,
+        "/embeddings": openai_embeddings,
+        "/rerank": rerank,
+        "/reranking": rerank,
     }
     table = {path: handler for name, handler in posts.items() for path in _both(name)}
     del table["/completions"]  # llama-server has its own there

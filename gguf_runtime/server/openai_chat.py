@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .fields import Fields
+from .http import Call, Stream, event
 from .openai import FINGERPRINT, new_id, now, set_common, timings_of, token_facts, usage
 from .sampling_fields import max_tokens, set_sampling, set_schema
 from .service import Answer
 from .vocabulary import Arguments, Done, Event, Failure, Finish, Progress, Request, Text, ToolCall
-from .web import Call, Stream, event
 
 MOST_CHOICES = 16
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")

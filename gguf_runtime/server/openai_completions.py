@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from .http import Call, Stream, event
 from .openai import FINGERPRINT, finite, new_id, now, set_common, timings_of, usage
 from .openai_chat import MOST_CHOICES
 from .sampling_fields import max_tokens, set_sampling
 from .service import Answer
 from .texts import ModelTexts
 from .vocabulary import Done, Event, Failure, Finish, Request, Text, Timings, Token
-from .web import Call, Stream, event
 
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 Prompt = str | list[int | str]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from .http import encode
 from .openai import error, new_id, now, token_facts
 from .service import Answer
 from .vocabulary import Arguments, Event, Failure, Finish, Text, Timings, ToolCall
-from .web import encode
 
 _INCOMPLETE = {"length": "max_output_tokens", "context": "max_output_tokens"}
 

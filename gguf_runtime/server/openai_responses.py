@@ -9,11 +9,11 @@ from typing import Any
 from msgspec import Struct, field
 
 from .fields import Fields
+from .http import Call, Stream
 from .openai import set_common
 from .openai_response_events import ResponseWriter
 from .sampling_fields import max_tokens, set_sampling, set_schema
 from .vocabulary import Failure, Request
-from .web import Call, Stream
 
 Messages = list[dict[str, Any]]
 

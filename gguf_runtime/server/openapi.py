@@ -10,8 +10,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
+from .http import Call, Endpoint, routes
 from .openai import API
-from .web import Call, Endpoint, routes
 
 _STATUSES = {
     400: "Something in the request is wrong", 401: "The key is missing or wrong", 403: "The host is not this machine's",
@@ -71,6 +71,19 @@ _BODIES: dict[str, dict[str, Any]] = {
         "input_prefix*": _TEXT, "input_suffix*": _TEXT, "input_extra": _LIST, "prompt": _TEXT, "stream": _FLAG,
         "n_predict": _WHOLE,
     },
+    "/v1/embeddings": {
+        "input*": _ANY, "model": _TEXT, "encoding_format": _TEXT, "dimensions": _WHOLE,
+        "truncate": _FLAG,
+    },
+    "/v1/rerank": {
+        "query*": _TEXT, "documents*": _LIST, "model": _TEXT, "top_n": _WHOLE, "return_documents": _FLAG,
+        "truncate": _FLAG,
+    },
+    "/embedding": {"content*": _ANY, "model": _TEXT, "embd_normalize": _WHOLE},
+    "/api/embed": {
+        "model*": _TEXT, "input*": _ANY, "truncate": _FLAG, "dimensions": _WHOLE, "keep_alive": _ANY,
+    },
+    "/api/embeddings": {"model*": _TEXT, "prompt*": _TEXT, "keep_alive": _ANY},
     "/tokenize": {"content*": _ANY, "add_special": _FLAG, "parse_special": _FLAG, "with_pieces": _FLAG},
     "/detokenize": {"tokens*": _LIST},
     "/apply-template": {"messages*": _MESSAGES["messages"], "tools": _LIST},
@@ -83,7 +96,8 @@ _BODIES: dict[str, dict[str, Any]] = {
         "message*": _TEXT, "session_id": _TEXT, "system": _TEXT, "model": _TEXT, "max_tokens": _WHOLE, **_SAMPLING,
     },
 }  # fmt: skip
-_SAME = {f"/{name}": f"/v1/{name}" for name in ("chat/completions", "responses")} | {"/completions": "/completion"}
+_SAME = {f"/{name}": f"/v1/{name}" for name in ("chat/completions", "responses", "embeddings", "rerank")}
+_SAME |= {"/completions": "/completion", "/reranking": "/v1/rerank", "/v1/reranking": "/v1/rerank"}
 _STYLE = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}code{background:#8882}"
 
 

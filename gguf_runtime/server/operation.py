@@ -7,9 +7,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .http import Call, routes
 from .llama_server import API
 from .vocabulary import Failure
-from .web import Call, routes
 
 
 async def health(call: Call) -> Any:

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec import Struct, field
 from starlette.routing import Route
 
+from .http import Call, Stream, routes
 from .openai import API
 from .sampling_fields import max_tokens, set_sampling
 from .vocabulary import Request, Text
-from .web import Call, Stream, routes
 
 _KEPT = 256  # sessions
 

@@ -1,7 +1,7 @@
 """What the HTTP process and a model's engine process say to each other: msgpack, each message after its length.
 
-To the engine: first Load, then Generate and Cancel. From it: Loaded or Failed, then a Step after each step, with all
-that it gave, and Failed for a request that cannot be begun.
+To the engine: first Load, then Generate, Embed and Cancel. From it: Loaded or Failed, then a Step after each step, with
+all that it gave, Embedded for what was embedded, and Failed for a request that cannot be begun.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from msgspec import Struct, msgpack
+from msgspec import Struct, field, msgpack
+
+from .vocabulary import Kind
 
 LENGTH = struct.Struct("<I")
 
@@ -32,24 +34,33 @@ class Generate(Struct, tag=1, array_like=True):
     tells_progress: bool = False
 
 
+class Embed(Struct, tag=3, array_like=True):
+    """options: of LLM.embedding_job, or with a query, by which to rank the texts, of LLM.rerank_job."""
+
+    id: int
+    texts: list[str | list[int]]
+    query: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 class Cancel(Struct, tag=2, array_like=True):
     id: int
 
 
 class Loaded(Struct, tag=10, array_like=True):
-    """n_ctx: tokens that a text may have; n_cached: that there is memory for in all."""
+    """n_ctx: tokens that a text may have; generates: it can do more than embed; pooling: of its embeddings."""
 
     n_ctx: int
-    n_cached: int
-    seconds: float
+    generates: bool
+    pooling: str
 
 
 class Failed(Struct, tag=11, array_like=True):
-    """id: None where it is the model that cannot be loaded. is_ours: the request is not to blame."""
+    """id: None where it is the model that cannot be loaded."""
 
     id: int | None
     message: str
-    is_ours: bool
+    kind: Kind
 
 
 class Ended(Struct, array_like=True):
@@ -87,8 +98,17 @@ class Step(Struct, tag=12, array_like=True):
     n_pages: int
 
 
-Command = Load | Generate | Cancel
-Report = Loaded | Failed | Step
+class Embedded(Struct, tag=13, array_like=True):
+    """rows: f32[width] of each text: its vector, or what begins with its score. seconds: of all passes."""
+
+    id: int
+    rows: list[bytes]
+    n_tokens: int
+    seconds: float
+
+
+Command = Load | Generate | Embed | Cancel
+Report = Loaded | Failed | Step | Embedded
 
 _encoder = msgpack.Encoder()
 

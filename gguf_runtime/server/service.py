@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from . import recipes
 from .engine_client import EngineClient
-from .metrics import Metrics
+from .metrics import Metrics, Outcome
 from .models import Model, Models
 from .parsing import AnswerReader, after_thought, readings
 from .protocol import Ended, Failed, Output
@@ -71,6 +71,8 @@ def prepare(model: Model, request: Request) -> Prepared:
     from ..chat.template import ChatError
     from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
 
+    if not model.generates:
+        raise Failure("unsupported", f"{model.name} is an encoder, which has no next token: it only embeds texts")
     texts = model.texts
     if model.recipe:
         recipes.apply(model.recipe, request)
@@ -143,7 +145,7 @@ class Answer:
         self._load_seconds, self.asked = load_seconds, time.monotonic()
         self._events: deque[Event | Failure] = deque()
         self._news: asyncio.Future[None] | None = None
-        self.outcome: Literal["done", "failed", "cancelled"] = "cancelled"  # unless it comes otherwise
+        self.outcome = Outcome.CANCELLED  # unless it comes otherwise
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         if service.max_seconds is not None:
@@ -158,10 +160,10 @@ class Answer:
             while self._events:
                 event = self._events.popleft()
                 if isinstance(event, Failure):
-                    self.outcome = "failed"
+                    self.outcome = Outcome.FAILED
                     raise event
                 if isinstance(event, Done):
-                    self.outcome = "done"
+                    self.outcome = Outcome.DONE
                 yield event
                 if isinstance(event, Done):
                     return
@@ -193,7 +195,7 @@ class Answer:
                 choice.stop()
             self._service.models.release(self.model, self.request.keep_alive)
             self._service.running.remove(self)
-            self._service.metrics.answered(self)
+            self._service.metrics.answered(self.timings, self.outcome)
 
     def generate(self, choice: _Choice) -> tuple[EngineClient, int]:
         """A choice has its turn; gives the engine that has it, and its number there."""
@@ -251,7 +253,7 @@ class _Choice:
         answer = self._answer
         if isinstance(output, Failed):
             answer.model.turns.end(self.turn)
-            answer.add([Failure("failed" if output.is_ours else "invalid", output.message)])
+            answer.add([Failure(output.kind, output.message)])
             return
         if output.pieces:
             now = time.monotonic()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
 from ..chat.marks import Rendered
 from ..chat.templates import ChatTemplates
 from ..loader import open_gguf
-from ..tokenizer import THOUGHTS, Tokenizer
+from ..tokenizer import THOUGHTS, Tokenizer, TokenizerError, infill_prompt
 from .vocabulary import Failure, Request
 
 _SIGNS_OF_THOUGHT = (*THOUGHTS, *THOUGHTS.values(), "enable_thinking", "reasoning", "<|channel>thought")
@@ -51,9 +53,11 @@ class ModelTexts:
 
     @property
     def capabilities(self) -> list[str]:
-        """What the model can do, by Ollama's names."""
+        """What the model can do, by Ollama's names: those that say how to pool embeddings are made for that."""
+        embeds = self.hparam("pooling_type") is not None or self.hparam("attention.causal") is False
         found = {
-            "completion": True,
+            "embedding": embeds,
+            "completion": not embeds,
             "tools": "tools" in self.template,
             "insert": self._fills_in,
             "thinking": self.thinks,
@@ -84,40 +88,48 @@ class ModelTexts:
             return text, self.tokenizer.encode_prompt(text.marked)
         prompt = request.prompt or ""
         if request.suffix is not None:
-            return "", self.fill_in(prompt, request.suffix)
+            if not isinstance(prompt, str):
+                raise Failure("invalid", "with a suffix, the prompt must be text and not token ids", field="prompt")
+            return "", self.infill(prompt, request.suffix, sys.maxsize)  # one that is too long is told, not cut
         if isinstance(prompt, str):
             return prompt, self.tokenizer.encode_prompt(prompt)
         return "", self._mixed(prompt)
 
-    def fill_in(self, prefix: str | list[int | str], suffix: str | list[int | str]) -> list[int]:
-        """A prompt for what is between prefix and suffix. Raises Failure where the model knows nothing of that."""
-        ids = self.tokenizer.fim_ids
-        if not self._fills_in:
-            raise Failure("unsupported", "the model cannot fill in: it has no tokens for that", field="suffix")
-        parts = self._mixed(prefix if isinstance(prefix, list) else [prefix], adds_bos=False)
-        end = self._mixed(suffix if isinstance(suffix, list) else [suffix], adds_bos=False)
-        bos = [self.tokenizer.bos_id] if self.tokenizer.add_bos and self.tokenizer.bos_id is not None else []
-        return [*bos, ids["fim_pre"], *parts, ids["fim_suf"], *end, ids["fim_mid"]]
+    def infill(
+        self, prefix: str, suffix: str, n_most: int, *, begun: str = "", files: Iterable[tuple[str, str]] = ()
+    ) -> list[int]:
+        """A prompt of up to so many tokens for what is between prefix and suffix (tokenizer.infill_prompt).
 
-    def _mixed(self, prompt: list[int | str], adds_bos: bool = True) -> list[int]:
+        Raises Failure where the model cannot fill in.
+        """
+        try:
+            return infill_prompt(self.tokenizer, prefix, suffix, begun=begun, files=files, n_most=n_most)
+        except TokenizerError as error:
+            raise Failure("unsupported", str(error), field="suffix") from error
+
+    def _mixed(self, prompt: list[int | str]) -> list[int]:
         """Token ids of texts and token ids, mixed. Raises Failure for an id that there is not."""
         ids: list[int] = []
         for i, part in enumerate(prompt):
             if isinstance(part, int):
                 ids.append(part)
-            elif i == 0 and adds_bos:
+            elif i == 0:
                 ids += self.tokenizer.encode_prompt(part)
             else:
                 ids += self.tokenizer.encode(part, add_special=False, parse_special=True)
+        self.check(ids, "prompt")
+        return ids
+
+    def check(self, ids: Iterable[int], field: str) -> None:
+        """Raises Failure where a token id is not the model's."""
         n_vocab = self.tokenizer.n_vocab
         if bad := [id for id in ids if not 0 <= id < n_vocab]:
             raise Failure(
                 "invalid",
                 f"token {bad[0]} is not in the model's vocabulary of {n_vocab}: "
                 "token ids are to be the model's own, and not those of another tokenizer such as cl100k",
-                field="prompt",
+                field=field,
             )
-        return ids
 
 
 def _text(content: Any) -> str:

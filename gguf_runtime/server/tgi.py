@@ -9,12 +9,12 @@ from starlette.routing import Route
 
 from .. import __version__
 from .fields import Fields
+from .http import Api, Call, Stream, encode, routes
 from .models import Model
 from .openai import finite
 from .sampling_fields import max_tokens, set_sampling, set_schema
 from .service import Answer
 from .vocabulary import Done, Failure, Finish, Kind, Request, Text, Token
-from .web import Api, Call, Stream, encode, routes
 
 _TYPES: dict[Kind, str] = {
     "busy": "overloaded", "failed": "generation", "invalid": "validation", "too_long": "validation",

@@ -11,7 +11,7 @@ class Request(Struct, kw_only=True):
     """An answer, or several, to be made.
 
     model: a name, "" for the one that is served. Either messages, with tools and variables for the chat template, or a
-    prompt: text or token ids, or both mixed; suffix: what follows it, where a middle is wanted. continues: the last
+    prompt: text or token ids, or both mixed; suffix: text that follows, where a middle is wanted. continues: the last
     message is the beginning of the answer. before: token ids that go before all that. max_tokens: None for what the
     context has room for. stop: strings that end the answer and are no part of it; stop_tokens: token ids that do.
     sampling: fields of SamplingParams, and defaults: those of the API; bias_texts: what to add to logits of texts'
@@ -48,6 +48,18 @@ class Request(Struct, kw_only=True):
     cache: bool = True
     salt: str = ""
     client: str = ""
+    priority: int = 0
+    keep_alive: float | None = None
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    """Texts, or their token ids, to be embedded, or with a query to be ranked by it. options: of LLM.embedding_job.
+    Others as in Request."""
+
+    model: str = ""
+    texts: list[str | list[int]]
+    query: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     priority: int = 0
     keep_alive: float | None = None
 

@@ -154,8 +154,8 @@ def routes(api: Api, table: Mapping[str, Handler], methods: tuple[str, ...] = ("
 def failed(api: Api, failure: Failure, scope: Scope) -> Response:
     """The answer for what cannot be done."""
     response = json_response(api.error(failure, scope.get("ggrun.id", "")), api.status(failure))
-    if failure.kind == "timeout":
-        response.headers["x-should-retry"] = "false"  # it would take as long again
+    if failure.kind in ("timeout", "unsupported"):
+        response.headers["x-should-retry"] = "false"  # it would take as long again, or be no more possible than now
     if failure.retry_after is not None:
         response.headers["retry-after"] = str(failure.retry_after)
     return response
