@@ -37,7 +37,8 @@ TYPES = ("Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16", "F32")
 def names(graph: Graph, isa: Isa) -> list[str]:
     """The kernels that a graph needs."""
     inputs = Inputs(graph, 64, 16, 64, np.zeros(1, np.uint8))
-    return operations.kernels(Plan(graph, PageLayout(graph.kv, "f16", "f16"), inputs, Buffers(64, isa), isa))
+    layouts = PageLayout(graph.kv, "f16", "f16"), PageLayout({}, "f16", "f16")
+    return operations.kernels(Plan(graph, layouts, None, inputs, Buffers(64, isa), isa))
 
 
 def wanted(types: list[str], isa: Isa) -> list[str]:
