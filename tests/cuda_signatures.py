@@ -22,6 +22,9 @@ from gguf_runtime.backends.states import state_memory
 from gguf_runtime.graph import Graph
 from gguf_runtime.kernels.cuda.source import source
 from gguf_runtime.loader import Tensor
+from gguf_runtime.operations import Attention, BestKeys, EmbedNgrams, Keep
+
+LACKING = BestKeys | EmbedNgrams | Keep  # what GPUs have no kernels for yet
 
 _BIND = re.compile(r"__global__ void\s*(?:__launch_bounds__\([^{;]*?\)\s*)?(?:PAIRS\s*)?(\w+)\(([^{;]*?)\)\s*\{", re.S)
 
@@ -101,3 +104,11 @@ def check(work: Work, gpu: PlannedGpu) -> None:
             assert not argument or gpu.holds(int(argument)), (work, argument)
     assert 0 < work.block <= 1024 and all(n > 0 for n in work.grid) and work.shared <= gpu.max_shared, work
     assert all(n < 65536 for n in work.grid[1:]), work
+
+
+def is_lacking(graph: Graph) -> bool:
+    """Whether GPUs have no kernel for something in a graph, and refuse it by name."""
+    return any(
+        isinstance(op, LACKING) or (isinstance(op, Attention) and (op.keys or op.source or op.summaries is not None))
+        for op in graph.ops
+    )

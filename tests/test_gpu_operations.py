@@ -12,15 +12,14 @@ from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.backends.gpus import open_gpus
 from gguf_runtime.backends.reference import ReferenceBackend
 from gguf_runtime.graph import Graph
-from gguf_runtime.operations import Attention, BestKeys, EmbedNgrams, ExpertLinear, HeadLinear, Keep, Linear
+from gguf_runtime.operations import Attention, ExpertLinear, HeadLinear, Linear
 from tests import kit
+from tests.cuda_signatures import is_lacking
 from tests.paths import needs
 from tests.test_gpu import missing
 from tests.test_operations import CASES, run
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a GPU")
-
-LACKING = BestKeys | EmbedNgrams | Keep  # what GPUs have no kernels for yet
 
 #: Models of each kind, all of whose operations the GPU has.
 KINDS = [
@@ -42,7 +41,7 @@ def on_gpu(graph: Graph, n_batch: int = 320, kv: str = "f16"):
 def test_operation(name: str) -> None:
     g = Graph()
     CASES[name](g)
-    if any(isinstance(op, LACKING) or (isinstance(op, Attention) and op.keys) for op in g.ops):
+    if is_lacking(g):
         with pytest.raises(PlanError, match="no kernel for that"):
             on_gpu(g)
         return
