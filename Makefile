@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-models, test-arm, test-cpus, test-lowest;
-# make lint; make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-models, test-isas, test-arm, test-cpus,
+# test-lowest; make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -20,6 +20,10 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
 
 # the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
+# kernels for every instruction set that this machine can run: make test has one for each size of registers, and AVX2
+test-isas: $(READY)
+	GGRUN_TEST_ISAS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_kernels.py
+
 test-models: $(READY)
 	$(BIN)/python -m tests.models
 
@@ -53,4 +57,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test test-gpu test-models test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-gpu test-models test-isas test-arm test-cpus test-lowest wheel lint clean

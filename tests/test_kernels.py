@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import gguf
 import numpy as np
 import pytest
@@ -34,6 +36,14 @@ from gguf_runtime.kernels.tensor_types import BY_NAME
 from tests.make_model import random_tensor, values_of
 
 ISAS = {i.name: i for i in isa.runnable()}
+#: One of each size of registers, and AVX2, which most machines have; GGRUN_TEST_ISAS=all (`make test-isas`) tries all.
+TRIED = [
+    name
+    for name, one in ISAS.items()
+    if os.environ.get("GGRUN_TEST_ISAS") == "all"
+    or name == "avx2"
+    or one == next(first for first in ISAS.values() if first.byte_registers == one.byte_registers)
+]
 #: Types of keys and values, each once as either.
 CACHES = [
     ("f16", "f16"), ("f16", "q8_0"), ("q8_0", "q4_0"), ("q4_0", "f32"), ("f32", "bf16"), ("bf16", "q5_1"),
@@ -51,7 +61,7 @@ FORMS = ("bytes", "floats", "byte_lanes", "float_lanes")
 BFLOATS = {"bfloats": ["BF16"], "tiles": sorted(KINDS - FLOATS | {"BF16"})}
 
 
-@pytest.fixture(scope="module", params=ISAS)
+@pytest.fixture(scope="module", params=TRIED)
 def library(request: pytest.FixtureRequest) -> Library:
     library = Library(ISAS[request.param])
     dotted = types_of(library)
