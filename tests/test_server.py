@@ -196,6 +196,26 @@ def test_1_09_origins(guarded: Server, server: Server, origin: str, allowed: boo
     assert server.ask("OPTIONS", CHAT, headers=wanted).headers.get("access-control-allow-origin") is None
 
 
+def test_no_other_page_may_ask(guarded: Server, server: Server) -> None:
+    own = f"http://127.0.0.1:{server.port}"
+    odd = ("null", "app://obsidian.md", "chrome-extension://x", "file://", f"http://localhost:{server.port}", f"{own}0")
+    for origin in ("https://b.example", *odd):
+        for path, kind in (("/v1/chat/completions", "error"), ("/api/chat", "error"), ("/v1/messages", "type")):
+            answer = server.ask("POST", path, {"messages": USER, "max_tokens": 1}, {"Origin": origin})
+            assert (answer.status, kind in answer.body) == (403, True), origin
+        assert server.get("/v1/models", origin=origin).status == 403
+        assert all(server.get(path, origin=origin).status != 403 for path in ("/health", "/"))
+    for origin in (own, own.replace("http:", "https:")):
+        assert server.get("/v1/models", origin=origin).status == 200
+    for origin, status in (("https://a.example", 200), ("http://localhost:1", 200), ("https://b.example", 403)):
+        assert guarded.get("/v1/models", origin=origin, authorization="Bearer secret").status == status
+
+
+def test_only_reading_the_page_needs_no_key(guarded: Server) -> None:
+    assert guarded.get("/").status == 200
+    assert guarded.post("/", inputs="Hello").status == 401
+
+
 def test_1_10_what_fields_may_be(server: Server) -> None:
     ok = server.post(CHAT, messages=USER, max_tokens=2.0, top_k=40.0, unheard_of={"a": 1}, stop=None, seed=None)
     assert ok.status == 200
