@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
+from tests.conftest import command_line  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
 CHAT = "/v1/chat/completions"
@@ -409,3 +411,37 @@ def test_a_port_in_use_is_told_in_one_line(server: Server, ggrun: Any, served_mo
     lines = result.stderr.decode().strip().splitlines()
     assert len(lines) == 1
     assert str(server.port) in lines[0]
+
+
+def test_a_file_that_cannot_be_served_is_told_at_once(ggrun: Any, served_model: Path, tmp_path: Path) -> None:
+    data = served_model.read_bytes()
+    damaged, unknown = tmp_path / "damaged.gguf", tmp_path / "unknown.gguf"
+    damaged.write_bytes(data[:500])
+    name = b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little")
+    assert name + b"llama" in data
+    unknown.write_bytes(data.replace(name + b"llama", name + b"lemur"))
+    for path, told in ((damaged, "damaged.gguf"), (unknown, "'lemur'"), (tmp_path / "none.gguf", "none.gguf")):
+        result = ggrun("serve", path, "--port", 0)
+        assert result.returncode == 1
+        lines = result.stderr.decode().splitlines()
+        assert len(lines) == 1 and told in lines[0], lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX'")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_engine_starts(served_model: Path, number: int) -> None:
+    """All processes of the terminal get it; the pipe stays open until the engine is gone too."""
+    line = [*command_line(), "serve", str(served_model), "--port", "0"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        assert "listening" in process.stderr.readline()
+        os.killpg(process.pid, number)
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert process.returncode in (-number, 0)  # as far as the server hears signals already
+
+
+def test_a_port_that_there_is_not(ggrun: Any) -> None:
+    result = ggrun("serve", "any.gguf", "--port", 99999)
+    assert result.returncode == 2
+    assert b"65535" in result.stderr
