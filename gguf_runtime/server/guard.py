@@ -34,7 +34,8 @@ _STAINLESS = re.compile(r"x-stainless-[a-z-]+", re.IGNORECASE)
 class Rules:
     """keys: of which a request needs one, if there are any. checks_host: refuse names that are not this machine's.
     origins: of web pages that may ask, beside the server's own; "localhost" for those of this machine, "*" for all.
-    open_paths: what begins with one is open, as the page and /health are: to all pages, and without a key. max_body: bytes. log: gets a line for each request."""
+    open_paths: what begins with one is open, as the page and /health are: to all pages, and without a key. max_body:
+    bytes. log: gets a line for each request."""
 
     keys: Collection[str] = ()
     checks_host: bool = True
@@ -89,6 +90,8 @@ class Guard:
         rules, path = self._rules, scope["path"]
         if rules.checks_host and not _is_local(headers.get("host", "")):
             return Failure("forbidden", f"the host {headers.get('host', '')!r} is not this machine's name")
+        if int(headers.get("content-length") or 0) > rules.max_body:
+            return Failure("too_large", f"the body is larger than {rules.max_body} bytes")
         if self._is_open(scope["method"], path):
             return None
         origin = headers.get("origin")
@@ -98,8 +101,6 @@ class Guard:
             )
         if rules.keys and scope["method"] != "OPTIONS" and not _is_among(key, rules.keys):
             return Failure("unauthorized", "the API key is missing or wrong")
-        if int(headers.get("content-length") or 0) > rules.max_body:
-            return Failure("too_large", f"the body is larger than {rules.max_body} bytes")
         return None
 
     def _is_open(self, method: str, path: str) -> bool:
@@ -180,6 +181,8 @@ def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
         "time": formatdate(usegmt=True), "id": scope["ggrun.id"], "client": (scope.get("client") or ("",))[0],
         "method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4),
     }  # fmt: skip
+    if error := scope.get("ggrun.error"):  # of a stream, whose status was sent before
+        line["error"] = error
     costs = [(answer.model.name, answer.timings) for answer in scope.get("ggrun.answers", ())]
     if costs := costs or scope.get("ggrun.costs", []):
         line["model"] = costs[0][0]
