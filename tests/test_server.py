@@ -236,6 +236,43 @@ def test_1_10_what_fields_may_be(server: Server) -> None:
     assert not any(slot["is_processing"] for slot in server.get("/slots").body)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("response_format", {"type": "foo"}, ".type must be text, json_object or json_schema, not 'foo'"),
+        ("response_format", {"type": "json_schema"}, "response_format.json_schema.schema is missing"),
+        ("response_format", {"type": "json_schema", "json_schema": {}}, "json_schema.schema is missing"),
+        ("messages", [{"role": "alien", "content": "Hi"}], "tool, function, not 'alien'"),
+        ("tool_choice", "foo", "auto, none, required, or an object, not 'foo'"),
+        ("top_k", 10**30, "top_k is not a sensible number"), ("seed", -(10**30), "seed is not a sensible number"),
+        ("temperature", 10**400, "temperature is too large"), ("logit_bias", {"1": 10**400}, "logit_bias"),
+        ("temperature", -1, "temperature"), ("top_p", 1.5, "top_p must be from 0 to 1, not 1.5"),
+        ("top_p", -0.1, "top_p"),
+        ("min_p", -1, "min_p"), ("min_p", 2, "min_p"), ("typical_p", -1, "typical_p"), ("xtc_probability", 7, "xtc"),
+        ("mirostat_tau", -1, "mirostat_tau"), ("dynatemp_range", -1, "dynatemp_range"), ("n", 10**30, "from 1 to 16"),
+    ],
+)  # fmt: skip
+def test_messages_name_what_is_wrong(server: Server, field: str, value: Any, told: str) -> None:
+    answer = server.post(CHAT, **{"messages": USER, "max_tokens": 1, field: value})
+    assert answer.status == 400
+    assert told in answer.body["error"]["message"]
+
+
+def test_tokens_that_there_are_not_are_named(server: Server) -> None:
+    for path, field in (("/detokenize", "tokens"), ("/tokenize", "content")):
+        answer = server.post(path, **{field: [1, 99999]})
+        assert answer.status == 400
+        assert "token 99999" in answer.body["error"]["message"]
+
+
+def test_what_is_not_supported_is_not_to_be_tried_again(server: Server) -> None:
+    for path, body in (
+        ("/v1/completions", {"prompt": "a", "echo": True, "logprobs": 1}),
+        ("/api/generate", {"prompt": "a", "template": "{{ .Prompt }}"}),
+    ):
+        assert server.post(path, max_tokens=1, **body).status == 400
+
+
 def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
     key = {"Authorization": "Bearer secret"}
     large = b'{"messages": "' + b"a" * (2 << 20) + b'"}'
@@ -351,6 +388,7 @@ def test_an_answer_that_takes_too_long(served_model: Path, tmp_path: Path) -> No
         assert (answer.status, answer.headers["x-should-retry"]) == (504, "false")
         assert server.stream(CHAT, messages=USER, ignore_eos=True)[-1]["error"]["type"] == "timeout_error"
         wait(lambda: not running(server), 2)
+        wait(lambda: [(line["status"], line["error"]) for line in server.log if "error" in line] == [(200, "timeout")])
     finally:
         server.close()
 

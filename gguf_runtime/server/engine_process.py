@@ -240,7 +240,7 @@ def _ended(answer: Generation) -> Ended:
 
 def _kind(error: Exception) -> Kind:
     """Whose fault it is."""
-    kinds: dict[type[Exception], Kind] = {ContextFull: "too_long", ModelError: "unsupported", ValueError: "invalid"}
+    kinds: dict[type[Exception], Kind] = {ContextFull: "too_long", ModelError: "invalid", ValueError: "invalid"}
     return next((kind for known, kind in kinds.items() if isinstance(error, known)), "failed")
 
 
