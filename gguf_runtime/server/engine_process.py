@@ -64,7 +64,7 @@ class Channel:
             with self._lock:
                 self._writer.write(framed(report))
                 self._writer.flush()
-        except BrokenPipeError:
+        except OSError:
             os._exit(0)  # nobody is there any more to answer to
 
 
