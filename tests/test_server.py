@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
+from tests.conftest import command_line  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
 CHAT = "/v1/chat/completions"
@@ -196,6 +198,26 @@ def test_1_09_origins(guarded: Server, server: Server, origin: str, allowed: boo
     assert server.ask("OPTIONS", CHAT, headers=wanted).headers.get("access-control-allow-origin") is None
 
 
+def test_no_other_page_may_ask(guarded: Server, server: Server) -> None:
+    own = f"http://127.0.0.1:{server.port}"
+    odd = ("null", "app://obsidian.md", "chrome-extension://x", "file://", f"http://localhost:{server.port}", f"{own}0")
+    for origin in ("https://b.example", *odd):
+        for path, kind in (("/v1/chat/completions", "error"), ("/api/chat", "error"), ("/v1/messages", "type")):
+            answer = server.ask("POST", path, {"messages": USER, "max_tokens": 1}, {"Origin": origin})
+            assert (answer.status, kind in answer.body) == (403, True), origin
+        assert server.get("/v1/models", origin=origin).status == 403
+        assert all(server.get(path, origin=origin).status != 403 for path in ("/health", "/"))
+    for origin in (own, own.replace("http:", "https:")):
+        assert server.get("/v1/models", origin=origin).status == 200
+    for origin, status in (("https://a.example", 200), ("http://localhost:1", 200), ("https://b.example", 403)):
+        assert guarded.get("/v1/models", origin=origin, authorization="Bearer secret").status == status
+
+
+def test_only_reading_the_page_needs_no_key(guarded: Server) -> None:
+    assert guarded.get("/").status == 200
+    assert guarded.post("/", inputs="Hello").status == 401
+
+
 def test_1_10_what_fields_may_be(server: Server) -> None:
     ok = server.post(CHAT, messages=USER, max_tokens=2.0, top_k=40.0, unheard_of={"a": 1}, stop=None, seed=None)
     assert ok.status == 200
@@ -212,6 +234,43 @@ def test_1_10_what_fields_may_be(server: Server) -> None:
         told = answer.body["error"]
         assert name in (told["param"] or "") + told["message"], told
     assert not any(slot["is_processing"] for slot in server.get("/slots").body)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("response_format", {"type": "foo"}, ".type must be text, json_object or json_schema, not 'foo'"),
+        ("response_format", {"type": "json_schema"}, "response_format.json_schema.schema is missing"),
+        ("response_format", {"type": "json_schema", "json_schema": {}}, "json_schema.schema is missing"),
+        ("messages", [{"role": "alien", "content": "Hi"}], "tool, function, not 'alien'"),
+        ("tool_choice", "foo", "auto, none, required, or an object, not 'foo'"),
+        ("top_k", 10**30, "top_k is not a sensible number"), ("seed", -(10**30), "seed is not a sensible number"),
+        ("temperature", 10**400, "temperature is too large"), ("logit_bias", {"1": 10**400}, "logit_bias"),
+        ("temperature", -1, "temperature"), ("top_p", 1.5, "top_p must be from 0 to 1, not 1.5"),
+        ("top_p", -0.1, "top_p"),
+        ("min_p", -1, "min_p"), ("min_p", 2, "min_p"), ("typical_p", -1, "typical_p"), ("xtc_probability", 7, "xtc"),
+        ("mirostat_tau", -1, "mirostat_tau"), ("dynatemp_range", -1, "dynatemp_range"), ("n", 10**30, "from 1 to 16"),
+    ],
+)  # fmt: skip
+def test_messages_name_what_is_wrong(server: Server, field: str, value: Any, told: str) -> None:
+    answer = server.post(CHAT, **{"messages": USER, "max_tokens": 1, field: value})
+    assert answer.status == 400
+    assert told in answer.body["error"]["message"]
+
+
+def test_tokens_that_there_are_not_are_named(server: Server) -> None:
+    for path, field in (("/detokenize", "tokens"), ("/tokenize", "content")):
+        answer = server.post(path, **{field: [1, 99999]})
+        assert answer.status == 400
+        assert "token 99999" in answer.body["error"]["message"]
+
+
+def test_what_is_not_supported_is_not_to_be_tried_again(server: Server) -> None:
+    for path, body in (
+        ("/v1/completions", {"prompt": "a", "echo": True, "logprobs": 1}),
+        ("/api/generate", {"prompt": "a", "template": "{{ .Prompt }}"}),
+    ):
+        assert server.post(path, max_tokens=1, **body).status == 400
 
 
 def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
@@ -329,6 +388,7 @@ def test_an_answer_that_takes_too_long(served_model: Path, tmp_path: Path) -> No
         assert (answer.status, answer.headers["x-should-retry"]) == (504, "false")
         assert server.stream(CHAT, messages=USER, ignore_eos=True)[-1]["error"]["type"] == "timeout_error"
         wait(lambda: not running(server), 2)
+        wait(lambda: [(line["status"], line["error"]) for line in server.log if "error" in line] == [(200, "timeout")])
     finally:
         server.close()
 
@@ -389,3 +449,37 @@ def test_a_port_in_use_is_told_in_one_line(server: Server, ggrun: Any, served_mo
     lines = result.stderr.decode().strip().splitlines()
     assert len(lines) == 1
     assert str(server.port) in lines[0]
+
+
+def test_a_file_that_cannot_be_served_is_told_at_once(ggrun: Any, served_model: Path, tmp_path: Path) -> None:
+    data = served_model.read_bytes()
+    damaged, unknown = tmp_path / "damaged.gguf", tmp_path / "unknown.gguf"
+    damaged.write_bytes(data[:500])
+    name = b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little")
+    assert name + b"llama" in data
+    unknown.write_bytes(data.replace(name + b"llama", name + b"lemur"))
+    for path, told in ((damaged, "damaged.gguf"), (unknown, "'lemur'"), (tmp_path / "none.gguf", "none.gguf")):
+        result = ggrun("serve", path, "--port", 0)
+        assert result.returncode == 1
+        lines = result.stderr.decode().splitlines()
+        assert len(lines) == 1 and told in lines[0], lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX'")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_engine_starts(served_model: Path, number: int) -> None:
+    """All processes of the terminal get it; the pipe stays open until the engine is gone too."""
+    line = [*command_line(), "serve", str(served_model), "--port", "0"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        assert "listening" in process.stderr.readline()
+        os.killpg(process.pid, number)
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert process.returncode in (-number, 0)  # as far as the server hears signals already
+
+
+def test_a_port_that_there_is_not(ggrun: Any) -> None:
+    result = ggrun("serve", "any.gguf", "--port", 99999)
+    assert result.returncode == 2
+    assert b"65535" in result.stderr

@@ -123,12 +123,17 @@ def test_a_model_that_was_created(served_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded(served_model: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.gguf"
+    """One that is broken at the start ends the server; here it breaks while it is not loaded."""
+    path, broken = tmp_path / "model.gguf", tmp_path / "broken.gguf"
+    shutil.copy(served_model, path)
     broken.write_bytes(served_model.read_bytes()[:-5000])
-    server = Server(broken, folder=tmp_path)
+    server = Server(path, folder=tmp_path)
     try:
+        assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
+        assert server.post("/models/unload", model="model").status == 200
+        os.replace(broken, path)
         answer = server.post(CHAT, messages=USER)
         assert answer.status == 500
-        assert "broken.gguf" in answer.body["error"]["message"]
+        assert "model.gguf" in answer.body["error"]["message"]
     finally:
         server.close()

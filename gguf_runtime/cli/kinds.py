@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Decorator = Callable[[Decorated], Decorated]
 
 
-def integer(*names: str, at_least: int | None = None, **settings: Any) -> Decorator:
+def integer(*names: str, at_least: int | None = None, at_most: int | None = None, **settings: Any) -> Decorator:
     """A whole-number option."""
-    kind = click.IntRange(at_least) if at_least is not None else click.INT
+    kind = click.INT if at_least is None and at_most is None else click.IntRange(at_least, at_most)
     return click.option(*names, type=kind, metavar="N", **settings)
 
 

@@ -27,7 +27,9 @@ _MOST_BODY = 32 << 20
 @section(
     "Server",
     text("--host", default=None, show_default="127.0.0.1", help="The address to listen at; 0.0.0.0: all."),
-    integer("--port", at_least=0, default=None, show_default="8080", help="The port; 0: any that is free."),
+    integer(
+        "--port", at_least=0, at_most=65535, default=None, show_default="8080", help="The port; 0: any that is free."
+    ),
     text("--api-key", "api_keys", multiple=True, metavar="KEY", help="A key that requests need. Or: GGRUN_API_KEY."),
     text("--cors-origins", default="", show_default="none", help="Web pages that may ask: localhost, *, origins."),
     integer("-np", "--parallel", at_least=1, default=32, help="Answers that a model makes at once."),

@@ -90,7 +90,7 @@ async def _turn(model: Model, client: str, priority: int) -> AsyncIterator[None]
 def _check(model: Model, request: EmbeddingRequest) -> None:
     """Raises Failure for what the model does not do, or does not know."""
     if request.query is None and model.pooling == "rank":
-        raise Failure("unsupported", f"{model.name} is a reranker, which gives no embeddings: ask /v1/rerank")
+        raise Failure("invalid", f"{model.name} is a reranker, which gives no embeddings: ask /v1/rerank")
     for text in request.texts:
         if not isinstance(text, str):
             model.texts.check(text, "input")

@@ -29,7 +29,6 @@ _LINE = [sys.executable, "-P", "-m", "gguf_runtime.server.engine_process"]
 _GRACE = 5  # seconds that an engine has to end by itself
 
 
-
 class EngineClient(asyncio.SubprocessProtocol):
     """Sends requests to an engine and hands its reports out, each step's in one go.
 
@@ -59,7 +58,10 @@ class EngineClient(asyncio.SubprocessProtocol):
     ) -> EngineClient:
         """A process that has the model loaded. Raises Failure."""
         loop = asyncio.get_running_loop()
-        _, engine = await loop.subprocess_exec(lambda: cls(on_step, on_death), *_LINE, stderr=None)
+        # a session of its own: a terminal's Ctrl-C is for this process, which says when the engine is to end
+        _, engine = await loop.subprocess_exec(
+            lambda: cls(on_step, on_death), *_LINE, stderr=None, start_new_session=True
+        )
         try:
             engine._send(Load(path, settings, n_parallel))
             engine.loaded = await engine._ready
@@ -147,9 +149,12 @@ class EngineClient(asyncio.SubprocessProtocol):
                 if found := receive(output.id, None):
                     found(output)
             self._on_step(report)
-        elif isinstance(report, Loaded):
-            self._ready.set_result(report)
-        elif report.id is None:
-            self._ready.set_exception(Failure("failed", report.message))
+        elif isinstance(report, Loaded) or report.id is None:
+            if self._ready.done():
+                return  # nobody waits any more
+            if isinstance(report, Loaded):
+                self._ready.set_result(report)
+            else:
+                self._ready.set_exception(Failure("failed", report.message))
         elif found := self._receivers.pop(report.id, None):
             found(report)

@@ -60,9 +60,12 @@ class Channel:
         return decode_command(body) if len(body) == n else None
 
     def send(self, report: Report) -> None:
-        with self._lock:
-            self._writer.write(framed(report))
-            self._writer.flush()
+        try:
+            with self._lock:
+                self._writer.write(framed(report))
+                self._writer.flush()
+        except OSError:
+            os._exit(0)  # nobody is there any more to answer to
 
 
 class Running(NamedTuple):
@@ -107,23 +110,42 @@ class Embedding:
 
 
 class EngineLoop:
-    """Takes all requests forward that have come."""
+    """Takes all requests forward that have come. The process ends with the channel, also while the model is loaded."""
 
-    def __init__(self, llm: LLM, channel: Channel) -> None:
-        self._llm, self._channel = llm, channel
+    _llm: LLM  # is there before the first request, which waits for Loaded
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._inbox: SimpleQueue[Running | Embedding | Cancel] = SimpleQueue()
         self._running: dict[int, Running] = {}
         self._embedding: dict[int, Embedding] = {}  # that whose turn is next first
         self._embedder = ThreadPoolExecutor(1)  # makes them ready: long texts hold up no answers so
 
-    def run(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+    def run(self, load: Load) -> None:
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        try:
+            loaded = self._load(load)
+        except Exception as error:
+            self._channel.send(Failed(None, describe(error), "failed"))
+            reader.join()
+            return
+        self._channel.send(loaded)
         while True:
             self._take_in()
             if self._llm.generates:
                 self._step()
             if self._embedding:
                 self._embed()
+
+    def _load(self, load: Load) -> Loaded:
+        self._llm = llm = LLM(load.path, **load.settings)
+        if llm.generates:
+            llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
+            n_ctx = min(llm.engine.n_ctx, llm.engine.pages.n_tokens)
+        else:
+            n_ctx = llm.embedder().n_most
+        return Loaded(n_ctx, llm.generates, default_pooling(llm.model))
 
     def _read(self) -> None:
         try:
@@ -218,7 +240,7 @@ def _ended(answer: Generation) -> Ended:
 
 def _kind(error: Exception) -> Kind:
     """Whose fault it is."""
-    kinds: dict[type[Exception], Kind] = {ContextFull: "too_long", ModelError: "unsupported", ValueError: "invalid"}
+    kinds: dict[type[Exception], Kind] = {ContextFull: "too_long", ModelError: "invalid", ValueError: "invalid"}
     return next((kind for known, kind in kinds.items() if isinstance(error, known)), "failed")
 
 
@@ -230,24 +252,12 @@ def describe(error: Exception) -> str:
 
 def main() -> None:
     """Serve the process that started this one, until it closes its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the session is the parent's, which says when to end
     channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     load = channel.receive()
-    if not isinstance(load, Load):
-        return
-    try:
-        llm = LLM(load.path, **load.settings)
-        if llm.generates:
-            llm.scheduler.n_parallel, llm.scheduler.whole_prompts = load.n_parallel, False
-            n_ctx = min(llm.engine.n_ctx, llm.engine.pages.n_tokens)
-        else:
-            n_ctx = llm.embedder().n_most
-    except Exception as error:
-        channel.send(Failed(None, describe(error), "failed"))
-        return
-    channel.send(Loaded(n_ctx, llm.generates, default_pooling(llm.model)))
-    EngineLoop(llm, channel).run()
+    if isinstance(load, Load):
+        EngineLoop(channel).run(load)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from .vocabulary import Failure
 
 _BIG = 1 << 53  # JSON's numbers are exact up to here
+_SHOWN = 40  # characters of a wrong text
 
 
 class Fields:
@@ -47,6 +48,9 @@ class Fields:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(name, "a whole number", value)
+        if abs(value) > _BIG and most == _BIG:
+            message = f"{self._full(name)} is not a sensible number: it is beyond 2^53"
+            raise Failure("invalid", message, field=self._full(name))
         if not least <= value <= most:
             bounds = f"{least} or more" if most == _BIG else f"from {least} to {most}"
             raise Failure("invalid", f"{self._full(name)} must be {bounds}, not {value}", field=self._full(name))
@@ -58,7 +62,10 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(name, "a number", value)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise Failure("invalid", f"{self._full(name)} is too large", field=self._full(name)) from None
 
     def texts(self, *names: str) -> list[str] | None:
         """A list of texts, or one text."""
@@ -91,13 +98,15 @@ class Fields:
         return value
 
     def wrong(self, name: str, wanted: str, value: Any) -> Failure:
-        """What to raise for a value of another type."""
+        """What to raise for a value of another type, or a text that is none of those that are known."""
         kinds = {
-            "str": "text", "bool": "true or false", "dict": "an object", "list": "a list", "float": "a number",
+            "bool": "true or false", "dict": "an object", "list": "a list", "float": "a number",
             "int": "a whole number", "NoneType": "null",
         }  # fmt: skip
         found = kinds.get(type(value).__name__, type(value).__name__)
-        if isinstance(value, list) and "list" in wanted:
+        if isinstance(value, str):
+            found = repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+        elif isinstance(value, list) and "list" in wanted:
             found = "a list of something else"
         return Failure("invalid", f"{self._full(name)} must be {wanted}, not {found}", field=self._full(name))
 

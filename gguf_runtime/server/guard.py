@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .http import Api, failed
 from .vocabulary import Failure
 
-_OPEN = ("/", "/health", "/v1/health")  # need no key
+_HEALTH = ("/health", "/v1/health")
 _LOCAL_NAMES = ("localhost",)
 _LOCAL_ENDS = (".localhost", ".local", ".internal")
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
@@ -33,8 +33,9 @@ _STAINLESS = re.compile(r"x-stainless-[a-z-]+", re.IGNORECASE)
 @dataclass
 class Rules:
     """keys: of which a request needs one, if there are any. checks_host: refuse names that are not this machine's.
-    origins: of web pages that may ask; "localhost" for those of this machine, "*" for all. open_paths: what begins with
-    one needs no key. max_body: bytes. log: gets a line for each request."""
+    origins: of web pages that may ask, beside the server's own; "localhost" for those of this machine, "*" for all.
+    open_paths: what begins with one is open, as the page and /health are: to all pages, and without a key. max_body:
+    bytes. log: gets a line for each request."""
 
     keys: Collection[str] = ()
     checks_host: bool = True
@@ -72,10 +73,10 @@ class Guard:
             await send(message)
 
         try:
-            if scope["method"] == "OPTIONS":
-                await Response(status_code=204)(scope, receive, reply)
-            elif failure := self._refuses(scope, headers, key):
+            if failure := self._refuses(scope, headers, key):
                 await failed(self._api_of(scope["path"]), failure, scope)(scope, receive, reply)
+            elif scope["method"] == "OPTIONS":
+                await Response(status_code=204)(scope, receive, reply)
             else:
                 await self._app(scope, _limited(receive, self._rules.max_body), reply)
         except Failure as failure:  # a body that is too large
@@ -89,19 +90,32 @@ class Guard:
         rules, path = self._rules, scope["path"]
         if rules.checks_host and not _is_local(headers.get("host", "")):
             return Failure("forbidden", f"the host {headers.get('host', '')!r} is not this machine's name")
-        is_open = path in _OPEN or any(path.startswith(start) for start in rules.open_paths)
-        if rules.keys and not is_open and not _is_among(key, rules.keys):
-            return Failure("unauthorized", "the API key is missing or wrong")
         if int(headers.get("content-length") or 0) > rules.max_body:
             return Failure("too_large", f"the body is larger than {rules.max_body} bytes")
+        if self._is_open(scope["method"], path):
+            return None
+        origin = headers.get("origin")
+        if origin is not None and not _is_own(origin, headers) and not self._allows(origin):
+            return Failure(
+                "forbidden", f"pages of {origin} may not ask here: name that in --cors-origins if they are to"
+            )
+        if rules.keys and scope["method"] != "OPTIONS" and not _is_among(key, rules.keys):
+            return Failure("unauthorized", "the API key is missing or wrong")
         return None
 
-    def _cors(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        origin, origins = headers.get("origin"), self._rules.origins
-        if not origin or not origins:
-            return []
+    def _is_open(self, method: str, path: str) -> bool:
+        """Whether the page's files or /health are asked for; POST / is TGI's."""
+        is_page = path == "/" or any(path.startswith(start) for start in self._rules.open_paths)
+        return path in _HEALTH or (is_page and method in ("GET", "HEAD"))
+
+    def _allows(self, origin: str) -> bool:
+        origins = self._rules.origins
         is_local = "localhost" in origins and _LOCAL_ORIGIN.fullmatch(origin)
-        if not (origin in origins or is_local or "*" in origins):
+        return origin in origins or bool(is_local) or "*" in origins
+
+    def _cors(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        origin = headers.get("origin")
+        if not origin or not self._allows(origin):
             return []
         asked = headers.get("access-control-request-headers", "")
         allowed = ", ".join([_ALLOWED, *_STAINLESS.findall(asked)])
@@ -127,6 +141,12 @@ def _is_among(key: str, keys: Collection[str]) -> bool:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else uuid.uuid4().hex
+
+
+def _is_own(origin: str, headers: Headers) -> bool:
+    """Whether a page of this server asks, also one that came through a proxy that speaks TLS for it."""
+    scheme, _, host = origin.partition("://")
+    return scheme in ("http", "https") and host.lower() == headers.get("host", "").lower() != ""
 
 
 def _is_local(host: str) -> bool:
@@ -161,6 +181,8 @@ def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
         "time": formatdate(usegmt=True), "id": scope["ggrun.id"], "client": (scope.get("client") or ("",))[0],
         "method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4),
     }  # fmt: skip
+    if error := scope.get("ggrun.error"):  # of a stream, whose status was sent before
+        line["error"] = error
     costs = [(answer.model.name, answer.timings) for answer in scope.get("ggrun.answers", ())]
     if costs := costs or scope.get("ggrun.costs", []):
         line["model"] = costs[0][0]

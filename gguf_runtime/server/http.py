@@ -114,6 +114,7 @@ class Endpoint:
                 async for piece in stream.pieces:
                     await sender.send(piece)
             except Failure as failure:
+                scope["ggrun.error"] = failure.kind
                 await sender.send(self._api.event(failure, scope.get("ggrun.id", "")))
             await send({"type": "http.response.body", "body": b""})
 

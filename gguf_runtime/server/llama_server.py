@@ -36,6 +36,7 @@ async def tokenize(call: Call) -> Any:
     parts = [content] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(map(is_part, parts)):
         raise body.wrong("content", "text, or a list of texts and token ids", content)
+    texts.check((part for part in parts if isinstance(part, int)), "content")
     ids: list[int] = []
     for i, part in enumerate(parts):
         adds = bool(body.flag("add_special")) and i == 0
@@ -49,8 +50,9 @@ async def tokenize(call: Call) -> Any:
 async def detokenize(call: Call) -> Any:
     body = call.body
     texts, ids = await _texts(call), body.array("tokens") or []
-    if not all(isinstance(id, int) and not isinstance(id, bool) and 0 <= id < texts.tokenizer.n_vocab for id in ids):
-        raise body.wrong("tokens", "a list of token ids of the model", ids)
+    if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+        raise body.wrong("tokens", "a list of token ids", ids)
+    texts.check(ids, "tokens")
     return {"content": texts.tokenizer.decode(ids)}
 
 

@@ -60,7 +60,7 @@ async def generate(call: Call) -> Any:
     if raw and (system or context or body.text("template")):
         raise Failure("invalid", "raw mode does not support template, system, or context")
     if body.text("template"):
-        raise Failure("unsupported", "template: make a model of it with `ggrun create`")
+        raise Failure("invalid", "template: make a model of it with `ggrun create`")
     if body.array("images"):
         raise Failure("invalid", f'"{shown(model.name)}" does not support images')
     if not all(isinstance(id, int) and not isinstance(id, bool) for id in context):

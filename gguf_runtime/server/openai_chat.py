@@ -107,7 +107,7 @@ def _set_format(request: Request, body: Fields) -> None:
             set_schema(request, form.any("schema") or {"type": "object"}, "response_format.schema")
         case "json_schema":
             inner = form.within("json_schema") or form
-            schema = inner.required(inner.any("schema"), "schema")
+            schema = form.required(inner.any("schema"), "json_schema.schema")
             set_schema(request, schema, "response_format.json_schema.schema")
         case _:
             raise form.wrong("type", "text, json_object or json_schema", kind)

@@ -76,7 +76,8 @@ def _request(call: Call, prompt: Prompt, n: int) -> Request:
     request.max_tokens = max_tokens(body, "max_tokens", "max_completion_tokens", "n_predict")
     request.n_logprobs = body.whole("logprobs", least=0, most=20)
     if body.flag("echo") and request.n_logprobs is not None:
-        raise Failure("unsupported", "echo with logprobs: the prompt's own are not told", field="logprobs")
+        message = "echo with logprobs is not supported: those of the prompt are not told"
+        raise Failure("invalid", message, field="logprobs")
     if n > 1 and body.any("best_of") and request.n_logprobs is None:
         request.n_logprobs = 0
     return request

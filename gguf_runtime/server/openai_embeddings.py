@@ -31,7 +31,7 @@ async def llama_server_embedding(call: Call) -> Any:
     body = call.body
     request = _request(call, _texts(call, "content", "input"))
     if (norm := body.whole("embd_normalize")) not in (None, -1, 2):
-        raise Failure("unsupported", f"embd_normalize: 2 makes vectors of length 1, -1 leaves them; not {norm}")
+        raise Failure("invalid", f"embd_normalize: 2 makes vectors of length 1, -1 leaves them; not {norm}")
     request.options["normalize"] = norm != -1
     made = await embed(call, request)
     return [{"index": i, "embedding": [vector]} for i, vector in enumerate(await made.vectors())]

@@ -14,7 +14,8 @@ from .http import Call, Endpoint, routes
 from .openai import API
 
 _STATUSES = {
-    400: "Something in the request is wrong", 401: "The key is missing or wrong", 403: "The host is not this machine's",
+    400: "Something in the request is wrong", 401: "The key is missing or wrong",
+    403: "The host is not this machine's, or a web page asks that may not",
     404: "There is no such model, or no such thing", 413: "The body is too large", 422: "As 400, of TGI's routes",
     429: "Too many requests are waiting", 500: "The engine failed", 501: "Not supported", 503: "Not ready, or busy",
     504: "It took too long",

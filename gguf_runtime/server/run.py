@@ -30,7 +30,8 @@ def serve(
     """Serve until a signal comes. models: name, file, other names, Modelfile; rules: arguments of guard.Rules;
     max_seconds: that an answer may take; limits: of Models.
 
-    Raises OSError where the address cannot be listened at.
+    Raises OSError where the address cannot be listened at, or a model's file not be read, GGUFError where that is
+    damaged, ModelError where its architecture is not supported.
     """
 
     async def run() -> None:
@@ -40,19 +41,31 @@ def serve(
         for model in list(known)[:1]:
             known.default = model
             known.preload(model)
-        # the engine starts while the rest is imported
+        # the engine starts while the file is checked and the rest is imported
+        for model in known:
+            await asyncio.to_thread(_check, model.path, settings)
+        say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
         module = await asyncio.to_thread(importlib.import_module, ".http_server", __package__)
         await module.serve(known, rules, max_seconds, listener, say)
 
     sys.setswitchinterval(_TURN)
     listener = _listen(host, port)
-    say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
     signal.set_wakeup_fd(-1)  # takes the command line's own handling of signals out of service
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # until the server hears them itself
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+def _check(path: str, settings: dict[str, Any]) -> None:
+    """See whether a model can be loaded, as far as its file's header tells. Raises OSError, GGUFError, ModelError."""
+    from .. import architectures
+    from ..loader import open_gguf, override
+
+    file = open_gguf(path)
+    file.metadata = override(file.metadata, settings.get("metadata") or {})
+    architectures.load(file, settings.get("n_ctx") or 0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -74,10 +74,14 @@ def _set_bias(request: Request, body: Fields) -> None:
             bias = float("-inf")
         if isinstance(bias, bool) or not isinstance(bias, int | float):
             raise body.wrong("logit_bias", "of numbers, or false", bias)
+        try:
+            amount = float(bias)
+        except OverflowError:
+            raise Failure("invalid", "logit_bias: a number is too large", field="logit_bias") from None
         if isinstance(key, str) and not key.lstrip("-").isdecimal():
-            request.bias_texts.append((key, float(bias)))
+            request.bias_texts.append((key, amount))
         else:
-            request.sampling.setdefault("logit_bias", {})[_token("logit_bias", key)] = float(bias)
+            request.sampling.setdefault("logit_bias", {})[_token("logit_bias", key)] = amount
 
 
 def _token(name: str, id: Any) -> int:

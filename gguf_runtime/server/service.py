@@ -72,7 +72,7 @@ def prepare(model: Model, request: Request) -> Prepared:
     from ..sampling import SamplingParams  # NumPy: the server begins to listen without it
 
     if not model.generates:
-        raise Failure("unsupported", f"{model.name} is an encoder, which has no next token: it only embeds texts")
+        raise Failure("invalid", f"{model.name} is an encoder, which has no next token: it only embeds texts")
     texts = model.texts
     if model.recipe:
         recipes.apply(model.recipe, request)

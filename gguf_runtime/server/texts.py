@@ -105,7 +105,7 @@ class ModelTexts:
         try:
             return infill_prompt(self.tokenizer, prefix, suffix, begun=begun, files=files, n_most=n_most)
         except TokenizerError as error:
-            raise Failure("unsupported", str(error), field="suffix") from error
+            raise Failure("invalid", str(error), field="suffix") from error
 
     def _mixed(self, prompt: list[int | str]) -> list[int]:
         """Token ids of texts and token ids, mixed. Raises Failure for an id that there is not."""
