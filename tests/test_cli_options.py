@@ -374,6 +374,33 @@ def test_a_temperature_below_zero_has_no_meaning(ggrun, model):
     assert done.returncode == 2 and b"temperature must be 0" in done.stderr
 
 
+@pytest.mark.parametrize("line", [
+    "-n -5", "-t -4", "-tb -2", "-c 99999999999999999999999", "-c -1", "-ngl -7", "-ngl 99999999999999999999",
+    "--rope-freq-base nan", "--rope-freq-base -1", "--rope-scale inf", "--yarn-orig-ctx -1", "--yarn-beta-fast -2",
+    "--temp nan", "--dry-base inf", "-ts 1,nan", "--override-kv a.b=float:inf", "--kv-memory 0", f"--kv-memory {'9' * 400}",
+])  # fmt: skip
+def test_numbers_without_a_meaning_are_refused(line):
+    assert line.split()[0] in refused("-p", "Hi", *line.split())
+
+
+def test_numbers_of_commands_without_a_meaning(ggrun, model):
+    assert refused("--dimensions", "0", command="embed") and refused("--timeout", "nan", command="serve")
+    for line in ("--top-p 2", "--top-p -1", "--min-p 7"):
+        assert ggrun("-m", model, "-p", "Hi", *line.split()).returncode == 2
+    options = given("-ngl", "-1", "-n", "-2", "-t", "-1", "-c", "0", "--rope-scale", "0", "--yarn-ext-factor", "-1")
+    assert options["gpu_layers"] == "all" and options["rope_scale"] == 0
+
+
+def test_a_context_beyond_what_was_trained_for_is_told(ggrun, model):
+    with LLM(model) as llm:
+        n = llm.model.n_ctx_train
+    line = ["-m", model, "-p", "Hi", "-n", 1]
+    done = ggrun(*line, "-c", n + 1)
+    assert done.returncode == 0
+    one_line(done, f"-c {n + 1}", f"{n} tokens")
+    assert ggrun(*line, "-c", n).stderr == b"" and ggrun(*line, "-c", n + 1, "--rope-scale", 2).stderr == b""
+
+
 # verbs
 
 

@@ -57,6 +57,9 @@ class SamplingParams:
             object.__setattr__(self, "seed", None)
         if self.temperature < 0:
             raise ValueError("temperature must be 0 (always the likeliest token) or more")
+        for name in ("top_p", "min_p", "typical_p", "xtc_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1")
         if self.repeat_penalty <= 0:
             raise ValueError("repeat_penalty must be above 0")
         for name in ("repeat_last_n", "dry_penalty_last_n"):
