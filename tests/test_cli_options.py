@@ -434,6 +434,13 @@ def test_devices_counts_the_context_that_a_run_takes(ggrun, model):
     assert b"CPU" in ggrun("devices", "-m", model, "-c", 64, "-ctk", "q8_0").stdout
 
 
+@pytest.mark.parametrize("line", [["ps"], ["stop", "--all"]])
+def test_no_server_is_told_in_words(ggrun, line):
+    done = ggrun(*line, "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1 and b"Errno" not in done.stderr
+    one_line(done, "no server answers at http://127.0.0.1:9", "ggrun serve")
+
+
 def test_the_help_text(ggrun):
     shown = ggrun("run", "--help", env={**os.environ, "COLUMNS": "100"}).stdout.decode()
     file = Path(__file__).parent / "recorded" / "help.txt"
