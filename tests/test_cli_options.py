@@ -359,14 +359,22 @@ def test_grammars_and_schemas_that_cannot_be_used(ggrun, model, tmp_path):
         ("--json-schema", '{"type": "object", "properties": {"a": {"type": "nonsense"}}}', "nonsense"),
     ):
         file.write_text(text)
-        done = ggrun("-m", model, "-p", "Hi", option, file)
-        assert done.returncode == 1
-        one_line(done, "a.gbnf", words)
+        told = refused("-p", "Hi", option, str(file))
+        assert option in told and "a.gbnf" in told and words in told
     for option, value in (("--grammar", "root = x"), ("--json-schema", "schema.json")):
-        done = ggrun("-m", model, "-p", "Hi", option, value)
-        assert done.returncode == 1
-        one_line(done, f"{value!r} is neither a file nor a")
-    assert ggrun("-m", model, "-p", "Hi", "--json-schema", tmp_path).returncode == 1
+        assert f"{value!r} is neither a file nor a" in refused("-p", "Hi", option, value)
+    assert refused("-p", "Hi", "--json-schema", str(tmp_path))
+    for option, value in (("--json-schema", '{"allOf": 3}'), ("--regex", "(a"), ("--json-schema", "false")):
+        told = refused("-p", "Hi", option, value)
+        assert option in told and "the grammar" not in told
+    done = ggrun("-m", model, "-p", "Hi", "--regex", "a", "--json-schema", "{}")
+    assert done.returncode == 2 and b"--json-schema, --grammar and --regex" in done.stderr
+
+
+@pytest.mark.parametrize("template, words", [("", "neither a file nor"), ("{% if %}", "the given chat template")])
+def test_templates_that_cannot_be_used(ggrun, model, template, words):
+    done = ggrun("-m", model, "-p", "Hi", "--chat-template", template)
+    assert done.returncode == 2 and b"--chat-template" in done.stderr and words in done.stderr.decode()
 
 
 def test_a_temperature_below_zero_has_no_meaning(ggrun, model):
@@ -377,7 +385,8 @@ def test_a_temperature_below_zero_has_no_meaning(ggrun, model):
 @pytest.mark.parametrize("line", [
     "-n -5", "-t -4", "-tb -2", "-c 99999999999999999999999", "-c -1", "-ngl -7", "-ngl 99999999999999999999",
     "--rope-freq-base nan", "--rope-freq-base -1", "--rope-scale inf", "--yarn-orig-ctx -1", "--yarn-beta-fast -2",
-    "--temp nan", "--dry-base inf", "-ts 1,nan", "--override-kv a.b=float:inf", "--kv-memory 0", f"--kv-memory {'9' * 400}",
+    "--temp nan", "--dry-base inf", "-ts 1,nan", "--override-kv a.b=float:inf", "--kv-memory 0",
+    f"--kv-memory {'9' * 400}",
 ])  # fmt: skip
 def test_numbers_without_a_meaning_are_refused(line):
     assert line.split()[0] in refused("-p", "Hi", *line.split())

@@ -163,11 +163,13 @@ def test_prompts_that_cannot_be_answered(ggrun, model, tmp_path):
 
 def test_lines_of_prompts_that_are_wrong(ggrun, chat_model, tmp_path):
     wrong = {
-        "{": "line 2 of the prompts: this is not JSON", "[1]": "neither text nor", '{"id": "a"}': '"prompt" and "messages"',
-        '{"prompt": "x", "topp": 1}': "unknown topp: there are prompt, messages", '{"prompt": 5}': "prompt must be text",
+        "{": "line 2 of the prompts: this is not JSON", "[1]": "neither text nor",
+        '{"id": "a"}': '"prompt" and "messages"', '{"prompt": 5}': "prompt must be text",
+        '{"prompt": "x", "topp": 1}': "unknown topp: there are prompt, messages",
         '{"prompt": "x", "messages": []}': "not both", '{"messages": []}': "messages must be",
         '{"messages": [{"role": "robot", "content": "x"}]}': "messages[0].role must be one of system",
-        '{"messages": [{"role": "user", "content": 5}]}': "messages[0].content", '{"prompt": "x", "system": 5}': "system",
+        '{"messages": [{"role": "user", "content": 5}]}': "messages[0].content",
+        '{"prompt": "x", "system": 5}': "system",
     }  # fmt: skip
     file = tmp_path / "in.jsonl"
     file.write_text("\n".join(['"Once"', *wrong, '"Last"']))

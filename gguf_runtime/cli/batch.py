@@ -68,7 +68,9 @@ class Task:
     def __init__(self, line: bytes, number: int, dialogue: Dialogue) -> None:
         """What is wrong with a line is told where it is to be answered: others have an answer all the same."""
         self.id: Any = number
-        self.prompt, self.messages, self.system = None, None, dialogue.system
+        self.prompt: str | None = None
+        self.messages: list[dict[str, Any]] = []  # where there is no prompt
+        self.system = dialogue.system
         self.dialogue, self.options = dialogue, dict[str, Any]()
         self.wrong: ValueError | None = None
         try:
@@ -102,7 +104,7 @@ class Task:
         if self.wrong:
             raise self.wrong
         if self.prompt is None:
-            messages = self.messages or []
+            messages = self.messages
         elif llm.has_chat_template and not raw:
             messages = self.dialogue.messages(self.prompt, self.system)
         else:

@@ -136,8 +136,8 @@ metadata_options = group(
     integer("--yarn-orig-ctx", at_least=0, help="Tokens of context before it was stretched; 0: the model's own."),
     number("--yarn-ext-factor", at_least=-1, help="How much YaRN extrapolates; -1: the model's own."),
     number("--yarn-attn-factor", at_least=-1, help="What YaRN scales attention by; -1: the model's own."),
-    number("--yarn-beta-fast", at_least=-1, help="Rotations from which on YaRN leaves a dimension as it is; -1: the same."),
-    number("--yarn-beta-slow", at_least=-1, help="Rotations up to which YaRN stretches all of it; -1: the same."),
+    number("--yarn-beta-fast", at_least=-1, help="Rotations from which YaRN leaves a dimension; -1: the model's own."),
+    number("--yarn-beta-slow", at_least=-1, help="Rotations up to which YaRN stretches it all; -1: the model's own."),
 )  # fmt: skip
 
 
@@ -145,8 +145,13 @@ def machine_options(ctx_size: int = 0) -> Decorator:
     """With what a model is run; by default with a context of this size."""
     return group(
         integer("-c", "--ctx-size", at_least=0, default=ctx_size, help="Tokens of context; 0: as many as trained for."),
-        integer("-t", "--threads", at_least=-1, default=-1, show_default="physical cores", help="Threads to compute with."),
-        integer("-tb", "--threads-batch", at_least=-1, default=-1, show_default="as -t", help="The same; -t goes before it."),
+        integer(
+            "-t", "--threads", at_least=-1, default=-1, show_default="physical cores", help="Threads to compute with.",
+        ),
+        integer(
+            "-tb", "--threads-batch", at_least=-1, default=-1, show_default="as -t",
+            help="The same; -t goes before it.",
+        ),
         integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
         integer(
             "-ub", "--ubatch-size", at_least=1, default=None, help="Tokens of a batch to compute at once.",
