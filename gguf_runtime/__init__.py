@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as type checkers understand it: to import typing takes 
 if TYPE_CHECKING:
     from .llm import LLM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LLM"]
 
 

@@ -80,7 +80,7 @@ class Embedder:
             if not truncate:
                 raise ContextFull(
                     f"text {number + 1} has {len(tokens)} tokens, and the model takes {self.n_most} at once: "
-                    "shorten it, have it truncated, or ask for a larger context and pass (-c, -ub)"
+                    "shorten it, have it truncated, or ask for a larger context and pass (-c, -ub; n_ctx, n_ubatch)"
                 )
             n_end = int(tokens[-1] in self._tokenizer.special_ids)
             return [*tokens[: self.n_most - n_end], *tokens[len(tokens) - n_end :]]

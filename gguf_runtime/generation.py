@@ -79,7 +79,7 @@ class Generation(Iterator[str]):
         if len(prompt) > engine.n_ctx:
             raise ContextFull(
                 f"the prompt has {len(prompt)} tokens and the context room for {engine.n_ctx}: "
-                "ask for a larger one with -c, or shorten the prompt"
+                "ask for a larger one (-c, or n_ctx in Python), or shorten the prompt"
             )
         engine.check(np.asarray(prompt, np.int64))
         self.sequence = engine.new_sequence(prompt, tree, source)

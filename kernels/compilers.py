@@ -59,10 +59,10 @@ class Compilers:
         if quiet:
             return
         if sys.stderr.isatty():
-            line = f"\rcompiling kernels for {self._isa.name}, once: {self._done}/{self._total} "
+            line = f"\rggrun: compiling kernels for {self._isa.name}, once: {self._done}/{self._total} "
             print(line, end="", file=sys.stderr, flush=True)
         elif n_new:
-            print(f"compiling {n_new} kernels for {self._isa.name}, once…", file=sys.stderr, flush=True)
+            print(f"ggrun: compiling {n_new} kernels for {self._isa.name}, once…", file=sys.stderr, flush=True)
 
 
 class _Worker:

@@ -59,7 +59,9 @@ def test_a_negative_seed_is_another_one_each_time() -> None:
     [
         {"max_tokens": -1}, {"max_tokens": 2.5}, {"max_tokens": "8"}, {"stop": 5}, {"stop": b"x"}, {"stop": ["a", 5]},
         {"seed": "x"}, {"seed": 1.5}, {"temperature": "hot"}, {"temperature": math.nan},
-        {"temperature": None}, {"top_k": 2.5}, {"top_p": math.inf}, {"repeat_penalty": 0}, {"repeat_last_n": -2},
+        {"temperature": None}, {"top_k": 2.5}, {"top_p": math.inf}, {"top_p": 2},
+        {"top_p": -1}, {"min_p": 7}, {"typical_p": -0.5}, {"xtc_probability": 1.5},
+        {"repeat_penalty": 0}, {"repeat_last_n": -2},
         {"logit_bias": [5]}, {"logit_bias": {"x": 1}}, {"logit_bias": {5: "y"}}, {"logit_bias": {5: math.inf}},
         {"logit_bias": {5: math.nan}}, {"logit_bias": {-1: 1}}, {"logit_bias": {10**6: 1}}, {"logit_bias": {1.5: 1}},
         {"samplers": "top_k"}, {"samplers": 5}, {"samplers": ["top_x"]}, {"dry_sequence_breakers": "abc"},
@@ -110,3 +112,10 @@ def test_settings_without_a_meaning_are_named(model: Path, wrong: dict[str, Any]
 def test_a_path_that_is_none() -> None:
     with pytest.raises(ValueError, match="path"):
         LLM(None)  # type: ignore[arg-type]
+
+
+def test_beyond_the_context_is_told_as_callers_of_both_kinds_ask_for_more(model: Path) -> None:
+    with LLM(model, n_ctx=16) as small:
+        for wrong in (small.logits, small.generate):
+            with pytest.raises(Exception, match="-c, or n_ctx"):
+                wrong([5] * 17)

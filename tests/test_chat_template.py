@@ -283,4 +283,4 @@ def test_a_chosen_template_is_used(ggrun, model, chat_model):
     assert ggrun("-m", model, *line).stdout == rendered
     assert ggrun("-m", chat_model, *line).stdout == rendered
     done = ggrun("-m", model, *line[:-1], "nonsense")
-    assert done.returncode == 1 and b"neither a file" in done.stderr
+    assert done.returncode == 2 and b"neither a file" in done.stderr

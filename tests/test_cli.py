@@ -249,7 +249,7 @@ def test_an_end_while_compiling_leaves_nothing(model, tmp_path, end, writable):
     process.send_signal(end)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == (-end if end == signal.SIGKILL else 128 + end)
-    told = b"compiling ", b"ggrun: compiled kernels cannot be kept"
+    told = b"ggrun: compiling ", b"ggrun: compiled kernels cannot be kept"
     assert all(line.startswith(told) for line in errors.splitlines()), errors
     deadline = time.monotonic() + 20
     while any(map(runs, workers)):

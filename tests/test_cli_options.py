@@ -359,19 +359,55 @@ def test_grammars_and_schemas_that_cannot_be_used(ggrun, model, tmp_path):
         ("--json-schema", '{"type": "object", "properties": {"a": {"type": "nonsense"}}}', "nonsense"),
     ):
         file.write_text(text)
-        done = ggrun("-m", model, "-p", "Hi", option, file)
-        assert done.returncode == 1
-        one_line(done, "a.gbnf", words)
+        told = refused("-p", "Hi", option, str(file))
+        assert option in told and "a.gbnf" in told and words in told
     for option, value in (("--grammar", "root = x"), ("--json-schema", "schema.json")):
-        done = ggrun("-m", model, "-p", "Hi", option, value)
-        assert done.returncode == 1
-        one_line(done, f"{value!r} is neither a file nor a")
-    assert ggrun("-m", model, "-p", "Hi", "--json-schema", tmp_path).returncode == 1
+        assert f"{value!r} is neither a file nor a" in refused("-p", "Hi", option, value)
+    assert refused("-p", "Hi", "--json-schema", str(tmp_path))
+    for option, value in (("--json-schema", '{"allOf": 3}'), ("--regex", "(a"), ("--json-schema", "false")):
+        told = refused("-p", "Hi", option, value)
+        assert option in told and "the grammar" not in told
+    done = ggrun("-m", model, "-p", "Hi", "--regex", "a", "--json-schema", "{}")
+    assert done.returncode == 2 and b"--json-schema, --grammar and --regex" in done.stderr
+
+
+@pytest.mark.parametrize("template, words", [("", "neither a file nor"), ("{% if %}", "the given chat template")])
+def test_templates_that_cannot_be_used(ggrun, model, template, words):
+    done = ggrun("-m", model, "-p", "Hi", "--chat-template", template)
+    assert done.returncode == 2 and b"--chat-template" in done.stderr and words in done.stderr.decode()
 
 
 def test_a_temperature_below_zero_has_no_meaning(ggrun, model):
     done = ggrun("-m", model, "-p", "Hi", "--temp", -1)
     assert done.returncode == 2 and b"temperature must be 0" in done.stderr
+
+
+@pytest.mark.parametrize("line", [
+    "-n -5", "-t -4", "-tb -2", "-c 99999999999999999999999", "-c -1", "-ngl -7", "-ngl 99999999999999999999",
+    "--rope-freq-base nan", "--rope-freq-base -1", "--rope-scale inf", "--yarn-orig-ctx -1", "--yarn-beta-fast -2",
+    "--temp nan", "--dry-base inf", "-ts 1,nan", "--override-kv a.b=float:inf", "--kv-memory 0",
+    f"--kv-memory {'9' * 400}",
+])  # fmt: skip
+def test_numbers_without_a_meaning_are_refused(line):
+    assert line.split()[0] in refused("-p", "Hi", *line.split())
+
+
+def test_numbers_of_commands_without_a_meaning(ggrun, model):
+    assert refused("--dimensions", "0", command="embed") and refused("--timeout", "nan", command="serve")
+    for line in ("--top-p 2", "--top-p -1", "--min-p 7"):
+        assert ggrun("-m", model, "-p", "Hi", *line.split()).returncode == 2
+    options = given("-ngl", "-1", "-n", "-2", "-t", "-1", "-c", "0", "--rope-scale", "0", "--yarn-ext-factor", "-1")
+    assert options["gpu_layers"] == "all" and options["rope_scale"] == 0
+
+
+def test_a_context_beyond_what_was_trained_for_is_told(ggrun, model):
+    with LLM(model) as llm:
+        n = llm.model.n_ctx_train
+    line = ["-m", model, "-p", "Hi", "-n", 1]
+    done = ggrun(*line, "-c", n + 1)
+    assert done.returncode == 0
+    one_line(done, f"-c {n + 1}", f"{n} tokens")
+    assert ggrun(*line, "-c", n).stderr == b"" and ggrun(*line, "-c", n + 1, "--rope-scale", 2).stderr == b""
 
 
 # verbs
@@ -405,6 +441,13 @@ def test_a_family_is_its_smallest_model(smollm2, capsys):
 def test_devices_counts_the_context_that_a_run_takes(ggrun, model):
     assert given(command="devices")["ctx_size"] == given()["ctx_size"] == 0
     assert b"CPU" in ggrun("devices", "-m", model, "-c", 64, "-ctk", "q8_0").stdout
+
+
+@pytest.mark.parametrize("line", [["ps"], ["stop", "--all"]])
+def test_no_server_is_told_in_words(ggrun, line):
+    done = ggrun(*line, "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1 and b"Errno" not in done.stderr
+    one_line(done, "no server answers at http://127.0.0.1:9", "ggrun serve")
 
 
 def test_the_help_text(ggrun):

@@ -159,10 +159,27 @@ def test_prompts_that_cannot_be_answered(ggrun, model, tmp_path):
     answers = lines(done.stdout)
     assert done.returncode == 1 and ["error" in answer for answer in answers] == [False, True, True, True, False]
     one_line(done, "3 of 5")
-    for wrong in ("[1]", "{", '{"text": "x"}', '{"prompt": "x", "topp": 1}', '{"prompt": "x", "messages": []}'):
-        file.write_text('"Once"\n\n' + wrong)
-        done = ggrun("-m", model, "--prompts", file)
-        assert done.returncode == 2 and b"line 3" in done.stderr and done.stdout == b""
+
+
+def test_lines_of_prompts_that_are_wrong(ggrun, chat_model, tmp_path):
+    wrong = {
+        "{": "line 2 of the prompts: this is not JSON", "[1]": "neither text nor",
+        '{"id": "a"}': '"prompt" and "messages"', '{"prompt": 5}': "prompt must be text",
+        '{"prompt": "x", "topp": 1}': "unknown topp: there are prompt, messages",
+        '{"prompt": "x", "messages": []}': "not both", '{"messages": []}': "messages must be",
+        '{"messages": [{"role": "robot", "content": "x"}]}': "messages[0].role must be one of system",
+        '{"messages": [{"role": "user", "content": 5}]}': "messages[0].content",
+        '{"prompt": "x", "system": 5}': "system",
+    }  # fmt: skip
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join(['"Once"', *wrong, '"Last"']))
+    done = ggrun("-m", chat_model, "--prompts", file, *PLAIN)
+    first, *failed, last = lines(done.stdout)
+    assert done.returncode == 1 and first["text"] and last["text"]
+    one_line(done, f"{len(wrong)} of {len(wrong) + 2}")
+    assert [answer["id"] for answer in failed] == [2, 3, "a", *range(5, len(wrong) + 2)]
+    for answer, words in zip(failed, wrong.values(), strict=True):
+        assert words in answer["error"]
 
 
 # the prompt cache

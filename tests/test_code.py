@@ -44,7 +44,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
 
 
 def test_processes_that_start_together_then_a_damaged_file(tmp_path: Path) -> None:
-    told = f"compiling 1 kernels for {isa.detect().name}, once…"
+    told = f"ggrun: compiling 1 kernels for {isa.detect().name}, once…"
     assert [outcome(p) for p in [use_kernel(tmp_path) for _ in range(3)]] == [("False False", [told])] * 3
     assert outcome(use_kernel(tmp_path)) == ("False False", [])
     (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -259,7 +259,7 @@ def test_special_tokens_are_no_text(llm):
     [
         ({"json_schema": "{"}, "JSON schema"),
         ({"json_schema": {"type": 3}}, "type"),
-        ({"json_schema": {"allOf": 3}}, "grammar"),
+        ({"json_schema": {"allOf": 3}}, "JSON schema"),
         ({"json_schema": False}, "allows nothing"),
         ({"json_schema": {"$ref": "#/$defs/x"}}, "does not exist"),
         ({"json_schema": {"enum": [2**53 + 1]}}, "no longer exact"),
@@ -296,4 +296,4 @@ def test_the_command_line(ggrun, model, tmp_path):
     gbnf.write_text('root ::= "yes" | "no"')
     assert ggrun("-m", model, "-p", "x", "--grammar", gbnf).stdout in (b"yes", b"no")
     done = ggrun("-m", model, "-p", "x", "--json-schema", "{")
-    assert done.returncode == 1 and done.stderr.startswith(b"ggrun: the JSON schema is not valid")
+    assert done.returncode == 2 and b"the JSON schema is not valid" in done.stderr

@@ -210,4 +210,8 @@ def test_smollm2_answers(smollm2):
 def test_a_gpu_that_is_named_and_not_there_is_told(model):
     with pytest.warns(RuntimeWarning, match="all layers run on the CPU"):
         LLM(model, n_gpu_layers=0, override_tensors=[("ffn_.*", "CUDA0")]).close()
+    for asked in ({"main_gpu": 0}, {"tensor_split": (1, 1)}):
+        with pytest.warns(RuntimeWarning, match="all layers run on the CPU"):
+            LLM(model, **asked).close()
+        LLM(model, n_gpu_layers=0, **asked).close()
     LLM(model, override_tensors=[("ffn_.*", "CPU")]).close()  # as it is

@@ -218,6 +218,6 @@ def find(template: str) -> str:
     path = Path(template)
     if not path.is_file():
         raise ChatError(
-            f"{template} is neither a file nor the name of a chat template; names are {', '.join(sorted(FORMATS))}"
+            f"{template!r} is neither a file nor the name of a chat template; names are {', '.join(sorted(FORMATS))}"
         )
     return read_text(path, errors="replace")

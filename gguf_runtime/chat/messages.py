@@ -16,6 +16,7 @@ from typing import Any
 Message = Mapping[str, Any]
 Messages = list[dict[str, Any]]
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # what people call it, the best name first
 _TEXT, _MORE, _NAME, _KEY, _VALUE = "qmtextq", "qmmoreq", "qmnameq", "qmkeyq", "qmvalueq"  # our words
 _ID, _LONG_ID = "call00001", "call_0123456789abcdef"
@@ -26,6 +27,20 @@ _CONTENTS = (None, _MISSING, "")
 
 class ChatError(Exception):
     """A template that cannot be compiled, or that refuses or fails on a conversation."""
+
+
+def checked(messages: Any) -> Messages:
+    """Messages of a user's file: a list of objects with a known role and text, or parts. Raises ValueError."""
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("messages must be a list of one message or more")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise ValueError(f"messages[{i}] must be an object with role and content, not {message!r}")
+        if (role := message.get("role")) not in ROLES:
+            raise ValueError(f"messages[{i}].role must be one of {', '.join(ROLES)}, not {role!r}")
+        if not isinstance(content := message.get("content"), str | list | None):
+            raise ValueError(f"messages[{i}].content must be text or a list of parts, not {content!r}")
+    return messages
 
 
 class Reader:

@@ -43,13 +43,15 @@ class ChatTemplate:
         *,
         control: Iterable[str] = (),
         writable: Iterable[str] = (),
+        whose: str = "the model's",
     ) -> None:
         """`special_tokens`: text by name, such as bos_token; templates use them as variables.
 
         control: texts of tokens that messages are not to become; marks (marks.py) are put into these. writable: texts
         of other tokens, that anybody may write. In the assistant's messages, tokens that begin and end thoughts are
-        left as the model wrote them.
+        left as the model wrote them. whose: for messages.
         """
+        self._whose = whose
         self._special_tokens = dict(special_tokens)
         self._readers: dict[bool, Reader] = {}
         sandbox = Sandbox(lambda value: self.marks(value))
@@ -62,7 +64,7 @@ class ChatTemplate:
                 self._unset = find_undeclared_variables(tree)
                 self._template = sandbox.from_string(tree)
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
-            raise ChatError(f"the model's chat template is not valid: {error}") from error
+            raise ChatError(f"{whose} chat template is not valid: {error}") from error
         control, whole = set(control), {*self._constants, *writable}
         self.marks, self.marks_of_answers = Marks(control, whole), Marks(control - _THOUGHTS, whole)
 
@@ -98,7 +100,8 @@ class ChatTemplate:
                 raise
             except Exception as error:  # a template can raise whatever Python can
                 reason = str(error) or type(error).__name__
-                raise TemplateFailure(f"the model's chat template does not take this conversation: {reason}") from error
+                said = f"{self._whose} chat template does not take this conversation: {reason}"
+                raise TemplateFailure(said) from error
 
     def converse(
         self, messages: Sequence[Message], *, tools: Iterable[Mapping[str, Any]] | None = None, **variables: Any

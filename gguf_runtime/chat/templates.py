@@ -52,6 +52,7 @@ class ChatTemplates:
         self._sources = {key: str(metadata[key]) for key in (_KEY, _WITH_TOOLS) if key in metadata}
         self._compiled: dict[str, ChatTemplate] = {}
         self._shown_ids: dict[AnswerFormat, frozenset[int]] = {}
+        self._whose = "the model's" if chosen is None else "the given"
         if chosen is not None:
             from .builtin import find
 
@@ -157,4 +158,5 @@ class ChatTemplates:
             {name: tokenizer.piece(i) for name, i in known.items()},
             control=[tokenizer.piece(i) for i in tokenizer.control_ids],
             writable=[tokenizer.piece(i) for i in tokenizer.user_defined_ids],
+            whose=self._whose,
         )

@@ -103,7 +103,22 @@ def _template(options: dict[str, Any]) -> str | None:
         from ..chat.builtin import between
 
         return between(prefix or "", suffix or "", bos)
-    return named if file is None else read_text(file, errors="replace")
+    if file is not None:
+        named = read_text(file, errors="replace")
+    if named is not None:
+        _check_template(named, "--chat-template" if file is None else "--chat-template-file")
+    return named
+
+
+def _check_template(template: str, option: str) -> None:
+    """Raises BadParameter for what is no template, before a model is loaded."""
+    from ..chat.builtin import find
+    from ..chat.template import ChatError, ChatTemplate
+
+    try:
+        ChatTemplate(find(template), {}, whose="the given")
+    except ChatError as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
 
 
 def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,6 +126,8 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     from ..sampling import SamplingParams
 
     names = SamplingParams.__dataclass_fields__.keys()
+    if len([name for name in ("json_schema", "grammar", "regex") if options.get(name) is not None]) > 1:
+        raise click.UsageError("an answer has one form: take one of --json-schema, --grammar and --regex")
     sampling = {name: value for name, value in options.items() if name in names}
     try:
         SamplingParams(**sampling)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from .. import arguments
+from ..chat.messages import checked
 from ..files import without_mark
 from . import process
 from .answers import FOR_ONE_ANSWER, Dialogue, sort_options
@@ -64,23 +66,43 @@ class Task:
     """A line of the prompts: {"prompt": TEXT} or {"messages": [...]}, or just TEXT; settings of its own beside it."""
 
     def __init__(self, line: bytes, number: int, dialogue: Dialogue) -> None:
-        """Raises UsageError, with the number of the line."""
+        """What is wrong with a line is told where it is to be answered: others have an answer all the same."""
+        self.id: Any = number
+        self.prompt: str | None = None
+        self.messages: list[dict[str, Any]] = []  # where there is no prompt
+        self.system = dialogue.system
+        self.dialogue, self.options = dialogue, dict[str, Any]()
+        self.wrong: ValueError | None = None
+        try:
+            self._read(line)
+        except (ValueError, RecursionError) as error:
+            self.wrong = ValueError(f"line {number} of the prompts: {error}")
+
+    def _read(self, line: bytes) -> None:
+        """Raises ValueError, RecursionError."""
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise click.UsageError(f"line {number} of the prompts is not JSON: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"this is not JSON: {error}") from None
         value = {"prompt": value} if isinstance(value, str) else value
-        if not isinstance(value, dict) or ("prompt" in value) == ("messages" in value):
-            raise click.UsageError(f'line {number} of the prompts has neither a "prompt" nor "messages"')
+        if not isinstance(value, dict):
+            raise ValueError('this is neither text nor an object with "prompt" or "messages"')
+        self.id = value.pop("id", self.id)
         if unknown := value.keys() - set(_FIELDS):
-            raise click.UsageError(f"line {number} of the prompts: unknown {', '.join(sorted(unknown))}")
-        self.number, self.id = number, value.pop("id", number)
-        self.prompt, self.messages = value.pop("prompt", None), value.pop("messages", None)
-        self.system = value.pop("system", dialogue.system)
-        self.dialogue, self.options = dialogue, value
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}: there are {', '.join(_FIELDS)}")
+        if ("prompt" in value) == ("messages" in value):
+            raise ValueError('one of "prompt" and "messages" is needed, and not both')
+        if "prompt" in value:
+            self.prompt = arguments.text("prompt", value.pop("prompt"))
+        else:
+            self.messages = checked(value.pop("messages"))
+        self.system = arguments.text("system", value.pop("system", self.system))
+        self.options = value
 
     def tokens(self, llm: LLM, raw: bool) -> list[int]:
-        """What the model reads. Raises whatever the template does not take."""
+        """What the model reads. Raises ValueError for a line that is wrong, and whatever the template does not take."""
+        if self.wrong:
+            raise self.wrong
         if self.prompt is None:
             messages = self.messages
         elif llm.has_chat_template and not raw:

@@ -34,7 +34,7 @@ embedding_options = group(
     ),
     click.option("--normalize/--no-normalize", default=None, show_default="but with --pooling none",
                  help="Make vectors of length 1."),
-    integer("--dimensions", at_least=0, default=0, help="Keep the first N numbers (Matryoshka); 0: all."),
+    integer("--dimensions", at_least=1, show_default="all", help="Keep the first N numbers (Matryoshka)."),
     text("--prefix", default="", show_default=False, help="What comes before each text, such as 'search_query: '."),
     flag("--truncate", help="Leave out the end of texts that are too long."),
 )  # fmt: skip
@@ -76,7 +76,7 @@ def command(output: str | None, form: str | None, verbose: bool, **options: Any)
 
 
 def _vectors(
-    llm: LLM, texts: list[Given], *, pooling: str | None, normalize: bool | None, dimensions: int, **options: Any
+    llm: LLM, texts: list[Given], *, pooling: str | None, normalize: bool | None, dimensions: int | None, **options: Any
 ) -> Iterator[np.ndarray]:
     """What stands for each text, in their order."""
     with progress(len(texts)) as advance:
@@ -85,10 +85,10 @@ def _vectors(
             options["progress"] = lambda n, first=first: advance(first + n)
             if llm.embedder(pooling).pooling == "none":
                 rows = llm.embed_tokens(block, normalize=bool(normalize), **options)
-                yield from (each[:, : dimensions or None] for each in rows)
+                yield from (each[:, :dimensions] for each in rows)
             else:
                 yield from llm.embed(
-                    block, pooling=pooling, normalize=normalize is not False, dimensions=dimensions, **options
+                    block, pooling=pooling, normalize=normalize is not False, dimensions=dimensions or 0, **options
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,16 +17,29 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Decorated], Decorated]
 
+_MOST = 2**31 - 1  # tokens, threads, layers: what kernels count in 32 bits
+
 
 def integer(*names: str, at_least: int | None = None, at_most: int | None = None, **settings: Any) -> Decorator:
-    """A whole-number option."""
-    kind = click.INT if at_least is None and at_most is None else click.IntRange(at_least, at_most)
+    """A whole-number option; one that is bounded below counts something, and fits 32 bits."""
+    if at_most is not None:
+        kind: click.ParamType = click.IntRange(at_least, at_most)
+    else:
+        kind = Count(at_least) if at_least is not None else click.INT
     return click.option(*names, type=kind, metavar="N", **settings)
 
 
-def number(*names: str, **settings: Any) -> Decorator:
-    """A floating-point option."""
-    return click.option(*names, type=float, metavar="X", **settings)
+def number(*names: str, at_least: float | None = None, **settings: Any) -> Decorator:
+    """A floating-point option, of a finite number."""
+    kind = FiniteRange(at_least) if at_least is not None else Finite()
+    return click.option(*names, type=kind, metavar="X", **settings)
+
+
+def finite(given: str) -> float:
+    """The finite number that a text says. Raises ValueError."""
+    if not math.isfinite(found := float(given)):
+        raise ValueError(f"{given} is not a finite number")
+    return found
 
 
 def path(*names: str, metavar: str = "FILE", **settings: Any) -> Decorator:
@@ -48,8 +62,31 @@ def cache_type(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, type=click.Choice(KV_TYPES), **settings)
 
 
+class Count(click.IntRange):
+    """A whole number of 32 bits, not below a bound; help shows that one only."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if found > _MOST:
+            self.fail(f"{value} is more than {_MOST}", param, ctx)
+        return found
+
+
+class Finite(click.types.FloatParamType):
+    """A finite number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not math.isfinite(found := super().convert(value, param, ctx)):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return found
+
+
+class FiniteRange(click.FloatRange, Finite):
+    """A finite number, not below a bound."""
+
+
 class GpuLayers(click.ParamType):
-    """A number of layers; "all", or a negative number, for all; "auto" for as many as fit."""
+    """A number of layers; "all", or -1, for all; "auto" for as many as fit."""
 
     name = "layers"
 
@@ -57,9 +94,12 @@ class GpuLayers(click.ParamType):
         if value in ("all", "auto"):
             return value
         try:
-            return int(value) if int(value) >= 0 else "all"
+            n = int(value)
         except ValueError:
             self.fail(f"{value!r} is neither a number nor all nor auto", param, ctx)
+        if not -1 <= n <= _MOST:
+            self.fail(f"{value} is no number of layers: 0 or more, or -1 for all", param, ctx)
+        return "all" if n < 0 else n
 
 
 class Bytes(click.ParamType):
@@ -69,9 +109,10 @@ class Bytes(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", str(value).lower())
-        if not match or (n := int(float(match[1]) * 1024 ** ("kmgt".index(match[2] or "g") + 1))) <= 0:
+        size = float(match[1]) * 1024 ** ("kmgt".index(match[2] or "g") + 1) if match else 0
+        if not 1 <= size < 2**63:
             self.fail(f"{value!r} is no size such as 4G or 512M", param, ctx)
-        return n
+        return int(size)
 
 
 class Shares(click.ParamType):
@@ -83,7 +124,7 @@ class Shares(click.ParamType):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in re.split("[,/]", str(value)))
+            return tuple(finite(part) for part in re.split("[,/]", str(value)))
         except ValueError:
             self.fail(f"{value!r} is no list of numbers such as 3,1", param, ctx)
 
@@ -107,7 +148,7 @@ class Metadata(click.ParamType):
 
     name = "metadata"
     _KINDS: ClassVar[dict[str, Callable[[str], Any]]] = {
-        "int": int, "float": float, "str": str, "bool": lambda given: {"true": True, "false": False}[given],
+        "int": int, "float": finite, "str": str, "bool": lambda given: {"true": True, "false": False}[given],
     }  # fmt: skip
     _ITEM = re.compile(r"([^=,]+)=(int|float|bool|str):(.*?)(?=,[^=,]+=(?:int|float|bool|str):|$)", re.DOTALL)
 

@@ -61,7 +61,12 @@ def load(model: str | None, **options: Any) -> LLM:
     """The model that the options name; options: as in llm_arguments."""
     from ..llm import LLM
 
-    return LLM(model_path(model), **llm_arguments(**options))
+    arguments = llm_arguments(**options)
+    llm = LLM(model_path(model), **arguments)
+    n_ctx, trained = arguments["n_ctx"], llm.model.n_ctx_train
+    if 0 < trained < n_ctx and not any(".rope.scaling" in key for key in arguments["metadata"]):
+        _say(f"-c {n_ctx} is beyond the {trained} tokens that the model was trained for: what comes after may be poor")
+    return llm
 
 
 def llm_arguments(

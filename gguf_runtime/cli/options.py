@@ -88,7 +88,7 @@ reasoning_options = group(
 )  # fmt: skip
 answer_options = group(
     integer(
-        "-n", "--predict", "--n-predict", default=-1, show_default="no limit",
+        "-n", "--predict", "--n-predict", at_least=-2, default=-1, show_default="no limit",
         help="Tokens at most; -2: until the context is full.",
     ),
     text("--stop", "-r", "--reverse-prompt", "stop", multiple=True, help="End before this text."),
@@ -130,14 +130,14 @@ metadata_options = group(
         help="Take keys of the metadata to be these; TYPE: int, float, bool or str.",
     ),
     click.option("--rope-scaling", type=click.Choice(["none", "linear", "yarn"]), help="How RoPE is stretched."),
-    number("--rope-scale", help="By which factor the context is stretched."),
-    number("--rope-freq-scale", help="1 through that factor."),
-    number("--rope-freq-base", help="Base of RoPE's frequencies."),
-    integer("--yarn-orig-ctx", help="Tokens of context before it was stretched."),
-    number("--yarn-ext-factor", help="How much YaRN extrapolates."),
-    number("--yarn-attn-factor", help="What YaRN scales attention by."),
-    number("--yarn-beta-fast", help="Rotations from which on YaRN leaves a dimension as it is."),
-    number("--yarn-beta-slow", help="Rotations up to which YaRN stretches all of it."),
+    number("--rope-scale", at_least=0, help="By which factor the context is stretched; 0: the model's own."),
+    number("--rope-freq-scale", at_least=0, help="1 through that factor; 0: the model's own."),
+    number("--rope-freq-base", at_least=0, help="Base of RoPE's frequencies; 0: the model's own."),
+    integer("--yarn-orig-ctx", at_least=0, help="Tokens of context before it was stretched; 0: the model's own."),
+    number("--yarn-ext-factor", at_least=-1, help="How much YaRN extrapolates; -1: the model's own."),
+    number("--yarn-attn-factor", at_least=-1, help="What YaRN scales attention by; -1: the model's own."),
+    number("--yarn-beta-fast", at_least=-1, help="Rotations from which YaRN leaves a dimension; -1: the model's own."),
+    number("--yarn-beta-slow", at_least=-1, help="Rotations up to which YaRN stretches it all; -1: the model's own."),
 )  # fmt: skip
 
 
@@ -145,8 +145,13 @@ def machine_options(ctx_size: int = 0) -> Decorator:
     """With what a model is run; by default with a context of this size."""
     return group(
         integer("-c", "--ctx-size", at_least=0, default=ctx_size, help="Tokens of context; 0: as many as trained for."),
-        integer("-t", "--threads", default=-1, show_default="physical cores", help="Threads to compute with."),
-        integer("-tb", "--threads-batch", default=-1, show_default="as -t", help="The same; -t goes before it."),
+        integer(
+            "-t", "--threads", at_least=-1, default=-1, show_default="physical cores", help="Threads to compute with.",
+        ),
+        integer(
+            "-tb", "--threads-batch", at_least=-1, default=-1, show_default="as -t",
+            help="The same; -t goes before it.",
+        ),
         integer("-b", "--batch-size", at_least=1, default=2048, help="Tokens per batch."),
         integer(
             "-ub", "--ubatch-size", at_least=1, default=None, help="Tokens of a batch to compute at once.",

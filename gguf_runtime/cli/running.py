@@ -74,7 +74,8 @@ def _ask(url: str | None, method: str, path: str, body: Any = None) -> Any:
     except HTTPError as error:
         raise click.ClickException(_told(error)) from None
     except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = getattr(error, "reason", error)  # often an OSError, with a number that says nothing
+        reason = getattr(reason, "strerror", None) or reason
         raise click.ClickException(f"no server answers at {base}: {reason}; start one with `ggrun serve`") from None
 
 

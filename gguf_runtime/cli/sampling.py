@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -43,47 +43,40 @@ def _sequence_breakers(_context: click.Context, _option: click.Parameter, values
     return tuple(value for value in values if value != "none") if values else _BREAKERS
 
 
-def _schema(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A JSON schema as it is, or in a file. Raises ClickException, with the file's name."""
+def _schema(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A JSON schema as it is, or in a file. Raises BadParameter, with the file's name."""
+    is_text = value is not None and (value.lstrip()[:1] == "{" or value.strip() in ("true", "false"))
+    return _form(option, value, is_text, "JSON schema")
+
+
+def _grammar(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A GBNF grammar as it is, or in a file. Raises BadParameter, with the file's name."""
+    return _form(option, value, value is not None and "::=" in value, "grammar (which has ::= in it)")
+
+
+def _regex(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Raises BadParameter."""
+    return _form(option, value, True, "regular expression")
+
+
+def _form(option: click.Parameter, value: str | None, is_text: bool, kind: str) -> str | None:
+    """What an answer has to fit: the value, or what is in the file of that name. Raises BadParameter."""
     if value is None:
         return None
-    from ..sampling.constraint import check, json_grammar
+    from ..sampling import SamplingParams
+    from ..sampling.constraint import check
 
-    is_text = value.lstrip()[:1] == "{" or value.strip() in ("true", "false")
-    text = value if is_text else _content(value, "JSON schema")
-    _name_file(lambda: check(json_grammar(text)), None if is_text else value)
-    return text
-
-
-def _grammar(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A GBNF grammar as it is, or in a file. Raises ClickException, with the file's name."""
-    if value is None:
-        return None
-    from ..sampling.constraint import check, gbnf_grammar
-
-    text = value if "::=" in value else _content(value, "grammar (which has ::= in it)")
-    _name_file(lambda: check(gbnf_grammar(text)), None if "::=" in value else value)
-    return text
-
-
-def _content(value: str, else_a: str) -> str:
-    """What is in the file of that name."""
-    if not os.path.exists(value):
-        raise click.ClickException(f"{value!r} is neither a file nor a {else_a}")
+    if not is_text and not os.path.exists(value):
+        raise click.BadParameter(f"{value!r} is neither a file nor a {kind}")
     try:
-        return read_text(value)
+        text = value if is_text else read_text(value)
+        given: dict[str, Any] = {str(option.name): text}
+        check(SamplingParams(**given))
     except OSError as error:
-        raise click.ClickException(f"{value}: {error.strerror}") from None
+        raise click.BadParameter(f"{value}: {error.strerror}") from None
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _name_file(check: Callable[[], None], file: str | None) -> None:
-    """Have what is wrong told with the name of the file that it is in."""
-    try:
-        check()
-    except ValueError as error:
-        raise click.ClickException(f"{file}: {error}" if file else str(error)) from None
+        raise click.BadParameter(str(error) if is_text else f"{value}: {error}") from None
+    return text
 
 
 chain_options = group(
@@ -113,5 +106,5 @@ chain_options = group(
                  help="Answer in JSON that fits a schema: a file, or its text."),
     click.option("--grammar", "--grammar-file", "grammar", metavar="GRAMMAR", callback=_grammar,
                  help="Answer in the language of a GBNF grammar: a file, or its text."),
-    click.option("--regex", metavar="REGEX", help="Answer with what REGEX matches."),
+    click.option("--regex", metavar="REGEX", callback=_regex, help="Answer with what REGEX matches."),
 )  # fmt: skip

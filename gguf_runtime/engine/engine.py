@@ -107,7 +107,7 @@ class Engine:
             if len(ids) > encoder.n_batch:
                 raise ContextFull(
                     f"the text has {len(ids)} tokens and the encoder takes {encoder.n_batch}: "
-                    "ask for a larger context with -c, or shorten the text"
+                    "ask for a larger context (-c, or n_ctx in Python), or shorten the text"
                 )
             sequence.source = ids.astype(np.int32)
         return sequence
@@ -204,7 +204,7 @@ class Engine:
             if sequence.n_computed + len(ids) > self.n_ctx:
                 raise ContextFull(
                     f"{sequence.n_computed} + {len(ids)} tokens do not fit the context of {self.n_ctx}; "
-                    "a larger one is asked for with -c"
+                    "ask for a larger one: -c, or n_ctx in Python"
                 )
             found.append(Chunk(sequence, ids.astype(np.int32), n_logits, sequence.n_computed))
         self.pages.require(sum(chunk.sequence.n_missing(len(chunk.tokens)) for chunk in found))

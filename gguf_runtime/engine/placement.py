@@ -199,11 +199,14 @@ class Placement:
 def _gpus(offload: Offload) -> Sequence[Device]:
     """The GPUs to use; none, with a warning, where some were asked for and there is no GPU that works."""
     moved = any(device.upper() != CPU for _, device in offload.overrides)
-    if not moved and (not offload.layers or (offload.layers == "auto" and not gpu_present())):
+    if not offload.layers and not moved:
+        return []
+    asked = moved or offload.layers != "auto" or offload.main_gpu is not None or bool(offload.tensor_split)
+    if not asked and not gpu_present():
         return []
     try:
         return gpu_devices(offload.main_gpu)
     except GpuError as error:
-        if offload.layers != "auto" or offload.main_gpu is not None or moved:
+        if asked:
             warnings.warn(f"{error}: all layers run on the CPU", RuntimeWarning, stacklevel=2)
         return []

@@ -50,10 +50,11 @@ class SchemaWarning(UserWarning):
 class Constraint:
     """Keeps the candidates with which the answer can go on to fit a grammar."""
 
-    def __init__(self, grammar: str, tokenizer: Tokenizer) -> None:
-        """grammar: in llguidance's own notation. Raises GrammarError."""
+    def __init__(self, grammar: str, tokenizer: Tokenizer, form: str = "the grammar") -> None:
+        """grammar: in llguidance's own notation; form: what it was made of, for messages. Raises GrammarError."""
+        self._form = form
         if not tokenizer.eog_ids:
-            raise GrammarError("the model has no token that ends an answer, which a grammar needs")
+            raise GrammarError(f"the model has no token that ends an answer, which {form} needs")
         self._matcher = LLMatcher(_vocabulary(tokenizer), grammar, log_level=0)
         self._mask = np.zeros(-(-tokenizer.n_vocab // 32), np.int32)
         self._check()
@@ -66,7 +67,7 @@ class Constraint:
         allowed = np.unpackbits(mask, count=n_vocab, bitorder="little").view(bool)
         n = int(np.count_nonzero(allowed))
         if not n:
-            raise GrammarError("no token can go on with what the grammar wants")
+            raise GrammarError(f"no token can go on with what {self._form} wants")
         if n < n_vocab // 8:
             return candidates.keep(np.flatnonzero(allowed))
         barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
@@ -89,14 +90,14 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(f"the grammar does not work: {_in_a_line(self._matcher.get_error())}")
+            raise GrammarError(f"{self._form} does not work: {_in_a_line(self._matcher.get_error())}")
 
 
 def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint:
     """What the parameters ask for. Raises GrammarError."""
     if tokenizer is None:
         raise GrammarError("a grammar needs a tokenizer")
-    return Constraint(grammar_of(params), tokenizer)
+    return Constraint(grammar_of(params), tokenizer, form_of(params))
 
 
 def grammar_of(params: SamplingParams) -> str:
@@ -110,10 +111,17 @@ def grammar_of(params: SamplingParams) -> str:
     return LLMatcher.grammar_from_regex(params.regex or "")
 
 
-def check(grammar: str) -> None:
-    """Raises GrammarError for what no model could follow. grammar: in llguidance's own notation."""
-    if error := LLMatcher.validate_grammar(grammar):
-        raise GrammarError(f"the grammar does not work: {_in_a_line(error)}")
+def form_of(params: SamplingParams) -> str:
+    """The same in words, as people who gave it know it."""
+    if params.json_schema is not None:
+        return "the JSON schema"
+    return "the grammar" if params.regex is None else "the regular expression"
+
+
+def check(params: SamplingParams) -> None:
+    """Raises GrammarError for what no model could follow."""
+    if error := LLMatcher.validate_grammar(grammar_of(params)):
+        raise GrammarError(f"{form_of(params)} does not work: {_in_a_line(error)}")
 
 
 def json_grammar(schema: str | Mapping[str, Any] | bool) -> str:

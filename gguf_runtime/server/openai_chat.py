@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ..chat.messages import ROLES
 from .fields import Fields
 from .http import Call, Stream, event
 from .openai import FINGERPRINT, new_id, now, set_common, timings_of, token_facts, usage
@@ -13,8 +14,8 @@ from .service import Answer
 from .vocabulary import Arguments, Done, Event, Failure, Finish, Progress, Request, Text, ToolCall
 
 MOST_CHOICES = 16
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _OLD_ROLES = {"function": "tool"}
+_ROLES = (*ROLES, *_OLD_ROLES)
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length", "tool_calls": "tool_calls"}
 
 

@@ -105,9 +105,9 @@ def prepare(model: Model, request: Request) -> Prepared:
         in_vocabulary("logit_bias", params.logit_bias, texts.tokenizer.n_vocab)
         in_vocabulary("stop_token_ids", request.stop_tokens, texts.tokenizer.n_vocab)
         if params.constrains:
-            from ..sampling.constraint import check, grammar_of
+            from ..sampling.constraint import check
 
-            check(grammar_of(params))
+            check(params)
     except ValueError as error:
         raise Failure("invalid", str(error)) from error
     except ChatError as error:
