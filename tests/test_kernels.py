@@ -105,7 +105,7 @@ def unpacked(library: Library) -> list[str]:
 
 
 def caches_of(library: Library) -> list[tuple[str, str]]:
-    return CACHES if is_first(library) else CACHES[:3]
+    return CACHES if library.isa == next(iter(ISAS.values())) else CACHES[:3]
 
 
 def library_bfloats(library: Library) -> list[str]:
