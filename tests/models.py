@@ -142,7 +142,7 @@ def _write_table(results: dict[str, dict[str, str]]) -> None:
         "errors, with F32 and with F16 weights (the cache is F16 in both; 1e-4 and 1e-3 pass). Elsewhere it says what",
         "is wrong or missing. `make test-models` writes this page.",
         "",
-        "Weights as F16 are other weights: where a choice hangs on them (which keys, which experts), the logits differ.",
+        "F16 weights are other weights: where a choice hangs on them (which keys, which experts), logits differ.",
         "",
         f"Of {len(names)} models pass: {', '.join(f'{n[device]} on the {device}' for device in DEVICES)}.",
         "",
