@@ -26,7 +26,7 @@ def test_logits_as_in_llama_cpp_whole_and_beside_another(name: str, folder: Path
     kit.load(name, folder)
     record = kit.record(name)
     source, tokens, rows = record["tokens"], record["decoder_tokens"], record["positions"]
-    with LLM(folder / f"{name}.gguf", n_threads=2) as llm:
+    with LLM(folder / f"{name}-F32.gguf", n_threads=2) as llm:
         whole, single, other = (llm.engine.new_sequence(source=text) for text in (source, source, source[:70]))
         logits = llm.engine.step([Chunk(whole, tokens, len(tokens))])
         assert kit.nmse(record["logits"], logits[rows]) < 5e-5
@@ -42,7 +42,7 @@ def test_logits_as_in_llama_cpp_whole_and_beside_another(name: str, folder: Path
 
 def test_an_answer_is_the_likeliest_by_the_reference(folder: Path) -> None:
     model = kit.load("t5", folder)
-    with LLM(folder / "t5.gguf", n_threads=2) as llm:
+    with LLM(folder / "t5-F32.gguf", n_threads=2) as llm:
         source = llm.prompt_tokens("hello")
         answer = llm.stream("hello", max_tokens=4, ignore_eos=True, temperature=0)
         tokens, never = [model.decoder_start], list(llm.tokenizer.eog_ids)
@@ -57,7 +57,7 @@ def test_an_answer_is_the_likeliest_by_the_reference(folder: Path) -> None:
 def test_what_cannot_be_is_said(folder: Path) -> None:
     kit.load("t5", folder)
     kit.load("dream", folder)
-    with LLM(folder / "t5.gguf", n_threads=2) as llm:
+    with LLM(folder / "t5-F32.gguf", n_threads=2) as llm:
         with pytest.raises(ContextFull, match="encoder takes 256"):
             llm.engine.new_sequence([0], source=[5] * 300)
         with pytest.raises(EngineError, match="no text to read"):
@@ -65,4 +65,4 @@ def test_what_cannot_be_is_said(folder: Path) -> None:
         with pytest.raises(ModelError, match="t5encoder"):
             llm.embed(["a"])
     with pytest.raises(ModelError, match="diffusion model"):
-        LLM(folder / "dream.gguf")
+        LLM(folder / "dream-F32.gguf")

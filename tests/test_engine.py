@@ -255,8 +255,8 @@ def test_models_that_do_not_fit_together(tmp_path: Path, keys: dict[str, Any], m
 def test_a_type_without_kernels_is_named(tmp_path: Path) -> None:
     write_model(tmp_path / "model.gguf", types="F32")
     file = open_gguf(tmp_path / "model.gguf")
-    file.tensors["output.weight"] = file.tensors["output.weight"]._replace(type="IQ1_S")
-    with pytest.raises(PlanError, match=r"output.weight.*IQ1_S"):
+    file.tensors["output.weight"] = file.tensors["output.weight"]._replace(type="IQ9_S")
+    with pytest.raises(PlanError, match=r"output.weight.*IQ9_S"):
         Engine(file)
 
 

@@ -143,7 +143,7 @@ def test_stages_that_take_fewer_tokens_get_a_batch_in_parts(blocks: list[Graph])
 class Slow:
     """A stage that only waits, and tells when it worked on what."""
 
-    memory, max_logits, n_batch, n_alike = None, None, 64, 1
+    memory, windows, states, max_logits, n_batch, n_alike = None, None, None, None, 64, 1
 
     def __init__(self, log: list[tuple[str, int, float]], name: str) -> None:
         self.log, self.name = log, name

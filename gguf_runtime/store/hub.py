@@ -76,7 +76,7 @@ class HubSource:
         files = {file.rfilename: file for file in info.siblings or ()}
         remotes = []
         for name in choose(files, self.wanted, self.repo):
-            url, lfs = hf_hub_url(self.repo, name, revision=info.sha), files[name].lfs
+            url, lfs = hf_hub_url(self.repo, name, revision=info.sha, endpoint=_endpoint()), files[name].lfs
             headers = build_hf_headers(library_name="ggrun")
             remotes.append(Remote(url, file_name(name), files[name].size, lfs.sha256 if lfs else None, headers))
         return download_all(remotes, folder, progress)
@@ -86,7 +86,7 @@ class HubSource:
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
         try:
-            return HfApi(library_name="ggrun").model_info(self.repo, files_metadata=True, timeout=30)
+            return HfApi(endpoint=_endpoint(), library_name="ggrun").model_info(self.repo, files_metadata=True, timeout=30)
         except GatedRepoError as error:
             raise StoreError(
                 f"{self.repo} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
@@ -160,3 +160,8 @@ def _cache() -> Path:
         return Path(folder).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser() / "hub"
+
+
+def _endpoint() -> str | None:
+    """The site, as the environment names it now: huggingface_hub has read it once, when somebody first imported it."""
+    return os.environ.get("HF_ENDPOINT") or None
