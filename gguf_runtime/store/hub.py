@@ -86,7 +86,8 @@ class HubSource:
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
         try:
-            return HfApi(endpoint=_endpoint(), library_name="ggrun").model_info(self.repo, files_metadata=True, timeout=30)
+            hub = HfApi(endpoint=_endpoint(), library_name="ggrun")
+            return hub.model_info(self.repo, files_metadata=True, timeout=30)
         except GatedRepoError as error:
             raise StoreError(
                 f"{self.repo} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
