@@ -398,7 +398,10 @@ def test_right_under_fire(served_model: Path, tmp_path: Path) -> None:
     server = Server(served_model, "--kv-memory", "0.0002G", "--parallel", "12", folder=tmp_path)
     try:
         bodies = [
-            {"prompt": [(7 * i + k) % 300 for k in range(40 + 37 * i % 300)], "max_tokens": 150, "temperature": 0}
+            {
+                "prompt": [(7 * i + k) % 300 for k in range(40 + 37 * i % 300)], "max_tokens": 150, "temperature": 0,
+                "ignore_eos": True,  # so that all grow by two pages or more
+            }
             for i in range(12)
         ]
         alone = [server.post("/v1/completions", **body).body["choices"][0]["text"] for body in bodies]
@@ -427,7 +430,7 @@ def test_right_under_fire(served_model: Path, tmp_path: Path) -> None:
         wait(lambda: not running(server))
         text = server.get("/metrics").body
         values = dict(line.split() for line in text.splitlines() if line.startswith("ggrun:") and "{" not in line)
-        assert float(values["ggrun:preemptions_total"]) >= 0  # how often depends on how busy the machine is
+        assert float(values["ggrun:preemptions_total"]) > 0
         assert float(values["ggrun:requests_failed_total"]) == 0
         assert float(values["ggrun:pages_held"]) == 0
     finally:

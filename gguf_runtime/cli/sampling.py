@@ -44,13 +44,13 @@ def _sequence_breakers(_context: click.Context, _option: click.Parameter, values
 
 
 def _schema(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """A JSON schema as it is, or in a file. Raises BadParameter, with the file's name."""
+    """A JSON schema as it is, or in a file."""
     is_text = value is not None and (value.lstrip()[:1] == "{" or value.strip() in ("true", "false"))
     return _form(option, value, is_text, "JSON schema")
 
 
 def _grammar(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """A GBNF grammar as it is, or in a file. Raises BadParameter, with the file's name."""
+    """A GBNF grammar as it is, or in a file."""
     return _form(option, value, value is not None and "::=" in value, "grammar (which has ::= in it)")
 
 
@@ -60,7 +60,10 @@ def _regex(_context: click.Context, option: click.Parameter, value: str | None) 
 
 
 def _form(option: click.Parameter, value: str | None, is_text: bool, kind: str) -> str | None:
-    """What an answer has to fit: the value, or what is in the file of that name. Raises BadParameter."""
+    """What an answer has to fit: the value, or what is in the file of that name.
+
+    Raises BadParameter where it cannot be used, ClickException where the file cannot be read.
+    """
     if value is None:
         return None
     from ..sampling import SamplingParams
@@ -70,10 +73,13 @@ def _form(option: click.Parameter, value: str | None, is_text: bool, kind: str) 
         raise click.BadParameter(f"{value!r} is neither a file nor a {kind}")
     try:
         text = value if is_text else read_text(value)
-        given: dict[str, Any] = {str(option.name): text}
-        check(SamplingParams(**given))
     except OSError as error:
-        raise click.BadParameter(f"{value}: {error.strerror}") from None
+        raise click.ClickException(f"{value}: {error.strerror}") from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    given: dict[str, Any] = {str(option.name): text}
+    try:
+        check(SamplingParams(**given))
     except ValueError as error:
         raise click.BadParameter(str(error) if is_text else f"{value}: {error}") from None
     return text

@@ -46,7 +46,7 @@ async def infill(call: Call) -> Any:
 
 def _request(call: Call, prompt: str | list[int | str]) -> Request:
     body = call.body
-    request = Request(model=body.text("model") or "", prompt=prompt)
+    request = Request(model=body.text("model") or "", prompt=prompt, tells_tokens=True)
     set_sampling(request, body)
     set_common(request, call)
     request.max_tokens = max_tokens(body, "n_predict", "max_tokens")

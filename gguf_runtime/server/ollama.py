@@ -67,7 +67,7 @@ async def generate(call: Call) -> Any:
         raise body.wrong("context", "a list of token ids", context)
     if not prompt and suffix is None:
         return await load(call, model, {"response": ""})
-    request = Request(model=model.name, suffix=suffix or None)
+    request = Request(model=model.name, suffix=suffix or None, tells_tokens=True)  # for `context`
     async with call.service.models.use(model):
         has_template = model.texts.templates.exist
     if raw or suffix or not has_template:

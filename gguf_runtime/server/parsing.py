@@ -55,7 +55,7 @@ class AnswerReader:
         self._parser = reading.parser if reading else AnswerParser(PLAIN)
         self._ends = reading.stop if reading else ()
         self._splits_thoughts = request.splits_thoughts
-        self._tells_tokens = request.n_logprobs is not None
+        self._tells_tokens = request.tells_tokens or request.n_logprobs is not None
         self._tokens: list[Token] = []  # of which no text has come yet
         self._thinks = self._calls = False
         self.n_thought = 0

@@ -16,10 +16,11 @@ class Request(Struct, kw_only=True):
     context has room for. stop: strings that end the answer and are no part of it; stop_tokens: token ids that do.
     sampling: fields of SamplingParams, and defaults: those of the API; bias_texts: what to add to logits of texts'
     tokens. n_logprobs: how many of the likeliest tokens to tell at each place, beside the one that was drawn; None:
-    nothing of the kind. special: control tokens give text too. splits_thoughts: tell thoughts from the answer;
-    max_thought: tokens of a thought. progress: events of that kind are wanted. cache: use what is computed of other
-    requests. salt, client: whose cache it uses, and with whom it takes turns. priority: lower goes first. keep_alive:
-    seconds for which the model stays loaded afterwards, None for the default.
+    nothing of the kind. tells_tokens: token ids are wanted, also of the last ones where these give no text. special:
+    control tokens give text too. splits_thoughts: tell thoughts from the answer; max_thought: tokens of a thought.
+    progress: events of that kind are wanted. cache: use what is computed of other requests. salt, client: whose cache
+    it uses, and with whom it takes turns. priority: lower goes first. keep_alive: seconds for which the model stays
+    loaded afterwards, None for the default.
     """
 
     model: str = ""
@@ -41,6 +42,7 @@ class Request(Struct, kw_only=True):
     defaults: dict[str, Any] = field(default_factory=dict)
     bias_texts: list[tuple[str, float]] = field(default_factory=list)
     n_logprobs: int | None = None
+    tells_tokens: bool = False
     special: bool = False
     splits_thoughts: bool = True
     max_thought: int | None = None
