@@ -108,9 +108,11 @@ class Backend(Protocol):
 
     def note(self) -> str:
         """What people may want to know of it beside where its layers are; mostly nothing."""
-        ...
+        return ""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what does not go by itself: mostly nothing, as memory goes with the last who holds it."""
+        return
 
 
 class KvTypes(NamedTuple):

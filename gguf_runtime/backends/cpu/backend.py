@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ... import memory
 from ...graph import Graph
 from ...kernels.layout import PAGE, SCRATCH
 from ...kernels.library import Library, aligned
 from ...kernels.memory import address
 from ...kernels.thread_pool import Program, ThreadPool
-from ...loader import Tensor
 from ...operations import Attention
 from .. import Backend, Batch, Chunk, Device, Result, Settings
+from ..host import HostDevice
 from ..pages import PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from . import operations
@@ -32,14 +31,11 @@ _NO_PAGES = np.zeros(0, np.int64)
 _SAME_SPAN = _MOST_SPANS * PAGE  # tokens, after a multiple of which spans are longer
 
 
-class Cpu:
+class Cpu(HostDevice):
     """The CPU as a device: its threads, and memory for their work, which all stages on it share, one at a time."""
 
-    pass_sizes: tuple[int, ...] = (512,)
-
     def __init__(self, n_threads: int, name: str = "CPU") -> None:
-        self.name = name
-        self.description = f"{n_threads} threads"
+        super().__init__(name, f"{n_threads} threads")
         self.library, self._n_threads = Library(), n_threads
         self._pool: ThreadPool | None = None
         self.lock = threading.Lock()
@@ -51,15 +47,6 @@ class Cpu:
         """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
         self._pool = self._pool or ThreadPool(self.library, self._n_threads)
         return self._pool
-
-    def weight_bytes(self, tensor: Tensor) -> int:
-        return tensor.n_bytes
-
-    def room(self, graphs: Sequence[Graph], n_tokens: int) -> int:
-        return memory.available()
-
-    def streaming_bytes(self, layers: Sequence[Graph], settings: Settings) -> int:
-        return 0
 
     def compile(
         self,
@@ -87,7 +74,7 @@ class Cpu:
             self._pool.close()
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """Runs a graph on the CPU. Compiles the kernels that it needs; holds the KV pages."""
 
     max_logits: int | None = None
@@ -143,12 +130,6 @@ class CpuBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
-
-    def note(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        """Nothing: the threads are the device's."""
 
     def _program(self, threads: ThreadPool, steps: list[Step]) -> Program:
         calls = [self._cpu.library.get(step.kernel).bind(**step.arguments) for step in steps]

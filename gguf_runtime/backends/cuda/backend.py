@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph
-from .. import Batch, Result
+from .. import Backend, Batch, Result
 from ..pages import SYSTEM, Heap, PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from .device import CudaDevice
@@ -23,7 +23,7 @@ from .workspace import Workspace, rows_of_few
 _MARGIN = 384 << 20  # bytes of a GPU that pages leave free, for kernels and what the driver takes as it goes
 
 
-class CudaBackend:
+class CudaBackend(Backend):
     """Runs a graph on a GPU: weights, cache and values are in its memory, unless cache_in_ram."""
 
     max_logits: int | None = MAX_LOGITS
@@ -70,12 +70,6 @@ class CudaBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         return 1 + (n_tokens - 1) / 32
-
-    def note(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        """Nothing: memory goes with the last who holds it."""
 
 
 def on_gpu(device: CudaDevice) -> Heap:

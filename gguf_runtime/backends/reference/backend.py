@@ -6,34 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ... import memory
 from ...graph import Graph
-from ...loader import Tensor
 from ...operations import Input, Value, describe
 from .. import Backend, Batch, Device, Result, Settings
 from ..errors import PlanError
+from ..host import HostDevice
 from ..pages import WindowMemory
 from .memory import Memory
 from .operations import MEANING, Run
 from .weights import Weights
 
 
-class ReferenceDevice:
+class ReferenceDevice(HostDevice):
     """NumPy as a device: any graph, exact and slow."""
 
-    pass_sizes: tuple[int, ...] = (512,)
-
     def __init__(self, name: str = "CPU") -> None:
-        self.name, self.description = name, "NumPy in float64"
-
-    def weight_bytes(self, tensor: Tensor) -> int:
-        return tensor.n_bytes
-
-    def room(self, graphs: Sequence[Graph], n_tokens: int) -> int:
-        return memory.available()
-
-    def streaming_bytes(self, layers: Sequence[Graph], settings: Settings) -> int:
-        return 0
+        super().__init__(name, "NumPy in float64")
 
     def compile(
         self,
@@ -49,14 +37,8 @@ class ReferenceDevice:
         assert isinstance(decoder, ReferenceBackend)
         return ReferenceBackend(graph, settings.n_tokens, decoder)
 
-    def after_fork(self) -> None:
-        """Nothing: it has no threads."""
 
-    def close(self) -> None:
-        """Nothing: memory goes with the last who holds it."""
-
-
-class ReferenceBackend:
+class ReferenceBackend(Backend):
     """Any graph, on any machine. Raises PlanError for an operation without a meaning."""
 
     max_logits: int | None = None
@@ -97,12 +79,6 @@ class ReferenceBackend:
 
     def step_cost(self, n_tokens: int) -> float:
         return n_tokens
-
-    def note(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        """Nothing: memory goes with the last who holds it."""
 
 
 def _shaped(made: np.ndarray, value: Value) -> np.ndarray:
