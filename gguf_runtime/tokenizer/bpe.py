@@ -10,8 +10,7 @@ from .merge import merge
 from .pretokenizers import PreTokenizer
 from .split import Splitter
 from .vocabulary import Vocabulary, array
-
-_CACHE_SIZE = 1 << 16  # pieces of text whose tokens are remembered
+from .word_cache import WordCache
 
 
 def _printable_bytes() -> list[str]:
@@ -35,21 +34,13 @@ class BytePairEncoding:
         self._merges = array(metadata, "merges")
         self._split = Splitter(pre.expressions)
         self._writes_spaces = pre.marks_spaces and not pre.byte_level
-        self._cache: dict[str, list[int]] = {}
+        self._pieces = WordCache(self._encode_piece)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text in which nothing is special."""
         if self._writes_spaces:
             text = text.replace(" ", "▁")
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.clear()
-        ids: list[int] = []
-        for piece in self._split(text):
-            found = self._cache.get(piece)
-            if found is None:
-                found = self._cache[piece] = self._encode_piece(piece)
-            ids += found
-        return ids
+        return self._pieces.encode(self._split(text))
 
     def decode(self, token: bytes) -> bytes:
         """What a token of text stands for."""

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from .merge import merge
 from .vocabulary import Vocabulary
+from .word_cache import WordCache
 
-_CACHE_SIZE = 1 << 16  # words whose tokens are remembered
 _SPACE = "▁"
 _WORD = re.compile(f"{_SPACE}*[^{_SPACE}]*")
 #: In tokens joined by \0: a space after something else.
@@ -22,20 +22,12 @@ class SentencePiece:
         """Raises TokenizerError, GGUFError."""
         self._vocabulary, self._unknown_id = vocabulary, unknown_id
         self._scores = vocabulary.numbers("scores", default=0.0)
-        self._cache: dict[str, list[int]] = {}
+        self._words = WordCache(self._encode_word)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text in which nothing is special."""
         text = text.replace(" ", _SPACE)
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.clear()
-        ids: list[int] = []
-        for word in _WORD.findall(text) if self._words_are_apart else [text]:
-            found = self._cache.get(word)
-            if found is None:
-                found = self._cache[word] = self._encode_word(word)
-            ids += found
-        return ids
+        return self._words.encode(_WORD.findall(text) if self._words_are_apart else [text])
 
     def decode(self, token: bytes) -> bytes:
         """What a token of text stands for."""

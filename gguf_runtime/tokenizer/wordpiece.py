@@ -7,8 +7,8 @@ from functools import cached_property
 
 from ..loader import Value
 from .vocabulary import Vocabulary
+from .word_cache import WordCache
 
-_CACHE_SIZE = 1 << 16  # words whose tokens are remembered
 #: What stands for a word by itself, as Hugging Face's tokenizers have it (one range begins 256 too late there).
 _HAN_RANGES = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B81F), (0x2B920, 0x2CEAF),
@@ -24,19 +24,11 @@ class WordPiece:
         self._vocabulary, self._unknown_id = vocabulary, unknown_id
         self._lower = bool(metadata.get("tokenizer.ggml.normalizer.lowercase", True))
         self._strip = bool(metadata.get("tokenizer.ggml.normalizer.strip_accents", self._lower))
-        self._cache: dict[str, list[int]] = {}
+        self._cache = WordCache(self._encode_word)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text in which nothing is special."""
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.clear()
-        ids: list[int] = []
-        for word in _words(text, self._lower, self._strip):
-            found = self._cache.get(word)
-            if found is None:
-                found = self._cache[word] = self._encode_word(word)
-            ids += found
-        return ids
+        return self._cache.encode(_words(text, self._lower, self._strip))
 
     def decode(self, token: bytes) -> bytes:
         """What a token of text stands for."""
