@@ -114,7 +114,7 @@ class LLM(Embedding):
                 f"{self.file.path}: a diffusion model, which sees all of a text at once and writes it in any order: "
                 "ggrun generates only with models that write from left to right"
             )
-        self._scheduler = Scheduler(Engine(self.file, **settings)) if generates else None
+        self._scheduler = Scheduler(Engine(self.file, model=model, **settings)) if generates else None
         self.tokenizer = Tokenizer.from_metadata(self.file.metadata)
         super().__init__(self.file, self.tokenizer, model, settings)
         self.templates = ChatTemplates(self.file.metadata, self.tokenizer, chat_template)

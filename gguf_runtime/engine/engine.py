@@ -15,7 +15,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .. import architectures
-from ..architectures import Result
+from ..architectures import Model, Result
 from ..backends import Batch, Chunk, Device, KvTypes
 from ..backends.cpu import Cpu
 from ..backends.errors import PlanError
@@ -41,12 +41,13 @@ class ContextFull(EngineError):
 class Engine:
     """Runs one model.
 
-    result: what a step gives, logits or embeddings; n_ctx: tokens that one sequence may have, 0 for what the model was
-    trained for; n_ubatch: tokens computed in one pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room, and
-    8,192 where each text has to be in one; n_threads: 0 for the number of physical cores; type_k, type_v: how the cache
-    keeps keys and values (f16, q8_0, q4_0); kv_memory: bytes that it may take in all, 0 for what is free; offload:
-    which layers go to `devices`, None of these being all GPUs; device: what runs the rest, "reference" for NumPy in
-    float64. Raises ModelError, PlanError, SplitError or ValueError.
+    model: what architectures.load has read of the file, where somebody has; result: what a step gives, logits or
+    embeddings; n_ctx: tokens that a sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed
+    in one pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room, and 8,192 where each text has to be in one;
+    n_threads: 0 for the number of physical cores; type_k, type_v: how the cache keeps keys and values (f16, q8_0 …);
+    kv_memory: bytes that it may take in all, 0 for what is free; offload: which layers go to `devices`, None of these
+    being all GPUs; device: what runs the rest, "reference" for NumPy in float64. Raises ModelError, PlanError,
+    SplitError or ValueError.
 
     lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
     threads of its own, unless a GPU is in use.
@@ -57,6 +58,7 @@ class Engine:
         file: GGUFFile,
         *,
         result: Result = "logits",
+        model: Model | None = None,
         n_ctx: int = 0,
         n_ubatch: int = 0,
         n_threads: int = 0,
@@ -67,7 +69,7 @@ class Engine:
         device: Literal["cpu", "reference"] = "cpu",
         devices: Items[Device] | None = None,
     ) -> None:
-        self.model = architectures.load(file, n_ctx, result)
+        self.model = model or architectures.load(file, n_ctx, result)
         self.n_ctx = n_ctx or self.model.n_ctx_train
         if self.model.whole:
             n_ubatch = min(n_ubatch or WHOLE, self.n_ctx)
