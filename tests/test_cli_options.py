@@ -363,7 +363,7 @@ def test_grammars_and_schemas_that_cannot_be_used(ggrun, model, tmp_path):
         assert option in told and "a.gbnf" in told and words in told
     for option, value in (("--grammar", "root = x"), ("--json-schema", "schema.json")):
         assert f"{value!r} is neither a file nor a" in refused("-p", "Hi", option, value)
-    assert refused("-p", "Hi", "--json-schema", str(tmp_path))
+    assert ggrun("-m", model, "-p", "Hi", "--json-schema", tmp_path).returncode == 1
     for option, value in (("--json-schema", '{"allOf": 3}'), ("--regex", "(a"), ("--json-schema", "false")):
         told = refused("-p", "Hi", option, value)
         assert option in told and "the grammar" not in told
