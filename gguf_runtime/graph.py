@@ -13,17 +13,15 @@ from .operations import (
     Add,
     Attention,
     BestKeys,
-    Conv,
     Embed,
     EmbedNgrams,
     Input,
     Keep,
     Op,
     Pool,
-    Recurrence,
     Rows,
     SelectRows,
-    Shift,
+    Stateful,
     Value,
     tensors_read,
     values_read,
@@ -109,7 +107,7 @@ class Graph:
                 found[op.slot] = CacheSlot("latent")
             elif isinstance(op, Keep):
                 found[op.slot] = CacheSlot("full" if op.v else "latent")
-            elif isinstance(op, Conv | Shift | Recurrence | EmbedNgrams):
+            elif isinstance(op, Stateful):
                 found[op.slot] = CacheSlot("state")
         return found
 

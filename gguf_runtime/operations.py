@@ -491,6 +491,8 @@ class Recurrence(NamedTuple):
         return self.heads, self.width
 
 
+#: Operations that keep a state of each text, whatever its length.
+Stateful = Conv | Shift | EmbedNgrams | Recurrence
 Op = (
     Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
     | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route

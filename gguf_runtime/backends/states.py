@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..graph import Graph
-from ..operations import Conv, EmbedNgrams, Recurrence, Shift
+from ..operations import Stateful
 from .errors import PlanError
 from .pages import SYSTEM, Heap, RecordMemory
 
-Stateful = Conv | Shift | EmbedNgrams | Recurrence
 NOTHING = -1  # in place of a record: the state before a text
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from ...graph import Graph
 from ...kernels.layout import SCRATCH
-from ...operations import Attention, BestKeys, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition
+from ...operations import Attention, BestKeys, Embed, EmbedNgrams, Rope, RopeFrequencies, ScaleByPosition, Stateful
 from .. import Batch
 from ..errors import PlanError
 from ..ngrams import ngram_rows
-from ..states import NOTHING, Segment, Stateful, StateMemory, segments
+from ..states import NOTHING, Segment, StateMemory, segments
 
 
 class Places(NamedTuple):

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ...operations import Pool
-from ..states import Stateful
+from ...operations import Pool, Stateful
 from .launches import FEW, MAX_LOGITS, Launch, Multiply, Sizes
 from .operations import write
 from .places import Rows

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...loader import Tensor
-from ...operations import Conv, Pool, Recurrence, Shift, Value, describe
+from ...operations import Conv, Pool, Recurrence, Shift, Stateful, Value, describe
 from ..errors import PlanError
-from ..states import Stateful
 from .sizes import tiles_of
 from .writer import Writer, unknown
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from ...graph import Graph
 from ...kernels.layout import PAGE
-from ...operations import Conv, EmbedNgrams, Shift
+from ...operations import Conv, EmbedNgrams, Shift, Stateful
 from .. import Sequence
 from ..pages import PageMemory
-from ..states import NOTHING, Segment, Stateful, state_memory
+from ..states import NOTHING, Segment, state_memory
 
 
 class Layout:

@@ -9,9 +9,8 @@ import numpy as np
 
 from ....kernels.layout import SCRATCH
 from ....loader import Tensor
-from ....operations import Conv, EmbedNgrams, Recurrence, Shift, Value, describe
+from ....operations import Conv, EmbedNgrams, Recurrence, Shift, Stateful, Value, describe
 from ...errors import PlanError
-from ...states import Stateful
 from ..writer import Writer, unknown
 from .products import check_format, row_bytes
 
