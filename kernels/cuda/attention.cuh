@@ -4,7 +4,7 @@
 #include "kv.cuh"
 
 [[maybe_unused]] constexpr int WARPS = 4, ROWS = 16;
-constexpr float LOG2_E = 1.4426950408889634f;
+[[maybe_unused]] constexpr float LOG2_E = 1.4426950408889634f;
 
 // What a token sees, and what is done with scores. chunk, cap and sinks, if MORE, are as operations.py says of Attention,
 // 0 or null for none; cap is scaled by log2(e), as scores are.
