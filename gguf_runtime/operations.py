@@ -428,6 +428,19 @@ class ExpertLinear(NamedTuple):
         return self.route.heads, self.weight.shape[1]
 
 
+class ExpertScale(NamedTuple):
+    """x[j]·weight[e] for the expert e that a route names in head j. weight: (experts,)."""
+
+    x: Value
+    route: Value
+    weight: Tensor
+    out: Value = _UNMADE
+
+    @property
+    def shape(self) -> Shape:
+        return self.x.heads, self.x.width
+
+
 class Combine(NamedTuple):
     """Sums of heads: out[i] = Σⱼ weights[i][j]·x[j]; weights: a route's, numbers that were computed, None: all 1."""
 
@@ -496,7 +509,7 @@ Stateful = Conv | Shift | EmbedNgrams | Recurrence
 Op = (
     Input | Embed | EmbedNgrams | SelectRows | Pool | View | Slice | Concat | Repeat | Norm | Linear | HeadLinear
     | Activate | Gate | Add | Mul | Scale | ScaleByPosition | Rope | Attention | BestKeys | Keep | Route
-    | ExpertLinear | Combine | Conv | Shift | Recurrence
+    | ExpertLinear | ExpertScale | Combine | Conv | Shift | Recurrence
 )  # fmt: skip
 _OPERATIONS = get_args(Op)
 

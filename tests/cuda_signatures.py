@@ -22,9 +22,9 @@ from gguf_runtime.backends.states import state_memory
 from gguf_runtime.graph import Graph
 from gguf_runtime.kernels.cuda.source import source
 from gguf_runtime.loader import Tensor
-from gguf_runtime.operations import Attention, BestKeys, EmbedNgrams, Keep
+from gguf_runtime.operations import Attention, BestKeys, EmbedNgrams, ExpertScale, Keep
 
-LACKING = BestKeys | EmbedNgrams | Keep  # what GPUs have no kernels for yet
+LACKING = BestKeys | ExpertScale | EmbedNgrams | Keep  # what GPUs have no kernels for yet
 
 _BIND = re.compile(r"__global__ void\s*(?:__launch_bounds__\([^{;]*?\)\s*)?(?:PAIRS\s*)?(\w+)\(([^{;]*?)\)\s*\{", re.S)
 

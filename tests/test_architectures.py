@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -148,6 +150,50 @@ def test_a_missing_tensor_is_said(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(ModelError, match="position_embd.weight is missing"):
         architectures.load(open_gguf(path))
+
+
+@needs(kit.KIT)
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "phi3-longrope"])
+def test_factors_of_matrices_and_experts(name: str, tmp_path: Path) -> None:
+    """As files with NVFP4 have them; activations' factors, which have no part, too. The matrices are fused in phi3."""
+    record, path = kit.record(name), kit.file(name, tmp_path)
+    wanted = kit.run(architectures.load(open_gguf(path)).graph, record["tokens"], 96)
+    scaled = re.compile(r".*(attn_(q|k|v|qkv|output)|ffn_(gate|up|down)(_exps)?|^output)\.weight")
+    with open_gguf(path) as file:
+        architecture = file.metadata["general.architecture"]
+        writer = gguf.GGUFWriter(tmp_path / "scaled.gguf", architecture)
+        for key, field in gguf.GGUFReader(path).fields.items():
+            if not key.startswith("GGUF.") and key != "general.architecture":
+                writer.add_key_value(key, field.contents(), field.types[0], field.types[-1])
+        for tensor in file.tensors.values():
+            values = tensor.data.view(np.float32).reshape(tensor.shape)
+            if scaled.match(tensor.name):
+                n = tensor.shape[0] if len(tensor.shape) == 3 else 1
+                factors = (2.0 ** (np.arange(n) % 5 - 3)).astype(np.float32)
+                values = values / factors.reshape(-1, *[1] * (len(tensor.shape) - 1))
+                writer.add_tensor(tensor.name.replace("weight", "scale"), factors)
+                writer.add_tensor(tensor.name.replace("weight", "input_scale"), factors)
+            writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = kit.run(architectures.load(open_gguf(tmp_path / "scaled.gguf")).graph, record["tokens"], 96)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+@needs(kit.KIT)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("gpt2", {"attention.layer_norm_rms_epsilon": 1e-3}),  # of the other kind of norm
+        ("qwen3", {"pooling_type": 0xFFFFFFFF, "attention.max_alibi_bias": 0.0}),
+    ],
+)
+def test_what_llama_cpp_writes_when_it_saves_a_model(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    record, model = kit.record(name), kit.load(name, tmp_path, changes=changes)
+    logits = kit.run(model.graph, record["tokens"], 96)
+    assert not model.pooling and kit.nmse(record["logits"], logits[record["positions"]]) < GELU
 
 
 # operations, by hand

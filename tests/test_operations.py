@@ -24,6 +24,7 @@ from gguf_runtime.operations import (
     Embed,
     EmbedNgrams,
     ExpertLinear,
+    ExpertScale,
     Gate,
     HeadLinear,
     Keep,
@@ -195,6 +196,12 @@ def experts_whose_input_is_weighted(g: Graph) -> None:
     g(Combine(g(ExpertLinear(weighted, route, tensor("up", 12, 70, 96))), None))
 
 
+def experts_whose_products_are_scaled(g: Graph) -> None:
+    x, route = experts(g)
+    y = g(ExpertLinear(x, route, tensor("up", 12, 70, 96)))
+    g(Combine(g(ExpertScale(y, route, tensor("up.scale", 12))), route))
+
+
 def matrices_of_heads(g: Graph) -> None:
     g(HeadLinear(embedded(g), tensor("w", HEADS, 40, 24)))
 
@@ -230,7 +237,9 @@ CASES |= {
 }
 CASES |= {
     case.__name__: case
-    for case in (experts_whose_input_is_weighted, matrices_of_heads, rows_of_larger_matrices)
+    for case in (
+        experts_whose_input_is_weighted, experts_whose_products_are_scaled, matrices_of_heads, rows_of_larger_matrices,
+    )  # fmt: skip
 }
 def chooses(n: int, stride: int = 1, spread: Literal["", "whole", "filled"] = "", *, weighted: bool = True,
             latent: bool = False) -> Callable[[Graph], None]:  # fmt: skip

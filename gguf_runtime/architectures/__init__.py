@@ -29,6 +29,7 @@ FAMILIES = {
     "bert": "bert",
     "bitnet": "bitnet",
     "bloom": "gpt",
+    "chameleon": "chameleon",
     "chatglm": "glm",
     "codeshell": "gpt",
     "cogvlm": "llama",

@@ -10,6 +10,7 @@ from ..operations import (
     Activate,
     Combine,
     ExpertLinear,
+    ExpertScale,
     Gate,
     Linear,
     Mul,
@@ -73,8 +74,12 @@ class FeedForwardPieces(Pieces):
         return self.route_by(self.linear(h, "ffn_gate_inp", self.n_expert), gating=gating, normalise=normalise)
 
     def route_by(self, logits: Value, *, gating: str = "softmax", normalise: bool = True, by_logits: bool = False,
-                 scale: Tensor | None = None, experts: Tensor | None = None) -> Value:  # fmt: skip
-        """Which experts take each token; with a selection bias, groups and a factor where the file has them."""
+                 experts: Tensor | None = None) -> Value:  # fmt: skip
+        """Which experts take each token; with a selection bias, groups and factors where the file has them.
+
+        A factor of what an expert gives (ffn_down_exps.scale) becomes one of its weight, unless that goes by_logits,
+        as then it may weigh what the expert takes.
+        """
         w, n, factor = self.w, self.n_expert, self.w.number("expert_weights_scale", 0.0) or 1.0
         groups = w.count("expert_group_count", 1, least=0) or 1
         used = w.count("expert_group_used_count", 1, least=0)
@@ -82,6 +87,7 @@ class FeedForwardPieces(Pieces):
         if n % groups or not 0 < used <= groups or not 0 < (n_used := w.count("expert_used_count", layer=self.i)) <= n:
             raise ModelError(f"{n} experts in {groups} groups, of which {used} are used, make no sense")
         selection = self.optional("exp_probs_b.bias", n) or self.optional("exp_probs_b", n)
+        scale = None if by_logits else self.optional("ffn_down_exps.scale", n)
         return self.graph(
             Route(logits, n_used, gating, selection, groups, used, normalise, factor, scale, by_logits, experts=experts)
         )
@@ -106,7 +112,12 @@ class FeedForwardPieces(Pieces):
 
     def expert_linear(self, x: Value, route: Value, name: str, n_rows: int) -> Value:
         weight = self.tensor(f"{name}.weight", self.n_expert, n_rows, x.width)
-        return self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
+        y = self.graph(ExpertLinear(x, route, weight, self.optional(f"{name}.bias", self.n_expert, n_rows)))
+        if name == "ffn_down_exps" or not self.w.has(self.name(f"{name}.scale")):  # the former's scale is the route's
+            return y
+        if self.w.has(self.name(f"{name}.bias")):
+            raise ModelError(f"{self.name(name)}: experts with a bias and a scale are not supported")
+        return self.graph(ExpertScale(y, route, self.tensor(f"{name}.scale", self.n_expert)))
 
     def moe(self, h: Value, kind: Glu = "silu", *, shared_kind: Glu | None = None, gating: str = "softmax",
             normalise: bool | None = None) -> Value:  # fmt: skip

@@ -68,6 +68,6 @@ def _feed_forward(m: Layers, x: Value) -> Value:
         return y
     h = m.graph(Scale(m.bare_norm(x), m.n_embd**-0.5, m.tensor("ffn_gate_inp.scale", m.n_embd)))
     logits = m.graph(Linear(h, m.tensor("ffn_gate_inp.weight", m.n_expert, m.n_embd)))
-    route = m.route_by(logits, scale=m.optional("ffn_down_exps.scale", m.n_expert))
+    route = m.route_by(logits)
     experts = m.experts(m.norm(x, "pre_ffw_norm_2"), route, "gelu")
     return m.add(m.norm(y, "post_ffw_norm_1"), m.norm(experts, "post_ffw_norm_2"))

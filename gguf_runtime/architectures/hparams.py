@@ -10,8 +10,9 @@ from typing import Any
 from ..loader import GGUFArray, GGUFFile, Tensor
 
 _LIMIT = 1 << 31  # no hyperparameter of a real model comes near
-#: Tensors that files have and no runtime uses: tables of RoPE angles, which are computed instead.
-_NEVER_USED = re.compile(r"(.*\.)?(attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?")
+#: Tensors that files have and no runtime uses: tables of RoPE angles, which are computed instead, and scales for
+#: activations in FP4.
+_NEVER_USED = re.compile(r"(.*\.)?((attn_rot_embd|rope\.freqs|rotary_emb\.inv_freq)(\.weight)?|input_scale)")
 #: Keys that change nothing, or that only say what others say too.
 _DESCRIPTIVE = frozenset({
     "attention.layer_norm_epsilon", "feed_forward_length", "nextn_predict_layers", "rope.scaling.finetuned",
@@ -211,5 +212,5 @@ def _essential(shape: tuple[int, ...]) -> list[int]:
 def _is_neutral(key: str, value: Any) -> bool:
     """Whether a key changes nothing with this value, whatever it stands for."""
     if isinstance(value, GGUFArray):
-        return len(value) == 0
+        return all(_is_neutral(key, item) for item in value)
     return not value or (value == 1 and key.endswith("scale")) or (value is True and key == "attention.causal")

@@ -49,10 +49,10 @@ def nemotron_h(m: Layers) -> None:
     x = m.embed()
     for _ in m.layers():
         h = m.norm(x, "attn_norm")
-        if m.n_head_kv:
-            y = m.attention(h, None, scale=scale)
-        elif m.n_ff:
+        if m.n_ff:
             y = _latent_experts(m, h) if m.has("ffn_gate_inp") else m.ffn(h, "squared_relu", gated=False)
+        elif m.n_head_kv:
+            y = m.attention(h, None, scale=scale)
         else:
             y = mamba2(m, h)
         x = m.add(x, y)

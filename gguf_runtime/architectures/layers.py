@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..loader import Tensor
 from ..operations import (
     Activate,
-    Linear,
     Norm,
     Scale,
     SelectRows,
@@ -32,17 +32,18 @@ class Layers(AttentionPieces, FeedForwardPieces):
             x = self.add(x, feed_forward(self.norm(x, second)))
         return x
 
-    def output(self, x: Value, *, norm: str = "output_norm", scale: float = 1.0, softcap: float = 0.0) -> None:
-        """Logits of the wanted tokens; from the embedding's matrix where there is no other."""
+    def output(self, x: Value, *, norm: str = "output_norm", scale: float = 1.0, softcap: float = 0.0,
+               bias: Tensor | None = None) -> None:  # fmt: skip
+        """Logits of the wanted tokens; from the embedding's matrix where there is no other. bias: if not the file's."""
         w = self.w
         matrix = w.optional_rows("output.weight", self.n_vocab, self.n_embd) or self.embedding
-        bias = w.optional("output.bias", self.n_vocab)
+        bias, factor = bias or w.optional("output.bias", self.n_vocab), w.optional("output.scale", 1)
         if self.result not in ("", "logits"):
             self.encoded(x, norm=norm)
             return
         self.result = "logits"
         x = self.graph(SelectRows(x))
-        y = self.graph(Linear(self.last_norm(x, norm) if norm else x, matrix, bias))
+        y = self.product(self.last_norm(x, norm) if norm else x, matrix, bias, factor)
         if scale != 1:
             y = self.graph(Scale(y, scale))
         if softcap:

@@ -10,7 +10,7 @@ from .layers import Layers
 
 
 def minicpm(m: Layers) -> None:
-    """As llama, with these scales; old files do not tell them."""
+    """As llama, dense or with experts, with these scales; old files do not tell them."""
     rope = m.rope_frequencies("pairs")
     embedding, residual = m.w.number("embedding_scale", 12.0), m.w.number("residual_scale", 1.4 * m.n_layer**-0.5)
     x = _layers(m, embedding, residual, lambda h: m.attention(h, rope))
@@ -28,5 +28,5 @@ def _layers(m: Layers, embedding: float, residual: float, attention: Callable[[V
     x = m.embed(embedding or 1.0)
     for _ in m.layers():
         x = m.add(x, attention(m.norm(x, "attn_norm")), residual or 1.0)
-        x = m.add(x, m.ffn(m.norm(x, "ffn_norm")), residual or 1.0)
+        x = m.add(x, m.moe(m.norm(x, "ffn_norm"), normalise=True), residual or 1.0)
     return x

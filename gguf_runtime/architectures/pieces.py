@@ -22,6 +22,13 @@ from ..operations import (
 from .hparams import HParams
 from .pooling import Result
 
+#: Architectures that have LayerNorm, where a file has the epsilons of both kinds.
+_LAYER_NORM = frozenset({
+    "bert", "bloom", "codeshell", "cohere2", "command-r", "dbrx", "falcon", "gpt2", "gptneox", "jais", "jais2",
+    "jina-bert-v2", "jina-bert-v3", "modern-bert", "mpt", "nemotron", "nomic-bert", "nomic-bert-moe", "olmo", "orion",
+    "phi2", "rwkv6", "rwkv7", "stablelm", "starcoder", "starcoder2",
+})  # fmt: skip
+
 
 class Pieces:
     """Writes one model's graph: `graph`, from the hyperparameters `w`, for texts of up to n_ctx tokens.
@@ -58,8 +65,9 @@ class Pieces:
 
     @cached_property
     def norm_kind(self) -> tuple[Literal["rms", "layer"], float]:
-        """The kind of norm, and its epsilon: a file has the key of one of the two."""
-        if "attention.layer_norm_rms_epsilon" in self.w:
+        """The kind of norm, and its epsilon: a file has the key of one of the two, or one that llama.cpp saved both."""
+        both = "attention.layer_norm_epsilon" in self.w and self.w.prefix[:-1] in _LAYER_NORM
+        if "attention.layer_norm_rms_epsilon" in self.w and not both:
             return "rms", self.w.number("attention.layer_norm_rms_epsilon", at_least=0)
         return "layer", self.w.number("attention.layer_norm_epsilon", at_least=0)
 
@@ -142,20 +150,24 @@ class Pieces:
     def linear(self, x: Value, name: str, n_rows: int, heads: int = 1) -> Value:
         """Product with a matrix of the layer, with its bias and its scale if there are such."""
         weight, bias = self.tensor(f"{name}.weight", n_rows, x.size), self.optional(f"{name}.bias", n_rows)
-        if scale := self.optional(f"{name}.scale", 1):
-            return self.graph(Scale(self.graph(Linear(x, weight, None, heads)), 1.0, scale, bias))
-        return self.graph(Linear(x, weight, bias, heads))
+        return self.product(x, weight, bias, self.optional(f"{name}.scale", 1), heads)
 
     def slices(self, x: Value, name: str, *parts: tuple[int, int]) -> list[Value]:
         """Products with parts of the rows of one matrix, in their order: (rows, heads) of each."""
         n_rows = sum(rows for rows, _ in parts)
         weight, bias = self.tensor(f"{name}.weight", n_rows, x.size), self.optional(f"{name}.bias", n_rows)
-        made, first = [], 0
+        scale, made, first = self.optional(f"{name}.scale", 1), [], 0
         for rows, heads in parts:
             end = first + rows
-            made.append(self.graph(Linear(x, weight.rows(first, end), bias and bias.rows(first, end), heads)))
+            made.append(self.product(x, weight.rows(first, end), bias and bias.rows(first, end), scale, heads))
             first = end
         return made
+
+    def product(self, x: Value, weight: Tensor, bias: Tensor | None, scale: Tensor | None, heads: int = 1) -> Value:
+        """scale·weight·x + bias: NVFP4 needs a factor for its matrices, whose own scales have a small range."""
+        if scale:
+            return self.graph(Scale(self.graph(Linear(x, weight, None, heads)), 1.0, scale, bias))
+        return self.graph(Linear(x, weight, bias, heads))
 
     def add(self, x: Value, y: Value, scale: float = 1.0) -> Value:
         """The residual stream goes on."""

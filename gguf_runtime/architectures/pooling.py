@@ -13,6 +13,7 @@ from .hparams import HParams, ModelError
 #: What a graph gives: logits, embeddings of tokens, or a row for each sequence; "" for what the model is made for.
 Result = Literal["", "logits", "embeddings", "mean", "first", "last", "rank"]
 _BY_NUMBER: tuple[Result, ...] = ("", "mean", "first", "last", "rank")
+_UNSPECIFIED = -1, 0xFFFFFFFF  # as llama.cpp writes it when it saves a model
 _TENSORS = "cls", "cls.norm", "cls.output", "dense_2", "dense_3"
 #: Where rerankers look, if not at the first token: a decoder's last one has seen all others.
 _RANKED: dict[str, Literal["mean", "first", "last"]] = {"modern-bert": "mean", "qwen3": "last", "qwen3vl": "last"}
@@ -21,10 +22,12 @@ _RANKED: dict[str, Literal["mean", "first", "last"]] = {"modern-bert": "mean", "
 def named(w: HParams) -> Result:
     """The pooling that a file asks for; "" where it asks for none."""
     w.ignore(*(f"{name}.{part}" for name in _TENSORS for part in ("weight", "bias")))  # where logits are asked for
-    number = w.count("pooling_type", 0, least=0)
-    if number >= len(_BY_NUMBER):
-        raise ModelError(f"{w.prefix}pooling_type is {number}, which is not known")
-    return _BY_NUMBER[number]
+    number = w.number("pooling_type", 0)
+    if number in _UNSPECIFIED:
+        return ""
+    if number not in range(len(_BY_NUMBER)):
+        raise ModelError(f"{w.prefix}pooling_type is {number:g}, which is not known")
+    return _BY_NUMBER[int(number)]
 
 
 def pool(graph: Graph, w: HParams, x: Value, result: Result, eps: float) -> None:

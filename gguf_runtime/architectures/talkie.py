@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from ..operations import Norm, Scale, Value
+from ..operations import Scale, Value
 from .layers import Layers
 
 
 def talkie(m: Layers) -> None:
     """Norms without weights; every layer adds a part of the normed embedding. Queries have a scale for each head."""
     rope = m.rope_frequencies("halves")
-    kind, eps = m.norm_kind
 
     def attention(h: Value) -> Value:
         q, k, v = m.qkv(h)
         q, k = m.rotate(q, k, rope)
-        q = m.graph(Norm(q, m.tensor("attn_q_norm.weight", q.heads, 1), eps, kind))
+        q = m.graph(Scale(m.bare_norm(q), weight=m.tensor("attn_q_norm.weight", q.heads, 1)))
         return m.project(m.attend(q, m.bare_norm(k), v))
 
     x = first = m.bare_norm(m.embed())

@@ -263,6 +263,26 @@ def group() -> Any:
     return body
 
 
+def expert_scale() -> Any:
+    """out = x·factors[e], rows of n_columns, for the expert e of each pair of a token and one of its n_used experts."""
+
+    def body(
+        thread: int, n_threads: int, counter: int,
+        x: int, route: int, factors: int, out: int, n_used: int, n_columns: int, n_tokens: Ref,
+    ) -> None:  # fmt: skip
+        n_items = n_tokens * n_used
+        while True:
+            row = claim(counter, thread, n_threads, n_items)
+            if row >= n_items:
+                break
+            factor = splat_f32(get_f32(factors + 4 * int(get_f32(route + 8 * row))))
+            for c in range(0, n_columns, LANES):
+                at, n = 4 * (row * n_columns + c), n_columns - c
+                store_first(out + at, factor * load_first(x + at, n), n)
+
+    return body
+
+
 def combine() -> Any:
     """out[token][i] = Σⱼ weights[token][i][j]·x[token][j], rows of n_columns; i below n_out, j below n_in.
 

@@ -17,6 +17,7 @@ from ...operations import (
     Concat,
     Embed,
     ExpertLinear,
+    ExpertScale,
     Gate,
     HeadLinear,
     Input,
@@ -254,6 +255,10 @@ def _expert_linear(run: Run, op: ExpertLinear) -> np.ndarray:
     return y + run.weights(op.bias)[used] if op.bias else y
 
 
+def _expert_scale(run: Run, op: ExpertScale) -> np.ndarray:
+    return run[op.x] * run.weights(op.weight).reshape(-1)[run[op.route][..., :1].astype(np.int64)]
+
+
 def _combine(run: Run, op: Combine) -> np.ndarray:
     x = run[op.x]
     if op.weights is None:
@@ -286,5 +291,6 @@ MEANING: dict[type[Any], Callable[[Run, Any], np.ndarray]] = {
     Rope: _rope,
     Route: _route,
     ExpertLinear: _expert_linear,
+    ExpertScale: _expert_scale,
     Combine: _combine,
 }

@@ -14,7 +14,7 @@ import numpy as np
 from ....fusion import GatedExperts
 from ....kernels.layout import MOST_EXPERTS
 from ....loader import Tensor
-from ....operations import Combine, ExpertLinear, HeadLinear, Route, Value
+from ....operations import Combine, ExpertLinear, ExpertScale, HeadLinear, Route, Value
 from ...errors import PlanError
 from .. import forms
 from ..buffers import MANY, ROWWISE, ROWWISE_PAIRS, Groups, Kind, Order
@@ -162,6 +162,16 @@ def _matrix_bytes(weight: Tensor) -> int:
     return weight.data.strides[0] if weight.data.ndim > 1 else weight.n_bytes // weight.shape[0]
 
 
+def _expert_scale(w: Writer, op: ExpertScale) -> None:
+    if op.weight.shape[0] < w.plan.n_experts(op.route):
+        raise PlanError(f"tensor {op.weight.name} has fewer factors than there are experts")
+    x, route, out = (w.plan.buffer(value) for value in (op.x, op.route, op.out))
+    w.step(
+        "routing.expert_scale", op.out, [x, route], [out], x=x, route=route, factors=w.plan.floats(op.weight), out=out,
+        n_used=op.x.heads, n_columns=op.x.width, n_tokens=w.count(op.out),
+    )  # fmt: skip
+
+
 def _combine(w: Writer, op: Combine) -> None:
     x, out, weights = w.plan.buffer(op.x), w.plan.buffer(op.out), op.weights
     factors: Any = 0
@@ -179,6 +189,7 @@ def _combine(w: Writer, op: Combine) -> None:
 STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
     Route: _route,
     ExpertLinear: _expert_linear,
+    ExpertScale: _expert_scale,
     HeadLinear: _head_linear,
     GatedExperts: _gated,
     Combine: _combine,
