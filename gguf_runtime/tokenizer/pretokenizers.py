@@ -86,7 +86,8 @@ _BY_NAMES = {
         (_LLAMA3,), ignore_merges=True, add_bos=True
     ),
     "dbrx smaug-bpe": PreTokenizer((_LLAMA3,)),
-    "chatglm-bpe glm4": PreTokenizer((_LLAMA3,), bos_id=None),
+    "chatglm-bpe": PreTokenizer((_LLAMA3,), bos_id=None),
+    "glm4 glm5": PreTokenizer((_LLAMA3,), ignore_merges=True, bos_id=None),
     "minicpm5": PreTokenizer((_3_DIGITS, f"{_ENDING}|{_WORD}|{_DIGITS}|{_SYMBOLS}|{_SPACES}"), ignore_merges=True),
     "jais-2": PreTokenizer(
         (
