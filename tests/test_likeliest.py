@@ -1,0 +1,108 @@
+"""The likeliest tokens of rows of logits: found as NumPy finds them, and samplers draw from them as from all."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gguf_runtime import LLM
+from gguf_runtime.backends.cpu import Cpu
+from gguf_runtime.backends.host import HostDevice
+from gguf_runtime.generation import log_probabilities
+from gguf_runtime.kernels.layout import MOST_BEST
+from gguf_runtime.sampling import Sampler, SamplingParams
+from gguf_runtime.sampling.sampler import MOST_BEST as SAMPLERS_MOST
+from gguf_runtime.tokenizer import Tokenizer
+
+TRUTH = HostDevice("NumPy", "")
+# few values, so that ties are common; zeros of both signs, and what only a broken model gives
+QUARTERS = st.sampled_from([*np.arange(-12, 13, dtype=np.float32) / 4, np.float32(-0.0), np.float32("-inf")])
+BROKEN = QUARTERS | st.sampled_from([np.float32("nan"), -np.float32("nan"), np.float32("inf")])
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def cpu(request: pytest.FixtureRequest) -> Any:
+    cpu = Cpu(request.param)
+    yield cpu
+    cpu.close()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_largest_columns_of_rows(cpu: Cpu, data: st.DataObject) -> None:
+    n_columns = data.draw(st.integers(1, 200))
+    rows = data.draw(arrays(np.float32, (data.draw(st.integers(1, 5)), n_columns), elements=BROKEN))
+    k = data.draw(st.integers(1, n_columns))
+    assert np.array_equal(cpu.best(rows, k), TRUTH.best(rows, k))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7])
+def test_the_largest_columns_of_long_rows(cpu: Cpu, n_rows: int) -> None:
+    random = np.random.default_rng(n_rows).standard_normal((n_rows, 20_011)).astype(np.float32)
+    for rows in random, np.round(random), np.sort(random), np.sort(random)[:, ::-1].copy(), np.zeros_like(random):
+        for k in 1, 41, MOST_BEST:
+            assert np.array_equal(cpu.best(rows, k), TRUTH.best(rows, k))
+        assert np.allclose(cpu.normalizers(rows), TRUTH.normalizers(rows), rtol=0, atol=1e-6)
+
+
+def test_normalizers_of_a_few_numbers(cpu: Cpu) -> None:
+    for n in 1, 15, 16, 17, 1025:
+        rows = np.linspace(-300, 40, n, dtype=np.float32)[None].repeat(2, axis=0)
+        rows[1, 1:] = -math.inf
+        assert np.allclose(cpu.normalizers(rows), TRUTH.normalizers(rows), rtol=0, atol=1e-5)
+
+
+PROBABILITIES = st.sampled_from([0.0, 0.05, 0.5, 0.9, 1.0])
+OPTIONS = {
+    "temperature": st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+    "dynatemp_range": st.sampled_from([0.0, 0.5]),
+    "top_k": st.sampled_from([0, 1, 2, 5, 40]),
+    "top_p": PROBABILITIES,
+    "min_p": PROBABILITIES,
+    "typical_p": PROBABILITIES,
+    "top_n_sigma": st.sampled_from([-1.0, 1.0]),
+    "xtc_probability": st.sampled_from([0.0, 0.5, 1.0]),
+    "repeat_penalty": st.sampled_from([0.5, 1.3]),
+    "repeat_last_n": st.sampled_from([-1, 0, 3]),
+    "presence_penalty": st.sampled_from([-1.0, 0.5]),
+    "frequency_penalty": st.sampled_from([0.0, 0.25]),
+    "dry_multiplier": st.sampled_from([0.0, 0.8]),
+    "dry_allowed_length": st.just(1),
+    "mirostat": st.sampled_from([0, 0, 0, 1, 2]),
+    "logit_bias": st.dictionaries(st.integers(0, 60), st.sampled_from([-3.0, 0.25, 3.0, -math.inf]), max_size=5),
+    "samplers": st.permutations(
+        ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
+    ).flatmap(lambda names: st.integers(1, 9).map(lambda n: tuple(names[:n]))),
+}
+
+
+def outcome(sampler: Sampler, *given: Any) -> Any:
+    """The token, or why there is none; and the state of all that is random after it."""
+    try:
+        with np.errstate(all="ignore"):
+            found: Any = sampler.sample(*given)
+    except (ValueError, IndexError) as error:
+        found = str(error)
+    return found, sampler._random()
+
+
+@settings(max_examples=400)
+@given(st.fixed_dictionaries({}, optional=OPTIONS), st.data())
+def test_a_draw_from_the_likeliest_is_one_from_all(options: dict[str, Any], data: st.DataObject) -> None:
+    params = SamplingParams(seed=data.draw(st.integers(0, 9)), **options)
+    both = [Sampler(params) for _ in range(2)]
+    n_vocab = data.draw(st.sampled_from([1, 7, 300, 5000]))
+    for token in data.draw(st.lists(st.integers(0, 60), max_size=12)):
+        for sampler in both:
+            sampler.text.append(token)
+    few = data.draw(arrays(np.float32, min(n_vocab, 300), elements=data.draw(st.sampled_from([QUARTERS, BROKEN]))))
+    logits = np.resize(few, n_vocab)
+    for k in data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=3)):
+        best = TRUTH.best(logits[None], min(k, n_vocab))[0]
+        assert outcome(both[0], logits, best) == outcome(both[1], logits)
