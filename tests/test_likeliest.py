@@ -17,8 +17,6 @@ from gguf_runtime.backends.host import HostDevice
 from gguf_runtime.generation import log_probabilities
 from gguf_runtime.kernels.layout import MOST_BEST
 from gguf_runtime.sampling import Sampler, SamplingParams
-from gguf_runtime.sampling.sampler import MOST_BEST as SAMPLERS_MOST
-from gguf_runtime.tokenizer import Tokenizer
 
 TRUTH = HostDevice("NumPy", "")
 # few values, so that ties are common; zeros of both signs, and what only a broken model gives
@@ -33,7 +31,7 @@ def cpu(request: pytest.FixtureRequest) -> Any:
     cpu.close()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_largest_columns_of_rows(cpu: Cpu, data: st.DataObject) -> None:
     n_columns = data.draw(st.integers(1, 200))
@@ -92,17 +90,101 @@ def outcome(sampler: Sampler, *given: Any) -> Any:
     return found, sampler._random()
 
 
-@settings(max_examples=400)
-@given(st.fixed_dictionaries({}, optional=OPTIONS), st.data())
-def test_a_draw_from_the_likeliest_is_one_from_all(options: dict[str, Any], data: st.DataObject) -> None:
+def samplers(options: dict[str, Any], data: st.DataObject, n_vocab: int) -> list[Sampler]:
+    """Two that are alike."""
     params = SamplingParams(seed=data.draw(st.integers(0, 9)), **options)
     both = [Sampler(params) for _ in range(2)]
-    n_vocab = data.draw(st.sampled_from([1, 7, 300, 5000]))
-    for token in data.draw(st.lists(st.integers(0, 60), max_size=12)):
+    for token in data.draw(st.lists(st.integers(0, n_vocab - 1), max_size=12)):
         for sampler in both:
             sampler.text.append(token)
-    few = data.draw(arrays(np.float32, min(n_vocab, 300), elements=data.draw(st.sampled_from([QUARTERS, BROKEN]))))
-    logits = np.resize(few, n_vocab)
-    for k in data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=3)):
+    return both
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({}, optional=OPTIONS), st.data())
+def test_a_draw_from_the_likeliest_is_one_from_all(options: dict[str, Any], data: st.DataObject) -> None:
+    n_vocab = data.draw(st.sampled_from([1, 7, 300, 5000]))
+    both = samplers(options, data, min(n_vocab, 60))
+    if data.draw(st.booleans()):  # all different, as in life
+        logits = 3 * np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(n_vocab, np.float32)
+    else:
+        elements = data.draw(st.sampled_from([QUARTERS, BROKEN]))
+        logits = np.resize(data.draw(arrays(np.float32, min(n_vocab, 300), elements=elements)), n_vocab)
+    for k in data.draw(st.lists(st.integers(1, 150), min_size=1, max_size=3)):
         best = TRUTH.best(logits[None], min(k, n_vocab))[0]
         assert outcome(both[0], logits, best) == outcome(both[1], logits)
+
+
+DECIDED = {
+    "top_k": st.integers(1, 5),
+    "temperature": st.sampled_from([0.0, 1.0]),
+    "min_p": st.sampled_from([0.1, 0.5, 1.0]),
+    **{name: OPTIONS[name] for name in OPTIONS if name.startswith(("repeat", "presence", "frequency", "dry"))},
+    "logit_bias": st.dictionaries(st.integers(0, 11), st.sampled_from([-3.0, 0.25, 0.5, 3.0, -math.inf]), max_size=5),
+}
+ORDERS = {"samplers": st.sampled_from([("penalties", "dry", name, "temperature") for name in ("top_k", "min_p")])}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries(ORDERS, optional=DECIDED), st.data())
+def test_what_the_likeliest_decide_is_what_all_do(options: dict[str, Any], data: st.DataObject) -> None:
+    n_vocab = data.draw(st.sampled_from([12, 30, 4096]))
+    sampler, _ = samplers(options, data, 12)
+    logits = np.full(n_vocab, -9, np.float32)
+    logits[:30] = data.draw(arrays(np.float32, min(n_vocab, 30), elements=QUARTERS))
+    if not logits.max() > -math.inf:
+        return
+    logits *= np.float32(data.draw(st.sampled_from([1.0, 0.3])))  # to be rounded when it is changed
+    for k in 1, 2, 3, 6, 12:
+        found = [start(sampler, logits, best) for best in (TRUTH.best(logits[None], k)[0], None)]
+        assert found[0] == found[1]
+
+
+def test_of_equals_the_lowest_wins_though_it_is_not_among_the_likeliest() -> None:
+    logits = np.array([0, 0, 0, 1, 0, 1, 0, 0, 0, 0], np.float32)
+    sampler = Sampler(SamplingParams(temperature=0, logit_bias={3: -5.0, 9: 1.0}))
+    assert sampler.sample(logits, np.array([3], np.int32)) == sampler.sample(logits) == 5
+
+
+def start(sampler: Sampler, logits: np.ndarray, best: np.ndarray | None) -> Any:
+    """What is left once few are, with its very numbers; or why nothing is."""
+    sampler._scratch.reset()
+    try:
+        left = sampler._begin(logits, best)
+    except ValueError as error:
+        return str(error)
+    return left.ids.tolist(), left.logits.dtype, left.logits.tolist()
+
+
+@pytest.mark.parametrize("form", [{"regex": "[a-z ]{1,20}!"}, {"regex": "(ab|cd|é)+"}, {"regex": "[^x]{5}"}])
+def test_a_draw_from_the_likeliest_within_a_grammar(model: Any, form: dict[str, str]) -> None:
+    with LLM(model) as llm:
+        tokenizer = llm.tokenizer
+    biases = {token: -math.inf for token in range(0, tokenizer.n_vocab, 7)}
+    for options in {}, {"temperature": 0.0, "logit_bias": biases}, {"top_k": 3, "repeat_penalty": 2.0}:
+        params = SamplingParams(seed=1, **form, **options)
+        both = [Sampler(params, tokenizer) for _ in range(2)]
+        random = np.random.default_rng(0)
+        for _ in range(12):
+            logits = 3 * random.standard_normal(tokenizer.n_vocab, np.float32)
+            best = TRUTH.best(logits[None], min(both[0].n_best, len(logits)))[0]
+            found = outcome(both[0], logits, best)
+            assert found == outcome(both[1], logits)
+            if isinstance(found[0], str) or found[0] in tokenizer.eog_ids:
+                break
+            for sampler in both:
+                sampler.text.append(found[0])
+
+
+def test_log_probabilities() -> None:
+    logits = np.round(4 * np.random.default_rng(0).standard_normal(300, np.float32)) / 4
+    probabilities = np.log(np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum())
+    normalizer = float(TRUTH.normalizers(logits[None])[0])
+    for n in 0, 3, 20:
+        for best in None, TRUTH.best(logits[None], 20)[0]:
+            own, top = log_probabilities(logits, 7, n, best, normalizer)
+            assert own == pytest.approx(probabilities[7])
+            assert [p for _, p in top] == pytest.approx(sorted(probabilities, reverse=True)[:n])
+            assert [p for _, p in top] == pytest.approx([probabilities[token] for token, _ in top])
+            if best is not None:
+                assert [token for token, _ in top] == sorted(range(300), key=lambda i: (-logits[i], i))[:n]
