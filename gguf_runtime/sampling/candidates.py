@@ -175,6 +175,8 @@ Step = Callable[[Candidates], Candidates]
 
 def block_sums(values: np.ndarray) -> np.ndarray:
     """float64: the sum of each BLOCK values."""
+    if len(values) < BLOCK:
+        return values.sum(keepdims=True, dtype=np.float64)
     n = len(values) // BLOCK * BLOCK
     sums = np.einsum("ij->i", values[:n].reshape(-1, BLOCK)).astype(np.float64)  # several times as fast as sum()
     return sums if n == len(values) else np.append(sums, values[n:].sum(dtype=np.float64))
