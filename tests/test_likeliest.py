@@ -148,7 +148,6 @@ def test_of_equals_the_lowest_wins_though_it_is_not_among_the_likeliest() -> Non
 
 def start(sampler: Sampler, logits: np.ndarray, best: np.ndarray | None) -> Any:
     """What is left once few are, with its very numbers; or why nothing is."""
-    sampler._scratch.reset()
     try:
         left = sampler._begin(logits, best)
     except ValueError as error:

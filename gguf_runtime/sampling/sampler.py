@@ -89,10 +89,10 @@ class Sampler:
                 return self._first(Head(best.astype(np.int64), logits, self._scratch))
         if len(self._ids) != len(logits):
             self._ids = np.arange(len(logits))
-        self._scratch.reset()
         return self._first(Candidates(self._ids, logits, self._scratch))
 
     def _first(self, candidates: Candidates) -> Candidates:
+        self._scratch.reset()
         if not math.isfinite(candidates.best):
             raise ValueError("the model's logits are not finite numbers: the file must be damaged")
         if self._constraint:
