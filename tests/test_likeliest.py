@@ -187,3 +187,24 @@ def test_log_probabilities() -> None:
             assert [p for _, p in top] == pytest.approx([probabilities[token] for token, _ in top])
             if best is not None:
                 assert [token for token, _ in top] == sorted(range(300), key=lambda i: (-logits[i], i))[:n]
+
+
+def test_answers_are_the_same_where_threads_find_the_likeliest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [{"temperature": 0.0}, {}, {"repeat_penalty": 1.3, "logprobs": 3}, {"regex": "[a-z ]{9}"}, {"top_k": 0}]
+    found = []
+    with LLM(model) as llm:
+        for least in 1 << 60, 1:
+            monkeypatch.setattr("gguf_runtime.engine.engine._MANY_LOGITS", least)
+            answers = [llm.stream([5, 6, 7], max_tokens=12, seed=1, cache_prompt=False, **each) for each in options]
+            for answer in answers:
+                answer.begin()
+            pieces = [[*answer.advance()] for answer in answers]
+            while not all(answer.done for answer in answers):
+                for answer, read in zip(answers, pieces, strict=True):
+                    read += answer.advance()
+            found.append([(answer.tokens, read) for answer, read in zip(answers, pieces, strict=True)])
+        assert found[0] == found[1]
+        for answer, (tokens, read) in zip(answers, found[0], strict=True):
+            told = [piece for piece in read if piece.logprob is not None]
+            assert len(told) == (len(tokens) if answer.normalizes else 0)
+            assert all(top[0][1] >= logprob and len(top) == 3 for _, _, logprob, top in told)

@@ -31,7 +31,7 @@ from .placement import WHOLE, Placement
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
-_WORTH_WAKING = 8  # rows of logits, for which threads are called that have nothing else to do, as beside a GPU
+_MANY_LOGITS = 1 << 20  # in all rows, from which on threads find the likeliest sooner than each sampler for itself
 
 
 class EngineError(Exception):
@@ -164,10 +164,9 @@ class Engine:
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
     def look_over(self, rows: np.ndarray, n_best: int, normalizers: bool = False) -> Logits:
-        """What a step gave, f32[n, n_vocab], with the likeliest tokens of each row, or somewhat fewer than n_best, and
-        the sums of exponentials, if they are wanted."""
-        awake = self._pipeline.stages[-1].device(1) is self._host
-        n_best = min(n_best, MOST_BEST, self.n_vocab) if len(rows) and (awake or len(rows) >= _WORTH_WAKING) else 0
+        """What a step gave, f32[n, n_vocab], with the n_best likeliest tokens of each row, if it is worth while, and
+        with normalizers, if they are wanted."""
+        n_best = min(n_best, MOST_BEST, self.n_vocab) if rows.size >= _MANY_LOGITS else 0
         return Logits(
             rows,
             self._host.best(rows, n_best) if n_best else None,
