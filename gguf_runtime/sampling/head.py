@@ -28,20 +28,21 @@ class Head(Candidates):
         self._allowed: np.ndarray | None = None  # which tokens a grammar does
 
     def array(self) -> np.ndarray:
-        return np.empty(len(self.ids), np.float64 if len(self._row) < MANY else np.float32)
+        return self._array(len(self.ids))
 
     def opened(self, tokens: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:
         known = np.flatnonzero((tokens >= 0) & (tokens < len(self._row)))
         if self._allowed is not None:
             known = known[self._allowed[tokens[known]]]
         wanted = tokens[known]
-        new = np.unique(wanted[self.ids[self._places(wanted)] != wanted])
-        head = self
-        if len(new):
-            ids, logits = np.concatenate([self.ids, new]), np.concatenate([self.logits, self._row.take(new)])
-            order = np.argsort(ids)
-            head = self._with(ids[order], logits[order])
-        return head._with(head.ids, head.copy()), head._places(wanted), known
+        ids = np.sort(np.concatenate([self.ids, wanted]))
+        is_first = np.ones(len(ids), bool)
+        np.not_equal(ids[1:], ids[:-1], out=is_first[1:])
+        ids = ids[is_first]
+        logits = self._array(len(ids))
+        logits[:] = self._row.take(ids)
+        logits[np.searchsorted(ids, self.ids)] = self.logits
+        return self._with(ids, logits), np.searchsorted(ids, wanted), known
 
     def those(self, tokens: np.ndarray) -> Candidates:
         return Candidates(tokens, self._row.take(tokens), self._scratch)
@@ -67,9 +68,8 @@ class Head(Candidates):
             raise Uncertain
         return self.keep(np.flatnonzero(self.logits >= threshold))
 
-    def _places(self, tokens: np.ndarray) -> np.ndarray:
-        """Indices of tokens, where they are here."""
-        return np.minimum(np.searchsorted(self.ids, tokens), len(self.ids) - 1)
+    def _array(self, n: int) -> np.ndarray:
+        return np.empty(n, np.float64 if len(self._row) < MANY else np.float32)
 
     def _with(self, ids: np.ndarray, logits: np.ndarray) -> Head:
         """Other candidates of the same row."""
