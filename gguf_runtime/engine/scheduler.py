@@ -125,10 +125,7 @@ class Scheduler:
             return False
         start = self.clock()
         try:
-            rows = self.engine.step(plan.values())
-            asking = [requests[slot] for slot, chunk in plan.items() if chunk.n_logits]
-            n_best = max((request.n_best for request in asking), default=0)
-            logits = self.engine.look_over(rows, n_best, any(request.normalizes for request in asking))
+            logits = self._compute(plan, [requests[slot] for slot, chunk in plan.items() if chunk.n_logits])
         except Exception as error:
             for slot in plan:
                 self._fail(slot, error)
@@ -148,6 +145,17 @@ class Scheduler:
                 slot.sequence.rewind(min(chunk.position, slot.sequence.n_computed))
             raise
         return True
+
+    def _compute(self, plan: dict[_Slot, Chunk], asking: list[Request]) -> Logits:
+        """The step itself; asking: the requests that get logits."""
+        rows = self.engine.step(plan.values())
+        n_best = max((request.n_best for request in asking), default=0)
+        try:
+            return self.engine.look_over(rows, n_best, any(request.normalizes for request in asking))
+        except BaseException:  # an interrupt
+            for slot, chunk in plan.items():
+                slot.sequence.rewind(chunk.position)
+            raise
 
     def _hand_out(self, slot: _Slot, chunk: Chunk, logits: Logits, start: float, alone: bool) -> None:
         if not (request := slot.request()):
