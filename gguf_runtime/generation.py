@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .engine import Chunk, ContextFull, Scheduler
+from .engine import Chunk, ContextFull, Logits, Scheduler
 from .sampling import Sampler
 from .speculation import Speculation
 from .text import Text, overlap
@@ -98,6 +97,7 @@ class Generation(Iterator[str]):
         self.alone = alone
         self._speculation = speculation(self.sequence.text) if speculation else None
         self._end_ids = tokenizer.eog_ids.union(stop_tokens)
+        self.n_best, self.normalizes = max(sampler.n_best, n_logprobs or 0), n_logprobs is not None
         self._n_logprobs = n_logprobs
         self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._pieces: deque[Piece] = deque()
@@ -177,26 +177,27 @@ class Generation(Iterator[str]):
             room = min(room, self._max_tokens - self.n_tokens - 1)
         return self._speculation.guess(room)
 
-    def take(self, logits: np.ndarray, chunk: Chunk, start: float, *, alone: bool) -> None:
+    def take(self, logits: Logits, chunk: Chunk, start: float, *, alone: bool) -> None:
         """Of the scheduler: the answer's next pieces, from the logits of a chunk. Raises what the sampler does."""
         if not self._begun:
             self._begun, self.n_reused = True, chunk.position
         was_answering = self._answering
-        n_right = self._draw(logits, chunk) if len(logits) else 0
-        self.sequence.rewind(chunk.position + len(chunk.tokens) - max(len(logits) - 1, 0) + n_right)
+        n_logits = chunk.n_logits
+        n_right = self._draw(logits, chunk) if n_logits else 0
+        self.sequence.rewind(chunk.position + len(chunk.tokens) - max(n_logits - 1, 0) + n_right)
         if self._shift and not self.done and self.sequence.n_context > self._n_ctx:
             self.sequence.forget(self._n_keep, -(-(self._n_ctx - self._n_keep) // 2))
         seconds = self._scheduler.clock() - start
         if not was_answering:
             self.prompt_seconds += seconds
         else:
-            self._account(len(logits), n_right, seconds, alone)
+            self._account(n_logits, n_right, seconds, alone)
 
     def fail(self, error: Exception) -> None:
         """Of the scheduler: the answer ends with this error."""
         self.error = error
 
-    def _draw(self, logits: np.ndarray, chunk: Chunk) -> int:
+    def _draw(self, logits: Logits, chunk: Chunk) -> int:
         """Draw tokens as far as the logits go; gives how many guesses proved right."""
         if not self._answering:
             self._answering = True
@@ -204,11 +205,14 @@ class Generation(Iterator[str]):
                 self._speculation.begin(self.n_prompt - self.n_reused)
         if self._max_tokens == 0:
             self._stop("length")
-        guess = chunk.tokens[len(chunk.tokens) - len(logits) + 1 :]
+        guess = chunk.tokens[len(chunk.tokens) - chunk.n_logits + 1 :]
         n_before, n_right = chunk.position + len(chunk.tokens) - len(guess), 0
         while not self.stop_reason:
-            token = self.sampler.sample(logits[n_right])
-            chances = () if self._n_logprobs is None else log_probabilities(logits[n_right], token, self._n_logprobs)
+            row, best = logits.rows[n_right], None if logits.best is None else logits.best[n_right]
+            token = self.sampler.sample(row, best)
+            chances: tuple[Any, ...] = ()
+            if logits.normalizers is not None and self._n_logprobs is not None:
+                chances = log_probabilities(row, token, self._n_logprobs, best, float(logits.normalizers[n_right]))
             self._append(token, n_before + n_right, *chances)
             if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
                 break
@@ -276,10 +280,14 @@ class _StopWatch:
         return held
 
 
-def log_probabilities(logits: np.ndarray, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
-    """A token's log probability, given f32[n_vocab], and the n likeliest tokens with theirs, the likeliest first."""
-    best = float(logits.max())
-    norm = best + math.log(float(np.exp(logits - best, dtype=np.float64).sum()))
-    top = np.argpartition(logits, -n)[-n:] if n else np.zeros(0, np.int64)
-    top = top[np.argsort(-logits[top], kind="stable")]
-    return float(logits[token]) - norm, [(int(i), float(logits[i]) - norm) for i in top]
+def log_probabilities(
+    logits: np.ndarray, token: int, n: int, best: np.ndarray | None, normalizer: float
+) -> tuple[float, list[tuple[int, float]]]:
+    """A token's log probability, given f32[n_vocab], and the n likeliest tokens with theirs, the likeliest first.
+
+    best, normalizer: as in `Logits`.
+    """
+    if best is None or len(best) < n:
+        best = np.argpartition(logits, -n)[-n:] if n else np.zeros(0, np.int64)
+    top = best[np.argsort(-logits[best], kind="stable")][:n]
+    return float(logits[token]) - normalizer, [(int(i), float(logits[i]) - normalizer) for i in top]

@@ -59,5 +59,6 @@ PART_BYTES = 32  # of an expert's pairs, see cpu/routing.py
 OP_BYTES = 40  # of an operation in a program: kernel, arguments, whether after a barrier, the next weights, their size
 IDLE = 1 << 62  # the moment, in a program, of a thread that works on no operation: after all others
 LINE = 64  # bytes of a cache line: what different threads write lies that far apart
+MOST_BEST = 1024  # columns, that cpu/logits.py finds of a row
 MOST_DISTANCE = 128  # of a key from a query, beyond which a bias by distance stays the same
 MAX_TASK_ROWS = 128  # rows (heads × tokens) of one attention task

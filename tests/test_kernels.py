@@ -11,6 +11,8 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gguf_runtime.backends.cpu.logits import Ranking
+from gguf_runtime.backends.host import HostDevice
 from gguf_runtime.kernels import isa
 from gguf_runtime.kernels.layout import (
     COLUMNS,
@@ -83,7 +85,7 @@ def library(request: pytest.FixtureRequest) -> Library:
     for types in caches_of(library):
         attention += [f"kv.save:{types[0]}:{types[1]}", f"attention.attend:{types[0]}:{types[1]}:plain"]
     attention += ["attention.attend:f16:f16:plain:bfloats"] if library.isa.dots_bfloats else []
-    library.load(products + others + attention)
+    library.load([*products, *others, *attention, *Ranking.KERNELS])
     return library
 
 
@@ -420,6 +422,25 @@ def test_swiglu_over_the_whole_range(library: Library) -> None:
     with np.errstate(over="ignore"):
         exact = gate / (1 + np.exp(-gate.astype(np.float64)))
     np.testing.assert_allclose(out, exact, rtol=3e-7, atol=1e-30)
+
+
+def test_what_samplers_ask_of_logits(library: Library) -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 1000), np.float32)
+    rows[1], rows[2, 7:9] = np.round(rows[1]), -np.nan
+    k, n_parts = 40, 3
+    found, best, sums = np.zeros((3, n_parts, k), np.int32), np.zeros((3, k), np.int32), np.zeros((3, n_parts, 2))
+    x, found_at, best_at, sums_at = (np.array([address(array)], np.int64) for array in (rows, found, best, sums))
+    sizes = {"n_rows": 3, "n_parts": n_parts, "n_columns": 1000}
+    shape = {"x": x, **{name: np.array([size], np.int64) for name, size in sizes.items()}}
+    largest = {**shape, "k": np.array([k], np.int64), "scratch": np.zeros(SCRATCH, np.uint8)}
+    of_parts, of_rows, of_sums = Ranking.KERNELS
+    library.get(of_parts)(out=found_at, **largest)
+    library.get(of_rows)(found=found_at, out=best_at, **largest)
+    library.get(of_sums)(out=sums_at, **shape)
+    truth = HostDevice("NumPy", "")
+    np.testing.assert_array_equal(best, truth.best(rows, k))
+    total = np.log((sums[:2, :, 1] * np.exp(sums[:2, :, 0])).sum(axis=1))
+    np.testing.assert_allclose(total, truth.normalizers(rows[:2]), atol=1e-6)
 
 
 def test_add_and_gather(library: Library) -> None:

@@ -235,7 +235,7 @@ def test_what_goes_wrong_in_an_answer_ends_only_this_one(llm: LLM) -> None:
     some = scheduler(llm)
     good, bad = (ask(llm, some, [i, 5, 6], 20) for i in range(2))
 
-    def fail(logits: np.ndarray) -> int:
+    def fail(logits: np.ndarray, best: np.ndarray | None) -> int:
         raise ValueError("a grammar that does not work")
 
     some.step()

@@ -18,6 +18,7 @@ from gguf_runtime.architectures import load
 from gguf_runtime.backends.cpu import operations
 from gguf_runtime.backends.cpu.buffers import Buffers
 from gguf_runtime.backends.cpu.inputs import Inputs
+from gguf_runtime.backends.cpu.logits import Ranking
 from gguf_runtime.backends.cpu.plan import Plan
 from gguf_runtime.backends.pages import PageLayout
 from gguf_runtime.graph import Graph
@@ -43,7 +44,7 @@ def names(graph: Graph, isa: Isa) -> list[str]:
 
 def wanted(types: list[str], isa: Isa) -> list[str]:
     """The kernels for models of each of these types."""
-    found = list(ThreadPool.KERNELS)
+    found = [*ThreadPool.KERNELS, *Ranking.KERNELS]
     with tempfile.TemporaryDirectory() as folder:
         for one in types:
             write_model(path := Path(folder, f"{one}.gguf"), types=one, n_layer=1)

@@ -26,7 +26,7 @@ class BriefSampler(Sampler):
     """Draws tokens, but those that end a thought once it has had all of its own."""
 
     def __init__(self, sampler: Sampler, thinking: Thinking, tokenizer: Tokenizer) -> None:
-        self.seed = sampler.seed
+        self.seed, self.n_best = sampler.seed, sampler.n_best
         self._sampler, self._thinking, self._tokenizer = sampler, thinking, tokenizer
         self._parser, self._decoder = AnswerParser(THINKING), tokenizer.decoder()
         self._n_seen = self._n_thought = 0
@@ -36,7 +36,7 @@ class BriefSampler(Sampler):
     def lacks_form(self) -> bool:
         return self._sampler.lacks_form
 
-    def sample(self, logits: np.ndarray) -> int:
+    def sample(self, logits: np.ndarray, best: np.ndarray | None = None) -> int:
         self._sampler.text = self.text
         self._follow()
         closing = self._parser.closing
@@ -46,7 +46,7 @@ class BriefSampler(Sampler):
             if self._sampler.takes(ending):  # a grammar does not, in the middle of a character
                 self._ending = deque(ending)
         if not self._ending:
-            return self._sampler.sample(logits)
+            return self._sampler.sample(logits, best)
         self._sampler.follow(self._ending[0])
         return self._ending.popleft()
 

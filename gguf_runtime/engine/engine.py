@@ -19,15 +19,19 @@ from ..architectures import Model, Result
 from ..backends import Batch, Chunk, Device, KvTypes
 from ..backends.cpu import Cpu
 from ..backends.errors import PlanError
+from ..backends.host import HostDevice
 from ..kernels.cores import physical_cores, processors
+from ..kernels.layout import MOST_BEST
 from ..loader import GGUFFile
 from .cache import PrefixCache, allocators
 from .layer_split import Offload
+from .logits import Logits
 from .pipeline import Pipeline
 from .placement import WHOLE, Placement
 from .sequence import Sequence
 
 _A_MOMENT = 5e-5  # seconds in which a thread that waits for the lock gets it
+_MANY_LOGITS = 1 << 20  # in all rows, from which on threads find the likeliest sooner than each sampler for itself
 
 
 class EngineError(Exception):
@@ -78,11 +82,12 @@ class Engine:
         if device == "reference":
             from ..backends.reference import ReferenceDevice
 
-            host: Device = ReferenceDevice()
+            self._host: HostDevice = ReferenceDevice()
             devices = devices or ()
         else:
-            host = Cpu(self.n_threads)
-        self.placement = Placement(self.model, offload, host, devices, self.n_ctx, n_ubatch, KvTypes(type_k, type_v))
+            self._host = Cpu(self.n_threads)
+        kv_types = KvTypes(type_k, type_v)
+        self.placement = Placement(self.model, offload, self._host, devices, self.n_ctx, n_ubatch, kv_types)
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch
         self.pages, self.states, self.windows = allocators(
@@ -157,6 +162,16 @@ class Engine:
                 chunk.sequence.rewind(chunk.position)
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
+
+    def look_over(self, rows: np.ndarray, n_best: int, normalizers: bool = False) -> Logits:
+        """What a step gave, f32[n, n_vocab], with the n_best likeliest tokens of each row, if it is worth while, and
+        with normalizers, if they are wanted."""
+        n_best = min(n_best, MOST_BEST, self.n_vocab) if rows.size >= _MANY_LOGITS else 0
+        return Logits(
+            rows,
+            self._host.best(rows, n_best) if n_best else None,
+            self._host.normalizers(rows) if normalizers and len(rows) else None,
+        )
 
     @property
     def n_alike(self) -> int:

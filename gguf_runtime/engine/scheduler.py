@@ -13,13 +13,12 @@ from time import perf_counter
 from typing import Protocol
 from weakref import ref
 
-import numpy as np
-
 from ..backends import Chunk
 from ..kernels.layout import PAGE
 from ..text import common
 from .cache import NoPages
 from .engine import Engine
+from .logits import Logits
 from .sequence import Sequence
 
 _LEAST = 32  # tokens of prompts in a step, however long they take: fewer cost nearly as much
@@ -35,6 +34,8 @@ class Request(Protocol):
 
     sequence: Sequence  # its prompt, and then what `take` adds
     alone: bool  # whether no other may be in its steps, in which sums are made in another order
+    n_best: int  # of how many of the likeliest tokens it wants to know that they are these, about
+    normalizes: bool  # whether it wants probabilities
 
     @property
     def done(self) -> bool:
@@ -47,8 +48,8 @@ class Request(Protocol):
     def guess(self) -> list[int]:
         """What may follow the sequence's last token, to be computed together with it."""
 
-    def take(self, logits: np.ndarray, chunk: Chunk, start: float, *, alone: bool) -> None:
-        """Go on with the text, given what a step made of its chunk: f32[chunk.n_logits, n_vocab].
+    def take(self, logits: Logits, chunk: Chunk, start: float, *, alone: bool) -> None:
+        """Go on with the text, given what a step made of its chunk.
 
         start: when the step began, by the scheduler's clock. alone: whether it had only this chunk.
         """
@@ -124,7 +125,7 @@ class Scheduler:
             return False
         start = self.clock()
         try:
-            logits = self.engine.step(plan.values())
+            logits = self._compute(plan, [requests[slot] for slot, chunk in plan.items() if chunk.n_logits])
         except Exception as error:
             for slot in plan:
                 self._fail(slot, error)
@@ -136,7 +137,7 @@ class Scheduler:
         try:
             while todo:
                 slot, chunk = todo[0]
-                self._hand_out(slot, chunk, logits[first : first + chunk.n_logits], start, len(plan) == 1)
+                self._hand_out(slot, chunk, logits.part(first, first + chunk.n_logits), start, len(plan) == 1)
                 first += chunk.n_logits
                 del todo[0]
         except BaseException:  # an interrupt: what has not been taken shall be computed again
@@ -145,7 +146,18 @@ class Scheduler:
             raise
         return True
 
-    def _hand_out(self, slot: _Slot, chunk: Chunk, logits: np.ndarray, start: float, alone: bool) -> None:
+    def _compute(self, plan: dict[_Slot, Chunk], asking: list[Request]) -> Logits:
+        """The step itself; asking: the requests that get logits."""
+        rows = self.engine.step(plan.values())
+        n_best = max((request.n_best for request in asking), default=0)
+        try:
+            return self.engine.look_over(rows, n_best, any(request.normalizes for request in asking))
+        except BaseException:  # an interrupt
+            for slot, chunk in plan.items():
+                slot.sequence.rewind(chunk.position)
+            raise
+
+    def _hand_out(self, slot: _Slot, chunk: Chunk, logits: Logits, start: float, alone: bool) -> None:
         if not (request := slot.request()):
             return
         try:

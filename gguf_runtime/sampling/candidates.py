@@ -11,7 +11,7 @@ import numpy as np
 _GROUP = 64  # logits per group at most when `top` looks for its threshold
 _IMPOSSIBLE = np.float32(-1e4)
 _LOG2_E = math.log2(math.e)
-_MANY = 4096  # from so many candidates on, float32 will do
+MANY = 4096  # from so many candidates on, float32 will do
 BLOCK = 256  # candidates whose weights are summed up together
 
 
@@ -38,8 +38,10 @@ class Scratch:
 class Candidates:
     """Tokens still in the running, by ascending id, and what several steps ask of them, which is computed once.
 
-    ids: int64[n]; logits: float[n], which stay as they are.
+    ids: int64[n]; logits: float[n], which stay as they are. is_head: whether less likely ones are missing (head.py).
     """
+
+    is_head = False
 
     def __init__(self, ids: np.ndarray, logits: np.ndarray, scratch: Scratch | None = None) -> None:
         self.ids, self.logits, self._scratch = ids, logits, scratch or Scratch()
@@ -51,7 +53,7 @@ class Candidates:
     def array(self) -> np.ndarray:
         """float[n] of any content: float64 for few candidates."""
         n = len(self.ids)
-        return np.empty(n) if n < _MANY else self._scratch.array(n)
+        return np.empty(n) if n < MANY else self._scratch.array(n)
 
     def copy(self) -> np.ndarray:
         """The logits, to be changed."""
@@ -111,13 +113,13 @@ class Candidates:
         """Those at these indices, which ascend."""
         ids = which if self._all else self.ids.take(which)
         kept = Candidates(ids, self.logits.take(which), self._scratch)
-        if "weights" in self.__dict__ and (len(which) >= _MANY or len(self.ids) < _MANY):
+        if "weights" in self.__dict__ and (len(which) >= MANY or len(self.ids) < MANY):
             kept.reference, kept.weights = self.reference, self.weights.take(which)  # few are worth float64
         return kept
 
     def without(self, which: np.ndarray) -> Candidates:
         """All but the few at these indices. Of many, these stay as impossible ones: to move all others takes longer."""
-        if len(self.ids) < _MANY:
+        if len(self.ids) < MANY:
             return self.keep(np.delete(np.arange(len(self.ids)), which))
         rest = self.like(self.copy())
         rest.logits[which] = -math.inf
@@ -126,10 +128,31 @@ class Candidates:
         rest.weights[which] = 0
         return rest
 
+    def likeliest(self, k: int) -> Candidates:
+        """The k likeliest; of equals, the lowest ids."""
+        if k == 1:
+            return self.keep(np.argmax(self.logits, keepdims=True))
+        return self if k >= len(self.ids) else self.keep(top(self.logits, k))
+
     def at_least(self, threshold: float) -> Candidates:
         """Those whose logit is not below the threshold."""
         passing = np.greater_equal(self.logits, threshold)
         return self if passing.all() else self.keep(np.flatnonzero(passing))
+
+    def opened(self, tokens: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:
+        """The same with logits that may be changed, where those of these tokens are in it that are candidates, and
+        their indices among the tokens."""
+        return self.like(self.copy()), *self.where(tokens)
+
+    def those(self, tokens: np.ndarray) -> Candidates:
+        """Some of all tokens, by ascending id."""
+        return self.keep(tokens)
+
+    def allowing(self, allowed: np.ndarray) -> Candidates:
+        """Those of all tokens that are allowed, bool[n]: the others stay as impossible ones."""
+        logits = self.copy()
+        np.copyto(logits, -math.inf, where=~allowed)
+        return self.like(logits)
 
     def where(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices of those of these tokens that are candidates, and their indices among the tokens."""
@@ -152,6 +175,8 @@ Step = Callable[[Candidates], Candidates]
 
 def block_sums(values: np.ndarray) -> np.ndarray:
     """float64: the sum of each BLOCK values."""
+    if len(values) < BLOCK:
+        return values.sum(keepdims=True, dtype=np.float64)
     n = len(values) // BLOCK * BLOCK
     sums = np.einsum("ij->i", values[:n].reshape(-1, BLOCK)).astype(np.float64)  # several times as fast as sum()
     return sums if n == len(values) else np.append(sums, values[n:].sum(dtype=np.float64))

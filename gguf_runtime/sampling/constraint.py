@@ -24,10 +24,6 @@ from .schema import Unsupported, prepared
 
 # some white space, as models write it, but never without end
 _JSON_OPTIONS: Any = {"whitespace_pattern": r"[ ]|\n[ \t]{0,20}", "coerce_one_of": True}
-# for each byte of a mask, what to add to eight logits: nothing, or minus infinity
-_BARRIERS = np.where(
-    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.float32(0), np.float32("-inf")
-)
 # Parts of the vocabulary: where all of one may come next, its tokens are allowed at once and not one by one. Counted
 # letters ([a-z ]{500}) are a new state at each token, so nothing else saves work there; then blanks and JSON's texts.
 _SLICES = [
@@ -56,22 +52,23 @@ class Constraint:
         if not tokenizer.eog_ids:
             raise GrammarError(f"the model has no token that ends an answer, which {form} needs")
         self._matcher = LLMatcher(_vocabulary(tokenizer), grammar, log_level=0)
-        self._mask = np.zeros(-(-tokenizer.n_vocab // 32), np.int32)
+        self._n_vocab = tokenizer.n_vocab
+        self._mask = np.zeros(-(-self._n_vocab // 32), np.int32)
+        self._allowed: np.ndarray | None = None  # which tokens may come next, once that is known
         self._check()
 
     def __call__(self, candidates: Candidates) -> Candidates:
         """Those of all tokens that may come next. Raises GrammarError where the grammar became too complex."""
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        self._check()
-        n_vocab, mask = len(candidates.ids), self._mask.view(np.uint8)
-        allowed = np.unpackbits(mask, count=n_vocab, bitorder="little").view(bool)
-        n = int(np.count_nonzero(allowed))
+        if self._allowed is None:
+            self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+            self._check()
+            self._allowed = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little").view(bool)
+        n = int(np.count_nonzero(self._allowed))
         if not n:
             raise GrammarError(f"no token can go on with what {self._form} wants")
-        if n < n_vocab // 8:
-            return candidates.keep(np.flatnonzero(allowed))
-        barriers = _BARRIERS.take(mask, axis=0).reshape(-1)[:n_vocab]
-        return candidates.like(np.add(candidates.logits, barriers, out=barriers))
+        if n < self._n_vocab // 8:
+            return candidates.those(np.flatnonzero(self._allowed))
+        return candidates.allowing(self._allowed)
 
     @property
     def is_met(self) -> bool:
@@ -86,6 +83,7 @@ class Constraint:
         """Note that the answer goes on with this token."""
         if not self._matcher.is_stopped():
             self._matcher.consume_token(token)
+            self._allowed = None
             self._check()
 
     def _check(self) -> None:

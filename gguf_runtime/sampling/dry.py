@@ -74,10 +74,9 @@ def dry(
     long = (lengths >= allowed) & ~np.isin(tokens, spared)
     if not long.any():
         return candidates
-    logits = candidates.copy()
-    at, known = candidates.where(tokens[long])
-    logits[at] -= multiplier * base ** (lengths[long][known] - float(allowed))
-    return candidates.like(logits)
+    candidates, at, known = candidates.opened(tokens[long])
+    candidates.logits[at] -= multiplier * base ** (lengths[long][known] - float(allowed))
+    return candidates
 
 
 def repetitions(history: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ _HEADS = (256, 4096)  # candidates that mostly hold the mass that is asked for; 
 
 def top_k(candidates: Candidates, k: int) -> Candidates:
     """Keep the k likeliest; of equals, the lowest ids."""
-    return candidates if k >= len(candidates.ids) else candidates.keep(top(candidates.logits, k))
+    return candidates.likeliest(k)
 
 
 def top_p(candidates: Candidates, p: float) -> Candidates:
@@ -84,4 +84,4 @@ def xtc(candidates: Candidates, threshold: float) -> Candidates:
 
 def likeliest(candidates: Candidates) -> Candidates:
     """Keep the likeliest; of equals, the lowest id."""
-    return candidates.keep(np.argmax(candidates.logits, keepdims=True))
+    return candidates.likeliest(1)

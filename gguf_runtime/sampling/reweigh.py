@@ -14,12 +14,11 @@ from .filters import likeliest
 def bias(candidates: Candidates, biases: Mapping[int, float]) -> Candidates:
     """Add to the logits of some ids. Raises ValueError where that leaves no token."""
     tokens, amounts = np.array(list(biases)), np.array(list(biases.values()))
-    logits = candidates.copy()
-    at, known = candidates.where(tokens)
-    logits[at] += amounts[known]
-    if not logits.max() > -math.inf:
+    candidates, at, known = candidates.opened(tokens)
+    candidates.logits[at] += amounts[known]
+    if not candidates.is_head and not candidates.best > -math.inf:
         raise ValueError("the logit bias forbids every token that can come next")
-    return candidates.like(logits)
+    return candidates
 
 
 def penalties(
@@ -30,14 +29,13 @@ def penalties(
     `repeat` divides a positive logit and multiplies a negative one (CTRL, arXiv:1909.05858, minding the sign
     as llama.cpp does); `presence` is subtracted once and `frequency` once per occurrence, as in OpenAI's API.
     """
-    logits = candidates.copy()
-    at, _ = candidates.where(history)
-    old = logits[at].astype(np.float64)
+    candidates, at, _ = candidates.opened(history)
+    old = candidates.logits[at].astype(np.float64)
     new = np.where(old > 0, old / repeat, old * repeat) - presence
     if frequency:
         new -= frequency * np.bincount(at)[at]
-    logits[at] = new  # the same each time that a token was seen
-    return candidates.like(logits)
+    candidates.logits[at] = new  # the same each time that a token was seen
+    return candidates
 
 
 def temperature(candidates: Candidates, t: float) -> Candidates:

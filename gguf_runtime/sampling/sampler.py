@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..arguments import in_vocabulary
+from ..kernels.layout import MOST_BEST
 from ..text import Text
 from ..tokenizer import Tokenizer
 from . import dry, filters, reweigh
 from .candidates import Candidates, Scratch, Step
 from .draw import draw
+from .head import Head, Uncertain
 from .mirostat import Mirostat
 from .params import SamplingParams
 
@@ -23,10 +26,16 @@ if TYPE_CHECKING:
     from .constraint import Constraint
 
 _KEEP_THE_LIKELIEST = ("top_n_sigma", "top_k", "top_p", "min_p")  # so that a greedy choice needs none of them
+_CHANGES = ("bias", "penalties", "dry")  # of the logits of some tokens
+_SPARE = 128  # likeliest tokens to know beyond those that are kept, where others become less likely or are forbidden
 
 
 class Sampler:
-    """Draws tokens from logits. text: what is gone on with, for the steps that look back."""
+    """Draws tokens from logits.
+
+    text: what is gone on with, for the steps that look back. n_best: how many of the likeliest tokens are to be known
+    for a draw that mostly need not look at all; 0 where it always does.
+    """
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer | None = None) -> None:
         """tokenizer: what DRY finds its sequence breakers with, and a grammar needs.
@@ -48,7 +57,9 @@ class Sampler:
             from .constraint import constrain  # llguidance takes time to load
 
             self._constraint = constrain(params, tokenizer)
-        self._steps = self._chain(params)
+        chain = self._chain(params)
+        self._steps = [step for _, step in chain]
+        self._n_first, self.n_best = _deciding(params, [name for name, _ in chain])
         self._ids, self._scratch = np.arange(0), Scratch()
 
     @property
@@ -56,26 +67,39 @@ class Sampler:
         """Whether a grammar wants more of the answer than has come."""
         return self._constraint is not None and not self._constraint.is_met
 
-    def sample(self, logits: np.ndarray) -> int:
+    def sample(self, logits: np.ndarray, best: np.ndarray | None = None) -> int:
         """Draw a token, given f32[n_vocab], which is left as it is. A grammar takes it to be a part of the answer.
 
-        Raises ValueError for NaN or infinity, or where no token is left.
+        best: the ids of its likeliest tokens, ascending, of equals the lowest, if they are known; the token is the same
+        without. Raises ValueError for NaN or infinity, or where no token is left.
         """
-        if len(self._ids) != len(logits):
-            self._ids = np.arange(len(logits))
-        self._scratch.reset()
-        candidates = Candidates(self._ids, logits, self._scratch)
-        if not math.isfinite(candidates.best):
-            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
-        if self._constraint:
-            candidates = self._constraint(candidates)
-        for step in self._steps:
+        candidates = self._begin(logits, best)
+        for step in self._steps[self._n_first :]:
             candidates = step(candidates)
         chance = self._random()
         token = int(candidates.ids[draw(candidates, chance) if len(candidates.ids) > 1 else 0])
         if self._constraint:
             self._constraint.accept(token)
         return token
+
+    def _begin(self, logits: np.ndarray, best: np.ndarray | None) -> Candidates:
+        """What the first steps leave: of the likeliest tokens, if these decide, or of all."""
+        if self.n_best and best is not None and len(best) < len(logits):
+            with suppress(Uncertain):
+                return self._first(Head(best.astype(np.int64), logits, self._scratch))
+        if len(self._ids) != len(logits):
+            self._ids = np.arange(len(logits))
+        return self._first(Candidates(self._ids, logits, self._scratch))
+
+    def _first(self, candidates: Candidates) -> Candidates:
+        self._scratch.reset()
+        if not math.isfinite(candidates.best):
+            raise ValueError("the model's logits are not finite numbers: the file must be damaged")
+        if self._constraint:
+            candidates = self._constraint(candidates)
+        for step in self._steps[: self._n_first]:
+            candidates = step(candidates)
+        return candidates
 
     def takes(self, tokens: list[int]) -> bool:
         """Whether the answer may go on with these."""
@@ -101,16 +125,18 @@ class Sampler:
         self._n_unbroken, self._n_seen = next(ends, self._n_unbroken + len(new)), n
         return self._n_unbroken
 
-    def _chain(self, p: SamplingParams) -> list[Step]:
-        """The steps that these parameters switch on."""
-        steps: list[Step] = [partial(reweigh.bias, biases=p.logit_bias)] if p.logit_bias else []
+    def _chain(self, p: SamplingParams) -> list[tuple[str, Step]]:
+        """The steps that these parameters switch on, with their names."""
+        steps: list[tuple[str, Step]] = []
+        if p.logit_bias:
+            steps.append(("bias", partial(reweigh.bias, biases=p.logit_bias)))
         if p.mirostat:
             heat = partial(reweigh.temperature, t=p.temperature)
-            return [*steps, heat, Mirostat(p.mirostat, p.mirostat_tau, p.mirostat_eta, self._random)]
+            mirostat = Mirostat(p.mirostat, p.mirostat_tau, p.mirostat_eta, self._random)
+            return [*steps, ("temperature", heat), ("mirostat", mirostat)]
         known = self._known(p)
-        greedy = p.temperature <= 0 and p.dynatemp_range <= 0 and "temperature" in p.samplers
-        skipped = _KEEP_THE_LIKELIEST if greedy else ()
-        return steps + [known[name] for name in p.samplers if name in known and name not in skipped]
+        skipped = _KEEP_THE_LIKELIEST if _is_greedy(p) and "temperature" in p.samplers else ()
+        return steps + [(name, known[name]) for name in p.samplers if name in known and name not in skipped]
 
     def _known(self, p: SamplingParams) -> dict[str, Step]:
         """Name → step, for those that are not switched off."""
@@ -140,3 +166,18 @@ class Sampler:
         if p.dynatemp_range > 0:
             return lambda c: reweigh.dynamic_temperature(c, p.temperature, p.dynatemp_range, p.dynatemp_exponent)
         return partial(reweigh.temperature, t=p.temperature)
+
+
+def _is_greedy(p: SamplingParams) -> bool:
+    return p.temperature <= 0 and p.dynatemp_range <= 0
+
+
+def _deciding(p: SamplingParams, names: list[str]) -> tuple[int, int]:
+    """Of a chain: how many steps it takes until few tokens are left, and how many of the likeliest must be known for
+    these steps. Both are 0 where a step looks at all tokens before."""
+    n_changes = next((i for i, name in enumerate(names) if name not in _CHANGES), len(names))
+    kept = {"top_k": p.top_k, "min_p": _SPARE, "temperature": int(_is_greedy(p))}
+    n_kept = kept.get(names[n_changes], 0) if n_changes < len(names) else 0
+    n_changed = _SPARE if p.constrains or {"penalties", "dry"} & set(names[:n_changes]) else len(p.logit_bias)
+    n_best = n_kept + 1 + min(n_changed, _SPARE)
+    return (n_changes + 1, n_best) if n_kept and n_best <= MOST_BEST else (0, 0)

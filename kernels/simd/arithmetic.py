@@ -12,6 +12,7 @@ from numba import types
 from .vectors import (
     ADDRESS,
     F32,
+    I1,
     I8,
     I16,
     I32,
@@ -156,6 +157,18 @@ def _any_above(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 exp, exp2, log = (operation(f32x16, [f32x16], emit) for emit in (_exp, _exp2, _log))
 #: Whether some lane of the first vector is larger than that of the second.
 any_above = operation(types.boolean, [f32x16, f32x16], _any_above)
+#: A bit for each lane: whether it is larger in the first vector than in the second, or is no number in one.
+above = operation(
+    types.int64, [f32x16, f32x16],
+    lambda b, x, y: b.zext(b.bitcast(b.fcmp_unordered(">", x, y), I16), I64),
+)  # fmt: skip
+#: count_from(counts, vector, least): counts, one higher in lanes of the vector that are at least so large.
+count_from = operation(
+    i32x16, [i32x16, i32x16, i32x16],
+    lambda b, counts, v, least: b.add(counts, b.zext(b.icmp_signed(">=", v, least), i32x16.llvm)),
+)  # fmt: skip
+#: The number of the lowest bit that is 1.
+lowest_bit = operation(types.int64, [types.int64], lambda b, x: call(b, "cttz.i64", I64, [x, I1(1)]))
 
 
 def rank_among(bounds: Sequence[float]) -> Any:

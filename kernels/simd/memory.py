@@ -22,6 +22,7 @@ from .vectors import (
     i8x16,
     i8x32,
     i8x64,
+    i32x16,
     loaded,
     operation,
     splat,
@@ -33,7 +34,7 @@ def _load(kind: Vector) -> Any:
     return operation(kind, [ADDRESS], lambda b, address: loaded(b, address, kind.llvm))
 
 
-load_f32 = _load(f32x16)
+load_f32, load_i32 = _load(f32x16), _load(i32x16)
 load_i8x16, load_i8x32, load_i8x64 = _load(i8x16), _load(i8x32), _load(i8x64)
 
 
@@ -70,6 +71,7 @@ get_f32 = _scalar_load(types.float32, F32)
 put_f32 = operation(types.void, [ADDRESS, types.float32], stored)
 put_i32 = operation(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I32)))
 put_i64 = operation(types.void, [ADDRESS, types.int64], stored)
+put_f64 = operation(types.void, [ADDRESS, types.float64], stored)
 put_i8 = operation(types.void, [ADDRESS, types.int64], lambda b, p, v: stored(b, p, b.trunc(v, I8)))
 
 

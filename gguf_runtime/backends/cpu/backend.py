@@ -20,6 +20,7 @@ from ..states import state_memory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
 from .inputs import Inputs
+from .logits import Ranking
 from .plan import Plan
 from .writer import Step, size_of
 
@@ -41,12 +42,27 @@ class Cpu(HostDevice):
         self.lock = threading.Lock()
         self.scratch = aligned(n_threads * SCRATCH)
         self._buffers: dict[int, Buffers] = {}
+        self._ranking: Ranking | None = None
 
     @property
     def threads(self) -> ThreadPool:
         """Made when first used, as its kernels are compiled with those of the first graph; others after a fork."""
         self._pool = self._pool or ThreadPool(self.library, self._n_threads)
         return self._pool
+
+    @property
+    def ranking(self) -> Ranking:
+        """The same; to be used only by who has the lock."""
+        self._ranking = self._ranking or Ranking(self.library, self.threads, self.scratch)
+        return self._ranking
+
+    def best(self, rows: np.ndarray, k: int) -> np.ndarray:
+        with self.lock:
+            return self.ranking.best(rows, k)
+
+    def normalizers(self, rows: np.ndarray) -> np.ndarray:
+        with self.lock:
+            return self.ranking.normalizers(rows)
 
     def compile(
         self,
@@ -63,7 +79,8 @@ class Cpu(HostDevice):
 
     def after_fork(self) -> None:
         """This process is a child, which has none of the threads; most children need none."""
-        self._pool, self.lock = None, threading.Lock()
+        self._pool = self._ranking = None
+        self.lock = threading.Lock()
 
     def buffers(self, n_ubatch: int) -> Buffers:
         """Memory for values of so many tokens; to be used only by who has the lock."""
@@ -98,7 +115,8 @@ class CpuBackend(Backend):
         self._tables: list[tuple[np.ndarray, np.ndarray]] = []  # of the batch at work
         self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
         self._plan = Plan(graph, (layout, window_layout), self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
-        library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS])
+        others = Ranking.KERNELS if graph.result.rows == "selected" else ()
+        library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS, *others])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
         self._causal = all(op.causal or op.source for op in graph.ops if isinstance(op, Attention))
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
