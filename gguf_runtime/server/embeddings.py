@@ -43,12 +43,12 @@ async def embed(call: Call, request: EmbeddingRequest) -> Embeddings:
     service = call.service
     model, outcome, timings = service.models.find(request.model), Outcome.CANCELLED, Timings()
     try:
-        async with asyncio.timeout(service.max_seconds):
+        async with asyncio.timeout(service.policy.max_seconds):
             made = await _made(call, model, request, timings)
         outcome = Outcome.DONE
     except TimeoutError:
         outcome = Outcome.FAILED
-        most = f"{service.max_seconds:g} seconds"
+        most = f"{service.policy.max_seconds:g} seconds"
         raise Failure("timeout", f"the embedding took longer than {most}, which is as long as it may") from None
     except Failure:
         outcome = Outcome.FAILED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.routing import Route
@@ -57,9 +56,8 @@ async def detokenize(call: Call) -> Any:
 
 
 async def apply_template(call: Call) -> Any:
-    request = chat_request(call)
-    async with call.service.models.use(call.service.models.find(request.model)) as model:
-        return {"prompt": str(await asyncio.to_thread(model.texts.render, request))}
+    text, _ = await call.service.read(chat_request(call))
+    return {"prompt": str(text)}
 
 
 def _piece(texts: ModelTexts, id: int) -> Any:
@@ -96,6 +94,8 @@ async def props(call: Call) -> Any:
 
 async def slots(call: Call) -> Any:
     """There are none: the turns stand for them, those that are taken first."""
+    if not call.service.policy.slots:
+        raise Failure("unsupported", "the server was started with --no-slots")
     async with call.service.models.use(_asked(call)) as model:
         answers = [answer for answer in call.service.running if answer.model is model]
         busy = [_slot(model, i, answer) for i, answer in enumerate(answers)]
@@ -125,7 +125,9 @@ async def list_models(call: Call) -> Any:
 
 
 async def load(call: Call) -> Any:
-    async with call.service.models.use(_named(call)):
+    model = _named(call)
+    call.service.models.preload(model)
+    async with call.service.models.use(model):
         return {"success": True}
 
 

@@ -104,11 +104,15 @@ class Models:
         n_waiting: int = 1024,
         budget: int = 0,
         keep_alive: float | None = None,
+        n_most: int = 0,
+        loads: bool = True,
         any_name: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """any_name: serve every model on this machine; else those that were added."""
+        """n_most: models in memory at once, 0 for as many as fit. loads: load what is asked for, else only what
+        `preload` is called for. any_name: serve every model on this machine; else those that were added."""
         self.settings, self.keep_alive, self.any_name = settings, keep_alive, any_name
+        self.n_most, self.loads = n_most, loads
         self._n_parallel, self._n_waiting, self._say = n_parallel, n_waiting, say
         self._budget = budget or int(_BUDGET * available())
         self.default: Model | None = None  # of requests that name none
@@ -149,6 +153,8 @@ class Models:
         for model in self._known.values():
             if {name, plain} & {model.name, model.path, *model.aliases}:
                 return model
+        if any_named := next((model for model in self if "*" in model.aliases), None):
+            return any_named
         if self.any_name and (name and not os.path.exists(name)):
             from ..store import StoreError, find
 
@@ -179,6 +185,10 @@ class Models:
         model.n_users += 1
         try:
             while model.state != "loaded":
+                if not self.loads and model.state == "unloaded":
+                    raise Failure(
+                        "invalid", f"{model.name} is not loaded: have it loaded by /models/load", field="model"
+                    )
                 self.preload(model)
                 assert model.loading
                 await asyncio.shield(model.loading)
@@ -278,7 +288,7 @@ class Models:
         if len(self._known) == 1 and not self.any_name:
             return settings
         async with self._gate:
-            while self._n_bytes and self._n_bytes + weights + caches > self._budget:
+            while self._is_full(weights + caches):
                 idle = [other for other in self if other is not model and other.is_idle]
                 if idle:
                     await self.unload(min(idle, key=lambda other: other.last_used))
@@ -287,6 +297,12 @@ class Models:
                         await self._changed.wait()
             model.n_bytes = weights + caches
         return {**settings, "kv_memory": caches}
+
+    def _is_full(self, n_bytes: int) -> bool:
+        """Whether another model has to go before one of this size can come."""
+        n_loaded = sum(model.n_bytes > 0 for model in self)
+        too_many = bool(self.n_most) and n_loaded >= self.n_most
+        return too_many or (n_loaded > 0 and self._n_bytes + n_bytes > self._budget)
 
     @property
     def _n_bytes(self) -> int:

@@ -122,7 +122,8 @@ def _set_thinking(request: Request, body: Fields) -> None:
     elif effort is not None:
         request.template.setdefault("reasoning_effort", effort)
     request.max_thought = max_tokens(body, "reasoning_budget_tokens", "thinking_budget_tokens")
-    request.splits_thoughts = body.text("reasoning_format") != "none"
+    if (form := body.text("reasoning_format")) is not None and form != "auto":
+        request.splits_thoughts = form != "none"
 
 
 def _set_continuation(request: Request, body: Fields) -> None:

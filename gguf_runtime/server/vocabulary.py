@@ -17,7 +17,8 @@ class Request(Struct, kw_only=True):
     sampling: fields of SamplingParams, and defaults: those of the API; bias_texts: what to add to logits of texts'
     tokens. n_logprobs: how many of the likeliest tokens to tell at each place, beside the one that was drawn; None:
     nothing of the kind. tells_tokens: token ids are wanted, also of the last ones where these give no text. special:
-    control tokens give text too. splits_thoughts: tell thoughts from the answer; max_thought: tokens of a thought.
+    control tokens give text too. splits_thoughts: tell thoughts from the answer; None as the server has it.
+    max_thought: tokens of a thought.
     progress: events of that kind are wanted. cache: use what is computed of other requests. salt, client: whose cache
     it uses, and with whom it takes turns. priority: lower goes first. keep_alive: seconds for which the model stays
     loaded afterwards, None for the default.
@@ -44,7 +45,7 @@ class Request(Struct, kw_only=True):
     n_logprobs: int | None = None
     tells_tokens: bool = False
     special: bool = False
-    splits_thoughts: bool = True
+    splits_thoughts: bool | None = None
     max_thought: int | None = None
     progress: bool = False
     cache: bool = True
