@@ -178,18 +178,15 @@ def _keys(options: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _served(model: str | None, aliases: tuple[str, ...]) -> tuple[str, Path, tuple[str, ...], Path | None]:
-    """What it is listed as, its file, its other names, and what it was created from."""
+    """What it is called, its file, its other names, and what it was created from."""
     path = model_path(model)
     if model is not None and os.path.exists(model):
-        name, modelfile = path.stem, None
-    else:
-        from ..store import find
+        return path.stem, path, aliases, None
+    from ..store import find
 
-        name = model or FIRST_MODEL
-        found = find(name)
-        modelfile = found.modelfile if found else None
-    first = next((alias for alias in aliases if alias != "*"), name)
-    return first, path, tuple(dict.fromkeys((*aliases, name))), modelfile
+    name = model or FIRST_MODEL
+    found = find(name)
+    return name, path, aliases, found.modelfile if found else None
 
 
 def _address(host: str | None, port: int | None, ollama: bool) -> tuple[tuple[str, ...], int]:

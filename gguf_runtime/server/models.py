@@ -30,18 +30,23 @@ _BUDGET = 0.8  # of the memory that is free
 class Model:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
-    n_bytes: for which it has got room. error: why it could not be loaded the last time.
+    name: what it is listed as: the first of its aliases, if it has any; all its names find it, and any does where "*"
+    is one. n_bytes: for which it has got room. error: why it could not be loaded the last time.
     """
 
     def __init__(
         self, name: str, path: str, turns: Turns, aliases: tuple[str, ...] = (), recipe: Modelfile | None = None
     ) -> None:
-        self.name, self.path, self.aliases, self.turns, self.recipe = name, path, aliases, turns, recipe
+        self.aliases = tuple(alias for alias in aliases if alias != "*")
+        self.name = next(iter(self.aliases), name)
+        self.names = {name, path, Path(path).name, *aliases}
+        self.path, self.turns, self.recipe = path, turns, recipe
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
         self.is_leaving = False  # it is unloaded once nobody uses it
         self.last_used = self.load_seconds = 0.0
+        self.last_n_ctx: int | None = None  # as it was loaded the last time
         self.expires: float | None = None  # seconds since 1970
         self.error: Failure | None = None
         self.last_step: Step | None = None
@@ -124,7 +129,7 @@ class Models:
     def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
         """Serve a model. modelfile: what it was created from. Raises StoreError, OSError."""
         model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases, recipes.read(modelfile))
-        self._known[name] = model
+        self._known[model.name] = model
         return model
 
     def watch(self, on_step: Callable[[Model, Step], None]) -> None:
@@ -151,9 +156,9 @@ class Models:
             return self.default or next(iter(self))
         plain = name.removesuffix(":latest")
         for model in self._known.values():
-            if {name, plain} & {model.name, model.path, *model.aliases}:
+            if {name, plain} & model.names:
                 return model
-        if any_named := next((model for model in self if "*" in model.aliases), None):
+        if any_named := next((model for model in self if "*" in model.names), None):
             return any_named
         if self.any_name and (name and not os.path.exists(name)):
             from ..store import StoreError, find
@@ -224,6 +229,10 @@ class Models:
         """Serve a model no longer."""
         self._known.pop(model.name, None)
 
+    def template(self, model: Model) -> str | None:
+        """The chat template that is used instead of the file's. Raises GoTemplateError."""
+        return self.settings.get("chat_template") or recipes.template(model.recipe)
+
     async def unload(self, model: Model, *, at_once: bool = False) -> None:
         """End the model's process, once nobody uses it any more; at_once: what it is doing fails."""
         if model.n_users and not at_once:
@@ -256,8 +265,7 @@ class Models:
         try:
             start = time.monotonic()
             settings = await self._make_room(model)
-            template = self.settings.get("chat_template") or recipes.template(model.recipe)
-            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, template))
+            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, self.template(model)))
             texts.add_done_callback(lambda task: task.cancelled() or task.exception())
             engine = await EngineClient.start(
                 model.path,
@@ -267,6 +275,7 @@ class Models:
                 on_death=lambda engine: self._revive(model, engine),
             )
             model.set(await texts, engine)
+            model.last_n_ctx = model.n_ctx
             model.load_seconds = time.monotonic() - start
             self._say(f"{model.name} is loaded: a context of {model.n_ctx} tokens, {model.load_seconds:.1f} s")
         except Exception as error:

@@ -23,7 +23,8 @@ async def health(call: Call) -> Any:
 async def metrics(call: Call) -> Response:
     if not call.service.policy.metrics:
         raise Failure("unsupported", "the server was started with --no-metrics")
-    return Response(call.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    headers = {"Process-Start-Time-Unix": str(call.service.started)}
+    return Response(call.service.metrics.text(), 200, headers, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def all_routes() -> list[Route]:

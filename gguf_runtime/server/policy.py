@@ -42,6 +42,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         request.template = {**self.template, **request.template}
         if request.splits_thoughts is None:
             request.splits_thoughts = self.splits_thoughts
+        if request.tells_prompt is None:
+            request.tells_prompt = self.tells_prompts
         if request.max_thought is None:
             request.max_thought = self.max_thought
         if self.max_tokens is not None:

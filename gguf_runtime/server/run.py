@@ -38,7 +38,7 @@ def serve(
     async def run() -> None:
         known = Models(settings, say=say, **limits)
         for name, path, aliases, modelfile in models:
-            known.add(name, str(path), (*aliases, path.name), modelfile)
+            known.add(name, str(path), aliases, modelfile)
         for model in list(known)[:1]:
             known.default = model
             known.preload(model)
