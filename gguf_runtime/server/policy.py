@@ -12,10 +12,10 @@ from .vocabulary import Request
 class Policy(Struct, frozen=True, kw_only=True):
     """What requests leave open, and what the server offers.
 
-    max_seconds: that an answer may take; max_tokens: that it may have. sampling: fields of SamplingParams; options:
-    others of LLM.stream. stop, ignore_eos, template, max_thought, splits_thoughts: as in Request. pooling: of
-    embeddings; None for the model's own. tags: of the models, for those who list them. tells_prompts: answers tell how
-    they were asked for. slots, metrics, page: what there is to be seen.
+    max_seconds: that an answer may take. sampling: fields of SamplingParams; options: others of LLM.stream.
+    max_tokens, stop, ignore_eos, template, max_thought, splits_thoughts: as in Request. pooling: of embeddings;
+    None for the model's own. tags: of the models, for those who list them. tells_prompts: answers tell how they
+    were asked for. slots, metrics, page: what there is to be seen.
     """
 
     max_seconds: float | None = None
@@ -35,7 +35,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     page: bool = True
 
     def complete(self, request: Request) -> None:
-        """Fill in what a request leaves open, and hold it to the limit."""
+        """Fill in what a request leaves open."""
         request.defaults |= self.sampling
         request.stop = request.stop or [*self.stop]
         request.ignore_eos = request.ignore_eos or self.ignore_eos
@@ -46,6 +46,5 @@ class Policy(Struct, frozen=True, kw_only=True):
             request.tells_prompt = self.tells_prompts
         if request.max_thought is None:
             request.max_thought = self.max_thought
-        if self.max_tokens is not None:
-            asked = request.max_tokens
-            request.max_tokens = self.max_tokens if asked is None else min(asked, self.max_tokens)
+        if request.max_tokens is None:
+            request.max_tokens = self.max_tokens
