@@ -76,7 +76,7 @@ async def _texts(call: Call) -> ModelTexts:
 
 
 async def props(call: Call) -> Any:
-    """Does not wake a model that sleeps: one that was loaded, and is no longer."""
+    """Neither wakes a model that sleeps, one that was loaded and is no longer, nor keeps one awake."""
     if call.http.method == "POST":
         raise Failure("unsupported", "properties are given at the start, with the options of `ggrun serve`")
     model, policy = _asked(call), call.service.policy
@@ -85,8 +85,10 @@ async def props(call: Call) -> Any:
         template = call.service.models.template(model)
         texts = await asyncio.to_thread(ModelTexts, model.path, template, reads_vocabulary=False)
     else:
-        async with call.service.models.use(model):
-            texts = model.texts
+        if model.state != "loaded":
+            await call.service.models.acquire(model)
+            call.service.models.release(model)
+        texts = model.texts
     params = {**sampling(policy.sampling), "n_predict": -1 if policy.max_tokens is None else policy.max_tokens}
     return {
         "default_generation_settings": {"params": {**params, "stop": policy.stop}, "n_ctx": model.last_n_ctx},

@@ -209,8 +209,10 @@ class Models:
         model.last_used = time.monotonic()
         if model.n_users:
             return
-        if model.is_leaving:
-            keep_alive = 0
+        self._rest(model, 0 if model.is_leaving else keep_alive)
+
+    def _rest(self, model: Model, keep_alive: float | None = None) -> None:
+        """Nobody uses the model any more, or yet: have it unloaded in time."""
         seconds = self.keep_alive if keep_alive is None else keep_alive
         if seconds is not None and seconds >= 0:
             model.expires = time.time() + seconds
@@ -276,6 +278,8 @@ class Models:
             )
             model.set(await texts, engine)
             model.last_n_ctx = model.n_ctx
+            if not model.n_users:
+                self._rest(model)
             model.load_seconds = time.monotonic() - start
             self._say(f"{model.name} is loaded: a context of {model.n_ctx} tokens, {model.load_seconds:.1f} s")
         except Exception as error:
