@@ -45,6 +45,7 @@ class Model:
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
         self.is_leaving = False  # it is unloaded once nobody uses it
+        self.waits = False  # for others to make room for it
         self.last_used = self.load_seconds = 0.0
         self.last_n_ctx: int | None = None  # as it was loaded the last time
         self.expires: float | None = None  # seconds since 1970
@@ -199,6 +200,8 @@ class Models:
                 await asyncio.shield(model.loading)
         except BaseException:
             model.n_users -= 1
+            if model.waits and model.loading and not model.n_users:
+                model.loading.cancel()  # nobody wants it any more: no other has to go for it
             raise
         if model.timer:
             model.timer.cancel()
@@ -282,6 +285,11 @@ class Models:
                 self._rest(model)
             model.load_seconds = time.monotonic() - start
             self._say(f"{model.name} is loaded: a context of {model.n_ctx} tokens, {model.load_seconds:.1f} s")
+        except asyncio.CancelledError:
+            if engine:
+                await engine.stop()
+            model.set(None, None)
+            raise
         except Exception as error:
             failure = error if isinstance(error, Failure) else Failure("failed", f"{model.name}: {error}")
             if engine:
@@ -291,7 +299,7 @@ class Models:
             await self._notify()
             raise failure from error
         finally:
-            model.loading = None
+            model.loading, model.waits = None, False
 
     async def _make_room(self, model: Model) -> dict[str, Any]:
         """Unload what is least recently used until there is room; gives the settings to load with."""
@@ -307,7 +315,9 @@ class Models:
                     await self.unload(min(idle, key=lambda other: other.last_used))
                 else:
                     async with self._changed:
+                        model.waits = True
                         await self._changed.wait()
+                        model.waits = False
             model.n_bytes = weights + caches
         return {**settings, "kv_memory": caches}
 
