@@ -39,7 +39,8 @@ def application(models: Models, rules: Rules, policy: Policy) -> ASGIApp:
         yield
         await models.close()
 
-    modules = (page, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat, openapi)
+    shown = (page,) if policy.page else ()
+    modules = (*shown, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat, openapi)
     app = Starlette(
         routes=[route for module in modules for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},

@@ -64,8 +64,7 @@ class _ForBrowsers(Route):
     """What only browsers get, by the types they accept; others find here what their API has at the same path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        shown = scope["type"] == "http" and scope["app"].state.service.policy.page
-        wanted = shown and "text/html" in Headers(scope=scope).get("accept", "")
+        wanted = scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", "")
         return super().matches(scope) if wanted else (Match.NONE, {})
 
 
