@@ -79,8 +79,9 @@ class Embedder:
         if len(tokens) > self.n_most:
             if not truncate:
                 raise ContextFull(
-                    f"text {number + 1} has {len(tokens)} tokens, and the model takes {self.n_most} at once: "
-                    "shorten it, have it truncated, or ask for a larger context and pass (-c, -ub; n_ctx, n_ubatch)"
+                    f"text {number + 1} is too large: it has {len(tokens)} tokens, and the model takes {self.n_most} "
+                    "at once: shorten it, have it truncated, or ask for a larger context and pass "
+                    "(-c, -ub; n_ctx, n_ubatch)"
                 )
             n_end = int(tokens[-1] in self._tokenizer.special_ids)
             return [*tokens[: self.n_most - n_end], *tokens[len(tokens) - n_end :]]

@@ -22,7 +22,8 @@ _AHEAD = 64  # pieces that nobody has read, while other answers are read
 class Piece(NamedTuple):
     """A token of an answer, and the text that is certain now that it has come.
 
-    logprob: of the token, as the model has it before sampling; top: the likeliest tokens there with theirs.
+    logprob: of the token, as the model has it before sampling, or as it was drawn; top: the likeliest tokens there with
+    theirs.
     """
 
     token: int | None  # None: text that was held back, once it is known to be part of the answer
@@ -40,7 +41,8 @@ class Generation(Iterator[str]):
     string, which is left out) or "context" (no room for more). error: what has ended it instead; reading raises it.
     n_reused: tokens of the prompt that had been computed before; prompt_seconds: time to compute the others and draw a
     token. n_steps, step_seconds: the steps after it and their time, with sampling; n_decoded: the tokens that they
-    gave. n_guessed, n_accepted: tokens that speculation proposed, and those that proved right.
+    gave. n_drafts: those with guesses; n_guessed, n_accepted: tokens that speculation proposed, and those that proved
+    right.
     """
 
     def __init__(
@@ -61,13 +63,14 @@ class Generation(Iterator[str]):
         alone: bool = False,
         stop_tokens: Collection[int] = (),
         n_logprobs: int | None = None,
+        as_drawn: bool = False,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
         prompt. special: control tokens, or some of them, give text too. tree: of the prefix cache, source: what an
         encoder reads first (Engine.new_sequence). alone: each step is for this answer only. stop_tokens: end the answer
         too. n_logprobs: how many of the likeliest tokens to tell at each place; None: not even the drawn one's
-        probability.
+        probability; as_drawn: after the sampler's filters and temperature, rather than the model's own.
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.
@@ -87,7 +90,7 @@ class Generation(Iterator[str]):
         self.stop_reason: StopReason | None = None
         self.error: Exception | None = None
         self.prompt_seconds = self.step_seconds = 0.0
-        self.n_reused = self.n_steps = self.n_decoded = self.n_guessed = self.n_accepted = 0
+        self.n_reused = self.n_steps = self.n_decoded = self.n_drafts = self.n_guessed = self.n_accepted = 0
         self.sampler, sampler.text = sampler, self.sequence.text
         self._scheduler, self._n_ctx, self._max_tokens, self._shift = scheduler, engine.n_ctx, max_tokens, shift
         # some tokens at least are to be forgotten, and the first of all stays: attention leans on it
@@ -98,7 +101,7 @@ class Generation(Iterator[str]):
         self._speculation = speculation(self.sequence.text) if speculation else None
         self._end_ids = tokenizer.eog_ids.union(stop_tokens)
         self.n_best, self.normalizes = max(sampler.n_best, n_logprobs or 0), n_logprobs is not None
-        self._n_logprobs = n_logprobs
+        self._n_logprobs, self._as_drawn = n_logprobs, as_drawn
         self._decoder, self._watch = tokenizer.decoder(special), _StopWatch(stop)
         self._pieces: deque[Piece] = deque()
         self._added = self._begun = self._answering = self._closed = False
@@ -210,14 +213,23 @@ class Generation(Iterator[str]):
         while not self.stop_reason:
             row, best = logits.rows[n_right], None if logits.best is None else logits.best[n_right]
             token = self.sampler.sample(row, best)
-            chances: tuple[Any, ...] = ()
-            if logits.normalizers is not None and self._n_logprobs is not None:
-                chances = log_probabilities(row, token, self._n_logprobs, best, float(logits.normalizers[n_right]))
-            self._append(token, n_before + n_right, *chances)
+            normalizer = None if logits.normalizers is None else float(logits.normalizers[n_right])
+            self._append(token, n_before + n_right, *self._chances(token, row, best, normalizer))
             if self.stop_reason or n_right == len(guess) or token != guess[n_right]:
                 break
             n_right += 1
         return n_right
+
+    def _chances(
+        self, token: int, logits: np.ndarray, best: np.ndarray | None, normalizer: float | None
+    ) -> tuple[Any, ...]:
+        """What is to be told of how likely the token was."""
+        if self._n_logprobs is None:
+            return ()
+        if self._as_drawn:
+            return self.sampler.chances(token, self._n_logprobs)
+        assert normalizer is not None  # it was asked for
+        return log_probabilities(logits, token, self._n_logprobs, best, normalizer)
 
     def _append(self, token: int, n_context: int, *chances: Any) -> None:
         """The text goes on with this token, n_context tokens being in the context before it."""
@@ -251,6 +263,7 @@ class Generation(Iterator[str]):
         self.step_seconds += seconds
         if n_logits:
             self.n_steps, self.n_decoded = self.n_steps + 1, self.n_decoded + n_right + 1
+            self.n_drafts += n_logits > 1
             self.n_guessed, self.n_accepted = self.n_guessed + n_logits - 1, self.n_accepted + n_right
             if self._speculation and alone:
                 self._speculation.spent(n_logits, n_right + 1, seconds)

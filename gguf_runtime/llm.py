@@ -205,6 +205,7 @@ class LLM(Embedding):
         exact: bool = False,
         stop_tokens: Collection[int] = (),
         logprobs: int | None = None,
+        as_drawn: bool = False,
         cache_salt: str = "",
         **sampling: Any,
     ) -> Generation:
@@ -218,8 +219,9 @@ class LLM(Embedding):
         lookup: guess tokens from the text so far and check several in one step. cache_prompt: begin with what was
         computed of other prompts and answers, and leave this one's to others. special: write control tokens out, or
         some of them. thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the
-        pieces of Generation.read tell the tokens' log probabilities, and so many of the likeliest ones. cache_salt:
-        only with others of the same one is anything shared. sampling: fields of SamplingParams.
+        pieces of Generation.read tell the tokens' log probabilities, and so many of the likeliest ones; as_drawn: after
+        the sampler's filters and temperature, rather than the model's own. cache_salt: only with others of the same
+        one is anything shared. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as
@@ -254,6 +256,7 @@ class LLM(Embedding):
             alone=exact,
             stop_tokens=arguments.tokens("stop_tokens", stop_tokens, self.engine.n_vocab),
             n_logprobs=None if logprobs is None else min(arguments.whole("logprobs", logprobs, 0), self.engine.n_vocab),
+            as_drawn=as_drawn,
         )
 
     def _speculation(self, text: Text, exact: bool) -> Speculation:

@@ -84,7 +84,7 @@ def server(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     pytest.importorskip("uvicorn")
     from tests.serving import Server
 
-    server = Server(served_model, "--alias", "other/name:tag", folder=tmp_path_factory.mktemp("server"))
+    server = Server(served_model, "--alias", "served,other/name:tag", folder=tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 

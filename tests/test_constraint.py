@@ -15,6 +15,8 @@ from gguf_runtime import LLM
 from gguf_runtime.sampling import Sampler, SamplingParams
 from gguf_runtime.sampling.candidates import Candidates
 from gguf_runtime.sampling.constraint import Constraint, GrammarError, SchemaWarning, gbnf_grammar
+from gguf_runtime.tokenizer import Tokenizer
+from tests.test_tokenizer import read_metadata, spm_keys
 
 SCHEMA = {
     "type": "object",
@@ -297,3 +299,13 @@ def test_the_command_line(ggrun, model, tmp_path):
     assert ggrun("-m", model, "-p", "x", "--grammar", gbnf).stdout in (b"yes", b"no")
     done = ggrun("-m", model, "-p", "x", "--json-schema", "{")
     assert done.returncode == 2 and b"the JSON schema is not valid" in done.stderr
+
+
+def test_sentencepiece_puts_no_space_before_what_the_grammar_wants(tmp_path):
+    keys = spm_keys(eos_token_id=2)  # in whose vocabulary "hello" is a piece only after a space
+    tokenizer = Tokenizer.from_metadata(read_metadata(tmp_path / "spm.gguf", keys))
+    for form, wanted in (({"grammar": 'root ::= "hello"'}, "hello"), ({"json_schema": {"const": "he"}}, '"he"')):
+        sampler, ids = Sampler(SamplingParams(**form), tokenizer), []
+        while tokenizer.eos_id not in ids:
+            ids.append(sampler.sample(np.zeros(tokenizer.n_vocab, np.float32)))
+        assert b"".join(map(tokenizer.token_bytes, ids[:-1])).decode() == wanted

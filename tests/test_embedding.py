@@ -107,7 +107,7 @@ def test_forms_of_texts_and_vectors(bert: Path) -> None:
 def test_texts_that_are_too_long_are_refused_or_cut(bert: Path) -> None:
     long = "x " * 500
     with LLM(bert) as llm:
-        with pytest.raises(ContextFull, match="text 2 has 502 tokens.* 400"):
+        with pytest.raises(ContextFull, match="text 2 is too large: it has 502 tokens.* 400"):
             llm.embed(["a", long])
         wanted = [*llm.tokenize(long)[:399], SEP]
         assert np.array_equal(llm.embed([long], truncate=True), llm.embed([wanted]))

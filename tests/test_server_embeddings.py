@@ -86,7 +86,7 @@ def test_3_02_what_is_wrong(encoders: Server) -> None:
         assert answer.status == status, answer
         return str(answer.body["error"]["message"])
 
-    for wrong in (None, 7, [], {}, [[]], ["a", 1], [1, True], [1.5], [["a"]]):
+    for wrong in (None, 7, [], {}, [[]], ["a", True], [1, True], [1.5], [{"content": [{"type": "image_url"}]}]):
         refused(input=wrong)
     assert "cl100k" in refused(input=[[99999]])
     assert "64, not 65" in refused(input="a", dimensions=65)

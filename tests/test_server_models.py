@@ -66,6 +66,27 @@ def test_many_who_ask_for_a_model_have_it_loaded_once(many: Server) -> None:
         assert len(children.read_text().split()) == list(states(many).values()).count("loaded")
 
 
+def test_who_gives_up_waiting_for_room_costs_nobody_a_model(many: Server) -> None:
+    def begin(name: str, n: int) -> Any:
+        asked = {"model": name, "messages": USER, "max_tokens": n, "stream": True, "ignore_eos": True}
+        return many.send("POST", CHAT, asked)
+
+    busy = [begin(name, 4000) for name in ("one", "two")]
+    for _, response in busy:
+        response.readline()  # the first token is on its way: both are in use
+    waiting = many.connect()
+    waiting.request("POST", CHAT, b'{"model": "three", "messages": [{"role": "user", "content": "Hello"}]}')
+    while states(many)["three"] != "loading":
+        pass
+    waiting.close()
+    while states(many)["three"] != "unloaded":
+        pass
+    for connection, _ in busy:
+        connection.close()
+    time.sleep(0.5)
+    assert [states(many)[name] for name in NAMES] == ["loaded", "loaded", "unloaded"]
+
+
 def test_how_long_a_model_stays(many: Server) -> None:
     assert many.post(CHAT, model="two", messages=USER, max_tokens=1, keep_alive=0).status == 200
     end = time.monotonic() + 20

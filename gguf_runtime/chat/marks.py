@@ -30,8 +30,7 @@ class Marks:
         left = [
             f"(?<={re.escape(text[: i + 1])}){re.escape(text[i + 1 :])}"
             for text in whole
-            if not any(token in text for token in control)
-            and not any(text[i:] in beginnings for i in range(len(text)))
+            if not any(token in text for token in control) and not any(text[i:] in beginnings for i in range(len(text)))
             for i in range(len(text))
             if text[i] in signs
         ]

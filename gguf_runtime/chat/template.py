@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,7 @@ class ChatTemplate:
         if "functions" not in self._unset or "tools" in self._unset:
             return {}
         described = json.dumps(tools or [], indent=4, ensure_ascii=False)
-        return {"functions": self.marks(described), "datetime": datetime.now().strftime("%B %d %Y %H:%M:%S")}
+        return {"functions": self.marks(described), "datetime": datetime.now(UTC).strftime("%b %d %Y %H:%M:%S GMT")}
 
     def _marked(self, message: Message) -> Any:
         return (self.marks_of_answers if message.get("role") == "assistant" else self.marks)(message)

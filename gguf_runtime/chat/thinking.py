@@ -31,13 +31,14 @@ class BriefSampler(Sampler):
         self._parser, self._decoder = AnswerParser(THINKING), tokenizer.decoder()
         self._n_seen = self._n_thought = 0
         self._ending: deque[int] | None = None
+        self._forced: int | None = None  # the last token, if it was not drawn
 
     @property
     def lacks_form(self) -> bool:
         return self._sampler.lacks_form
 
     def sample(self, logits: np.ndarray, best: np.ndarray | None = None) -> int:
-        self._sampler.text = self.text
+        self._sampler.text, self._forced = self.text, None
         self._follow()
         closing = self._parser.closing
         if self._ending is None and closing and self._n_thought >= self._thinking.budget:
@@ -48,7 +49,11 @@ class BriefSampler(Sampler):
         if not self._ending:
             return self._sampler.sample(logits, best)
         self._sampler.follow(self._ending[0])
-        return self._ending.popleft()
+        self._forced = self._ending.popleft()
+        return self._forced
+
+    def chances(self, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        return (0.0, [(token, 0.0)][:n]) if token == self._forced else self._sampler.chances(token, n)
 
     def _follow(self) -> None:
         """Look at what the text has got since the last draw; at first, that is the prompt."""

@@ -96,10 +96,12 @@ class Command(click.Command):
 class LlamaCommand(Command):
     """One with a counterpart in llama.cpp: takes that one's options, or says why not. Its `--help` has sections."""
 
+    serves = False  # whether the counterpart is llama-server
+
     def unknown(self, ctx: click.Context, name: str, following: list[str]) -> int:
         from . import llama_cpp
 
-        row = llama_cpp.find(name)
+        row = llama_cpp.find(name, serves=self.serves)
         if row is None:
             return super().unknown(ctx, name, following)
         if row.fate == "done":
@@ -126,6 +128,12 @@ class LlamaCommand(Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class ServerCommand(LlamaCommand):
+    """One whose counterpart is llama-server."""
+
+    serves = True
 
 
 def _n_values(option: click.Option | None) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Fate = Literal["done", "no effect", "refused"]
+from . import llama_server
+from .llama_server import Fate
 
 _SWITCH = re.compile(r"on|off|auto|true|false|enabled|disabled|-?1|0")  # what a value in brackets can be
 
@@ -379,9 +380,9 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
 )  # fmt: skip
 
 
-def rows() -> Iterator[Row]:
-    """The table's rows."""
-    for fate, why, options in _TABLE:
+def rows(*, serves: bool = False) -> Iterator[Row]:
+    """The table's rows; serves: those of llama-server alone."""
+    for fate, why, options in llama_server.TABLE if serves else _TABLE:
         for line in filter(None, map(str.strip, options.splitlines())):
             *first, last = line.split(", ")
             name, _, value = last.partition(" ")
@@ -389,13 +390,13 @@ def rows() -> Iterator[Row]:
 
 
 @cache
-def _by_name() -> dict[str, Row]:
-    return {name: row for row in rows() for name in row.names}
+def _by_name(serves: bool) -> dict[str, Row]:
+    return {name: row for row in rows(serves=serves) for name in row.names}
 
 
-def find(name: str) -> Row | None:
-    """What is known of an option of llama.cpp."""
-    return _by_name().get(name)
+def find(name: str, *, serves: bool = False) -> Row | None:
+    """What is known of an option of llama.cpp; serves: in `ggrun serve`."""
+    return (_by_name(True).get(name) if serves else None) or _by_name(False).get(name)
 
 
 def page() -> str:
@@ -408,15 +409,21 @@ def page() -> str:
     lines = [
         "# llama.cpp's options",
         "",
-        "What becomes of the options of llama-cli, llama-completion and llama-server in `ggrun run` and `ggrun chat`.",
+        "What becomes of the options of llama-cli, llama-completion and llama-server in `ggrun run` and `ggrun chat`,",
+        "and at the end, where it is otherwise, in `ggrun serve`, whose own options `ggrun serve --help` shows.",
         "Generated from the table that the command line goes by: `python -m gguf_runtime.cli.llama_cpp`.",
     ]
-    for fate, title in titles.items():
+    parts = [(title, [row for row in rows() if row.fate == fate]) for fate, title in titles.items()]
+    parts += [
+        (f"{title}: `ggrun serve`", found)
+        for fate, title in titles.items()
+        if (found := [row for row in rows(serves=True) if row.fate == fate])
+    ]
+    for title, found in parts:
         lines += ["", f"## {title}", "", "| Option | |", "|---|---|"]
-        for row in rows():
-            if row.fate == fate:
-                spelled = f"{', '.join(row.names)} {row.value}".rstrip().replace("|", "\\|")
-                lines.append(f"| `{spelled}` | {row.why.replace('|', chr(92) + '|')} |".replace("|  |", "| |"))
+        for row in found:
+            spelled = f"{', '.join(row.names)} {row.value}".rstrip().replace("|", "\\|")
+            lines.append(f"| `{spelled}` | {row.why.replace('|', chr(92) + '|')} |".replace("|  |", "| |"))
     return "\n".join(lines) + "\n"
 
 

@@ -192,7 +192,7 @@ class _Bridge:
         self.tokens = tokenizer.all_bytes
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special=False)
+        return self._tokenizer.encode(text, add_special=False, begins=False)  # it is what the grammar wants next
 
 
 @lru_cache(maxsize=2)

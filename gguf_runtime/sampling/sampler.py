@@ -61,6 +61,7 @@ class Sampler:
         self._steps = [step for _, step in chain]
         self._n_first, self.n_best = _deciding(params, [name for name, _ in chain])
         self._ids, self._scratch = np.arange(0), Scratch()
+        self._last_of: Candidates | None = None  # what the last token was drawn of
 
     @property
     def lacks_form(self) -> bool:
@@ -76,6 +77,7 @@ class Sampler:
         candidates = self._begin(logits, best)
         for step in self._steps[self._n_first :]:
             candidates = step(candidates)
+        self._last_of = candidates
         chance = self._random()
         token = int(candidates.ids[draw(candidates, chance) if len(candidates.ids) > 1 else 0])
         if self._constraint:
@@ -100,6 +102,17 @@ class Sampler:
         for step in self._steps[: self._n_first]:
             candidates = step(candidates)
         return candidates
+
+    def chances(self, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        """The log probability with which the last token was drawn, and the n likeliest ones that it was drawn of with
+        theirs, the likeliest first; those that could not be drawn are left out."""
+        assert self._last_of
+        ids, weights = self._last_of.ids, self._last_of.weights.astype(np.float64)
+        possible = np.flatnonzero(weights)
+        logs = np.log(weights[possible] / weights[possible].sum())
+        order = np.argsort(-logs, kind="stable")[:n]
+        top = [(int(ids[possible[i]]), float(logs[i])) for i in order]
+        return float(logs[np.flatnonzero(ids[possible] == token)[0]]), top
 
     def takes(self, tokens: list[int]) -> bool:
         """Whether the answer may go on with these."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -59,9 +58,7 @@ async def messages(call: Call) -> Any:
 
 
 async def count_tokens(call: Call) -> Any:
-    request = _request(call)
-    async with call.service.models.use(call.service.models.find(request.model)) as model:
-        _, ids = await asyncio.to_thread(model.texts.prompt, request)
+    _, ids = await call.service.read(_request(call))
     return {"input_tokens": len(ids)}
 
 

@@ -16,6 +16,7 @@ from .guard import Guard, Rules
 from .http import Api, failed
 from .models import Models
 from .openai_responses import Conversations
+from .policy import Policy
 from .service import Service
 from .vocabulary import Failure
 
@@ -32,21 +33,20 @@ def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules, max_seconds: float | None = None) -> ASGIApp:
-    """max_seconds: how long an answer may take."""
-
+def application(models: Models, rules: Rules, policy: Policy) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await models.close()
 
-    modules = (page, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat, openapi)
+    shown = (page,) if policy.page else ()
+    modules = (*shown, operation, openai, anthropic, ollama, llama_server, tgi, plain_chat, openapi)
     app = Starlette(
         routes=[route for module in modules for route in module.all_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=lifespan,
     )
-    app.state.service = Service(models, max_seconds)
+    app.state.service = Service(models, policy)
     app.state.conversations, app.state.sessions = Conversations(), plain_chat.Sessions()
     return Guard(app, rules, api_of)
 

@@ -20,9 +20,9 @@ from .vocabulary import EmbeddingRequest, Failure, Timings
 class Embeddings:
     """What a model has made of texts."""
 
-    def __init__(self, model: Model, rows: list[bytes], timings: Timings) -> None:
-        """rows: of each text, f32."""
-        self.model, self.rows, self.timings = model, rows, timings
+    def __init__(self, model: Model, rows: list[bytes], width: int, timings: Timings) -> None:
+        """rows: of each text, f32, or so many numbers for each of its tokens."""
+        self.model, self.rows, self.width, self.timings = model, rows, width, timings
 
     @property
     def scores(self) -> list[float]:
@@ -37,18 +37,32 @@ class Embeddings:
             await asyncio.sleep(0)  # there may be many: others' answers come in between
         return found
 
+    async def token_vectors(self) -> list[list[Raw]]:
+        """Of each text a vector for each of its tokens; one for all where they are pooled."""
+        found = []
+        for row in self.rows:
+            numbers = memoryview(row).cast("f")
+            starts = range(0, len(numbers), self.width)
+            found.append([Raw(encode([*numbers[start : start + self.width]])) for start in starts])
+            await asyncio.sleep(0)
+        return found
 
-async def embed(call: Call, request: EmbeddingRequest) -> Embeddings:
-    """Have texts embedded, or ranked. Raises Failure."""
+
+async def embed(call: Call, request: EmbeddingRequest, *, per_token: bool = False) -> Embeddings:
+    """Have texts embedded, or ranked. per_token: vectors of tokens will do too. Raises Failure."""
     service = call.service
+    if request.query is None and (pooling := service.policy.pooling):
+        if pooling == "none" and not per_token:
+            raise Failure("invalid", "with --pooling none there are vectors of tokens alone: ask /embedding")
+        request.options["pooling"] = pooling
     model, outcome, timings = service.models.find(request.model), Outcome.CANCELLED, Timings()
     try:
-        async with asyncio.timeout(service.max_seconds):
+        async with asyncio.timeout(service.policy.max_seconds):
             made = await _made(call, model, request, timings)
         outcome = Outcome.DONE
     except TimeoutError:
         outcome = Outcome.FAILED
-        most = f"{service.max_seconds:g} seconds"
+        most = f"{service.policy.max_seconds:g} seconds"
         raise Failure("timeout", f"the embedding took longer than {most}, which is as long as it may") from None
     except Failure:
         outcome = Outcome.FAILED
@@ -56,7 +70,7 @@ async def embed(call: Call, request: EmbeddingRequest) -> Embeddings:
     finally:
         service.metrics.answered(timings, outcome)
         call.http.scope["ggrun.costs"] = [(model.name, timings)]
-    return Embeddings(model, made.rows, timings)
+    return Embeddings(model, made.rows, made.width, timings)
 
 
 async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Timings) -> Embedded:
@@ -69,6 +83,7 @@ async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Ti
             timings.load_seconds = time.monotonic() - begun
             _check(model, request)
             made = await _asked(model, request)
+    call.service.metrics.n_steps += made.n_passes
     timings.n_prompt, timings.prompt_seconds = made.n_tokens, made.seconds
     return made
 
@@ -89,11 +104,9 @@ async def _turn(model: Model, client: str, priority: int) -> AsyncIterator[None]
 
 def _check(model: Model, request: EmbeddingRequest) -> None:
     """Raises Failure for what the model does not do, or does not know."""
-    if request.query is None and model.pooling == "rank":
+    if request.query is None and (request.options.get("pooling") or model.pooling) == "rank":
         raise Failure("invalid", f"{model.name} is a reranker, which gives no embeddings: ask /v1/rerank")
-    for text in request.texts:
-        if not isinstance(text, str):
-            model.texts.check(text, "input")
+    request.texts = [text if isinstance(text, str) else [*model.texts.mixed(text, "input")] for text in request.texts]
 
 
 async def _asked(model: Model, request: EmbeddingRequest) -> Embedded:

@@ -90,6 +90,9 @@ class Running(NamedTuple):
             answer.prompt_seconds,
             answer.step_seconds,
             _ended(answer) if answer.done else None,
+            answer.n_drafts,
+            answer.n_guessed,
+            answer.n_accepted,
         )
 
 
@@ -97,16 +100,17 @@ class Embedding:
     """Texts that are being embedded. seconds: that passes took."""
 
     def __init__(self, id: int, job: EmbeddingJob) -> None:
-        self.id, self.job, self.seconds = id, job, 0.0
+        self.id, self.job, self.seconds, self.n_passes = id, job, 0.0, 0
 
     def step(self, n_together: int) -> Embedded | None:
         """A pass; gives all that there is, once it is."""
         job, start = self.job, perf_counter()
         job.step(n_together)
-        self.seconds += perf_counter() - start
+        self.seconds, self.n_passes = self.seconds + perf_counter() - start, self.n_passes + 1
         if not job.done:
             return None
-        return Embedded(self.id, [row.tobytes() for row in job.rows], job.n_tokens, self.seconds)
+        rows = [row.tobytes() for row in job.rows]
+        return Embedded(self.id, rows, job.n_tokens, self.seconds, job.width, self.n_passes)
 
 
 class EngineLoop:

@@ -124,3 +124,23 @@ class Fields:
 
     def _full(self, name: str) -> str:
         return f"{self._name}.{name}" if self._name else name
+
+
+def plain(value: Any) -> Any:
+    """The text of an object that stands for one in llama-server's prompts; all else as it is. Raises Failure for one
+    with pictures or sounds."""
+    if not isinstance(value, dict):
+        return value
+    if value.get("multimodal_data"):
+        raise Failure("invalid", "multimodal_data: the model reads text only")
+    parts = value.get("content")
+    if isinstance(parts, list) and parts:
+        return "".join(_part(part) for part in parts)
+    return value.get("prompt_string")
+
+
+def _part(part: Any) -> str:
+    """The text of a part of a message. Raises Failure."""
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return part["text"]
+    raise Failure("invalid", 'content: a part must be {"type": "text", "text": …}: the model reads text only')

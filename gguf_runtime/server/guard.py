@@ -35,13 +35,14 @@ class Rules:
     """keys: of which a request needs one, if there are any. checks_host: refuse names that are not this machine's.
     origins: of web pages that may ask, beside the server's own; "localhost" for those of this machine, "*" for all.
     open_paths: what begins with one is open, as the page and /health are: to all pages, and without a key. max_body:
-    bytes. log: gets a line for each request."""
+    bytes. prefix: what all paths begin with, to be left out. log: gets a line for each request."""
 
     keys: Collection[str] = ()
     checks_host: bool = True
     origins: Collection[str] = ()
     open_paths: Collection[str] = ("/assets/",)
     max_body: int = 32 << 20
+    prefix: str = ""
     log: Callable[[str], None] | None = None
 
 
@@ -56,6 +57,12 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if prefix := self._rules.prefix:
+            if not scope["path"].startswith(f"{prefix}/"):
+                elsewhere = Failure("not_found", f"all paths begin with {prefix}/ here")
+                await failed(self._api_of(""), elsewhere, scope)(scope, receive, send)
+                return
+            scope = {**scope, "path": scope["path"][len(prefix) :], "root_path": prefix}
         headers, start = Headers(scope=scope), time.monotonic()
         key = _key(headers)
         scope["ggrun.id"] = _request_id(headers)
@@ -76,7 +83,7 @@ class Guard:
             if failure := self._refuses(scope, headers, key):
                 await failed(self._api_of(scope["path"]), failure, scope)(scope, receive, reply)
             elif scope["method"] == "OPTIONS":
-                await Response(status_code=204)(scope, receive, reply)
+                await Response(status_code=200)(scope, receive, reply)
             else:
                 await self._app(scope, _limited(receive, self._rules.max_body), reply)
         except Failure as failure:  # a body that is too large
@@ -92,14 +99,14 @@ class Guard:
             return Failure("forbidden", f"the host {headers.get('host', '')!r} is not this machine's name")
         if int(headers.get("content-length") or 0) > rules.max_body:
             return Failure("too_large", f"the body is larger than {rules.max_body} bytes")
-        if self._is_open(scope["method"], path):
+        if self._is_open(scope["method"], path) or scope["method"] == "OPTIONS":  # whose headers say what is allowed
             return None
         origin = headers.get("origin")
         if origin is not None and not _is_own(origin, headers) and not self._allows(origin):
             return Failure(
                 "forbidden", f"pages of {origin} may not ask here: name that in --cors-origins if they are to"
             )
-        if rules.keys and scope["method"] != "OPTIONS" and not _is_among(key, rules.keys):
+        if rules.keys and not _is_among(key, rules.keys):
             return Failure("unauthorized", "the API key is missing or wrong")
         return None
 
@@ -122,7 +129,7 @@ class Guard:
         return [
             (b"access-control-allow-origin", origin.encode()),
             (b"vary", b"Origin"),
-            (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
+            (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
             (b"access-control-allow-headers", allowed.encode()),
             (b"access-control-expose-headers", b"X-Request-Id, request-id"),
         ]

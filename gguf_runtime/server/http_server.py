@@ -14,6 +14,7 @@ import uvicorn
 from .app import application
 from .guard import Rules
 from .models import Models
+from .policy import Policy
 
 _PATIENCE = 30  # seconds that answers under way have when the server is to end
 
@@ -21,17 +22,17 @@ _PATIENCE = 30  # seconds that answers under way have when the server is to end
 async def serve(
     models: Models,
     rules: dict[str, Any],
-    max_seconds: float | None,
-    listener: socket.socket,
+    policy: Policy,
+    listeners: list[socket.socket],
     say: Callable[[str], None],
 ) -> None:
-    """Serve until a signal comes. rules: arguments of Rules; max_seconds: that an answer may take."""
+    """Serve until a signal comes. rules: arguments of Rules."""
     config = uvicorn.Config(
-        application(models, Rules(**rules), max_seconds),
+        application(models, Rules(**rules), policy),
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_PATIENCE, lifespan="on", ws="none",
     )  # fmt: skip
-    await _Server(config, say)._serve([listener])
+    await _Server(config, say)._serve(listeners)
 
 
 class _Server(uvicorn.Server):

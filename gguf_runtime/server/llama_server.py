@@ -10,7 +10,8 @@ from starlette.routing import Route
 from .. import __version__
 from . import openai
 from .http import Api, Call, event, routes
-from .llama_server_completion import DEFAULTS, completion, infill, is_part, settings
+from .llama_server_answer import sampling, settings
+from .llama_server_completion import completion, infill, is_part
 from .models import Model
 from .openai_chat import chat_request
 from .openai_embeddings import llama_server_embedding
@@ -57,9 +58,8 @@ async def detokenize(call: Call) -> Any:
 
 
 async def apply_template(call: Call) -> Any:
-    request = chat_request(call)
-    async with call.service.models.use(call.service.models.find(request.model)) as model:
-        return {"prompt": str(await asyncio.to_thread(model.texts.render, request))}
+    text, _ = await call.service.read(chat_request(call))
+    return {"prompt": str(text)}
 
 
 def _piece(texts: ModelTexts, id: int) -> Any:
@@ -76,26 +76,42 @@ async def _texts(call: Call) -> ModelTexts:
 
 
 async def props(call: Call) -> Any:
+    """Neither wakes a model that sleeps, one that was loaded and is no longer, nor keeps one awake."""
     if call.http.method == "POST":
         raise Failure("unsupported", "properties are given at the start, with the options of `ggrun serve`")
-    async with call.service.models.use(_asked(call)) as model:
-        return {
-            "default_generation_settings": {"params": {**DEFAULTS, "n_predict": -1, "stop": []}, "n_ctx": model.n_ctx},
-            "total_slots": model.turns.n_parallel,
-            "model_path": model.path,
-            "model_alias": model.name,
-            "chat_template": model.texts.template,
-            "chat_template_caps": {
-                f"supports_{name}": name in model.texts.capabilities for name in ("tools", "thinking")
-            },
-            "modalities": {"vision": False, "audio": False},
-            "build_info": f"ggrun {__version__}",
-            "is_sleeping": False,
-        }
+    model, policy = _asked(call), call.service.policy
+    sleeps = model.state == "unloaded" and model.last_n_ctx is not None
+    if sleeps:
+        template = call.service.models.template(model)
+        texts = await asyncio.to_thread(ModelTexts, model.path, template, reads_vocabulary=False)
+    else:
+        if model.state != "loaded":
+            await call.service.models.acquire(model)
+            call.service.models.release(model)
+        texts = model.texts
+    params = {**sampling(policy.sampling), "n_predict": -1 if policy.max_tokens is None else policy.max_tokens}
+    return {
+        "default_generation_settings": {"params": {**params, "stop": policy.stop}, "n_ctx": model.last_n_ctx},
+        "total_slots": model.turns.n_parallel,
+        "model_path": model.path,
+        "model_alias": model.name,
+        "chat_template": texts.template,
+        "chat_template_caps": {f"supports_{name}": name in texts.capabilities for name in ("tools", "thinking")},
+        "bos_token": texts.special("bos"),
+        "eos_token": texts.special("eos"),
+        "modalities": {"vision": False, "video": False, "audio": False},
+        "endpoint_slots": policy.slots,
+        "endpoint_props": False,
+        "endpoint_metrics": policy.metrics,
+        "build_info": f"ggrun {__version__}",
+        "is_sleeping": sleeps,
+    }
 
 
 async def slots(call: Call) -> Any:
     """There are none: the turns stand for them, those that are taken first."""
+    if not call.service.policy.slots:
+        raise Failure("unsupported", "the server was started with --no-slots")
     async with call.service.models.use(_asked(call)) as model:
         answers = [answer for answer in call.service.running if answer.model is model]
         busy = [_slot(model, i, answer) for i, answer in enumerate(answers)]
@@ -114,18 +130,20 @@ def _slot(model: Model, i: int, answer: Answer | None) -> dict[str, Any]:
     return {
         **facts, "id_task": answer.number, "n_prompt_tokens": timings.n_prompt,
         "n_prompt_tokens_processed": timings.n_new, "n_prompt_tokens_cache": timings.n_cached,
-        "params": settings(answer),
+        "params": settings(answer.request),
         "next_token": [{"has_next_token": True, "n_remain": left, "n_decoded": timings.n_answer}],
     }  # fmt: skip
 
 
 async def list_models(call: Call) -> Any:
     known = await call.service.models.all()
-    return {"object": "list", "data": [_status(model) for model in known]}
+    return {"object": "list", "data": [{**openai.told(model, call), **_status(model)} for model in known]}
 
 
 async def load(call: Call) -> Any:
-    async with call.service.models.use(_named(call)):
+    model = _named(call)
+    call.service.models.preload(model)
+    async with call.service.models.use(model):
         return {"success": True}
 
 
@@ -149,7 +167,7 @@ def _asked(call: Call) -> Model:
 
 
 def _status(model: Model) -> dict[str, Any]:
-    facts: dict[str, Any] = {"id": model.name, "object": "model", "path": model.path, "n_users": model.n_users}
+    facts: dict[str, Any] = {"path": model.path, "n_users": model.n_users}
     facts["status"] = {"value": model.state, **({"error": model.error.message} if model.error else {})}
     if model.state == "loaded":
         facts |= {"n_ctx": model.n_ctx, "size": model.texts.n_bytes, "expires_at": model.expires}

@@ -51,6 +51,8 @@ class Metrics:
         self.n_requests = self.n_cancelled = self.n_failed = self.n_steps = self.n_computed = 0
         self.n_prompt = self.n_cached = self.n_answer = self.n_busy = self.n_most = 0
         self.prompt_seconds = self.answer_seconds = 0.0
+        self.n_drafts = self.n_drafted = self.n_accepted = 0
+        self._last: dict[str, tuple[float, float]] = {}  # what rates were told of up to now
         self._histograms = {
             "time_to_first_token_seconds": Histogram(_SECONDS),
             "time_between_tokens_seconds": Histogram(_SECONDS),
@@ -77,6 +79,8 @@ class Metrics:
         self.n_cancelled += outcome is Outcome.CANCELLED
         self.n_failed += outcome is Outcome.FAILED
         self.n_prompt, self.n_cached = self.n_prompt + timings.n_new, self.n_cached + timings.n_cached
+        self.n_drafts += timings.n_drafts
+        self.n_drafted, self.n_accepted = self.n_drafted + timings.n_drafted, self.n_accepted + timings.n_accepted
         self.n_answer, self.n_most = self.n_answer + timings.n_answer, max(self.n_most, timings.n_answer)
         self.prompt_seconds += timings.prompt_seconds
         self.answer_seconds += timings.answer_seconds
@@ -107,10 +111,17 @@ class Metrics:
             "tokens_predicted_seconds_total": (self.answer_seconds, "Time to make answers."),
             "n_decode_total": (self.n_steps, "Steps of engines."),
             "n_tokens_max": (self.n_most, "Tokens of the longest answer."),
+            "spec_decode_num_drafts_total": (self.n_drafts, "Steps that checked guesses."),
+            "spec_decode_num_draft_tokens_total": (self.n_drafted, "Tokens that were guessed."),
+            "spec_decode_num_accepted_tokens_total": (self.n_accepted, "Those that proved right."),
         }
         gauges = {
-            "prompt_tokens_seconds": (_rate(self.n_prompt, self.prompt_seconds), "Prompt tokens in a second."),
-            "predicted_tokens_seconds": (_rate(self.n_answer, self.answer_seconds), "Answer tokens in a second."),
+            "prompt_tokens_seconds": (
+                self._rate("prompt", self.n_prompt, self.prompt_seconds), "Prompt tokens in a second, of late.",
+            ),
+            "predicted_tokens_seconds": (
+                self._rate("answer", self.n_answer, self.answer_seconds), "Answer tokens in a second, of late.",
+            ),
             "requests_processing": (n_running, "Answers that are being made."),
             "requests_deferred": (n_waiting, "Answers that wait for their turn."),
             "n_busy_slots_per_decode": (_rate(self.n_busy, self.n_steps), "Answers in a step."),
@@ -118,6 +129,12 @@ class Metrics:
         for kind, facts in (("counter", counters), ("gauge", gauges)):
             for name, (value, help) in facts.items():
                 yield kind, f"llamacpp:{name}", value, help
+
+    def _rate(self, name: str, n: float, seconds: float) -> float:
+        """In the time since it was last asked for, as llama-server has it."""
+        n_before, seconds_before = self._last.get(name, (0.0, 0.0))
+        self._last[name] = n, seconds
+        return _rate(n - n_before, seconds - seconds_before)
 
     def _own(self) -> Iterator[tuple[str, str, float, str]]:
         steps = [model.last_step for model in self._models if model.last_step and model.state == "loaded"]

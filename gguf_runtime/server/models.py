@@ -30,18 +30,24 @@ _BUDGET = 0.8  # of the memory that is free
 class Model:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
-    n_bytes: for which it has got room. error: why it could not be loaded the last time.
+    name: what it is listed as: the first of its aliases, if it has any; all its names find it, and any does where "*"
+    is one. n_bytes: for which it has got room. error: why it could not be loaded the last time.
     """
 
     def __init__(
         self, name: str, path: str, turns: Turns, aliases: tuple[str, ...] = (), recipe: Modelfile | None = None
     ) -> None:
-        self.name, self.path, self.aliases, self.turns, self.recipe = name, path, aliases, turns, recipe
+        self.aliases = tuple(alias for alias in aliases if alias != "*")
+        self.name = next(iter(self.aliases), name)
+        self.names = {name, path, Path(path).name, *aliases}
+        self.path, self.turns, self.recipe = path, turns, recipe
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
         self.is_leaving = False  # it is unloaded once nobody uses it
+        self.waits = False  # for others to make room for it
         self.last_used = self.load_seconds = 0.0
+        self.last_n_ctx: int | None = None  # as it was loaded the last time
         self.expires: float | None = None  # seconds since 1970
         self.error: Failure | None = None
         self.last_step: Step | None = None
@@ -104,11 +110,15 @@ class Models:
         n_waiting: int = 1024,
         budget: int = 0,
         keep_alive: float | None = None,
+        n_most: int = 0,
+        loads: bool = True,
         any_name: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """any_name: serve every model on this machine; else those that were added."""
+        """n_most: models in memory at once, 0 for as many as fit. loads: load what is asked for, else only what
+        `preload` is called for. any_name: serve every model on this machine; else those that were added."""
         self.settings, self.keep_alive, self.any_name = settings, keep_alive, any_name
+        self.n_most, self.loads = n_most, loads
         self._n_parallel, self._n_waiting, self._say = n_parallel, n_waiting, say
         self._budget = budget or int(_BUDGET * available())
         self.default: Model | None = None  # of requests that name none
@@ -120,7 +130,7 @@ class Models:
     def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
         """Serve a model. modelfile: what it was created from. Raises StoreError, OSError."""
         model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases, recipes.read(modelfile))
-        self._known[name] = model
+        self._known[model.name] = model
         return model
 
     def watch(self, on_step: Callable[[Model, Step], None]) -> None:
@@ -147,8 +157,10 @@ class Models:
             return self.default or next(iter(self))
         plain = name.removesuffix(":latest")
         for model in self._known.values():
-            if {name, plain} & {model.name, model.path, *model.aliases}:
+            if {name, plain} & model.names:
                 return model
+        if any_named := next((model for model in self if "*" in model.names), None):
+            return any_named
         if self.any_name and (name and not os.path.exists(name)):
             from ..store import StoreError, find
 
@@ -179,11 +191,17 @@ class Models:
         model.n_users += 1
         try:
             while model.state != "loaded":
+                if not self.loads and model.state == "unloaded":
+                    raise Failure(
+                        "invalid", f"{model.name} is not loaded: have it loaded by /models/load", field="model"
+                    )
                 self.preload(model)
                 assert model.loading
                 await asyncio.shield(model.loading)
         except BaseException:
             model.n_users -= 1
+            if model.waits and model.loading and not model.n_users:
+                model.loading.cancel()  # nobody wants it any more: no other has to go for it
             raise
         if model.timer:
             model.timer.cancel()
@@ -194,8 +212,10 @@ class Models:
         model.last_used = time.monotonic()
         if model.n_users:
             return
-        if model.is_leaving:
-            keep_alive = 0
+        self._rest(model, 0 if model.is_leaving else keep_alive)
+
+    def _rest(self, model: Model, keep_alive: float | None = None) -> None:
+        """Nobody uses the model any more, or yet: have it unloaded in time."""
         seconds = self.keep_alive if keep_alive is None else keep_alive
         if seconds is not None and seconds >= 0:
             model.expires = time.time() + seconds
@@ -213,6 +233,10 @@ class Models:
     def forget(self, model: Model) -> None:
         """Serve a model no longer."""
         self._known.pop(model.name, None)
+
+    def template(self, model: Model) -> str | None:
+        """The chat template that is used instead of the file's. Raises GoTemplateError."""
+        return self.settings.get("chat_template") or recipes.template(model.recipe)
 
     async def unload(self, model: Model, *, at_once: bool = False) -> None:
         """End the model's process, once nobody uses it any more; at_once: what it is doing fails."""
@@ -246,8 +270,7 @@ class Models:
         try:
             start = time.monotonic()
             settings = await self._make_room(model)
-            template = self.settings.get("chat_template") or recipes.template(model.recipe)
-            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, template))
+            texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, self.template(model)))
             texts.add_done_callback(lambda task: task.cancelled() or task.exception())
             engine = await EngineClient.start(
                 model.path,
@@ -257,8 +280,16 @@ class Models:
                 on_death=lambda engine: self._revive(model, engine),
             )
             model.set(await texts, engine)
+            model.last_n_ctx = model.n_ctx
+            if not model.n_users:
+                self._rest(model)
             model.load_seconds = time.monotonic() - start
             self._say(f"{model.name} is loaded: a context of {model.n_ctx} tokens, {model.load_seconds:.1f} s")
+        except asyncio.CancelledError:
+            if engine:
+                await engine.stop()
+            model.set(None, None)
+            raise
         except Exception as error:
             failure = error if isinstance(error, Failure) else Failure("failed", f"{model.name}: {error}")
             if engine:
@@ -268,7 +299,7 @@ class Models:
             await self._notify()
             raise failure from error
         finally:
-            model.loading = None
+            model.loading, model.waits = None, False
 
     async def _make_room(self, model: Model) -> dict[str, Any]:
         """Unload what is least recently used until there is room; gives the settings to load with."""
@@ -278,15 +309,23 @@ class Models:
         if len(self._known) == 1 and not self.any_name:
             return settings
         async with self._gate:
-            while self._n_bytes and self._n_bytes + weights + caches > self._budget:
+            while self._is_full(weights + caches):
                 idle = [other for other in self if other is not model and other.is_idle]
                 if idle:
                     await self.unload(min(idle, key=lambda other: other.last_used))
                 else:
                     async with self._changed:
+                        model.waits = True
                         await self._changed.wait()
+                        model.waits = False
             model.n_bytes = weights + caches
         return {**settings, "kv_memory": caches}
+
+    def _is_full(self, n_bytes: int) -> bool:
+        """Whether another model has to go before one of this size can come."""
+        n_loaded = sum(model.n_bytes > 0 for model in self)
+        too_many = bool(self.n_most) and n_loaded >= self.n_most
+        return too_many or (n_loaded > 0 and self._n_bytes + n_bytes > self._budget)
 
     @property
     def _n_bytes(self) -> int:

@@ -13,7 +13,7 @@ from .. import __version__
 from .http import Api, Call, Endpoint, event, routes
 from .models import Model
 from .texts import ModelTexts
-from .vocabulary import Failure, Kind, Request, Timings, Token
+from .vocabulary import Failure, Kind, Progress, Request, Timings, Token
 
 FINGERPRINT = f"ggrun-{__version__}"
 _TYPES: dict[Kind, str] = {
@@ -71,7 +71,15 @@ def timings_of(timings: Timings) -> dict[str, Any]:
         "predicted_ms": answer_ms,
         "predicted_per_token_ms": answer_ms / max(n_steps, 1),
         "predicted_per_second": 1000 * n_steps / answer_ms if answer_ms else 0.0,
+        **({"draft_n": timings.n_drafted, "draft_n_accepted": timings.n_accepted} if timings.n_drafted else {}),
     }
+
+
+def progress(item: Progress) -> dict[str, Any]:
+    return {
+        "total": item.n_prompt, "cache": item.n_cached, "processed": item.n_done,
+        "time_ms": int(1000 * item.seconds),
+    }  # fmt: skip
 
 
 def token_facts(token: Token, texts: ModelTexts) -> dict[str, Any]:
@@ -100,6 +108,7 @@ def set_common(request: Request, call: Call) -> None:
     request.salt = body.text("cache_salt") or ""
     request.progress = bool(body.flag("return_progress"))
     request.keep_alive = body.real("keep_alive")
+    request.tells_prompt = body.flag("verbose")
 
 
 async def models(call: Call) -> Any:
@@ -108,17 +117,18 @@ async def models(call: Call) -> Any:
         from .anthropic import model_list
 
         return model_list(known)
-    return {"object": "list", "data": [_model(model) for model in known]}
+    return {"object": "list", "data": [told(model, call) for model in known]}
 
 
 async def model(call: Call) -> Any:
-    return _model(call.service.models.find(unquote(call.http.path_params["id"])))
+    return told(call.service.models.find(unquote(call.http.path_params["id"])), call)
 
 
-def _model(model: Model) -> dict[str, Any]:
+def told(model: Model, call: Call) -> dict[str, Any]:
+    """A model in a list."""
     facts: dict[str, Any] = {
         "id": model.name, "object": "model", "created": model.modified, "owned_by": "ggrun",
-        "aliases": list(model.aliases), "tags": [],
+        "aliases": model.aliases, "tags": call.service.policy.tags,
     }  # fmt: skip
     if model.state == "loaded":
         texts = model.texts
@@ -138,21 +148,24 @@ def _both(path: str) -> tuple[str, str]:
 
 
 def all_routes() -> list[Route]:
-    from .openai_chat import chat_completions
+    from .openai_chat import chat_completions, count_chat
     from .openai_completions import completions
-    from .openai_embeddings import openai_embeddings, rerank
-    from .openai_responses import response, responses
+    from .openai_embeddings import embeddings, openai_embeddings, rerank
+    from .openai_responses import count_response, response, responses
 
     posts = {
         "/chat/completions": chat_completions,
         "/completions": completions,
+        "/chat/completions/input_tokens": count_chat,
         "/responses": responses,
+        "/responses/input_tokens": count_response,
         "/embeddings": openai_embeddings,
         "/rerank": rerank,
         "/reranking": rerank,
     }
     table = {path: handler for name, handler in posts.items() for path in _both(name)}
     del table["/completions"]  # llama-server has its own there
+    table["/embeddings"] = embeddings
     return [
         *routes(API, table),
         *routes(API, {"/v1/models": models}, ("GET",)),

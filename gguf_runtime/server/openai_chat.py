@@ -8,7 +8,8 @@ from typing import Any
 from ..chat.messages import ROLES
 from .fields import Fields
 from .http import Call, Stream, event
-from .openai import FINGERPRINT, new_id, now, set_common, timings_of, token_facts, usage
+from .llama_server_answer import AnswerText
+from .openai import FINGERPRINT, new_id, now, progress, set_common, timings_of, token_facts, usage
 from .sampling_fields import max_tokens, set_sampling, set_schema
 from .service import Answer
 from .vocabulary import Arguments, Done, Event, Failure, Finish, Progress, Request, Text, ToolCall
@@ -30,6 +31,12 @@ async def chat_completions(call: Call) -> Any:
         return await _whole(answer)
     finally:
         answer.close()
+
+
+async def count_chat(call: Call) -> Any:
+    """How many tokens a conversation has."""
+    _, ids = await call.service.read(chat_request(call))
+    return {"object": "response.input_tokens", "input_tokens": len(ids)}
 
 
 def chat_request(call: Call) -> Request:
@@ -122,7 +129,8 @@ def _set_thinking(request: Request, body: Fields) -> None:
     elif effort is not None:
         request.template.setdefault("reasoning_effort", effort)
     request.max_thought = max_tokens(body, "reasoning_budget_tokens", "thinking_budget_tokens")
-    request.splits_thoughts = body.text("reasoning_format") != "none"
+    if (form := body.text("reasoning_format")) is not None and form != "auto":
+        request.splits_thoughts = form != "none"
 
 
 def _set_continuation(request: Request, body: Fields) -> None:
@@ -139,15 +147,23 @@ def _set_continuation(request: Request, body: Fields) -> None:
 async def _whole(answer: Answer) -> dict[str, Any]:
     """The answer in one piece."""
     choices = [_Message(answer) for _ in range(answer.request.n)]
+    first = AnswerText(answer)
     async for item in answer:
         if not isinstance(item, Done | Progress):
             choices[item.index].add(item)
+            if item.index == 0:
+                first.add(item)
     return {
         "id": new_id("chatcmpl-"), "object": "chat.completion", "created": now(), "model": answer.model.name,
         "system_fingerprint": FINGERPRINT,
         "choices": [{"index": i, **choice.facts()} for i, choice in enumerate(choices)],
-        "usage": usage(answer.timings), "timings": timings_of(answer.timings),
+        "usage": usage(answer.timings), "timings": timings_of(answer.timings), **_verbose(first),
     }  # fmt: skip
+
+
+def _verbose(text: AnswerText) -> dict[str, Any]:
+    """As llama-server has it, for those who want to see what a model reads."""
+    return {"__verbose": text.facts(tells_tokens=True)} if text.answer.request.tells_prompt else {}
 
 
 class _Message:
@@ -201,11 +217,14 @@ async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> Asy
 
     for index in range(answer.request.n):
         yield event(chunk(index, {"role": "assistant", "content": None}))
+    first = AnswerText(answer)
     last: dict[str, Any] | None = None  # is sent once it is known whether it is the last
     async for item in answer:
         if last and not isinstance(item, Done):
             yield event(last)
             last = None
+        if isinstance(item, Text | Finish) and item.index == 0:
+            first.add(item)
         match item:
             case Text():
                 names = ("reasoning_content", "reasoning") if item.is_thought else ("content",)
@@ -226,18 +245,12 @@ async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> Asy
             case Finish():
                 last = chunk(item.index, {}, _REASONS[item.reason])
             case Progress():
-                yield event(chunk(0, {}, prompt_progress=progress(item)))
+                costs: dict[str, Any] = {"timings": timings_of(item.timings)} if tells_timings else {}
+                yield event(chunk(0, {}, prompt_progress=progress(item), **costs))
             case Done() if last:
                 timings = {"timings": timings_of(item.timings)}
                 if wants_usage:
                     yield event(last)
                     last = {**head, "choices": [], "usage": usage(item.timings)}
-                yield event({**last, **timings})
+                yield event({**last, **timings, **_verbose(first)})
     yield b"data: [DONE]\n\n"
-
-
-def progress(item: Progress) -> dict[str, Any]:
-    return {
-        "total": item.n_prompt, "cache": item.n_cached, "processed": item.n_done,
-        "time_ms": int(1000 * item.seconds),
-    }  # fmt: skip

@@ -6,8 +6,16 @@ from base64 import b64encode
 from typing import Any
 
 from .embeddings import embed
+from .fields import plain
 from .http import Call
 from .vocabulary import EmbeddingRequest, Failure, Timings
+
+
+async def embeddings(call: Call) -> Any:
+    """In OpenAI's form unless only llama-server's will do, whose path this is too."""
+    if call.service.policy.pooling == "none":
+        return await llama_server_embedding(call)
+    return await openai_embeddings(call)
 
 
 async def openai_embeddings(call: Call) -> Any:
@@ -27,14 +35,14 @@ async def openai_embeddings(call: Call) -> Any:
 
 
 async def llama_server_embedding(call: Call) -> Any:
-    """A list of vectors for each text, of which there is one: those of tokens are not told."""
+    """A list of vectors for each text: of its tokens, or where they are pooled one."""
     body = call.body
     request = _request(call, _texts(call, "content", "input"))
     if (norm := body.whole("embd_normalize")) not in (None, -1, 2):
         raise Failure("invalid", f"embd_normalize: 2 makes vectors of length 1, -1 leaves them; not {norm}")
-    request.options["normalize"] = norm != -1
-    made = await embed(call, request)
-    return [{"index": i, "embedding": [vector]} for i, vector in enumerate(await made.vectors())]
+    request.options["normalize"] = norm != -1 and call.service.policy.pooling != "none"
+    made = await embed(call, request, per_token=True)
+    return [{"index": i, "embedding": vectors} for i, vectors in enumerate(await made.token_vectors())]
 
 
 async def rerank(call: Call) -> Any:
@@ -59,7 +67,7 @@ async def rerank(call: Call) -> Any:
     return {"model": made.model.name, "object": "list", "usage": _usage(made.timings), "results": results}
 
 
-def _request(call: Call, texts: list[str | list[int]]) -> EmbeddingRequest:
+def _request(call: Call, texts: list[str | list[int | str]]) -> EmbeddingRequest:
     body = call.body
     return EmbeddingRequest(
         model=body.text("model") or "",
@@ -70,18 +78,20 @@ def _request(call: Call, texts: list[str | list[int]]) -> EmbeddingRequest:
     )
 
 
-def _texts(call: Call, *names: str) -> list[str | list[int]]:
-    """One or several, each text or token ids. Raises Failure."""
-    value = call.body.required(call.body.any(*names), names[0])
-    if isinstance(value, str) or _is_tokens(value):
-        return [value]
-    if not isinstance(value, list) or not value or not all(isinstance(it, str) or _is_tokens(it) for it in value):
+def _texts(call: Call, *names: str) -> list[str | list[int | str]]:
+    """One or several, each text or token ids, or both mixed. Raises Failure."""
+    value = plain(call.body.required(call.body.any(*names), names[0]))
+    if isinstance(value, list) and not (_is_mixed(value) and any(type(part) is int for part in value)):
+        texts = [plain(item) for item in value]
+    else:
+        texts = [value]
+    if not texts or not all(isinstance(text, str) or _is_mixed(text) for text in texts):
         raise call.body.wrong(names[0], "text, token ids, or a list of these", value)
-    return list(value)
+    return texts
 
 
-def _is_tokens(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(id) is int for id in value)
+def _is_mixed(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(part) in (int, str) for part in value)
 
 
 def _documents(call: Call, name: str) -> list[str]:

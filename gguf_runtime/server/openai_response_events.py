@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from .http import encode
-from .openai import error, new_id, now, token_facts
+from .openai import error, new_id, now, progress, timings_of, token_facts
 from .service import Answer
-from .vocabulary import Arguments, Event, Failure, Finish, Text, Timings, ToolCall
+from .vocabulary import Arguments, Event, Failure, Finish, Progress, Text, Timings, ToolCall
 
 _INCOMPLETE = {"length": "max_output_tokens", "context": "max_output_tokens"}
 
@@ -16,9 +16,9 @@ _INCOMPLETE = {"length": "max_output_tokens", "context": "max_output_tokens"}
 class ResponseWriter:
     """Writes one answer. response: the object as it is so far; failure: what has ended it instead."""
 
-    def __init__(self, answer: Answer, told: dict[str, Any]) -> None:
-        """told: what is repeated of the request."""
-        self._answer, self._number = answer, 0
+    def __init__(self, answer: Answer, told: dict[str, Any], *, tells_timings: bool = False) -> None:
+        """told: what is repeated of the request. tells_timings: with every piece of text."""
+        self._answer, self._tells_timings, self._number = answer, tells_timings, 0
         self._open: dict[str, Any] | None = None  # the item that is being written
         self._part: dict[str, Any] | None = None  # its part
         self._reason = ""
@@ -45,12 +45,13 @@ class ResponseWriter:
         for piece in self._close("incomplete" if self._reason in _INCOMPLETE else "completed"):
             yield piece
         self.response["usage"] = _usage(self._answer.timings)
+        costs = {"timings": timings_of(self._answer.timings)}
         if reason := _INCOMPLETE.get(self._reason):
             self.response |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
-            yield self._event("response.incomplete", response=self.response)
+            yield self._event("response.incomplete", response=self.response, **costs)
         else:
             self.response["status"] = "completed"
-            yield self._event("response.completed", response=self.response)
+            yield self._event("response.completed", response=self.response, **costs)
 
     def message(self) -> dict[str, Any]:
         """The answer as a message of a conversation."""
@@ -77,6 +78,9 @@ class ResponseWriter:
             case Arguments() if self._open:
                 self._open["arguments"] += item.text
                 yield self._of_item("response.function_call_arguments.delta", delta=item.text)
+            case Progress():
+                facts = {"prompt_progress": progress(item), "timings": timings_of(item.timings)}
+                yield self._event("response.in_progress", response=self.response, **facts)
             case Finish():
                 self._reason = item.reason
 
@@ -98,7 +102,10 @@ class ResponseWriter:
         if self._answer.request.n_logprobs is not None:
             logprobs = [token_facts(token, self._answer.model.texts) for token in item.tokens]
             self._part["logprobs"] += logprobs
-        yield self._of_item("response.output_text.delta", content_index=0, delta=item.text, logprobs=logprobs)
+        costs = {"timings": timings_of(self._answer.timings)} if self._tells_timings else {}
+        yield self._of_item(
+            "response.output_text.delta", content_index=0, delta=item.text, logprobs=logprobs, **costs
+        )
 
     def _begin(self, kind: str, prefix: str, facts: dict[str, Any]) -> Iterator[bytes]:
         yield from self._close("completed")

@@ -41,10 +41,9 @@ class Conversations(Struct):
 
 async def responses(call: Call) -> Any:
     body, conversations = call.body, call.state.conversations
-    previous = body.text("previous_response_id")
-    messages = [*(conversations.find(call.client, previous)[1] if previous else ()), *_messages(body)]
+    messages = _conversation(call)
     answer = await call.begin(_request(call, messages))
-    writer = ResponseWriter(answer, _told(body))
+    writer = ResponseWriter(answer, _told(body), tells_timings=bool(body.flag("timings_per_token")))
 
     async def events() -> AsyncIterator[bytes]:
         async for piece in writer.events():
@@ -64,6 +63,12 @@ async def responses(call: Call) -> Any:
     return writer.response
 
 
+async def count_response(call: Call) -> Any:
+    """How many tokens a response would be made from."""
+    _, ids = await call.service.read(_request(call, _conversation(call)))
+    return {"object": "response.input_tokens", "input_tokens": len(ids)}
+
+
 async def response(call: Call) -> Any:
     id, conversations = call.http.path_params["id"], call.state.conversations
     found, _ = conversations.find(call.client, id)
@@ -71,6 +76,13 @@ async def response(call: Call) -> Any:
         del conversations.kept[call.client, id]
         return {"id": id, "object": "response.deleted", "deleted": True}
     return found
+
+
+def _conversation(call: Call) -> Messages:
+    """What the body goes on from, and adds. Raises Failure."""
+    previous = call.body.text("previous_response_id")
+    before = call.state.conversations.find(call.client, previous)[1] if previous else []
+    return [*before, *_messages(call.body)]
 
 
 def _told(body: Fields) -> dict[str, Any]:

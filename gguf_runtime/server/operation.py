@@ -21,7 +21,10 @@ async def health(call: Call) -> Any:
 
 
 async def metrics(call: Call) -> Response:
-    return Response(call.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    if not call.service.policy.metrics:
+        raise Failure("unsupported", "the server was started with --no-metrics")
+    headers = {"Process-Start-Time-Unix": str(call.service.started)}
+    return Response(call.service.metrics.text(), 200, headers, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def all_routes() -> list[Route]:

@@ -54,7 +54,7 @@ class AnswerReader:
         self._index, self._fills_context = index, fills_context
         self._parser = reading.parser if reading else AnswerParser(PLAIN)
         self._ends = reading.stop if reading else ()
-        self._splits_thoughts = request.splits_thoughts
+        self._splits_thoughts = request.splits_thoughts is not False
         self._tells_tokens = request.tells_tokens or request.n_logprobs is not None
         self._tokens: list[Token] = []  # of which no text has come yet
         self._thinks = self._calls = False

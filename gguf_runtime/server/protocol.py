@@ -74,7 +74,8 @@ class Ended(Struct, array_like=True):
 class Output(Struct, array_like=True):
     """What a step gave one answer. pieces: token (None: text that had been held back), text, log probability of the
     token and the likeliest at its place with theirs, where asked for. n_done: tokens of the prompt that are computed,
-    of these n_cached before; n_answer: tokens of the answer. Seconds for the prompt, and for the answer after it."""
+    of these n_cached before; n_answer: tokens of the answer. Seconds for the prompt, and for the answer after it.
+    n_drafts: steps with guesses; n_drafted, n_accepted: tokens guessed, and those that proved right."""
 
     id: int
     pieces: list[tuple[int | None, str, float | None, list[tuple[int, float]]]]
@@ -84,6 +85,9 @@ class Output(Struct, array_like=True):
     prompt_seconds: float
     answer_seconds: float
     ended: Ended | None = None
+    n_drafts: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
 
 
 class Step(Struct, tag=12, array_like=True):
@@ -99,12 +103,15 @@ class Step(Struct, tag=12, array_like=True):
 
 
 class Embedded(Struct, tag=13, array_like=True):
-    """rows: f32[width] of each text: its vector, or what begins with its score. seconds: of all passes."""
+    """rows: f32[width] of each text: its vector, or what begins with its score; f32[n, width] with pooling "none".
+    seconds: of all passes."""
 
     id: int
     rows: list[bytes]
     n_tokens: int
     seconds: float
+    width: int
+    n_passes: int
 
 
 Command = Load | Generate | Embed | Cancel

@@ -7,11 +7,12 @@ import importlib
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .models import Models
+from .policy import Policy
 
 _TURN = 0.001  # seconds for which a thread that makes tokens of a prompt may keep the event loop waiting
 
@@ -21,14 +22,14 @@ def serve(
     settings: dict[str, Any],
     rules: dict[str, Any],
     *,
-    max_seconds: float | None,
-    host: str,
+    policy: dict[str, Any],
+    hosts: Sequence[str],
     port: int,
     say: Callable[[str], None],
     **limits: Any,
 ) -> None:
     """Serve until a signal comes. models: name, file, other names, Modelfile; rules: arguments of guard.Rules;
-    max_seconds: that an answer may take; limits: of Models.
+    policy: fields of Policy; limits: of Models.
 
     Raises OSError where the address cannot be listened at, or a model's file not be read, GGUFError where that is
     damaged, ModelError where its architecture is not supported.
@@ -37,19 +38,20 @@ def serve(
     async def run() -> None:
         known = Models(settings, say=say, **limits)
         for name, path, aliases, modelfile in models:
-            known.add(name, str(path), (*aliases, path.name), modelfile)
+            known.add(name, str(path), aliases, modelfile)
         for model in list(known)[:1]:
             known.default = model
             known.preload(model)
         # the engine starts while the file is checked and the rest is imported
         for model in known:
             await asyncio.to_thread(_check, model.path, settings)
-        say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
+        for host, listener in zip(hosts, listeners, strict=True):
+            say(f"listening at http://{_named(host)}:{listener.getsockname()[1]}")
         module = await asyncio.to_thread(importlib.import_module, ".http_server", __package__)
-        await module.serve(known, rules, max_seconds, listener, say)
+        await module.serve(known, rules, Policy(**policy), listeners, say)
 
     sys.setswitchinterval(_TURN)
-    listener = _listen(host, port)
+    listeners = [_listen(host, port) for host in hosts]
     signal.set_wakeup_fd(-1)  # takes the command line's own handling of signals out of service
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # until the server hears them itself
         if number := getattr(signal, name, None):

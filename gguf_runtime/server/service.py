@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ from .engine_client import EngineClient
 from .metrics import Metrics, Outcome
 from .models import Model, Models
 from .parsing import AnswerReader, after_thought, readings
+from .policy import Policy
 from .protocol import Ended, Failed, Output
 from .turns import Turn
 from .vocabulary import Done, Event, Failure, Progress, Request, Timings
@@ -23,6 +24,7 @@ from .vocabulary import Done, Event, Failure, Progress, Request, Timings
 if TYPE_CHECKING:
     from ..chat.templates import Reading
 
+Made = TypeVar("Made")
 _WORKERS = 2  # threads that make tokens of prompts: each takes the interpreter's lock from those that send answers
 
 
@@ -41,10 +43,9 @@ class Prepared(Struct):
 class Service:
     """What all routes have in common."""
 
-    def __init__(self, models: Models, max_seconds: float | None = None) -> None:
-        """max_seconds: how long an answer may take."""
-        self.max_seconds = max_seconds
-        self.models, self.metrics = models, Metrics(models)
+    def __init__(self, models: Models, policy: Policy) -> None:
+        self.models, self.policy, self.metrics = models, policy, Metrics(models)
+        self.started = int(time.time())
         self.running: list[Answer] = []  # in the order in which they came
         self._workers = ThreadPoolExecutor(_WORKERS)
         models.watch(self.metrics.step)
@@ -57,15 +58,31 @@ class Service:
         await self.models.acquire(model)
         loaded = time.monotonic()
         try:
-            prepared = await asyncio.get_running_loop().run_in_executor(self._workers, prepare, model, request)
+            prepared = await self._in_worker(prepare, model, request)
             model.turns.check(request.n)
         except BaseException:
             self.models.release(model, request.keep_alive)
             raise
         return Answer(self, model, request, prepared, loaded - start)
 
+    async def read(self, request: Request) -> tuple[str, list[int]]:
+        """A request's prompt, as text and token ids, that is not to be answered. Raises Failure."""
+        async with self.models.use(self.models.find(request.model)) as model:
+            return await self._in_worker(read, model, request)
 
-def prepare(model: Model, request: Request) -> Prepared:
+    async def _in_worker(self, work: Callable[[Model, Request, Policy], Made], model: Model, request: Request) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work, model, request, self.policy)
+
+
+def read(model: Model, request: Request, policy: Policy) -> tuple[str, list[int]]:
+    """The prompt as text, as far as it is one, and token ids; fills in what the request leaves open. Raises Failure."""
+    if model.recipe:
+        recipes.apply(model.recipe, request)
+    policy.complete(request)
+    return model.texts.prompt(request)
+
+
+def prepare(model: Model, request: Request, policy: Policy) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
     from ..arguments import in_vocabulary
     from ..chat.template import ChatError
@@ -74,17 +91,15 @@ def prepare(model: Model, request: Request) -> Prepared:
     if not model.generates:
         raise Failure("invalid", f"{model.name} is an encoder, which has no next token: it only embeds texts")
     texts = model.texts
-    if model.recipe:
-        recipes.apply(model.recipe, request)
+    text, prompt = read(model, request, policy)
     request.sampling = {**request.defaults, **request.sampling}
-    text, prompt = texts.prompt(request)
     if not prompt:
         raise Failure("invalid", "the prompt is empty", field="messages" if request.messages is not None else "prompt")
     if len(prompt) >= model.n_ctx:
         raise Failure(
             "too_long",
-            f"the prompt has {len(prompt)} tokens, and the context room for {model.n_ctx}, answer included: "
-            "shorten the prompt, or serve the model with a larger context (-c)",
+            f"the prompt has {len(prompt)} tokens, which exceeds the available context size of {model.n_ctx}, answer "
+            "included: shorten the prompt, or serve the model with a larger context (-c)",
             field="messages" if request.messages is not None else "prompt",
             n_prompt_tokens=len(prompt),
             n_ctx=model.n_ctx,
@@ -113,14 +128,17 @@ def prepare(model: Model, request: Request) -> Prepared:
     except ChatError as error:
         raise Failure("invalid", str(error), field="tools") from error
     room = model.n_ctx - len(prompt)
-    fills_context = request.max_tokens is None or request.max_tokens > room
+    asked, forgets = request.max_tokens, bool(policy.options.get("context_shift"))
+    fills_context = not forgets and (asked is None or asked > room)
     options = {
+        **policy.options,
         **request.sampling,
-        "max_tokens": room if fills_context else request.max_tokens,
+        "max_tokens": room if fills_context else asked,
         "stop": [*request.stop, *(found[0].stop if found[0] else ())],
         "stop_tokens": request.stop_tokens,
         "ignore_eos": request.ignore_eos,
         "logprobs": request.n_logprobs,
+        "as_drawn": request.as_drawn,
         "special": request.special or sorted(found[0].shown_ids if found[0] else ()),
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
@@ -148,9 +166,8 @@ class Answer:
         self.outcome = Outcome.CANCELLED  # unless it comes otherwise
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
-        if service.max_seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(service.max_seconds, self._expire, service.max_seconds)
+        if (seconds := service.policy.max_seconds) is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
         self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
@@ -179,6 +196,9 @@ class Answer:
             n_cached=first.last.n_cached if first.last else 0,
             n_answer=sum(output.n_answer for output in outputs),
             n_thought=sum(choice.reader.n_thought for choice in self._choices),
+            n_drafts=sum(output.n_drafts for output in outputs),
+            n_drafted=sum(output.n_drafted for output in outputs),
+            n_accepted=sum(output.n_accepted for output in outputs),
             prompt_seconds=first.last.prompt_seconds if first.last else 0.0,
             answer_seconds=max((output.answer_seconds for output in outputs), default=0.0),
             queue_seconds=(first.begun or self.asked) - self.asked,
@@ -259,16 +279,14 @@ class _Choice:
             now = time.monotonic()
             answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
             self._last_token = now
+        events: list[Event | Failure] = [*self._progress(output)]
         self.last = output
         try:
-            events: list[Event | Failure] = [*self.reader.push(output)]
+            events += self.reader.push(output)
         except Exception as error:  # a bug; other answers go on
             self.stop()
             answer.add([Failure("failed", f"the answer cannot be read: {type(error).__name__}: {error}")])
             return
-        if not output.pieces and not output.ended:
-            n_prompt = len(answer.prompt)
-            events = [Progress(n_prompt, output.n_cached, output.n_done, output.prompt_seconds)]
         if self.reader.done and not output.ended:
             events += self.reader.finish(Ended("end", None))
             self.stop()
@@ -280,6 +298,15 @@ class _Choice:
             answer.model.turns.end(self.turn)
         if events:
             answer.add(events)
+
+    def _progress(self, output: Output) -> Iterator[Progress]:
+        """How far the prompt is, where that is wanted: first what was there before, at last all of it."""
+        if not self._answer.request.progress or self.index or (self.last and self.last.n_answer):
+            return
+        n, n_cached = len(self._answer.prompt), output.n_cached
+        if self.last is None:
+            yield Progress(n, n_cached, n_cached, 0.0)
+        yield Progress(n, n_cached, n if output.n_answer else output.n_done, output.prompt_seconds)
 
     def _start(self) -> None:
         if self._answer.model.state == "loaded":

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..chat.marks import Rendered
 from ..chat.templates import ChatTemplates
-from ..loader import open_gguf
+from ..loader import GGUFArray, open_gguf
 from ..tokenizer import THOUGHTS, Tokenizer, TokenizerError, infill_prompt
 from .vocabulary import Failure, Request
 
@@ -41,6 +41,13 @@ class ModelTexts:
     @cached_property
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
+
+    def special(self, name: str) -> str:
+        """A special token's text: bos, eos; empty where there is none."""
+        id, tokens = (self.metadata.get(f"tokenizer.ggml.{key}") for key in (f"{name}_token_id", "tokens"))
+        if isinstance(id, int) and isinstance(tokens, GGUFArray) and 0 <= id < len(tokens):
+            return str(tokens[id])
+        return ""
 
     def hparam(self, name: str) -> Any:
         """A key of the metadata that belongs to the architecture, or None."""
@@ -84,7 +91,7 @@ class ModelTexts:
             text = self.render(request)
             if request.before:
                 ids = self.tokenizer.encode(text.marked, add_special=False, parse_special=True)
-                return text, [*self._mixed([*request.before]), *ids]
+                return text, [*self.mixed([*request.before]), *ids]
             return text, self.tokenizer.encode_prompt(text.marked)
         prompt = request.prompt or ""
         if request.suffix is not None:
@@ -93,7 +100,7 @@ class ModelTexts:
             return "", self.infill(prompt, request.suffix, sys.maxsize)  # one that is too long is told, not cut
         if isinstance(prompt, str):
             return prompt, self.tokenizer.encode_prompt(prompt)
-        return "", self._mixed(prompt)
+        return "", self.mixed(prompt)
 
     def infill(
         self, prefix: str, suffix: str, n_most: int, *, begun: str = "", files: Iterable[tuple[str, str]] = ()
@@ -107,7 +114,7 @@ class ModelTexts:
         except TokenizerError as error:
             raise Failure("invalid", str(error), field="suffix") from error
 
-    def _mixed(self, prompt: list[int | str]) -> list[int]:
+    def mixed(self, prompt: Iterable[int | str], field: str = "prompt") -> list[int]:
         """Token ids of texts and token ids, mixed. Raises Failure for an id that there is not."""
         ids: list[int] = []
         for i, part in enumerate(prompt):
@@ -117,7 +124,7 @@ class ModelTexts:
                 ids += self.tokenizer.encode_prompt(part)
             else:
                 ids += self.tokenizer.encode(part, add_special=False, parse_special=True)
-        self.check(ids, "prompt")
+        self.check(ids, field)
         return ids
 
     def check(self, ids: Iterable[int], field: str) -> None:

@@ -16,9 +16,11 @@ class Request(Struct, kw_only=True):
     context has room for. stop: strings that end the answer and are no part of it; stop_tokens: token ids that do.
     sampling: fields of SamplingParams, and defaults: those of the API; bias_texts: what to add to logits of texts'
     tokens. n_logprobs: how many of the likeliest tokens to tell at each place, beside the one that was drawn; None:
-    nothing of the kind. tells_tokens: token ids are wanted, also of the last ones where these give no text. special:
-    control tokens give text too. splits_thoughts: tell thoughts from the answer; max_thought: tokens of a thought.
-    progress: events of that kind are wanted. cache: use what is computed of other requests. salt, client: whose cache
+    nothing of the kind; as_drawn: after sampling's filters, rather than the model's own. tells_tokens: token ids are
+    wanted, also of the last ones where these give no text. special: control tokens give text too. splits_thoughts: tell
+    thoughts from the answer; None: as the server has it. max_thought: tokens of a thought.
+    progress: events of that kind are wanted. tells_prompt: the answer is to tell what the model read; None: as the
+    server has it. cache: use what is computed of other requests. salt, client: whose cache
     it uses, and with whom it takes turns. priority: lower goes first. keep_alive: seconds for which the model stays
     loaded afterwards, None for the default.
     """
@@ -42,11 +44,13 @@ class Request(Struct, kw_only=True):
     defaults: dict[str, Any] = field(default_factory=dict)
     bias_texts: list[tuple[str, float]] = field(default_factory=list)
     n_logprobs: int | None = None
+    as_drawn: bool = False
     tells_tokens: bool = False
     special: bool = False
-    splits_thoughts: bool = True
+    splits_thoughts: bool | None = None
     max_thought: int | None = None
     progress: bool = False
+    tells_prompt: bool | None = None
     cache: bool = True
     salt: str = ""
     client: str = ""
@@ -55,11 +59,11 @@ class Request(Struct, kw_only=True):
 
 
 class EmbeddingRequest(Struct, kw_only=True):
-    """Texts, or their token ids, to be embedded, or with a query to be ranked by it. options: of LLM.embedding_job.
-    Others as in Request."""
+    """Texts, or their token ids, or both mixed, to be embedded, or with a query to be ranked by it. options: of
+    LLM.embedding_job. Others as in Request."""
 
     model: str = ""
-    texts: list[str | list[int]]
+    texts: list[str | list[int | str]]
     query: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     priority: int = 0
@@ -108,6 +112,11 @@ class Progress(Struct):
     n_done: int
     seconds: float
 
+    @property
+    def timings(self) -> Timings:
+        """What the prompt has cost so far: that much of it."""
+        return Timings(n_prompt=self.n_done, n_cached=self.n_cached, prompt_seconds=self.seconds)
+
 
 Reason = Literal["end", "stop", "length", "context", "tool_calls"]
 
@@ -127,6 +136,9 @@ class Timings(Struct):
     n_cached: int = 0  # of the prompt, computed for other requests before
     n_answer: int = 0
     n_thought: int = 0  # of these, in thoughts
+    n_drafts: int = 0  # steps with guesses, and the tokens that were guessed, and that proved right
+    n_drafted: int = 0
+    n_accepted: int = 0
     prompt_seconds: float = 0.0
     answer_seconds: float = 0.0  # from the first token to the last
     queue_seconds: float = 0.0

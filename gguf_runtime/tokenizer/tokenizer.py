@@ -52,16 +52,18 @@ class Tokenizer:
         self._is_padded = kind.pads is not None and flag("add_space_prefix", kind.pads)
         self._pads = self._is_padded and not kind.pads_itself
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, add_special: bool = True, parse_special: bool = False, *, begins: bool = True
+    ) -> list[int]:
         """Token ids of a text.
 
         add_special: with BOS and EOS, where the model has them added. parse_special: control tokens that are
         written out in the text, as a chat template writes them, become these tokens; not so where a BREAK is in them.
+        begins: false for what goes on with a text, so that SentencePiece puts no space before it.
         """
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
-        begins = True
         for fragment in self._special.part(text, parse_special):
             if isinstance(fragment, int):
                 ids.append(fragment)

@@ -14,15 +14,7 @@ from . import attention, experts, pool, products, recurrence, rows, selection
 __all__ = ["first_kernels", "kernels", "state_bytes", "write"]
 
 state_bytes = recurrence.state_bytes
-_STEPS = (
-    rows.STEPS
-    | products.STEPS
-    | experts.STEPS
-    | attention.STEPS
-    | selection.STEPS
-    | pool.STEPS
-    | recurrence.STEPS
-)
+_STEPS = rows.STEPS | products.STEPS | experts.STEPS | attention.STEPS | selection.STEPS | pool.STEPS | recurrence.STEPS
 
 
 def first_kernels(plan: Plan) -> list[str]:
