@@ -5,7 +5,9 @@ writing calls; published ones are in ../shared.
 """
 
 import json
+import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,8 @@ from gguf_runtime.chat.tool_choice import choose
 from tests.paths import SHARED, needs
 from tests.tool_templates import PLAIN, TEMPLATES
 
-PUBLISHED = SHARED / "conformance" / "templates"
+#: llama.cpp's own folder, models/templates, has 70.
+PUBLISHED = Path(os.environ.get("GGRUN_TEST_TEMPLATES", SHARED / "conformance" / "templates"))
 TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 PROPERTIES = {
     "text": TEXT, "n": {"type": "integer"}, "x": {"type": "number"}, "yes": {"type": "boolean"}, "list": TEXTS,
@@ -48,6 +51,8 @@ ARGUMENTS = {
     "markers": {"text": MARKERS},
     "looks like json": {"text": '{"a": [1, "b"]}', "maybe": "true"},
     "characters": {"text": "naïve 日本 \U0001f600 \\ \t"},
+    "null": {"maybe": None, "text": "null"},
+    "numbers": {"n": 2**53, "x": -1.5e-9, "text": "3"},
     "code": {"text": "def f(x):\n    return {'a': [x]}\n"},
 }
 #: What does not come back. Python's: the template writes texts as they are, and a backslash may be an escape. Nested:
@@ -400,8 +405,9 @@ def test_choices_that_there_are_not(choice):
 
 #: Published templates that write only the first of several calls, or refuse them.
 _SINGLE = ("GigaChat", "gpt-oss", "Llama-3.1", "Llama-3.2", "Llama-3.3")
-#: Published templates that lose something: backslashes are not escaped; what comes before </think> is cut off.
-_LOSING = {"LFM2.5-8B-A1B": {"characters"}, "llama-cpp-rwkv-world": {"markers"}}
+#: Published templates that lose something: backslashes are not escaped; null is left out; what comes before </think> is
+#: cut off.
+_LOSING = {"LFM2.5-8B-A1B": {"characters"}, "MiniMax-M3": {"null"}, "llama-cpp-rwkv-world": {"markers"}}
 
 
 @needs(PUBLISHED)
