@@ -206,6 +206,8 @@ class LLM(Embedding):
         stop_tokens: Collection[int] = (),
         logprobs: int | None = None,
         cache_salt: str = "",
+        client: str = "",
+        priority: int = 0,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -219,7 +221,8 @@ class LLM(Embedding):
         computed of other prompts and answers, and leave this one's to others. special: write control tokens out, or
         some of them. thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the
         pieces of Generation.read tell the tokens' log probabilities, and so many of the likeliest ones. cache_salt:
-        only with others of the same one is anything shared. sampling: fields of SamplingParams.
+        only with others of the same one is anything shared. client, priority: where there are many answers, those of
+        the lowest priority go first, and clients take turns. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as
@@ -254,6 +257,8 @@ class LLM(Embedding):
             alone=exact,
             stop_tokens=arguments.tokens("stop_tokens", stop_tokens, self.engine.n_vocab),
             n_logprobs=None if logprobs is None else min(arguments.whole("logprobs", logprobs, 0), self.engine.n_vocab),
+            client=client,
+            priority=arguments.whole("priority", priority),
         )
 
     def _speculation(self, text: Text, exact: bool) -> Speculation:
