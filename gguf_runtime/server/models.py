@@ -30,7 +30,8 @@ _BUDGET = 0.8  # of the memory that is free
 class Model:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
-    n_bytes: for which it has got room. error: why it could not be loaded the last time.
+    n_bytes: for which it has got room. embeds: it is asked for embeddings, for which one that generates has a second
+    cache. error: why it could not be loaded the last time.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Model:
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
+        self.embeds = False
         self.is_leaving = False  # it is unloaded once nobody uses it
         self.last_used = self.load_seconds = 0.0
         self.expires: float | None = None  # seconds since 1970
@@ -203,6 +205,20 @@ class Models:
             model.timer = loop.call_later(seconds, lambda: loop.create_task(self._expire(model)))
         asyncio.get_running_loop().create_task(self._notify())
 
+    async def let_embed(self, model: Model) -> None:
+        """Have room for what embedding takes beside answering, at once or when the model is loaded.
+
+        To be awaited by nobody whom others wait for, as for a model that is to be idle: both would wait for ever.
+        """
+        if model.embeds:
+            return
+        async with self._gate:
+            if model.n_bytes:
+                await self._free(self._n_wanted(model, embeds=True) - model.n_bytes, model)
+            model.embeds = True
+            if model.n_bytes:  # it has not been unloaded meanwhile
+                model.n_bytes = self._n_wanted(model)
+
     def preload(self, model: Model) -> None:
         """Begin to load a model."""
         if model.loading is None and model.state == "unloaded":
@@ -257,6 +273,8 @@ class Models:
                 on_death=lambda engine: self._revive(model, engine),
             )
             model.set(await texts, engine)
+            if model.n_bytes:
+                model.n_bytes = self._n_wanted(model)  # less, where it proves to be an encoder
             model.load_seconds = time.monotonic() - start
             self._say(f"{model.name} is loaded: a context of {model.n_ctx} tokens, {model.load_seconds:.1f} s")
         except Exception as error:
@@ -271,22 +289,34 @@ class Models:
             model.loading = None
 
     async def _make_room(self, model: Model) -> dict[str, Any]:
-        """Unload what is least recently used until there is room; gives the settings to load with."""
-        weights = os.path.getsize(model.path)
-        caches = self.settings.get("kv_memory") or self._budget // 4
+        """Have room for a model; gives the settings to load with."""
         settings = {**self.settings, "n_ctx": self.settings.get("n_ctx") or recipes.n_ctx(model.recipe)}
         if len(self._known) == 1 and not self.any_name:
             return settings
         async with self._gate:
-            while self._n_bytes and self._n_bytes + weights + caches > self._budget:
-                idle = [other for other in self if other is not model and other.is_idle]
-                if idle:
-                    await self.unload(min(idle, key=lambda other: other.last_used))
-                else:
-                    async with self._changed:
-                        await self._changed.wait()
-            model.n_bytes = weights + caches
-        return {**settings, "kv_memory": caches}
+            await self._free(self._n_wanted(model), model)
+            model.n_bytes = self._n_wanted(model)
+        return {**settings, "kv_memory": self._n_cache}
+
+    async def _free(self, n_bytes: int, model: Model) -> None:
+        """Unload others than the model, the least recently used first, until there is room for so much more."""
+        while any(other.n_bytes for other in self if other is not model) and self._n_bytes + n_bytes > self._budget:
+            idle = [other for other in self if other is not model and other.is_idle]
+            if idle:
+                await self.unload(min(idle, key=lambda other: other.last_used))
+            else:
+                async with self._changed:
+                    await self._changed.wait()
+
+    @property
+    def _n_cache(self) -> int:
+        """Bytes of a cache of keys and values."""
+        return int(self.settings.get("kv_memory") or self._budget // 4)
+
+    def _n_wanted(self, model: Model, embeds: bool = False) -> int:
+        """Bytes of a model: its file, and a cache for answers, for texts to embed, or for each."""
+        has_two = (model.embeds or embeds) and (model.state != "loaded" or model.generates)
+        return os.path.getsize(model.path) + self._n_cache * (1 + has_two)
 
     @property
     def _n_bytes(self) -> int:
