@@ -1,8 +1,9 @@
 """Clients' own packages on real streams: what their accumulators make of answers with thoughts, texts and calls, over
 several turns, with requests shaped as agents send them.
 
-`make test-clients` installs the packages into an environment of their own; without one, its tests are skipped. The model
-(scripted_model.py) says what SCRIPTS has: two calls at once, after their results a call without arguments, then a text.
+`make test-clients` installs the packages into an environment of their own; the tests of those that are not there are
+skipped. The model (scripted_model.py) says what SCRIPTS has: two calls at once, after their results a call without
+arguments, then a text.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ SCRIPTS = {
 }
 TEMPLATE = (
     "{{ bos_token }}{% if tools %}[tools] {{ tools | tojson }}\n{% endif %}{% set ns = namespace(n=0) %}"
-    "{% for m in messages %}{% if m.role == 'tool' %}{% set ns.n = ns.n + 1 %}{% endif %}"
-    "[{{ m.role }}] {% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
-    "{{ m.content or '' }}{% for call in m.tool_calls or [] %}\n<tool_call>\n"
-    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n</tool_call>{% endfor %}"
-    "\n{% endfor %}{% if add_generation_prompt %}[assistant] "
     "{% set names = (tools or []) | map(attribute='function.name') | list %}"
-    "{% if 'get_weather' in names %}<|ours{{ ns.n }}|>{% elif 'Bash' in names %}<|bash{{ ns.n }}|>"
-    "{% elif 'shell' in names %}<|shell{{ ns.n }}|>{% else %}<|plain|>{% endif %}{% endif %}"
+    "{% macro header() %}[assistant]{% if 'get_weather' in names %}<|ours{{ ns.n }}|>{% elif 'Bash' in names %}"
+    "<|bash{{ ns.n }}|>{% elif 'shell' in names %}<|shell{{ ns.n }}|>{% else %}<|plain|>{% endif %}{% endmacro %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ header() }}"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content or '' }}{% for call in m.tool_calls or [] %}\n<tool_call>\n"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n</tool_call>{% endfor %}\n"
+    "{% else %}{% if m.role == 'tool' %}{% set ns.n = ns.n + 1 %}{% endif %}[{{ m.role }}] {{ m.content }}\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ header() }}{% endif %}"
 )
 WEATHER = {
     "type": "object", "required": ["city"],
@@ -178,8 +180,8 @@ def test_openai_responses_as_codex_asks(scripted: Server) -> None:
                 asked.append({"type": "function_call_output", "call_id": item.call_id, "output": told})
     assert kinds == [["reasoning", "function_call"], ["message"]]
     assert final.output_text == "All is done here."
-    asked += [text("user", "Thanks."), {"type": "custom_tool_call", "call_id": "c9", "name": "apply_patch", "input": "*"}]
-    asked.append({"type": "custom_tool_call_output", "call_id": "c9", "output": "ok"})
+    patch = {"type": "custom_tool_call", "call_id": "c9", "name": "apply_patch", "input": "*** Begin Patch"}
+    asked += [patch, {"type": "custom_tool_call_output", "call_id": "c9", "output": "ok"}, text("user", "Thanks.")]
     assert client.responses.create(input=asked, **CODEX).status == "completed"
     image = [{"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]
     with pytest.raises(openai.BadRequestError, match="input_image"):
@@ -200,7 +202,7 @@ CLAUDE: dict[str, Any] = {
     ],
     "metadata": {"user_id": "user_1_account__session_2"},
     "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "temperature": 1,
+    "extra_body": {"temperature": 1, "context_management": {"edits": []}},
     "tools": [
         {
             "name": "Bash", "description": "Runs a command.", "cache_control": {"type": "ephemeral"},

@@ -205,6 +205,7 @@ def test_6_15_what_is_kept(kept: Server) -> None:
 
     *_, last = [json.loads(line) for line in kept.post("/api/pull", model="one").body.splitlines()]
     assert last == {"status": "success"}
+    assert kept.post("/api/pull", model="nobody", stream=False).status == 404
     assert kept.post("/api/copy", source="one", destination="two").status == 200
     assert {"one:latest", "two:latest"} <= names()
     assert kept.post("/api/copy", source="one", destination="../three").status == 400

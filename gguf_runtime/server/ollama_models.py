@@ -79,7 +79,7 @@ async def show(call: Call) -> Any:
 
 
 async def pull(call: Call) -> Any:
-    from ..store import resolve
+    from ..store import NoModel, resolve
 
     body = call.body
     name = body.required(body.text("model", "name"), "model")
@@ -95,10 +95,9 @@ async def pull(call: Call) -> Any:
     if body.flag("stream") is not False:
         return Stream(lines(), lambda: None, "application/x-ndjson")
     await asyncio.wait([work])
-    told = _pulled(work)
-    if "error" in told:
-        raise Failure("failed", told["error"])
-    return told
+    if error := work.exception():
+        raise Failure("not_found" if isinstance(error, NoModel) else "failed", str(error))
+    return _pulled(work)
 
 
 def _pulled(work: asyncio.Task[Path]) -> dict[str, Any]:

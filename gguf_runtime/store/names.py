@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import catalog, hub, ollama
-from .errors import StoreError
+from .errors import NoModel, StoreError
 from .hub import HubSource
 from .model import Model, kept_by
 from .ollama import OllamaSource
@@ -82,7 +82,7 @@ def source_of(name: str) -> Source:
         names = [entry.name for entry in catalog.entries()] + [model.name for model in all_models()]
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ggrun list --catalog` shows some; hf:OWNER/REPO takes any"
-        raise StoreError(f"no file and no model is called {name}: {hint}")
+        raise NoModel(f"no file and no model is called {name}: {hint}")
     return source
 
 
