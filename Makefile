@@ -18,7 +18,7 @@ test: $(READY)
 
 # the server with its clients' own packages, in an environment of their own
 test-clients: .clients/ready
-	$(subst .venv,.clients,$(BIN))/python -m pytest -rs tests/test_clients.py tests/test_server*.py -k "clients or package"
+	$(subst .venv,.clients,$(BIN))/python -m pytest -rs tests/test_clients*.py tests/test_server*.py -k "clients or package"
 
 .clients/ready: pyproject.toml
 	$(PYTHON) -m venv .clients
