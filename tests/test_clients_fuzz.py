@@ -1,4 +1,4 @@
-"""Requests made up from the server's own description (schemathesis, see test_clients.py): no bug, no unlisted status."""
+"""Requests made up from the server's own description, by schemathesis (see test_clients.py): no bug comes to light."""
 
 from __future__ import annotations
 
