@@ -7,8 +7,9 @@ of its own, which comes nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,12 +20,49 @@ _N_WIDE = 64  # of the feed-forward part, which adds nothing
 _HEAD = 64
 _SURE = 40.0  # by how much the next token's logit is above all others, after the norm
 
+FIRST = {"city": 'Ghent, "B"', "days": 3, "deep": {"list": [1, None, 2.5, True, "x</tool_call>\n"], "none": {}}}
+SECOND = {"city": "東京", "days": 1}
+HELLO, LOOKING, FOUND = "Hello, wörld!\n\n- one\n- 二", "I'll look both up, né.", "It rains in Ghent; 🌞 in 東京."
+BASH = {"command": 'ls -la "a b" | head\n', "description": "List"}
+SHELL = {"command": ["bash", "-lc", "echo '$HOME'"], "timeout_ms": 1000}
 
-def write_scripted(path: Path, scripts: Mapping[str, str], template: str) -> None:
-    """scripts: what comes after each token that may end a prompt: by the token's text."""
+
+def _calling(*calls: tuple[str, Any]) -> str:
+    made = ({"name": name, "arguments": arguments} for name, arguments in calls)
+    return "\n".join(f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in made)
+
+
+#: By what the template ends a prompt with, which says whose tools there are, and how many results: two calls at once,
+#: after their results a call without arguments, then a text; and what coding agents may get.
+SCRIPTS = {
+    "<|plain|>": f"<think>\nA greeting.\n</think>\n\n{HELLO}",
+    "<|ours0|>": f"<think>\nTwo places.\n</think>\n\n{LOOKING}\n"
+    + _calling(("get_weather", FIRST), ("get_weather", SECOND)),
+    "<|ours2|>": _calling(("list_places", {})),
+    "<|ours3|>": f"<think>\nThat's all.\n</think>\n\n{FOUND}",
+    "<|bash0|>": f"<think>\nLook first.\n</think>\n\nLet me see.\n{_calling(('Bash', BASH))}",
+    "<|bash1|>": "There is nothing, sir.",
+    "<|shell0|>": f"<think>\nRun it.\n</think>\n\n{_calling(('shell', SHELL))}",
+    "<|shell1|>": "All is done here.",
+}
+TEMPLATE = (
+    "{{ bos_token }}{% if tools %}[tools] {{ tools | tojson }}\n{% endif %}{% set ns = namespace(n=0) %}"
+    "{% set names = (tools or []) | map(attribute='function.name') | list %}"
+    "{% macro header() %}[assistant]{% if 'get_weather' in names %}<|ours{{ ns.n }}|>{% elif 'Bash' in names %}"
+    "<|bash{{ ns.n }}|>{% elif 'shell' in names %}<|shell{{ ns.n }}|>{% else %}<|plain|>{% endif %}{% endmacro %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ header() }}"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content or '' }}{% for call in m.tool_calls or [] %}\n<tool_call>\n"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n</tool_call>{% endfor %}\n"
+    "{% else %}{% if m.role == 'tool' %}{% set ns.n = ns.n + 1 %}{% endif %}[{{ m.role }}] {{ m.content }}\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ header() }}{% endif %}"
+)
+
+
+def write_scripted(path: Path) -> None:
     tokens, kinds, merges = make_vocabulary(320)
     follows: dict[int, int] = {}
-    for begin, script in scripts.items():
+    for begin, script in SCRIPTS.items():
         at = len(tokens)
         tokens.append(begin)
         kinds.append(int(gguf.TokenType.CONTROL))
@@ -46,7 +84,7 @@ def write_scripted(path: Path, scripts: Mapping[str, str], template: str) -> Non
         "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": kinds, "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.bos_token_id": tokens.index(BOS), "tokenizer.ggml.eos_token_id": tokens.index(EOS),
-        "tokenizer.chat_template": template,
+        "tokenizer.chat_template": TEMPLATE,
     }  # fmt: skip
     for key, value in keys.items():
         add_key(writer, key, value)

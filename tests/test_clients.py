@@ -2,15 +2,13 @@
 several turns, with requests shaped as agents send them.
 
 `make test-clients` installs the packages into an environment of their own; the tests of those that are not there are
-skipped. The model (scripted_model.py) says what SCRIPTS has: two calls at once, after their results a call without
-arguments, then a text.
+skipped. The model says what SCRIPTS of scripted_model.py has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,9 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from tests.scripted_model import write_scripted  # noqa: E402
+from tests.scripted_model import BASH, FIRST, FOUND, HELLO, LOOKING, SECOND, SHELL  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
-FIRST = {"city": 'Ghent, "B"', "days": 3, "deep": {"list": [1, None, 2.5, True, "x</tool_call>\n"], "none": {}}}
-SECOND = {"city": "東京", "days": 1}
-HELLO, LOOKING, FOUND = "Hello, wörld!\n\n- one\n- 二", "I'll look both up, né.", "It rains in Ghent; 🌞 in 東京."
-BASH = {"command": 'ls -la "a b" | head\n', "description": "List"}
-SHELL = {"command": ["bash", "-lc", "echo '$HOME'"], "timeout_ms": 1000}
-
-
-def _calling(*calls: tuple[str, Any]) -> str:
-    made = ({"name": name, "arguments": arguments} for name, arguments in calls)
-    return "\n".join(f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in made)
-
-
-#: By what the template ends a prompt with: whose tools there are, and how many results.
-SCRIPTS = {
-    "<|plain|>": f"<think>\nA greeting.\n</think>\n\n{HELLO}",
-    "<|ours0|>": f"<think>\nTwo places.\n</think>\n\n{LOOKING}\n"
-    + _calling(("get_weather", FIRST), ("get_weather", SECOND)),
-    "<|ours2|>": _calling(("list_places", {})),
-    "<|ours3|>": f"<think>\nThat's all.\n</think>\n\n{FOUND}",
-    "<|bash0|>": f"<think>\nLook first.\n</think>\n\nLet me see.\n{_calling(('Bash', BASH))}",
-    "<|bash1|>": "There is nothing, sir.",
-    "<|shell0|>": f"<think>\nRun it.\n</think>\n\n{_calling(('shell', SHELL))}",
-    "<|shell1|>": "All is done here.",
-}
-TEMPLATE = (
-    "{{ bos_token }}{% if tools %}[tools] {{ tools | tojson }}\n{% endif %}{% set ns = namespace(n=0) %}"
-    "{% set names = (tools or []) | map(attribute='function.name') | list %}"
-    "{% macro header() %}[assistant]{% if 'get_weather' in names %}<|ours{{ ns.n }}|>{% elif 'Bash' in names %}"
-    "<|bash{{ ns.n }}|>{% elif 'shell' in names %}<|shell{{ ns.n }}|>{% else %}<|plain|>{% endif %}{% endmacro %}"
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ header() }}"
-    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
-    "{{ m.content or '' }}{% for call in m.tool_calls or [] %}\n<tool_call>\n"
-    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n</tool_call>{% endfor %}\n"
-    "{% else %}{% if m.role == 'tool' %}{% set ns.n = ns.n + 1 %}{% endif %}[{{ m.role }}] {{ m.content }}\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ header() }}{% endif %}"
-)
 WEATHER = {
     "type": "object", "required": ["city"],
     "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "deep": {"type": "object"}},
@@ -70,15 +32,6 @@ USER: list[Any] = [{"role": "user", "content": "How is the weather in Ghent and 
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
 #: The calls of a conversation's turns.
 TURNS = [[("get_weather", FIRST), ("get_weather", SECOND)], [("list_places", {})], []]
-
-
-@pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("clients")
-    write_scripted(folder / "scripted.gguf", SCRIPTS, TEMPLATE)
-    server = Server(folder / "scripted.gguf", folder=folder)
-    yield server
-    server.close()
 
 
 def test_openai_chat(scripted: Server) -> None:
