@@ -86,6 +86,14 @@ def test_1_02_a_silent_stream_says_that_it_lives(guarded: Server) -> None:
         got += second.recv(1 << 16)
         assert b"[DONE]" not in got
     assert b'"role":"assistant"' in got.split(b": still")[0]  # 1.3: the first event comes at once
+    second.close()
+    wait(lambda: running(guarded) == 1)
+    second = raw(guarded, request("/v1/messages", {"messages": USER, "stream": True, "max_tokens": 1}, key))
+    got = b""
+    while b"event: ping" not in got:
+        got += second.recv(1 << 16)
+        assert b"message_stop" not in got and b"HTTP/1.1 4" not in got
+    assert b"event: message_start" in got.split(b"event: ping")[0]
     first.close()
     second.close()
     wait(lambda: not running(guarded))
@@ -124,14 +132,20 @@ def test_1_05_also_while_it_waits(guarded: Server) -> None:
     wait(lambda: not running(guarded))
 
 
-def test_1_06_a_full_queue_is_429_and_when_to_come_again(guarded: Server) -> None:
+def test_1_06_and_6_17_a_full_queue_is_429_and_when_to_come_again(guarded: Server) -> None:
     key = "Authorization: Bearer secret\r\n"
     connections = [raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True}, key)) for _ in range(2)]
     wait(lambda: running(guarded) == 2)
-    answer = guarded.ask("POST", CHAT, {"messages": USER}, {"Authorization": "Bearer secret"})
-    assert answer.status == 429
-    assert int(answer.headers["retry-after"]) >= 1
-    assert answer.body["error"]["type"] == "rate_limit_error"
+    for path in (CHAT, "/v1/messages", "/v1/responses", "/completion"):
+        body = {"messages": USER, "input": "Hello", "prompt": "Hello", "max_tokens": 1}
+        answer = guarded.ask("POST", path, body, {"Authorization": "Bearer secret"})
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.body["error"]["type"] == "rate_limit_error"
+    body = {"model": "served", "messages": USER}
+    answer = guarded.ask("POST", "/api/chat", body, {"Authorization": "Bearer secret"})
+    busy = "server busy, please try again.  maximum pending requests exceeded"  # 6.17
+    assert (answer.status, answer.body) == (503, {"error": busy})
     for connection in connections:
         connection.close()
     wait(lambda: not running(guarded))
@@ -294,6 +308,29 @@ def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
         assert server.ask("TRACE", path).headers["allow"] == methods
 
 
+def test_2_30_and_5_10_and_6_17_forms_of_errors(guarded: Server, server: Server) -> None:
+    """Status → type, in OpenAI's form and in Anthropic's; Ollama has a text."""
+    key = {"X-Api-Key": "secret"}
+    large = b'{"messages": "' + b"a" * (2 << 20) + b'"}'
+    for status, ours, theirs, at, body, headers in (
+        (401, "authentication_error", "authentication_error", guarded, {}, {}),
+        (403, "permission_error", "permission_error", server, {}, {"Host": "evil.example"}),
+        (413, "invalid_request_error", "request_too_large", guarded, large, key),
+        (400, "invalid_request_error", "invalid_request_error", server, {}, {}),
+        (404, "not_found_error", "not_found_error", server, {"model": "nobody", "messages": USER}, {}),
+    ):
+        answer = at.ask("POST", CHAT, body, headers)
+        assert (answer.status, answer.body["error"]["type"]) == (status, ours)
+        assert set(answer.body["error"]) == {"message", "type", "param", "code"}
+        answer = at.ask("POST", "/v1/messages", body, headers)
+        assert (answer.status, answer.body["type"], answer.body["error"]["type"]) == (status, "error", theirs)
+        assert answer.body["request_id"] == answer.headers["request-id"]
+        answer = at.ask("POST", "/api/chat", body, headers)
+        assert (answer.status, set(answer.body)) == (status, {"error"})
+    answer = server.post("/lora-adapters", a=1)
+    assert (answer.status, answer.body["error"]["type"]) == (501, "not_supported_error")
+
+
 def test_1_12_ids_of_requests(server: Server) -> None:
     assert server.get("/health", **{"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     made = server.get("/nothing").headers["x-request-id"]
@@ -385,15 +422,35 @@ def test_an_engine_that_dies_is_started_again(served_model: Path, tmp_path: Path
         assert server.close() == 0
 
 
-def test_an_answer_that_takes_too_long(served_model: Path, tmp_path: Path) -> None:
+def test_1_04_a_stream_that_fails(served_model: Path, tmp_path: Path) -> None:
+    """After the first byte, each API has its own way to say so; here answers take too long."""
     server = Server(served_model, "--timeout", "0.5", folder=tmp_path)
+    prompt: dict[str, Any] = {"prompt": "Hello", "ignore_eos": True}
+    talk = {"messages": USER, "ignore_eos": True}
+    endless = {"num_predict": -1, "logit_bias": [[256, False]]}
     try:
         assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
-        answer = server.post(CHAT, messages=USER, ignore_eos=True)
+        answer = server.post(CHAT, **talk)
         assert (answer.status, answer.headers["x-should-retry"]) == (504, "false")
-        assert server.stream(CHAT, messages=USER, ignore_eos=True)[-1]["error"]["type"] == "timeout_error"
+        for path, body in {
+            CHAT: talk, "/v1/completions": prompt, "/completion": prompt,
+            "/v1/messages": {**talk, "max_tokens": 9000}, "/v1/responses": {"input": "Hello", "ignore_eos": True},
+            "/chat": {"message": "Hello", "ignore_eos": True},
+        }.items():  # fmt: skip
+            events = server.stream(path, **body)
+            assert "[DONE]" not in events and len(events) > 2, path
+            if path == "/v1/responses":
+                assert (events[-1]["type"], events[-1]["response"]["status"]) == ("response.failed", "failed")
+            assert "timeout" in json.dumps(events[-1]) or "longer than" in json.dumps(events[-1]), path
+            if path == "/v1/messages":
+                assert events[-1]["type"] == "error"
+        connection, response = server.send("POST", "/api/chat", {"model": "served", **talk, "options": endless})
+        *lines, last = [json.loads(line) for line in response]
+        connection.close()
+        assert len(lines) > 2 and set(last) == {"error"} and not any(line["done"] for line in lines)
         wait(lambda: not running(server), 2)
-        wait(lambda: [(line["status"], line["error"]) for line in server.log if "error" in line] == [(200, "timeout")])
+        told = [(line["status"], line["error"]) for line in server.log if "error" in line]
+        assert told == [(200, "timeout")] * 7
     finally:
         server.close()
 

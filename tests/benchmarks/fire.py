@@ -89,7 +89,7 @@ class Fire:
                 return self.refused(self.server.post(TEXT, prompt=[5] * 9000, stream=rng.random() < 0.5).status)
 
     def leave(self, data: bytes, after: float, missing: int = 0) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=60) as connection:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=600) as connection:
             head = f"POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data) + missing}\r\n\r\n"
             connection.sendall(head.encode() + data)
             time.sleep(after)
@@ -130,6 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(args.model, "-c", 2048, "--kv-memory", args.kv_memory, "--parallel", 12, folder=Path(folder))
+        server.seconds = 600
         fire = Fire(server, args.seed)
         if args.kill:
             for i in range(3):
