@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..memory import available
 from . import recipes
 from .engine_client import EngineClient
-from .protocol import Step
+from .protocol import Loaded, Step
 from .turns import Turns
 from .vocabulary import Failure
 
@@ -51,6 +51,7 @@ class Model:
         self.timer: asyncio.TimerHandle | None = None
         self._texts: ModelTexts | None = None
         self._engine: EngineClient | None = None
+        self._loaded: Loaded | None = None  # what the engine said of itself
 
     @property
     def texts(self) -> ModelTexts:
@@ -65,30 +66,41 @@ class Model:
     @property
     def n_ctx(self) -> int:
         """Tokens that a text may have: prompt and answer."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.n_ctx
+        return self._facts.n_ctx
 
     @property
     def generates(self) -> bool:
         """Whether it can do more than embed and rank texts."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.generates
+        return self._facts.generates
 
     @property
     def pooling(self) -> str:
         """How it makes one of the embeddings of a text's tokens."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.pooling
+        return self._facts.pooling
 
     @property
     def is_idle(self) -> bool:
         return self.state == "loaded" and not self.n_users
 
     def set(self, texts: ModelTexts | None, engine: EngineClient | None) -> None:
-        self._texts, self._engine = texts, engine
+        """It is loaded, or no longer: then who uses it still has its texts, to end what was begun."""
+        self._engine = engine
         self.state = "loaded" if engine else "unloaded"
-        if not engine:
+        if engine:
+            self._texts, self._loaded = texts, engine.loaded
+        else:
             self.n_bytes = 0
+            self.drop()
+
+    def drop(self) -> None:
+        """Keep no texts of a model that is not loaded, if nobody uses it."""
+        if self.state == "unloaded" and not self.n_users:
+            self._texts = self._loaded = None
+
+    @property
+    def _facts(self) -> Loaded:
+        assert self._loaded
+        return self._loaded
 
 
 class Models:
@@ -186,6 +198,7 @@ class Models:
                 await asyncio.shield(model.loading)
         except BaseException:
             model.n_users -= 1
+            model.drop()
             raise
         if model.timer:
             model.timer.cancel()
@@ -196,6 +209,7 @@ class Models:
         model.last_used = time.monotonic()
         if model.n_users:
             return
+        model.drop()
         if model.is_leaving:
             keep_alive = 0
         seconds = self.keep_alive if keep_alive is None else keep_alive
