@@ -444,7 +444,7 @@ def test_1_04_a_stream_that_fails(served_model: Path, tmp_path: Path) -> None:
         for path, body in {
             CHAT: talk, "/v1/completions": prompt, "/completion": prompt,
             "/v1/messages": {**talk, "max_tokens": 9000}, "/v1/responses": {"input": "Hello", "ignore_eos": True},
-            "/chat": {"message": "Hello", "ignore_eos": True},
+            "/chat": {"message": "Hello", "structured_outputs": {"regex": "[a-z]{5000}"}},
         }.items():  # fmt: skip
             events = server.stream(path, **body)
             assert "[DONE]" not in events and len(events) > 2, path

@@ -50,7 +50,9 @@ async def responses(call: Call) -> Any:
     async def events() -> AsyncIterator[bytes]:
         async for piece in writer.events():
             yield piece
-        if body.flag("store") is not False and not writer.failure:
+        if writer.failure:
+            call.http.scope["ggrun.error"] = writer.failure.kind
+        elif body.flag("store") is not False:
             conversations.keep(call.client, writer.response, [*messages, writer.message()])
 
     if body.flag("stream"):
