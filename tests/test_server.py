@@ -151,6 +151,19 @@ def test_1_06_and_6_17_a_full_queue_is_429_and_when_to_come_again(guarded: Serve
     wait(lambda: not running(guarded))
 
 
+def test_an_urgent_request_goes_first_at_once(guarded: Server) -> None:
+    """There is one turn, and who has it is put off meanwhile."""
+    key = "Authorization: Bearer secret\r\n"
+    endless = raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True, "stream": True}, key))
+    wait(lambda: running(guarded) == 1)
+    body = {"messages": USER, "max_tokens": 3, "priority": -1, "ignore_eos": True}
+    answer = guarded.ask("POST", CHAT, body, {"X-Api-Key": "other"})
+    assert answer.body["usage"]["completion_tokens"] == 3
+    assert running(guarded) == 1
+    endless.close()
+    wait(lambda: not running(guarded))
+
+
 def test_1_07_keys(guarded: Server) -> None:
     for path in (CHAT, "/v1/models", "/metrics", "/v1/responses/x", "/nothing"):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"X-Api-Key": "secre"}, {"Authorization": "secret"}):
