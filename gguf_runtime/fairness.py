@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 
@@ -23,11 +23,12 @@ T = TypeVar("T", bound=Asked)
 def rounds(asked: Iterable[T]) -> list[list[T]]:
     """What is asked for, in the order in which it came, by rounds: those of the lowest priority first, and in each
     round one of each client, so that one who asks for much does not keep out one who asks for little."""
-    found: dict[tuple[int, int], list[T]] = defaultdict(list)
-    n_before = Counter[Hashable]()
-    for one in sorted(asked, key=lambda one: one.priority):
-        found[one.priority, n_before[one.client]].append(one)
-        n_before[one.client] += 1
+    found: dict[tuple[int, int], list[T]] = {}
+    n_before: dict[Hashable, int] = {}
+    for one in sorted(asked, key=attrgetter("priority")):
+        n = n_before.get(one.client, 0)
+        n_before[one.client] = n + 1
+        found.setdefault((one.priority, n), []).append(one)
     return [found[key] for key in sorted(found)]
 
 
