@@ -3,6 +3,7 @@
 from .errors import NoModel, StoreError
 from .model import Model
 from .names import all_models, find, resolve
+from .progress import HowFar
 from .store import Store
 
-__all__ = ["Model", "NoModel", "Store", "StoreError", "all_models", "find", "resolve"]
+__all__ = ["HowFar", "Model", "NoModel", "Store", "StoreError", "all_models", "find", "resolve"]
