@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -20,8 +21,10 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from tests.conftest import command_line  # noqa: E402
+from tests.paths import SHARED, needs  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
+WIRE = SHARED / "server" / "wire.md"
 CHAT = "/v1/chat/completions"
 USER = [{"role": "user", "content": "Hello"}]
 
@@ -61,6 +64,22 @@ def raw(server: Server, data: bytes) -> socket.socket:
 def request(path: str, body: dict[str, Any], extra: str = "") -> bytes:
     data = json.dumps(body).encode()
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n{extra}\r\n".encode() + data
+
+
+@needs(WIRE)
+def test_every_statement_has_a_test() -> None:
+    """By its number, be it the first or the last of several: test_5_06_to_5_09_…"""
+    section, wanted, found = 0, set[tuple[int, int]](), set[tuple[int, int]]()
+    for line in WIRE.read_text("utf-8").splitlines():
+        if heading := re.match(r"## (\d+)\.", line):
+            section = int(heading[1])
+        elif statement := re.match(r"(\d+)\. ", line):
+            wanted.add((section, int(statement[1])))
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for name in re.findall(r"def test_(\d+_\d\d\w*)", path.read_text("utf-8")):
+            for part, first, last in re.findall(r"(\d+)_(\d\d)(?:_to_\d+_(\d\d))?", name):
+                found |= {(int(part), n) for n in range(int(first), int(last or first) + 1)}
+    assert wanted and not wanted - found, sorted(wanted - found)
 
 
 def test_1_01_events_and_their_headers(server: Server) -> None:
