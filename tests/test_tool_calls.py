@@ -441,7 +441,7 @@ def test_choices_that_there_are_not(choice):
 
 
 #: Published templates that write only the first of several calls, or refuse them.
-_SINGLE = ("GigaChat", "gpt-oss", "Llama-3.1", "Llama-3.2", "Llama-3.3")
+_SINGLE = ("GigaChat", "gpt-oss", "meta-llama")
 #: Published templates that lose something: backslashes are not escaped; null is left out; what comes before </think> is
 #: cut off.
 _LOSING = {"LFM2.5-8B-A1B": {"characters"}, "MiniMax-M3": {"null"}, "llama-cpp-rwkv-world": {"markers"}}
