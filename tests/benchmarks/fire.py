@@ -131,16 +131,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(args.model, "-c", 2048, "--kv-memory", args.kv_memory, "--parallel", 12, folder=Path(folder))
         server.seconds = 600
-        fire = Fire(server, args.seed)
-        if args.kill:
-            for i in range(3):
-                threading.Timer(3.0 + 6 * i, kill, (server,)).start()
-        with ThreadPoolExecutor(args.at_once) as threads:
-            found = Counter(threads.map(fire.one, range(args.requests)))
-        end = time.monotonic() + 20
-        while (after := figures(server))["ggrun:pages_held"] and time.monotonic() < end:
-            time.sleep(0.1)
-        server.close()  # asserts that no exception was said
+        try:
+            fire = Fire(server, args.seed)
+            if args.kill:
+                for i in range(3):
+                    threading.Timer(3.0 + 6 * i, kill, (server,)).start()
+            with ThreadPoolExecutor(args.at_once) as threads:
+                found = Counter(threads.map(fire.one, range(args.requests)))
+            end = time.monotonic() + 20
+            while (after := figures(server))["ggrun:pages_held"] and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            server.close()  # asserts that no exception was said
         n_logged = len(server.log) - sum(line["path"] == "/metrics" for line in server.log)
     for told, n in found.most_common():
         print(f"{n:5d} {told}")
