@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-models, test-isas, test-arm, test-cpus,
-# test-lowest; make lint; make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-clients, test-gpu, test-models, test-isas, test-arm,
+# test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -15,6 +15,16 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# the server with its clients' own packages, in an environment of their own
+test-clients: .clients/ready
+	$(subst .venv,.clients,$(BIN))/python -m pytest -rs tests/test_clients*.py tests/test_server*.py -k "clients or package"
+
+.clients/ready: pyproject.toml
+	$(PYTHON) -m venv .clients
+	$(subst .venv,.clients,$(BIN))/python -m pip install --quiet -e ".[serve]" pytest gguf hypothesis jsonschema \
+		anthropic huggingface_hub langchain-ollama langchain-openai litellm llm ollama openai schemathesis
+	@touch .clients/ready
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
@@ -55,6 +65,6 @@ $(READY): pyproject.toml
 	$(BIN)/python -c "open('$(READY)', 'w').close()"
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .clients build dist *.egg-info
 
-.PHONY: run test test-gpu test-models test-isas test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-clients test-gpu test-models test-isas test-arm test-cpus test-lowest wheel lint clean

@@ -64,6 +64,8 @@ class Generation(Iterator[str]):
         stop_tokens: Collection[int] = (),
         n_logprobs: int | None = None,
         as_drawn: bool = False,
+        client: Hashable = "",
+        priority: int = 0,
     ) -> None:
         """speculation: what guesses how a text goes on. shift: in a full context, forget half of what is after the
         first n_keep tokens rather than stop; n_keep: None for the prompt, up to half of the context, -1 for all of the
@@ -71,6 +73,7 @@ class Generation(Iterator[str]):
         encoder reads first (Engine.new_sequence). alone: each step is for this answer only. stop_tokens: end the answer
         too. n_logprobs: how many of the likeliest tokens to tell at each place; None: not even the drawn one's
         probability; as_drawn: after the sampler's filters and temperature, rather than the model's own.
+        client, priority: whose turn it is among others (fairness.py).
 
         Raises ContextFull where the prompt does not fit, EngineError where it has a token that there is not, ValueError
         where it is empty.
@@ -97,7 +100,7 @@ class Generation(Iterator[str]):
         self._n_keep = min(len(prompt), engine.n_ctx // 2 if n_keep is None else engine.n_ctx - 2)
         if n_keep is not None and n_keep >= 0:
             self._n_keep = min(self._n_keep, max(1, n_keep))
-        self.alone = alone
+        self.alone, self.client, self.priority = alone, client, priority
         self._speculation = speculation(self.sequence.text) if speculation else None
         self._end_ids = tokenizer.eog_ids.union(stop_tokens)
         self.n_best, self.normalizes = max(sampler.n_best, n_logprobs or 0), n_logprobs is not None

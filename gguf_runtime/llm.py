@@ -207,6 +207,8 @@ class LLM(Embedding):
         logprobs: int | None = None,
         as_drawn: bool = False,
         cache_salt: str = "",
+        client: str = "",
+        priority: int = 0,
         **sampling: Any,
     ) -> Generation:
         """The same piece by piece, as it is made: an iterator of text, which also knows what it cost.
@@ -221,7 +223,8 @@ class LLM(Embedding):
         some of them. thinking: how long the model may reason. stop_tokens: ids that end the answer. logprobs: have the
         pieces of Generation.read tell the tokens' log probabilities, and so many of the likeliest ones; as_drawn: after
         the sampler's filters and temperature, rather than the model's own. cache_salt: only with others of the same
-        one is anything shared. sampling: fields of SamplingParams.
+        one is anything shared. client, priority: where there are many answers, those of the lowest priority go first,
+        and clients take turns. sampling: fields of SamplingParams.
 
         Several tokens in one step, and a prompt that goes on from what was computed of others, are rounded otherwise
         than token by token and in one piece: where two tokens are about as likely, the text may take another turn, as
@@ -257,6 +260,8 @@ class LLM(Embedding):
             stop_tokens=arguments.tokens("stop_tokens", stop_tokens, self.engine.n_vocab),
             n_logprobs=None if logprobs is None else min(arguments.whole("logprobs", logprobs, 0), self.engine.n_vocab),
             as_drawn=as_drawn,
+            client=client,
+            priority=arguments.whole("priority", priority),
         )
 
     def _speculation(self, text: Text, exact: bool) -> Speculation:

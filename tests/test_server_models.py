@@ -119,6 +119,22 @@ def test_ps_and_stop(many: Server, ggrun: Any) -> None:
     assert len(nowhere.stderr.decode().strip().splitlines()) == 1
 
 
+def test_embedding_has_a_cache_of_its_own_in_the_budget(many: Server) -> None:
+    """A model that answers and embeds has two: no other has room beside it then."""
+    for name in ("one", "two"):
+        assert many.post(CHAT, model=name, messages=USER, max_tokens=1).status == 200
+
+    def ask(i: int) -> int:
+        name = NAMES[i % 2]
+        if i % 3:
+            return many.post("/v1/embeddings", model=name, input="Hello").status
+        return many.post(CHAT, model=name, messages=USER, max_tokens=2).status
+
+    with ThreadPoolExecutor(6) as threads:  # both want more at the same time
+        assert set(threads.map(ask, range(9))) == {200}
+    assert list(states(many).values()).count("loaded") == 1
+
+
 def test_a_model_that_was_created(served_model: Path, tmp_path: Path) -> None:
     """Its Modelfile fills in what requests leave open; and it is served as Ollama's are."""
     recipe = "FROM served\nSYSTEM Be brief.\nPARAMETER num_predict 3\nPARAMETER num_ctx 512\nPARAMETER temperature 0\n"

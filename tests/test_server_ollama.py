@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from gguf_runtime.store import Model, Store  # noqa: E402
+from tests.model_servers import ModelServer  # noqa: E402
 from tests.serving import Answer, Server  # noqa: E402
 from tests.test_server_openai import TOOLS, USER  # noqa: E402
 
@@ -134,6 +136,9 @@ def test_6_08_options(server: Server) -> None:
         "frequency_penalty": 0.1, "mirostat": 0, "num_keep": 4, "num_gpu": 99, "unheard_of": 1,
     }  # fmt: skip
     assert whole(server, "/api/chat", messages=USER, options=options)["eval_count"] == 3
+    for n in (-1, -2):  # as much as there is room for
+        ends = {"options": {"num_predict": n}, "format": {"const": "x"}}
+        assert whole(server, "/api/chat", messages=USER, **ends)["done_reason"] == "stop"
     told = refused(server, "/api/chat", messages=USER, options={"num_ctx": 100000})
     assert "100000" in told and "8192" in told
     refused(server, "/api/chat", messages=USER, options={"temperature": "hot"})
@@ -176,19 +181,32 @@ def test_6_11_to_6_14_models(server: Server) -> None:
             "modified_at",
         } <= set(shown)  # fmt: skip
     assert shown["model_info"]["general.architecture"] == "llama"
-    assert shown["model_info"]["llama.context_length"] == 8192
+    lengths = {key: value for key, value in shown["model_info"].items() if "context_length" in key}
+    assert lengths == {"llama.context_length": 8192}  # litellm takes the first
     assert shown["model_info"]["tokenizer.ggml.tokens"] is None
     assert len(server.post("/api/show", model="served", verbose=True).body["model_info"]["tokenizer.ggml.tokens"]) > 100
     assert set(shown["capabilities"]) == {"completion", "tools", "insert", "thinking"}
     (loaded,) = server.get("/api/ps").body["models"]
     assert {"name", "model", "size", "size_vram", "digest", "details", "expires_at", "context_length"} <= set(loaded)
-    assert datetime.fromisoformat(loaded["expires_at"]).tzinfo
+    expires = datetime.fromisoformat(loaded["expires_at"])
+    assert 200 < (expires - datetime.now(expires.tzinfo)).total_seconds() <= 300
+    assert re.search(r"\.\d{1,6}([+-]\d\d:\d\d|Z)$", loaded["expires_at"])
 
 
 @pytest.fixture
-def kept(served_model: Path, tmp_path: Path) -> Iterator[Server]:
+def site(served_model: Path) -> Iterator[ModelServer]:
+    """In Hugging Face's place."""
+    with ModelServer() as site:
+        site.files = {"me/tiny-GGUF/tiny-Q4_K_M.gguf": served_model.read_bytes()}
+        yield site
+
+
+@pytest.fixture
+def kept(served_model: Path, tmp_path: Path, site: ModelServer) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGRUN_MODELS", str(tmp_path / "store"))
+        patch.setenv("HF_HOME", str(tmp_path / "hf"))
+        patch.setenv("HF_ENDPOINT", site.url)
         shutil.copy(served_model, tmp_path / "one.gguf")
         Store().copy(Model("one", (tmp_path / "one.gguf",)), "one")
         server = Server("--all", folder=tmp_path)
@@ -196,7 +214,7 @@ def kept(served_model: Path, tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def test_6_15_what_is_kept(kept: Server) -> None:
+def test_6_15_what_is_kept(kept: Server, site: ModelServer) -> None:
     def names() -> set[str]:
         return {model["name"] for model in kept.get("/api/tags").body["models"]}
 
@@ -205,6 +223,13 @@ def test_6_15_what_is_kept(kept: Server) -> None:
 
     *_, last = [json.loads(line) for line in kept.post("/api/pull", model="one").body.splitlines()]
     assert last == {"status": "success"}
+    assert kept.post("/api/pull", model="nobody", stream=False).status == 404
+    site.seconds_per_chunk = 0.1  # of 16 KiB
+    pulled = [json.loads(line) for line in kept.post("/api/pull", model="hf:me/tiny-GGUF").body.splitlines()]
+    assert pulled[0] == {"status": "pulling manifest"} and pulled[-1] == {"status": "success"}
+    told = [(line["completed"], line["total"], line["digest"][:7]) for line in pulled if "total" in line]
+    size = len(next(iter(site.files.values())))
+    assert told and told == sorted(told) and {(total, kind) for _, total, kind in told} == {(size, "sha256:")}
     assert kept.post("/api/copy", source="one", destination="two").status == 200
     assert {"one:latest", "two:latest"} <= names()
     assert kept.post("/api/copy", source="one", destination="../three").status == 400

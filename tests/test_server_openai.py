@@ -170,6 +170,7 @@ def test_2_23_choices_of_tools(server: Server) -> None:
         {"tool_choice": "perhaps"}, {"tool_choice": "required"}, {"tools": [{"type": "function"}]},
         {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "unknown"}}},
         {"tools": [{"type": "function", "function": {"name": 7}}]},
+        {"tools": [{"type": "custom", "custom": {"name": "patch"}}]},
     ):  # fmt: skip
         refused(server, **wrong)
 

@@ -1,11 +1,13 @@
 """Calls of tools: what a template wrote of them is read as the same calls, however it comes in pieces.
 
 The truth is the template: it writes the calls, and they have to come back. tool_templates.py has one for each way of
-writing calls; published ones are in ../shared.
+writing calls; published ones are in ../shared. Tests of statements of wire.md, section 9, have their numbers.
 """
 
 import json
+import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +17,12 @@ from gguf_runtime.chat.answer import Answer, CallArguments, CallBegin, CallEnd, 
 from gguf_runtime.chat.parser import AnswerParser
 from gguf_runtime.chat.template import ChatTemplate
 from gguf_runtime.chat.tool_choice import choose
+from gguf_runtime.chat.tool_format import Bare, Json, Nested, Python, Tagged
 from tests.paths import SHARED, needs
 from tests.tool_templates import PLAIN, TEMPLATES
 
-PUBLISHED = SHARED / "conformance" / "templates"
+#: llama.cpp's own folder, models/templates, has 70.
+PUBLISHED = Path(os.environ.get("GGRUN_TEST_TEMPLATES", SHARED / "conformance" / "templates"))
 TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 PROPERTIES = {
     "text": TEXT, "n": {"type": "integer"}, "x": {"type": "number"}, "yes": {"type": "boolean"}, "list": TEXTS,
@@ -48,6 +52,8 @@ ARGUMENTS = {
     "markers": {"text": MARKERS},
     "looks like json": {"text": '{"a": [1, "b"]}', "maybe": "true"},
     "characters": {"text": "naïve 日本 \U0001f600 \\ \t"},
+    "null": {"maybe": None, "text": "null"},
+    "numbers": {"n": 2**53, "x": -1.5e-9, "text": "3"},
     "code": {"text": "def f(x):\n    return {'a': [x]}\n"},
 }
 #: What does not come back. Python's: the template writes texts as they are, and a backslash may be an escape. Nested:
@@ -96,9 +102,45 @@ def cut(text, places):
     return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
 
 
+def test_9_01_what_differs_is_not_cut_within_a_marker():
+    """Text and calls begin alike, and so do a call's name and what is around it."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}<|A|>{% if m.tool_calls %}{% for c in m.tool_calls %}"
+        "<|say_call|><f name={{ c.function.name }}>{{ c.function.arguments | tojson }}</f><|say_end|>{% endfor %}"
+        "{% else %}<|say_text|>{{ m.content }}<|say_end|>{% endif %}{% else %}<|{{ m.role }}|>{{ m.content }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|A|>{% endif %}"
+    )
+    chat = ChatTemplate(source, {})
+    (form, *_) = chat.answer_format.calls
+    markers = [text for text in (form.section_open, *form.parts, form.section_close) if isinstance(text, str)]
+    assert "".join(markers).startswith("<|say_call|><f name=")
+    text = written(chat, {"content": "Hi <|say_"}).removesuffix("<|say_end|>")
+    assert read(chat, [text]) == read(chat, list(text)) == {"role": "assistant", "content": "Hi <|say_"}
+    text = written(chat, {"content": "", "tool_calls": [call("get_weather", {"text": "qzuserq"})]})
+    message = read(chat, [text])
+    assert read(chat, list(text)) == message and calls(message) == [("get_weather", {"text": "qzuserq"})]
+
+
+#: Template → what its arguments are, whether calls are objects of JSON, whether markers belong to each call.
+DERIVED = {
+    "object": (Json, True, True), "object in lines": (Json, True, False), "header": (Json, False, True),
+    "header, id first": (Json, False, False), "function tag": (Json, False, True), "tagged": (Tagged, False, True),
+    "tagged, attributes": (Tagged, False, False), "nested": (Nested, False, False), "bare": (Bare, False, True),
+    "python": (Python, False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_9_04_to_9_07_kinds_of_calls(name):
+    form = template(name).answer_format.calls[0]
+    assert (type(form.arguments), bool(form.keys), not form.section_open) == DERIVED[name]
+    if form.keys:
+        assert (form.keys.name, form.keys.arguments) == ("name", "arguments")  # 9.5
+
+
 @pytest.mark.parametrize("kind", ARGUMENTS)
 @pytest.mark.parametrize("name", [*TEMPLATES, "plain"])
-def test_calls_come_back(name, kind):
+def test_9_04_to_9_07_calls_come_back(name, kind):
     chat = template(name)
     two = [call("run-code.v2", {"text": "first"}), call("get_weather", ARGUMENTS[kind], "call00002")]
     for made in (two[1:], two):
@@ -184,7 +226,7 @@ def test_whatever_a_model_writes_is_read_without_an_error(name, text, places):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_text_and_thoughts(name):
+def test_9_02_and_9_03_text_and_thoughts(name):
     chat = template(name)
     text = written(chat, {"content": "Let me see.", "reasoning_content": "Hm, 1 < 2."})
     message = read(chat, [text.removesuffix("<|return|>").partition("<|end|>\n")[0]])
@@ -244,7 +286,7 @@ def test_arguments_that_are_no_json_are_passed_on():
         '{ "name" :"get_weather","parameters":{"text":"Rome"} }',
     ],
 )
-def test_forms_that_models_slip_into(text):
+def test_9_10_forms_that_models_slip_into(text):
     assert calls(read(template("object"), [f"<tool_call>{text}</tool_call>"])) == [("get_weather", {"text": "Rome"})]
     assert calls(read(template("object, no marker"), [text])) == [("get_weather", {"text": "Rome"})]
 
@@ -300,7 +342,7 @@ def test_nothing_is_a_call_where_there_are_no_tools():
     assert read(template("object"), [text], tools=None) == {"role": "assistant", "content": text}
 
 
-def test_what_the_prompt_has_begun():
+def test_9_08_what_the_prompt_has_begun():
     chat = template("object")
     prompt = str(chat.converse([{"role": "user", "content": "Q"}], tools=TOOLS))
     assert read(chat, ["Hm.</think>Hi"], f"{prompt}<think>\n") == {
@@ -399,9 +441,10 @@ def test_choices_that_there_are_not(choice):
 
 
 #: Published templates that write only the first of several calls, or refuse them.
-_SINGLE = ("GigaChat", "gpt-oss", "Llama-3.1", "Llama-3.2", "Llama-3.3")
-#: Published templates that lose something: backslashes are not escaped; what comes before </think> is cut off.
-_LOSING = {"LFM2.5-8B-A1B": {"characters"}, "llama-cpp-rwkv-world": {"markers"}}
+_SINGLE = ("GigaChat", "gpt-oss", "meta-llama")
+#: Published templates that lose something: backslashes are not escaped; null is left out; what comes before </think> is
+#: cut off.
+_LOSING = {"LFM2.5-8B-A1B": {"characters"}, "MiniMax-M3": {"null"}, "llama-cpp-rwkv-world": {"markers"}}
 
 
 @needs(PUBLISHED)

@@ -75,7 +75,7 @@ def takes(llm, grammar, text):
 
 @pytest.mark.parametrize("choice", ["required", "auto"])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_what_a_template_writes_is_taken(llm, name, choice):
+def test_9_09_what_a_template_writes_is_taken(llm, name, choice):
     form = template(name).answer_format
     for arguments in ARGUMENTS:
         if name == "python":
@@ -118,7 +118,7 @@ def test_control_tokens_are_tokens_in_grammars():
 
 
 @needs(VOCABULARY)
-def test_markers_that_are_control_tokens():
+def test_9_09_markers_that_are_control_tokens():
     source = TEMPLATES["header, counted"].replace("<|call|>", "<|im_start|>").replace("<|end|>", "<|im_end|>")
     with open_gguf(VOCABULARY) as file:
         tokenizer = Tokenizer.from_metadata(file.metadata)

@@ -1,19 +1,21 @@
 """Which sequences a step takes forward, and by how many tokens.
 
-Answers that are being written get their next token in every step. What time is left under a bound goes to prompts, in
-the order in which they came, so that a long prompt does not hold up the others. Where pages run out, the answer that
-came last gives its own back, and computes them anew later, as far as the prefix cache has lost them.
+Answers that are being written get their next token in every step. What time is left under a bound goes to prompts, so
+that a long prompt does not hold up the others. The order is that of fairness.py: prompts of a round share the time, and
+an answer that comes before others takes the place of the last of them. Where pages run out, it is the last one too that
+gives its own back, and computes them anew later, as far as the prefix cache has lost them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import perf_counter
 from typing import Protocol
 from weakref import ref
 
 from ..backends import Chunk
+from ..fairness import in_turn, rounds
 from ..kernels.layout import PAGE
 from ..text import common
 from .cache import NoPages
@@ -36,6 +38,8 @@ class Request(Protocol):
     alone: bool  # whether no other may be in its steps, in which sums are made in another order
     n_best: int  # of how many of the likeliest tokens it wants to know that they are these, about
     normalizes: bool  # whether it wants probabilities
+    client: Hashable  # on whose behalf, and priority: who goes first
+    priority: int
 
     @property
     def done(self) -> bool:
@@ -63,6 +67,7 @@ class _Slot:
 
     def __init__(self, request: Request) -> None:
         self.request, self.sequence = ref(request), request.sequence
+        self.client, self.priority = request.client, request.priority
         self.running = self.active = self.aborted = False
 
 
@@ -185,7 +190,7 @@ class Scheduler:
 
     def _plan(self, requests: dict[_Slot, Request]) -> dict[_Slot, Chunk]:
         """What the next step computes."""
-        active = [slot for slot, request in requests.items() if not request.is_ahead][: self.n_parallel]
+        active = in_turn(slot for slot, request in requests.items() if not request.is_ahead)[: self.n_parallel]
         n_together = next((i for i, slot in enumerate(active) if requests[slot].alone), len(active))
         active = active[: max(n_together, 1)]
         for slot in requests:
@@ -202,15 +207,16 @@ class Scheduler:
             if self._reserve(slot, 1 + len(guess), plan):
                 plan[slot] = slot.sequence.chunk(1, 1, guess)
         room = self._room(len(writing), prompts) if prompts else 0
-        for slot in prompts:
-            if room <= 0 or not (slot.running or self._admit(slot, plan)):
-                break
-            n = left = slot.sequence.n_left
-            if n > room:
-                n = max(room // _ALIGNED, 1) * _ALIGNED
-            if slot.running and self._reserve(slot, n := min(n, left), plan):
-                plan[slot] = slot.sequence.chunk(n, int(n == left), [])
-                room -= n
+        for together in rounds(prompts):
+            for i, slot in enumerate(together):
+                if room <= 0 or not (slot.running or self._admit(slot, plan)):
+                    return plan
+                n = left = slot.sequence.n_left
+                if n > (share := -(-room // (len(together) - i))):
+                    n = max(share // _ALIGNED, 1) * _ALIGNED
+                if slot.running and self._reserve(slot, n := min(n, left), plan):
+                    plan[slot] = slot.sequence.chunk(n, int(n == left), [])
+                    room -= n
         return plan
 
     def _admit(self, slot: _Slot, plan: dict[_Slot, Chunk]) -> bool:
@@ -232,13 +238,13 @@ class Scheduler:
         return True
 
     def _reserve(self, slot: _Slot, n_tokens: int, plan: dict[_Slot, Chunk]) -> bool:
-        """Take pages for more tokens, from those who came last if need be; False where this one has to wait itself."""
+        """Take pages for more tokens, from those whose turn is last if need be; False where this one has to wait."""
         while slot.running:
             try:
                 slot.sequence.reserve(n_tokens)
                 return True
             except NoPages as error:
-                running = [other for other in self._slots if other.running]
+                running = in_turn(other for other in self._slots if other.running)
                 last = max(reversed(running), key=lambda other: not other.active)
                 if last is slot and len(running) == 1:
                     self._fail(slot, error)

@@ -155,7 +155,10 @@ def _result(block: Fields) -> str:
     if value is None or isinstance(value, str):
         text = value or ""
     else:
-        text = "\n".join(part.required(part.text("text"), "text") for part in block.objects("content"))
+        parts = block.objects("content")
+        if other := next((part for part in parts if part.text("type") != "text"), None):
+            raise other.wrong("type", "text: nothing else is understood of a result", other.text("type"))
+        text = "\n".join(part.required(part.text("text"), "text") for part in parts)
     return f"Error: {text}" if block.flag("is_error") else text
 
 

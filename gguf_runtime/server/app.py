@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from . import anthropic, llama_server, ollama, openai, openapi, operation, page, plain_chat, tgi
@@ -53,11 +54,13 @@ def application(models: Models, rules: Rules, policy: Policy) -> ASGIApp:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        failure = Failure("wrong_method", f"{request.url.path} does not take {request.method}")
-    else:
-        failure = Failure("not_found", f"there is no {request.url.path} here")
-    return failed(api_of(request.url.path), failure, request.scope)
+    path = request.url.path
+    if error.status_code != 405:
+        return failed(api_of(path), Failure("not_found", f"there is no {path} here"), request.scope)
+    response = failed(api_of(path), Failure("wrong_method", f"{path} does not take {request.method}"), request.scope)
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path_regex.match(path)]
+    response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+    return response
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -76,6 +76,7 @@ async def embed(call: Call, request: EmbeddingRequest, *, per_token: bool = Fals
 async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Timings) -> Embedded:
     """Sets the timings as it goes on."""
     start = time.monotonic()
+    await call.service.models.let_embed(model)
     async with _turn(model, call.client, request.priority):
         begun = time.monotonic()
         timings.queue_seconds = begun - start

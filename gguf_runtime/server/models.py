@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..memory import available
 from . import recipes
 from .engine_client import EngineClient
-from .protocol import Step
+from .protocol import Loaded, Step
 from .turns import Turns
 from .vocabulary import Failure
 
@@ -31,7 +31,8 @@ class Model:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
     name: what it is listed as: the first of its aliases, if it has any; all its names find it, and any does where "*"
-    is one. n_bytes: for which it has got room. error: why it could not be loaded the last time.
+    is one. n_bytes: for which it has got room. embeds: it is asked for embeddings, for which one that generates
+    has a second cache. error: why it could not be loaded the last time.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Model:
         self.modified = int(Path(path).stat().st_mtime)
         self.state: State = "unloaded"
         self.n_users = self.n_bytes = 0
+        self.embeds = False
         self.is_leaving = False  # it is unloaded once nobody uses it
         self.waits = False  # for others to make room for it
         self.last_used = self.load_seconds = 0.0
@@ -55,6 +57,7 @@ class Model:
         self.timer: asyncio.TimerHandle | None = None
         self._texts: ModelTexts | None = None
         self._engine: EngineClient | None = None
+        self._loaded: Loaded | None = None  # what the engine said of itself
 
     @property
     def texts(self) -> ModelTexts:
@@ -69,30 +72,41 @@ class Model:
     @property
     def n_ctx(self) -> int:
         """Tokens that a text may have: prompt and answer."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.n_ctx
+        return self._facts.n_ctx
 
     @property
     def generates(self) -> bool:
         """Whether it can do more than embed and rank texts."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.generates
+        return self._facts.generates
 
     @property
     def pooling(self) -> str:
         """How it makes one of the embeddings of a text's tokens."""
-        assert self._engine and self._engine.loaded
-        return self._engine.loaded.pooling
+        return self._facts.pooling
 
     @property
     def is_idle(self) -> bool:
         return self.state == "loaded" and not self.n_users
 
     def set(self, texts: ModelTexts | None, engine: EngineClient | None) -> None:
-        self._texts, self._engine = texts, engine
+        """It is loaded, or no longer: then who uses it still has its texts, to end what was begun."""
+        self._engine = engine
         self.state = "loaded" if engine else "unloaded"
-        if not engine:
+        if engine:
+            self._texts, self._loaded = texts, engine.loaded
+        else:
             self.n_bytes = 0
+            self.drop()
+
+    def drop(self) -> None:
+        """Keep no texts of a model that is not loaded, if nobody uses it."""
+        if self.state == "unloaded" and not self.n_users:
+            self._texts = self._loaded = None
+
+    @property
+    def _facts(self) -> Loaded:
+        assert self._loaded
+        return self._loaded
 
 
 class Models:
@@ -200,6 +214,7 @@ class Models:
                 await asyncio.shield(model.loading)
         except BaseException:
             model.n_users -= 1
+            model.drop()
             if model.waits and model.loading and not model.n_users:
                 model.loading.cancel()  # nobody wants it any more: no other has to go for it
             raise
@@ -212,6 +227,7 @@ class Models:
         model.last_used = time.monotonic()
         if model.n_users:
             return
+        model.drop()
         self._rest(model, 0 if model.is_leaving else keep_alive)
 
     def _rest(self, model: Model, keep_alive: float | None = None) -> None:
@@ -222,6 +238,20 @@ class Models:
             loop = asyncio.get_running_loop()
             model.timer = loop.call_later(seconds, lambda: loop.create_task(self._expire(model)))
         asyncio.get_running_loop().create_task(self._notify())
+
+    async def let_embed(self, model: Model) -> None:
+        """Have room for what embedding takes beside answering, at once or when the model is loaded.
+
+        To be awaited by nobody whom others wait for, as for a model that is to be idle: both would wait for ever.
+        """
+        if model.embeds:
+            return
+        async with self._gate:
+            if model.n_bytes:
+                await self._free(self._n_wanted(model, embeds=True) - model.n_bytes, model)
+            model.embeds = True
+            if model.n_bytes:  # it has not been unloaded meanwhile
+                model.n_bytes = self._n_wanted(model)
 
     def preload(self, model: Model) -> None:
         """Begin to load a model."""
@@ -280,6 +310,8 @@ class Models:
                 on_death=lambda engine: self._revive(model, engine),
             )
             model.set(await texts, engine)
+            if model.n_bytes:
+                model.n_bytes = self._n_wanted(model)  # less, where it proves to be an encoder
             model.last_n_ctx = model.n_ctx
             if not model.n_users:
                 self._rest(model)
@@ -302,30 +334,42 @@ class Models:
             model.loading, model.waits = None, False
 
     async def _make_room(self, model: Model) -> dict[str, Any]:
-        """Unload what is least recently used until there is room; gives the settings to load with."""
-        weights = os.path.getsize(model.path)
-        caches = self.settings.get("kv_memory") or self._budget // 4
+        """Have room for a model; gives the settings to load with."""
         settings = {**self.settings, "n_ctx": self.settings.get("n_ctx") or recipes.n_ctx(model.recipe)}
         if len(self._known) == 1 and not self.any_name:
             return settings
         async with self._gate:
-            while self._is_full(weights + caches):
-                idle = [other for other in self if other is not model and other.is_idle]
-                if idle:
-                    await self.unload(min(idle, key=lambda other: other.last_used))
-                else:
-                    async with self._changed:
-                        model.waits = True
-                        await self._changed.wait()
-                        model.waits = False
-            model.n_bytes = weights + caches
-        return {**settings, "kv_memory": caches}
+            await self._free(self._n_wanted(model), model)
+            model.n_bytes = self._n_wanted(model)
+        return {**settings, "kv_memory": self._n_cache}
 
-    def _is_full(self, n_bytes: int) -> bool:
-        """Whether another model has to go before one of this size can come."""
-        n_loaded = sum(model.n_bytes > 0 for model in self)
-        too_many = bool(self.n_most) and n_loaded >= self.n_most
-        return too_many or (n_loaded > 0 and self._n_bytes + n_bytes > self._budget)
+    async def _free(self, n_bytes: int, model: Model) -> None:
+        """Unload others than the model, the least recently used first, until there is room for so much more."""
+        while self._is_full(n_bytes, model):
+            idle = [other for other in self if other is not model and other.is_idle]
+            if idle:
+                await self.unload(min(idle, key=lambda other: other.last_used))
+            else:
+                async with self._changed:
+                    model.waits = True
+                    await self._changed.wait()
+                    model.waits = False
+
+    @property
+    def _n_cache(self) -> int:
+        """Bytes of a cache of keys and values."""
+        return int(self.settings.get("kv_memory") or self._budget // 4)
+
+    def _n_wanted(self, model: Model, embeds: bool = False) -> int:
+        """Bytes of a model: its file, and a cache for answers, for texts to embed, or for each."""
+        has_two = (model.embeds or embeds) and (model.state != "loaded" or model.generates)
+        return os.path.getsize(model.path) + self._n_cache * (1 + has_two)
+
+    def _is_full(self, n_bytes: int, model: Model) -> bool:
+        """Whether another model has to go before this one can have so much more."""
+        n_others = sum(other.n_bytes > 0 for other in self if other is not model)
+        too_many = 0 < self.n_most <= n_others
+        return too_many or (n_others > 0 and self._n_bytes + n_bytes > self._budget)
 
     @property
     def _n_bytes(self) -> int:

@@ -243,7 +243,8 @@ class _Writer:
                 case Text():
                     yield line(self.said(item))
                 case ToolCall():
-                    call = {"id": item.id, "function": {"index": item.number, "name": item.name, "arguments": ""}}
+                    function = {"index": item.number, "name": item.name, "arguments": ""}
+                    call = {"id": item.id, "index": item.number, "function": function}  # litellm goes by this index
                 case Arguments() if call:
                     call["function"]["arguments"] += item.text
                 case Finish():

@@ -79,26 +79,29 @@ async def show(call: Call) -> Any:
 
 
 async def pull(call: Call) -> Any:
-    from ..store import resolve
+    from ..store import HowFar, NoModel, resolve
 
     body = call.body
     name = body.required(body.text("model", "name"), "model")
-    work = asyncio.create_task(asyncio.to_thread(resolve, name))
+    far = HowFar(name)
+    work = asyncio.create_task(asyncio.to_thread(resolve, name, progress=far))
+    digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
 
     async def lines() -> AsyncIterator[bytes]:
         yield encode({"status": "pulling manifest"}) + b"\n"
         while not work.done():
             await asyncio.wait([work], timeout=1)
-            yield encode({"status": f"pulling {name}"}) + b"\n"
+            if far.total:
+                size = {"digest": digest, "total": far.total, "completed": far.done}
+                yield encode({"status": f"pulling {name}", **size}) + b"\n"
         yield encode(_pulled(work)) + b"\n"
 
     if body.flag("stream") is not False:
         return Stream(lines(), lambda: None, "application/x-ndjson")
     await asyncio.wait([work])
-    told = _pulled(work)
-    if "error" in told:
-        raise Failure("failed", told["error"])
-    return told
+    if error := work.exception():
+        raise Failure("not_found" if isinstance(error, NoModel) else "failed", str(error))
+    return _pulled(work)
 
 
 def _pulled(work: asyncio.Task[Path]) -> dict[str, Any]:

@@ -88,10 +88,11 @@ def _set_logprobs(request: Request, body: Fields) -> None:
 
 def _set_tools(request: Request, body: Fields) -> None:
     for tool in body.objects("tools"):
-        if tool.required(tool.text("type"), "type") == "function":
-            function = tool.required(tool.within("function"), "function")
-            function.required(function.text("name"), "name")
-            function.object("parameters")
+        if (kind := tool.required(tool.text("type"), "type")) != "function":
+            raise tool.wrong("type", "function", kind)
+        function = tool.required(tool.within("function"), "function")
+        function.required(function.text("name"), "name")
+        function.object("parameters")
         request.tools.append(dict(tool.body))
     choice = body.any("tool_choice")
     if choice is not None:

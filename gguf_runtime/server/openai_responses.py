@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -48,7 +49,9 @@ async def responses(call: Call) -> Any:
     async def events() -> AsyncIterator[bytes]:
         async for piece in writer.events():
             yield piece
-        if body.flag("store") is not False and not writer.failure:
+        if writer.failure:
+            call.http.scope["ggrun.error"] = writer.failure.kind
+        elif body.flag("store") is not False:
             conversations.keep(call.client, writer.response, [*messages, writer.message()])
 
     if body.flag("stream"):
@@ -143,10 +146,10 @@ def _messages(body: Fields) -> Messages:
                 message = {"role": role, "content": _content(item, "content")}
                 messages.append(message | ({"reasoning_content": thought} if thought and role == "assistant" else {}))
                 thought = thought if role != "assistant" else ""
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 _add_call(messages, item, thought)
                 thought = ""
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 id = item.required(item.text("call_id"), "call_id")
                 messages.append({"role": "tool", "tool_call_id": id, "content": _content(item, "output")})
             case "reasoning":
@@ -159,8 +162,11 @@ def _messages(body: Fields) -> Messages:
 
 
 def _add_call(messages: Messages, item: Fields, thought: str) -> None:
-    """A call, to those of the same message."""
-    function = {"name": item.required(item.text("name"), "name"), "arguments": item.text("arguments") or "{}"}
+    """A call, to those of the same message. That of a custom tool, which another server offered, has a text only."""
+    arguments = item.text("arguments") or "{}"
+    if item.text("type") == "custom_tool_call":
+        arguments = json.dumps({"input": item.text("input") or ""}, ensure_ascii=False)
+    function = {"name": item.required(item.text("name"), "name"), "arguments": arguments}
     call = {"id": item.required(item.text("call_id"), "call_id"), "type": "function", "function": function}
     if not (messages and messages[-1]["role"] == "assistant"):
         messages.append({"role": "assistant", "content": None})

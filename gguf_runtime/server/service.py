@@ -142,6 +142,8 @@ def prepare(model: Model, request: Request, policy: Policy) -> Prepared:
         "special": request.special or sorted(found[0].shown_ids if found[0] else ()),
         "cache_prompt": request.cache,
         "cache_salt": request.salt,
+        "client": request.client,
+        "priority": request.priority,
     }
     return Prepared(text, prompt, options, params.seed, found, fills_context)
 

@@ -1,12 +1,12 @@
-"""Whose turn it is: how many answers an engine makes at once, and in which order others follow."""
+"""How many answers an engine makes at once, and in which order others follow."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from msgspec import Struct
 
+from ..fairness import in_turn
 from .vocabulary import Failure
 
 
@@ -20,8 +20,8 @@ class Turn(Struct, eq=False):
 
 
 class Turns:
-    """Lets so many at once have their turn. Those of the lowest priority go first; among these, the client that has the
-    fewest turns now, so that one with many requests does not keep out one with a single one; then who came first."""
+    """Lets so many at once have their turn, in the order of fairness.py. One that comes before others whose turn it is
+    already has its turn at once: the engine puts the last of these off meanwhile, by the same order."""
 
     def __init__(self, n_parallel: int, n_waiting: int) -> None:
         """n_waiting: how many may wait."""
@@ -51,9 +51,9 @@ class Turns:
             self.waiting.remove(turn)
 
     def _go_on(self) -> None:
-        while self.waiting and len(self.running) < self.n_parallel:
-            n_running = Counter(turn.client for turn in self.running)
-            first = min(self.waiting, key=lambda turn: (turn.priority, n_running[turn.client], turn.number))
-            self.waiting.remove(first)
-            self.running.add(first)
-            first.start()
+        asked = sorted([*self.running, *self.waiting], key=lambda turn: turn.number)
+        due = [turn for turn in in_turn(asked)[: self.n_parallel] if turn not in self.running]
+        self.running.update(due)
+        self.waiting = [turn for turn in self.waiting if turn not in self.running]
+        for turn in due:
+            turn.start()

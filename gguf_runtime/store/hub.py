@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import StoreError
+from .errors import NoModel, StoreError
 from .model import Model, kept_by
 from .progress import Progress
 from .source import Remote, file_name, is_gguf
@@ -44,7 +44,7 @@ class HubSource:
         """Raises StoreError."""
         match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+)|/(.+\.(?i:gguf)))?", text)
         if not match:
-            raise StoreError(f"hf:{text} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE")
+            raise NoModel(f"hf:{text} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE")
         return cls(match[1], match[2] or match[3] or "")
 
     @classmethod
@@ -93,7 +93,7 @@ class HubSource:
                 f"{self.repo} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
             ) from error
         except RepositoryNotFoundError as error:
-            raise StoreError(
+            raise NoModel(
                 f"Hugging Face has no {self.repo} that you may see: check the name, or give a token in HF_TOKEN"
             ) from error
         except HfHubHTTPError as error:
@@ -110,11 +110,11 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
         if is_gguf(name) and not re.search("mmproj|imatrix", name, re.IGNORECASE):
             models.setdefault(_stem(name), []).append(name)
     if not models:
-        raise StoreError(f"{repo} holds no GGUF files: look for a repository whose name ends in -GGUF")
+        raise NoModel(f"{repo} holds no GGUF files: look for a repository whose name ends in -GGUF")
     if is_gguf(wanted):
         stem = _stem(wanted)
         if stem not in models:
-            raise StoreError(f"{repo} has no {wanted}: it has {', '.join(models)}")
+            raise NoModel(f"{repo} has no {wanted}: it has {', '.join(models)}")
         return models[stem]
     for quant in [wanted] if wanted else _PREFERRED:
         pattern = re.compile(rf"(?:^|[-._/]){re.escape(quant)}(?=$|[-./])", re.IGNORECASE)
@@ -123,7 +123,7 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
     if not wanted and len(models) == 1:
         return next(iter(models.values()))
     quants = sorted({match[1] for stem in models if (match := _QUANT.search(stem))}) or list(models)
-    raise StoreError(f"{repo} has {', '.join(quants)}: choose with hf:{repo}:{quants[0]}")
+    raise NoModel(f"{repo} has {', '.join(quants)}: choose with hf:{repo}:{quants[0]}")
 
 
 def cached() -> Iterator[Model]:

