@@ -1,0 +1,159 @@
+"""What second_truth.py runs where transformers is: make a small random model, have llama.cpp's own converter write it
+as a GGUF file, and record what transformers computes.
+
+transformers_models.py LLAMA_CPP FOLDER NAME: FOLDER/NAME.gguf is the model; FOLDER/NAME.npz has a text, its tokens, and
+the logits (of an encoder: the hidden state) after each. Without arguments it prints all names.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).resolve().parents[1] / "README.md"  # tokenizers learn from it
+_DENSE: dict[str, Any] = dict(
+    vocab_size=512, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
+    max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+)  # fmt: skip
+_GROUPED = _DENSE | dict(num_key_value_heads=2, head_dim=32)
+_EXPERTS = _GROUPED | dict(
+    num_experts=8, num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
+)
+_MLA = _DENSE | dict(
+    num_key_value_heads=4, q_lora_rank=48, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=32, v_head_dim=24,
+    n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=32,
+    first_k_dense_replace=1, routed_scaling_factor=2.5, tie_word_embeddings=False,
+)  # fmt: skip
+_DELTA = dict(
+    linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
+    linear_conv_kernel_dim=4, shared_expert_intermediate_size=48, partial_rotary_factor=0.25,
+)  # fmt: skip
+_MAMBA = dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=2, mamba_d_conv=4, mamba_expand=2)
+
+#: Name → transformers' name of the architecture, and how this one differs from its defaults.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", _GROUPED),
+    "qwen3": ("qwen3", _GROUPED),
+    "gemma3": ("gemma3_text", _GROUPED | dict(sliding_window=16, num_hidden_layers=7, query_pre_attn_scalar=32)),
+    "phi3": ("phi3", _GROUPED | dict(head_dim=None, sliding_window=None)),
+    "olmo2": ("olmo2", _GROUPED | dict(head_dim=None)),
+    "qwen3moe": ("qwen3_moe", _EXPERTS),
+    "mixtral": ("mixtral", _EXPERTS | dict(num_experts_per_tok=2)),
+    "gpt-oss": ("gpt_oss", _EXPERTS | dict(sliding_window=16)),
+    "deepseek2": ("deepseek_v2", _MLA | dict(topk_method="group_limited_greedy")),
+    "deepseek3": ("deepseek_v3", _MLA),
+    "lfm2": ("lfm2", _GROUPED | dict(full_attn_idxs=[1, 3], block_auto_adjust_ff_dim=False)),
+    "granitehybrid": (
+        "granitemoehybrid",
+        _GROUPED | _MAMBA | dict(
+            head_dim=None, layer_types=["mamba", "attention"] * 2, num_local_experts=8, num_experts_per_tok=3,
+            shared_intermediate_size=48, embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
+            attention_multiplier=0.2, position_embedding_type="nope",
+        ),
+    ),
+    "qwen3next": ("qwen3_next", _EXPERTS | _DELTA),
+    "falcon-h1": ("falcon_h1", _GROUPED | _MAMBA),
+    "mamba2": ("mamba2", _DENSE | dict(num_heads=8, head_dim=16, state_size=16, n_groups=2, chunk_size=32)),
+    "bert": ("bert", _DENSE),
+    "modern-bert": ("modernbert", _DENSE | dict(local_attention=16, cls_token_id=0, sep_token_id=1)),
+}  # fmt: skip
+_ENCODERS = "bert", "modernbert"
+
+
+def make(name: str, folder: Path) -> tuple[Any, Any]:
+    """Model and tokenizer, saved in a folder."""
+    from torch import manual_seed
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    manual_seed(1)
+    kind, settings = MODELS[name]
+    config = AutoConfig.for_model(kind, **settings)
+    family = AutoModel if kind in _ENCODERS else AutoModelForCausalLM
+    model = family.from_config(config, attn_implementation="eager").float().eval()
+    _randomise(model)
+    model.save_pretrained(folder)
+    tokenizer = _tokenizer(kind)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def _randomise(model: Any) -> None:
+    """transformers begins with weights so small and norms so regular that every token would have the same logits."""
+    from torch import no_grad, randn_like
+
+    with no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim < 2:
+                parameter += 0.2 * randn_like(parameter)
+            else:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
+
+
+def _tokenizer(kind: str) -> Any:
+    """Byte-level BPE, or BERT's WordPiece, of 512 tokens."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if kind == "bert":
+        special = ["[CLS]", "[SEP]", "[PAD]", "[UNK]"]
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=512, special_tokens=special)
+        names = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        special = ["<bos>", "<eos>", "<pad>"]
+        trainer = trainers.BpeTrainer(
+            vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        )
+        names = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+        if kind == "modernbert":
+            names |= dict(cls_token="<bos>", sep_token="<eos>")
+    tokenizer.train([str(SOURCE)], trainer)
+    if kind in _ENCODERS:
+        first, last = names["cls_token"], names["sep_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def record(model: Any, tokenizer: Any, path: Path) -> None:
+    import numpy as np
+    from torch import no_grad, tensor
+
+    text = SOURCE.read_text("utf-8")[2000:2300]
+    tokens = tokenizer.encode(text)
+    with no_grad():
+        output = model(tensor([tokens]))
+    rows = output.logits if "logits" in output else output.last_hidden_state
+    np.savez(path, text=text, tokens=np.array(tokens), rows=rows[0].numpy())
+
+
+def convert(llama_cpp: Path, folder: Path, out: Path) -> None:
+    """Run the converter; it knows pre-tokenizers by a hash of a text's tokens, which no new vocabulary can have."""
+    sys.path[:0] = [str(llama_cpp), str(llama_cpp / "gguf-py")]
+    from conversion.base import TextModel
+
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    script = llama_cpp / "convert_hf_to_gguf.py"
+    sys.argv = [str(script), str(folder), "--outtype", "f32", "--outfile", str(out)]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def main() -> None:
+    if len(sys.argv) == 1:
+        print(*MODELS)
+        return
+    llama_cpp, folder, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    record(*make(name, folder / name), folder / f"{name}.npz")
+    convert(llama_cpp, folder / name, folder / f"{name}.gguf")
+
+
+if __name__ == "__main__":
+    main()
