@@ -70,7 +70,8 @@ def _change(skeleton: Any, changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         full = f"{skeleton['arch']}.{key}"
         skeleton["kv"] = [entry for entry in skeleton["kv"] if entry[0] != full]
-        skeleton["kv"].append([full, "str" if isinstance(value, str) else "u32", value])
+        kind = {str: "str", float: "f32"}.get(type(value), "u32")
+        skeleton["kv"].append([full, kind, value])
 
 
 def run(graph: Graph, tokens: np.ndarray, step: int, source: np.ndarray | None = None) -> np.ndarray:

@@ -7,6 +7,7 @@ the logits (of an encoder: the hidden state) after each. Without arguments it pr
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ _DENSE: dict[str, Any] = dict(
     vocab_size=512, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
     max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=2,
 )  # fmt: skip
-_GROUPED = _DENSE | dict(num_key_value_heads=2, head_dim=32)
+_GROUPED = _DENSE | dict(num_key_value_heads=2, head_dim=16)
 _EXPERTS = _GROUPED | dict(
     num_experts=8, num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
 )
@@ -26,39 +27,71 @@ _MLA = _DENSE | dict(
     n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=32,
     first_k_dense_replace=1, routed_scaling_factor=2.5, tie_word_embeddings=False,
 )  # fmt: skip
+_YARN = dict(rope_parameters=dict(
+    rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128, beta_fast=32, beta_slow=1,
+    mscale=0.8, mscale_all_dim=0.8,
+))
 _DELTA = dict(
     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
     linear_conv_kernel_dim=4, shared_expert_intermediate_size=48, partial_rotary_factor=0.25,
 )  # fmt: skip
+_PLAIN = _DENSE | dict(num_key_value_heads=2)
 _MAMBA = dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=2, mamba_d_conv=4, mamba_expand=2)
 
 #: Name → transformers' name of the architecture, and how this one differs from its defaults.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
-    "qwen3": ("qwen3", _GROUPED),
-    "gemma3": ("gemma3_text", _GROUPED | dict(sliding_window=16, num_hidden_layers=7, query_pre_attn_scalar=32)),
-    "phi3": ("phi3", _GROUPED | dict(head_dim=None, sliding_window=None)),
-    "olmo2": ("olmo2", _GROUPED | dict(head_dim=None)),
+    "qwen3": ("qwen3", _GROUPED | dict(head_dim=32)),
+    "gemma3": ("gemma3_text", _GROUPED | dict(head_dim=32, sliding_window=16, num_hidden_layers=7, query_pre_attn_scalar=32)),
+    "gemma2": ("gemma2", _GROUPED | dict(sliding_window=16, query_pre_attn_scalar=16)),
+    "smollm3": ("smollm3", _GROUPED),
+    "granite": ("granite", _PLAIN | dict(
+        embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0, attention_multiplier=0.2)),
+    "glm4": ("glm4", _GROUPED),
+    "exaone4": ("exaone4", _GROUPED | dict(sliding_window=16, sliding_window_pattern="LLLG")),
+    "seed-oss": ("seed_oss", _GROUPED),
+    "apertus": ("apertus", _PLAIN),
+    "arcee": ("arcee", _GROUPED),
+    "ernie4_5": ("ernie4_5", _GROUPED),
+    "hunyuan-dense": ("hunyuan_v1_dense", _GROUPED),
+    "command-r": ("cohere", _PLAIN),
+    "cohere2": ("cohere2", _PLAIN | dict(sliding_window=16)),
+    "nemotron": ("nemotron", _PLAIN),
+    "stablelm": ("stablelm", _PLAIN),
+    "starcoder2": ("starcoder2", _PLAIN),
+    "phi2": ("phi", _DENSE),
+    "gptneox": ("gpt_neox", _DENSE),
+    "falcon": ("falcon", _DENSE | dict(new_decoder_architecture=True, num_kv_heads=2)),
+    "bloom": ("bloom", _DENSE | dict(n_layer=4, n_head=4)),
+    "gpt2": ("gpt2", _DENSE | dict(n_embd=64, n_layer=4, n_head=4, n_positions=512)),
+    "qwen2moe": ("qwen2_moe", _EXPERTS | dict(shared_expert_intermediate_size=48)),
+    "olmoe": ("olmoe", _EXPERTS),
+    "glm4moe": ("glm4_moe", _EXPERTS | dict(n_routed_experts=8, n_shared_experts=1, first_k_dense_replace=1)),
+    "mamba": ("mamba", _DENSE | dict(state_size=16)),
+    "jamba": ("jamba", _EXPERTS | dict(mamba_d_state=16, attn_layer_period=2, attn_layer_offset=1)),
+    "olmo2": ("olmo2", _GROUPED),
     "qwen3moe": ("qwen3_moe", _EXPERTS),
     "mixtral": ("mixtral", _EXPERTS | dict(num_experts_per_tok=2)),
     "gpt-oss": ("gpt_oss", _EXPERTS | dict(sliding_window=16)),
-    "deepseek2": ("deepseek_v2", _MLA | dict(topk_method="group_limited_greedy")),
-    "deepseek3": ("deepseek_v3", _MLA),
+    "deepseek2": ("deepseek_v2", _MLA | _YARN | dict(scoring_func="softmax", n_group=1, topk_group=1)),
+    "deepseek3": ("deepseek_v3", _MLA | _YARN | dict(scoring_func="sigmoid", norm_topk_prob=True)),
     "lfm2": ("lfm2", _GROUPED | dict(full_attn_idxs=[1, 3], block_auto_adjust_ff_dim=False)),
     "granitehybrid": (
         "granitemoehybrid",
         _GROUPED | _MAMBA | dict(
-            head_dim=None, layer_types=["mamba", "attention"] * 2, num_local_experts=8, num_experts_per_tok=3,
+            layer_types=["mamba", "attention"] * 2, num_local_experts=8, num_experts_per_tok=3,
             shared_intermediate_size=48, embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
             attention_multiplier=0.2, position_embedding_type="nope",
         ),
     ),
     "qwen3next": ("qwen3_next", _EXPERTS | _DELTA),
-    "falcon-h1": ("falcon_h1", _GROUPED | _MAMBA),
-    "mamba2": ("mamba2", _DENSE | dict(num_heads=8, head_dim=16, state_size=16, n_groups=2, chunk_size=32)),
+    "falcon-h1": ("falcon_h1", _GROUPED | _MAMBA | dict(mamba_d_ssm=128)),
+    "mamba2": ("mamba2", _DENSE | dict(num_heads=8, head_dim=16, state_size=16, n_groups=2, chunk_size=32, conv_kernel=4, intermediate_size=128)),
     "bert": ("bert", _DENSE),
-    "modern-bert": ("modernbert", _DENSE | dict(local_attention=16, cls_token_id=0, sep_token_id=1)),
+    "modern-bert": ("modernbert", _DENSE | dict(local_attention=16, layer_norm_eps=1e-5, cls_token_id=0, sep_token_id=1)),
 }  # fmt: skip
+#: What the converter has to be told besides.
+CONVERTER = {"qwen3next": ["--no-mtp"]}
 _ENCODERS = "bert", "modernbert"
 
 
@@ -74,6 +107,8 @@ def make(name: str, folder: Path) -> tuple[Any, Any]:
     model = family.from_config(config, attn_implementation="eager").float().eval()
     _randomise(model)
     model.save_pretrained(folder)
+    saved = folder / "config.json"  # where transformers has renamed what published models, and the converter, name so
+    saved.write_text(json.dumps(json.loads(saved.read_text("utf-8")) | settings), "utf-8")
     tokenizer = _tokenizer(kind)
     tokenizer.save_pretrained(folder)
     return model, tokenizer
@@ -142,7 +177,7 @@ def convert(llama_cpp: Path, folder: Path, out: Path) -> None:
 
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
     script = llama_cpp / "convert_hf_to_gguf.py"
-    sys.argv = [str(script), str(folder), "--outtype", "f32", "--outfile", str(out)]
+    sys.argv = [str(script), str(folder), "--outtype", "f32", "--outfile", str(out), *CONVERTER.get(out.stem, ())]
     runpy.run_path(str(script), run_name="__main__")
 
 
