@@ -33,8 +33,8 @@ _LIMIT = 1e-3
 _DEVICES: tuple[Literal["reference", "cpu"], ...] = ("reference", "cpu")
 _NOTES = (
     "What is left has two causes. `gpt-oss`: YaRN rounds the range of dimensions that it mixes, and so does llama.cpp,",
-    "whose files cannot say otherwise; transformers does not for this model. Encoders and `falcon`, `bloom`, `gpt2`:",
-    "GELU by the tanh formula, as in llama.cpp, where transformers has the exact one.",
+    "whose files cannot say otherwise; transformers does not for this model. Encoders and `falcon`: GELU",
+    "by the tanh formula, as in llama.cpp, where transformers has the exact one.",
 )
 
 
@@ -63,12 +63,13 @@ def environment() -> Path:
     return python
 
 
-def make(python: Path, llama_cpp: Path, folder: Path, name: str) -> None:
-    """Raises SystemExit, with what was said, where a model cannot be made."""
-    command = [python, _WORKER, llama_cpp, folder, name]
+def make(llama_cpp: Path, folder: Path, names: list[str]) -> list[str]:
+    """Their names; all, where none are given. Raises SystemExit, with what was said, where one cannot be made."""
+    command = [environment(), _WORKER, llama_cpp, folder, *names]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\n{name} was not made")
+        raise SystemExit(done.stdout)
+    return [file.stem for file in sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)]
 
 
 def check(name: str, folder: Path) -> Found:
@@ -98,7 +99,7 @@ def _page(found: dict[str, Found]) -> str:
         "Small random models, made by transformers and written by llama.cpp's converter, as the files are that people",
         "have; logits (of encoders: hidden states) of a text of 95 tokens, in float32, against transformers' own. The",
         "numbers are normalised mean squared errors with F32 weights and cache: of the reference device (NumPy in",
-        "float64), and of the CPU's kernels; 1e-3 passes. Tokens are those that the file's tokenizer makes of the text.",
+        "float64), and of the CPU's kernels; 1e-3 passes. Tokens: what the file's tokenizer makes of the text.",
         "`make test-transformers LLAMA_CPP=folder` writes this page.",
         "",
         *_NOTES,
@@ -117,12 +118,9 @@ def main() -> int:
     parser.add_argument("llama_cpp", type=Path, help="a checkout of llama.cpp")
     parser.add_argument("names", nargs="*", help="models; all, and the page, where none is named")
     options = parser.parse_args()
-    python, llama_cpp = environment(), options.llama_cpp.resolve()
-    names = options.names or subprocess.check_output([python, _WORKER], text=True).split()
     found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            make(python, llama_cpp, Path(folder), name)
+        for name in make(options.llama_cpp.resolve(), Path(folder), options.names):
             found[name] = check(name, Path(folder))
             print(f"{name:16} {found[name]}", flush=True)
     if not options.names:

@@ -1,8 +1,8 @@
 """What second_truth.py runs where transformers is: make a small random model, have llama.cpp's own converter write it
 as a GGUF file, and record what transformers computes.
 
-transformers_models.py LLAMA_CPP FOLDER NAME: FOLDER/NAME.gguf is the model; FOLDER/NAME.npz has a text, its tokens, and
-the logits (of an encoder: the hidden state) after each. Without arguments it prints all names.
+transformers_models.py LLAMA_CPP FOLDER [NAME…]: FOLDER/NAME.gguf is the model, of all where none is named;
+FOLDER/NAME.npz has a text, its tokens, and the logits (of an encoder: the hidden state) after each.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ _DENSE: dict[str, Any] = dict(
 )  # fmt: skip
 _GROUPED = _DENSE | dict(num_key_value_heads=2, head_dim=16)
 _EXPERTS = _GROUPED | dict(
-    num_experts=8, num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
-)
+    num_experts=8, num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, norm_topk_prob=True,
+    tie_word_embeddings=False,
+)  # fmt: skip
 _MLA = _DENSE | dict(
     num_key_value_heads=4, q_lora_rank=48, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=32, v_head_dim=24,
     n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=32,
     first_k_dense_replace=1, routed_scaling_factor=2.5, tie_word_embeddings=False,
 )  # fmt: skip
-_YARN = dict(rope_parameters=dict(
-    rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128, beta_fast=32, beta_slow=1,
-    mscale=0.8, mscale_all_dim=0.8,
-))
+_YARN = dict(
+    rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128, beta_fast=32,
+        beta_slow=1, mscale=0.8, mscale_all_dim=0.8,
+    )
+)  # fmt: skip
 _DELTA = dict(
     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
     linear_conv_kernel_dim=4, shared_expert_intermediate_size=48, partial_rotary_factor=0.25,
@@ -42,28 +45,23 @@ _MAMBA = dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16, mamba_n_groups
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
     "qwen3": ("qwen3", _GROUPED | dict(head_dim=32)),
-    "gemma3": ("gemma3_text", _GROUPED | dict(head_dim=32, sliding_window=16, num_hidden_layers=7, query_pre_attn_scalar=32)),
+    "gemma3": ("gemma3_text", _GROUPED | dict(num_hidden_layers=7, sliding_window=16, query_pre_attn_scalar=16)),
     "gemma2": ("gemma2", _GROUPED | dict(sliding_window=16, query_pre_attn_scalar=16)),
     "smollm3": ("smollm3", _GROUPED),
     "granite": ("granite", _PLAIN | dict(
         embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0, attention_multiplier=0.2)),
-    "glm4": ("glm4", _GROUPED),
-    "exaone4": ("exaone4", _GROUPED | dict(sliding_window=16, sliding_window_pattern="LLLG")),
     "seed-oss": ("seed_oss", _GROUPED),
     "apertus": ("apertus", _PLAIN),
     "arcee": ("arcee", _GROUPED),
     "ernie4_5": ("ernie4_5", _GROUPED),
     "hunyuan-dense": ("hunyuan_v1_dense", _GROUPED),
     "command-r": ("cohere", _PLAIN),
-    "cohere2": ("cohere2", _PLAIN | dict(sliding_window=16)),
+    "cohere2": ("cohere2", _PLAIN | dict(sliding_window=16, rotary_pct=1.0)),
     "nemotron": ("nemotron", _PLAIN),
     "stablelm": ("stablelm", _PLAIN),
     "starcoder2": ("starcoder2", _PLAIN),
-    "phi2": ("phi", _DENSE),
-    "gptneox": ("gpt_neox", _DENSE),
+    "phi2": ("phi", _DENSE | dict(intermediate_size=256)),
     "falcon": ("falcon", _DENSE | dict(new_decoder_architecture=True, num_kv_heads=2)),
-    "bloom": ("bloom", _DENSE | dict(n_layer=4, n_head=4)),
-    "gpt2": ("gpt2", _DENSE | dict(n_embd=64, n_layer=4, n_head=4, n_positions=512)),
     "qwen2moe": ("qwen2_moe", _EXPERTS | dict(shared_expert_intermediate_size=48)),
     "olmoe": ("olmoe", _EXPERTS),
     "glm4moe": ("glm4_moe", _EXPERTS | dict(n_routed_experts=8, n_shared_experts=1, first_k_dense_replace=1)),
@@ -86,9 +84,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3next": ("qwen3_next", _EXPERTS | _DELTA),
     "falcon-h1": ("falcon_h1", _GROUPED | _MAMBA | dict(mamba_d_ssm=128)),
-    "mamba2": ("mamba2", _DENSE | dict(num_heads=8, head_dim=16, state_size=16, n_groups=2, chunk_size=32, conv_kernel=4, intermediate_size=128)),
+    "mamba2": ("mamba2", _DENSE | dict(
+        num_heads=8, head_dim=16, state_size=16, n_groups=2, chunk_size=32, conv_kernel=4, intermediate_size=128)),
     "bert": ("bert", _DENSE),
-    "modern-bert": ("modernbert", _DENSE | dict(local_attention=16, layer_norm_eps=1e-5, cls_token_id=0, sep_token_id=1)),
+    "modern-bert": ("modernbert", _DENSE | dict(
+        local_attention=16, layer_norm_eps=1e-5, cls_token_id=0, sep_token_id=1)),
 }  # fmt: skip
 #: What the converter has to be told besides.
 CONVERTER = {"qwen3next": ["--no-mtp"]}
@@ -171,23 +171,23 @@ def record(model: Any, tokenizer: Any, path: Path) -> None:
 
 
 def convert(llama_cpp: Path, folder: Path, out: Path) -> None:
-    """Run the converter; it knows pre-tokenizers by a hash of a text's tokens, which no new vocabulary can have."""
+    """Run the converter, with byte-level BPE for all; it knows what comes before that by a hash of a text's tokens,
+    which no new vocabulary can have."""
     sys.path[:0] = [str(llama_cpp), str(llama_cpp / "gguf-py")]
     from conversion.base import TextModel
 
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    TextModel._set_vocab_sentencepiece = TextModel._set_vocab_gpt2
     script = llama_cpp / "convert_hf_to_gguf.py"
     sys.argv = [str(script), str(folder), "--outtype", "f32", "--outfile", str(out), *CONVERTER.get(out.stem, ())]
     runpy.run_path(str(script), run_name="__main__")
 
 
 def main() -> None:
-    if len(sys.argv) == 1:
-        print(*MODELS)
-        return
-    llama_cpp, folder, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    record(*make(name, folder / name), folder / f"{name}.npz")
-    convert(llama_cpp, folder / name, folder / f"{name}.gguf")
+    llama_cpp, folder, *names = sys.argv[1:]
+    for name in names or MODELS:
+        record(*make(name, Path(folder, name)), Path(folder, f"{name}.npz"))
+        convert(Path(llama_cpp), Path(folder, name), Path(folder, f"{name}.gguf"))
 
 
 if __name__ == "__main__":
