@@ -64,7 +64,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon": ("falcon", _DENSE | dict(new_decoder_architecture=True, num_kv_heads=2)),
     "qwen2moe": ("qwen2_moe", _EXPERTS | dict(shared_expert_intermediate_size=48)),
     "olmoe": ("olmoe", _EXPERTS),
-    "glm4moe": ("glm4_moe", _EXPERTS | dict(n_routed_experts=8, n_shared_experts=1, first_k_dense_replace=1)),
     "mamba": ("mamba", _DENSE | dict(state_size=16)),
     "jamba": ("jamba", _EXPERTS | dict(mamba_d_state=16, attn_layer_period=2, attn_layer_offset=1)),
     "olmo2": ("olmo2", _GROUPED),

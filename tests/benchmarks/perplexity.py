@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -22,10 +23,11 @@ from gguf_runtime.loader import open_gguf
 from gguf_runtime.tokenizer import Tokenizer
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "perplexity.md"
-_TYPES = """
-    F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS MXFP4 Q3_K_L Q3_K_M Q3_K_S
-    IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0 Q2_0 Q1_0
-""".split()
+_TYPES = [
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K",
+    "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0",
+]  # fmt: skip
 _CLOSE = 0.01
 _HEAD = """\
 # Perplexity
@@ -74,9 +76,9 @@ def _exact(path: Path, text: str) -> float:
     return float(np.exp(np.mean(losses)))
 
 
-def _row(path: Path, kind: str, text: Path, tools: Path) -> str:
+def _row(path: Path, kind: str, text: Path, tools: Path, flags: Iterable[str]) -> str:
     ours = _perplexity(sys.executable, "-m", "gguf_runtime", "perplexity", "-m", path, "-f", text, "-t", "2")
-    theirs = _perplexity(tools / "llama-perplexity", "-m", path, "-f", text, "-c", "512", "-t", "2")
+    theirs = _perplexity(tools / "llama-perplexity", "-m", path, "-f", text, "-c", "512", "-t", "2", *flags)
     exact = ""
     if abs(ours / theirs - 1) > _CLOSE:
         exact = f"{_exact(path, text.read_text('utf-8').removesuffix(chr(10))):.3f}"
@@ -89,12 +91,13 @@ def _row(path: Path, kind: str, text: Path, tools: Path) -> str:
 @click.option("--text", type=click.Path(path_type=Path), required=True)
 @click.option("--llama-cpp", type=click.Path(path_type=Path), required=True, help="Folder of llama-quantize.")
 @click.option("--imatrix", type=click.Path(path_type=Path), help="Importance matrix; IQ1 and IQ2 need one.")
-def main(model: Path, types: tuple[str, ...], text: Path, llama_cpp: Path, imatrix: Path | None) -> None:
+@click.option("--flags", default="", help="More of llama-perplexity's, such as -nr where its AMX kernels fail.")
+def main(model: Path, types: tuple[str, ...], text: Path, llama_cpp: Path, imatrix: Path | None, flags: str) -> None:
     lines = _PAGE.read_text("utf-8").splitlines() if _PAGE.exists() else []
     rows = {line.split()[1]: line for line in lines if re.match(r"\| [A-Z]+\d", line)}
     for kind in types or _TYPES:
         path = model if kind in model.stem else _quantise(model, kind, llama_cpp, imatrix)
-        rows[kind] = _row(path, kind, text, llama_cpp)
+        rows[kind] = _row(path, kind, text, llama_cpp, flags.split())
         click.echo(rows[kind])
         _PAGE.write_text(_HEAD + "\n".join(rows[k] for k in _TYPES if k in rows) + "\n", "utf-8")
 
