@@ -32,9 +32,9 @@ _PAGE = _ROOT / "docs" / "transformers.md"
 _LIMIT = 1e-3
 _DEVICES: tuple[Literal["reference", "cpu"], ...] = ("reference", "cpu")
 _NOTES = (
-    "What is left has two causes. `gpt-oss`: YaRN rounds the range of dimensions that it mixes, and so does llama.cpp,",
-    "whose files cannot say otherwise; transformers does not for this model. Encoders and `falcon`: GELU",
-    "by the tanh formula, as in llama.cpp, where transformers has the exact one.",
+    "What is left has two causes. `gpt-oss`: ggrun rounds the range of dimensions that YaRN mixes, as llama.cpp does,",
+    "whose files cannot say otherwise; transformers does not for this model. Encoders and `falcon`: GELU by the tanh",
+    "formula, as in llama.cpp, where transformers has the exact one.",
 )
 
 
