@@ -52,6 +52,9 @@ _SCALES = {
     Type.IQ3_S: (0, 1), Type.IQ4_NL: (0, 1), Type.IQ4_XS: (0, 1), Type.TQ1_0: (52, 1), Type.TQ2_0: (64, 1),
 }  # fmt: skip
 
+#: What rows are that no whole number of blocks fits, as llama-quantize makes them.
+_OTHERWISE = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
+
 
 def blocks(kind: Type, rows: int, columns: int) -> np.ndarray:
     """Quantised rows with mean about 0 and a deviation of 0.02: some random blocks, again and again."""
@@ -140,6 +143,8 @@ class Writer:
             self._file.add_tensor(f"{prefix}ffn_gate_inp.weight", router)
 
     def _matrix(self, name: str, kind: Type, rows: int, columns: int, n: int = 0) -> None:
+        if columns % GGML_QUANT_SIZES[kind][0]:
+            kind = _OTHERWISE[kind]
         data = blocks(kind, max(n, 1) * rows, columns)
         self._file.add_tensor(f"{name}.weight", data.reshape(n, rows, -1) if n else data, raw_dtype=kind)
 
