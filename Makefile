@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-clients, test-gpu, test-models, test-isas, test-arm,
-# test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-clients, test-gpu, test-models, test-transformers,
+# test-isas, test-arm, test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -29,13 +29,18 @@ test-clients: .clients/ready
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
 
-# the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 # kernels for every instruction set that this machine can run: make test has one for each size of registers, and AVX2
 test-isas: $(READY)
 	GGRUN_TEST_ISAS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_kernels.py
 
+# the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 test-models: $(READY)
 	$(BIN)/python -m tests.models
+
+# models made by transformers, which is installed apart, and written by llama.cpp's converter: writes docs/transformers.md
+LLAMA_CPP ?= ../llama.cpp
+test-transformers: $(READY)
+	$(BIN)/python -m tests.second_truth $(LLAMA_CPP)
 
 # the kernels for 64-bit Arm, under emulation: needs Debian and its package qemu-user
 test-arm: $(READY)
@@ -67,4 +72,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv .clients build dist *.egg-info
 
-.PHONY: run test test-clients test-gpu test-models test-isas test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-clients test-gpu test-models test-transformers test-isas test-arm test-cpus test-lowest wheel lint clean

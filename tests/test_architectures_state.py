@@ -50,6 +50,14 @@ def test_embeddings_and_pooling_as_in_llama_cpp(name: str, tmp_path: Path) -> No
 
 
 @needs(kit.KIT)
+def test_the_kind_of_norm_is_the_architectures(tmp_path: Path) -> None:
+    """Files of ModernBERT have the other kind's epsilon too."""
+    record, keys = kit.record("modern-bert"), {"attention.layer_norm_rms_epsilon": 1e-5}
+    rows = kit.run(kit.load("modern-bert", tmp_path, changes=keys).graph, record["tokens"], 96)
+    assert kit.nmse(record["embeddings"], rows[record["positions"]]) < GELU_LIMIT
+
+
+@needs(kit.KIT)
 @pytest.mark.parametrize(("name", "limit"), [("t5", LIMIT), ("flan-t5", GELU_LIMIT)])
 def test_a_decoder_looks_at_what_its_encoder_made(name: str, limit: float, tmp_path: Path) -> None:
     record, model = kit.record(name), kit.load(name, tmp_path)

@@ -22,8 +22,8 @@ from ..operations import (
 from .hparams import HParams
 from .pooling import Result
 
-#: Architectures that have LayerNorm, where a file has the epsilons of both kinds.
-_LAYER_NORM = frozenset({
+#: Whose norms are LayerNorm (Ba et al. 2016); others' are RMSNorm. The keys do not tell: files may have both.
+_LAYER_NORMS = frozenset({
     "bert", "bloom", "codeshell", "cohere2", "command-r", "dbrx", "falcon", "gpt2", "gptneox", "jais", "jais2",
     "jina-bert-v2", "jina-bert-v3", "modern-bert", "mpt", "nemotron", "nomic-bert", "nomic-bert-moe", "olmo", "orion",
     "phi2", "rwkv6", "rwkv7", "stablelm", "starcoder", "starcoder2",
@@ -65,11 +65,13 @@ class Pieces:
 
     @cached_property
     def norm_kind(self) -> tuple[Literal["rms", "layer"], float]:
-        """The kind of norm, and its epsilon: a file has the key of one of the two, or one that llama.cpp saved both."""
-        both = "attention.layer_norm_epsilon" in self.w and self.w.prefix[:-1] in _LAYER_NORM
-        if "attention.layer_norm_rms_epsilon" in self.w and not both:
-            return "rms", self.w.number("attention.layer_norm_rms_epsilon", at_least=0)
-        return "layer", self.w.number("attention.layer_norm_epsilon", at_least=0)
+        """The kind of norm, and its epsilon."""
+        rms, layer = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+        name = self.w.prefix[:-1]
+        if name in _LAYER_NORMS or (name == "cohere2moe" and rms not in self.w):  # which comes with either
+            self.w.ignore(rms)
+            return "layer", self.w.number(layer, at_least=0)
+        return "rms", self.w.number(rms, at_least=0)
 
     @property
     def n_head(self) -> int:
@@ -93,6 +95,7 @@ class Pieces:
     def recurrent(self, period: int) -> bool:
         """Whether this layer has a state instead of attention, which every `period` layers the last one has."""
         if self.w.is_array("attention.recurrent_layers"):
+            self.w.ignore("full_attention_interval")
             return self.w.flag("attention.recurrent_layers", layer=self.i)
         return (self.i + 1) % self.w.count("full_attention_interval", period) != 0
 

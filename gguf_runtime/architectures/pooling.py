@@ -15,7 +15,8 @@ Result = Literal["", "logits", "embeddings", "mean", "first", "last", "rank"]
 _BY_NUMBER: tuple[Result, ...] = ("", "mean", "first", "last", "rank")
 _UNSPECIFIED = -1, 0xFFFFFFFF  # as llama.cpp writes it when it saves a model
 _TENSORS = "cls", "cls.norm", "cls.output", "dense_2", "dense_3"
-#: Where rerankers look, if not at the first token: a decoder's last one has seen all others.
+_CLASSIFIED: dict[int, Literal["mean", "first"]] = {1: "mean", 2: "first"}  # what a file says of its classifier
+#: Where rerankers look that do not say, if not at the first token: a decoder's last one has seen all others.
 _RANKED: dict[str, Literal["mean", "first", "last"]] = {"modern-bert": "mean", "qwen3": "last", "qwen3vl": "last"}
 
 
@@ -33,10 +34,11 @@ def named(w: HParams) -> Result:
 def pool(graph: Graph, w: HParams, x: Value, result: Result, eps: float) -> None:
     """What `result` asks for, from embeddings x. Raises ModelError where the file has no classifier to rank with."""
     architecture, classifier = w.prefix[:-1], _classifier(w, x.width)
+    ranked = _CLASSIFIED.get(w.count("classifier.pooling_type", 0, least=0)) or _RANKED.get(architecture, "first")
     if result == "rank":
         if not (classifier.dense or classifier.output):
             raise ModelError(f"{w.file.path}: no classifier (cls.weight, cls.output.weight) to rank with")
-        _classify(graph, graph(Pool(x, _RANKED.get(architecture, "first"))), classifier, architecture, eps)
+        _classify(graph, graph(Pool(x, ranked)), classifier, architecture, eps)
         return
     if result == "mean" or result == "first" or result == "last":
         x = graph(Pool(x, result))

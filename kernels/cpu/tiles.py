@@ -19,13 +19,16 @@ from ..simd import (
     load_i8x16,
     load_i8x32,
     load_tile,
+    look_up_bfloats,
     multiply_tiles,
     negative,
+    numbers_f32,
     operation,
     splat_f32,
     store,
     store_tile,
     to_bfloat,
+    two_to_bfloats,
 )
 from .block_tail import least, unit_at
 
@@ -50,18 +53,36 @@ def unpacker(fmt: Format, spare: int) -> Any:
             store(scratch + ROW * i + 2 * c, load_i8x32(at))
 
     @inline
+    def scaled(spare, q, g):
+        """f32x16 q of the 16 columns g, as the weights that they are."""
+        scale = splat_f32(get_f32(spare + _SCALES + 4 * WOVEN[g]))
+        return fma(q, scale, splat_f32(get_f32(spare + _LEAST + 4 * WOVEN[g])))
+
+    @inline
+    def convert(spare, out):
+        for g in range(16):
+            store(out + 32 * g, to_bfloat(scaled(spare, bytes_to_f32(load_i8x16(spare + _Q + 16 * g)), g)))
+
+    @inline
+    def look_up(spare, out):
+        """All weights that there are of two groups fit a register."""
+        for g in range(0, 16, 4):
+            table = two_to_bfloats(scaled(spare, numbers_f32(), g), scaled(spare, numbers_f32(), g + 2))
+            for half in range(2):
+                to = 16 * g + 32 * half
+                store(out + 2 * to, look_up_bfloats(spare + _Q + to, table, 16 * half))
+
+    make = look_up if fmt.group == 32 and fmt.largest < 16 else convert
+
+    @inline
     def unpack(scratch, i, row, column, n_columns):
-        out, spare_at = scratch + ROW * i, scratch + spare
-        at = address_of(spare_at, row, column, n_columns)
-        q, scales, mins = unpack_unit(at)
+        spare_at = scratch + spare
+        q, scales, mins = unpack_unit(address_of(spare_at, row, column, n_columns))
         for j in range(4):
             store(spare_at + _Q + 64 * j, q[j])
         store(spare_at + _SCALES, scales)
         store(spare_at + _LEAST, negative(least_of(scales, mins)))
-        for g in range(16):
-            scale = splat_f32(get_f32(spare_at + _SCALES + 4 * WOVEN[g]))
-            below = splat_f32(get_f32(spare_at + _LEAST + 4 * WOVEN[g]))
-            store(out + 32 * g, to_bfloat(fma(bytes_to_f32(load_i8x16(spare_at + _Q + 16 * g)), scale, below)))
+        make(spare_at, scratch + ROW * i)
 
     return copy if fmt.is_float else unpack
 

@@ -17,10 +17,12 @@ from .vectors import (
     I16,
     I32,
     TARGET,
+    call,
     constant,
     f32x16,
     i8x16,
     i8x32,
+    i8x64,
     i16x16,
     loaded,
     operation,
@@ -89,6 +91,26 @@ def _to_bfloat(b: ir.IRBuilder, v: ir.Value) -> ir.Value:
 
 #: Sixteen floats as bf16, to nearest even.
 to_bfloat = operation(i8x32, [f32x16], _to_bfloat)
+
+
+def _two_to_bfloats(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
+    kind = ir.VectorType(BF16, 32)
+    return b.bitcast(call(b, "x86.avx512bf16.cvtne2ps2bf16.512", kind, [high, low]), i8x64.llvm)
+
+
+def _looked_up_bfloats(b: ir.IRBuilder, address: ir.Value, table: ir.Value, first: ir.Value) -> ir.Value:
+    words = ir.VectorType(I16, 32)
+    places = b.add(b.zext(loaded(b, address, ir.VectorType(I8, 32)), words), splat(b, b.trunc(first, I16), 32))
+    found = call(b, "x86.avx512.permvar.hi.512", words, [b.bitcast(table, words), places])
+    return b.bitcast(found, i8x64.llvm)
+
+
+#: two_to_bfloats(low, high): 32 floats as bf16. look_up_bfloats(address, table, first): of 32 of them those that the 32
+#: bytes at an address count from `first` on. Both where the CPU has AVX-512's instructions for bf16.
+two_to_bfloats = operation(i8x64, [f32x16, f32x16], _two_to_bfloats)
+look_up_bfloats = operation(i8x64, [ADDRESS, i8x64, types.int64], _looked_up_bfloats)
+#: 0, 1, … 15.
+numbers_f32 = operation(f32x16, [], lambda b: constant(F32, [float(i) for i in range(16)]))
 load_f16 = operation(f32x16, [ADDRESS], lambda b, p: _half_to_float(b, loaded(b, p, i16x16.llvm)))
 load_bf16 = operation(f32x16, [ADDRESS], lambda b, p: _bf16_to_float(b, loaded(b, p, i16x16.llvm)))
 store_f16 = operation(types.void, [ADDRESS, f32x16], lambda b, p, v: stored(b, p, _float_to_half(b, v)))
