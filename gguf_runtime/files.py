@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from .kernels.kernel_cache import home
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -23,10 +25,15 @@ helpers: set[subprocess.Popen[str]] = set()
 def data_folder() -> Path:
     """Where this user's data of ggrun are kept; it may have to be made."""
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun"
+        return Path(os.environ.get("LOCALAPPDATA") or home() / "AppData/Local") / "ggrun"
     if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/ggrun"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
+        return home() / "Library/Application Support/ggrun"
+    return Path(os.environ.get("XDG_DATA_HOME") or home() / ".local/share") / "ggrun"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ~ and ~user replaced by their folders; a user who is not known stays, as in a shell."""
+    return Path(os.path.expanduser(path))
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -120,10 +120,18 @@ def cache_root() -> Path:
     if root := os.environ.get("GGRUN_CACHE"):
         return Path(root)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun" / "cache"
+        return Path(os.environ.get("LOCALAPPDATA") or home() / "AppData/Local") / "ggrun" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/ggrun"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
+        return home() / "Library/Caches/ggrun"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "ggrun"
+
+
+def home() -> Path:
+    """The user's folder; for a user who has none, as in a container that knows no name for his number, a place where
+    nothing is and nothing can be kept."""
+    with suppress(RuntimeError):
+        return Path.home()
+    return Path(os.devnull)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -266,6 +266,8 @@ def test_special_tokens_are_no_text(llm):
         ({"grammar": "root ::= nowhere"}, "nowhere"),
         ({"grammar": "root := 'x'"}, "GBNF"),
         ({"regex": "(a"}, "regex"),
+        ({"regex": "caf\udce9"}, "no text in UTF-8"),
+        ({"grammar": r'root ::= "\uD83D\uDE00"'}, "half a surrogate pair"),
     ],
 )
 def test_wrong_grammars_are_told(llm, wrong, words):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import ConversationError
-from ..files import data_folder, replacing
+from ..files import data_folder, expanded, replacing
 from ..sampling import SamplingParams
 from . import process
 from .session import Chat, note
@@ -225,7 +225,7 @@ def _path(name: str) -> Path:
     if not name:
         raise ValueError("under which name?")
     if os.path.split(name)[0] or os.path.splitdrive(name)[0]:
-        return Path(name).expanduser()
+        return expanded(name)
     return _folder() / f"{name.removesuffix('.json')}.json"
 
 

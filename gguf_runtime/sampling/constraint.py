@@ -102,13 +102,16 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
 
 def grammar_of(params: SamplingParams) -> str:
     """The grammar that the parameters ask for, in llguidance's own notation. Raises GrammarError."""
-    if params.json_schema is not None:
-        return json_grammar(params.json_schema)
-    if params.grammar is not None:
-        return gbnf_grammar(params.grammar)
-    if params.lark is not None:
-        return LLMatcher.grammar_from_lark(params.lark)
-    return LLMatcher.grammar_from_regex(params.regex or "")
+    try:
+        if params.json_schema is not None:
+            return json_grammar(params.json_schema)
+        if params.grammar is not None:
+            return gbnf_grammar(params.grammar)
+        if params.lark is not None:
+            return LLMatcher.grammar_from_lark(params.lark)
+        return LLMatcher.grammar_from_regex(params.regex or "")
+    except UnicodeEncodeError:  # a lone surrogate, which stands for a byte where a command line is not UTF-8
+        raise GrammarError(f"{form_of(params)} is no text in UTF-8") from None
 
 
 def form_of(params: SamplingParams) -> str:
