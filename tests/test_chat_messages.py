@@ -130,7 +130,11 @@ def test_what_is_null_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "messages", [[1], ["x"], [{"role": "assistant", "tool_calls": 1}], [{"role": "x", "content": [1]}]]
+    "messages",
+    [
+        [1], ["x"], [{"role": "assistant", "tool_calls": 1}], [{"role": "x", "content": [1]}],
+        [{"role": "x", "content": 1}], [{"role": "x", "content": b"x"}], [{"role": "x", "content": {"type": "text"}}],
+    ],
 )
 def test_messages_that_are_none(messages):
     with pytest.raises(ChatError):

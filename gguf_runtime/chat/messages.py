@@ -217,6 +217,8 @@ def _whole(message: Message) -> dict[str, Any]:
     """The message without what is null in it, and with its reasoning under both names that templates read."""
     if not isinstance(message, Mapping):
         raise ChatError(f"a message is to be an object with role and content, and not {type(message).__name__}")
+    if not isinstance(content := message.get("content"), str | Sequence | None) or isinstance(content, bytes):
+        raise ChatError(f"a message's content is to be text or a list of parts, and not {type(content).__name__}")
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
