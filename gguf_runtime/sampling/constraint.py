@@ -181,7 +181,9 @@ def gbnf_grammar(text: str) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    return " ".join(text.split()) or "no reason given"
+    """What llguidance says of an error, without what it tells of its own state."""
+    said = " ".join(text.split("<state>")[0].split())
+    return {"NoExtensionBias": "no text can begin as it wants"}.get(said, said or "no reason given")
 
 
 class _Bridge:
