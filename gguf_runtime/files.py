@@ -57,7 +57,7 @@ def without_mark(data: bytes) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place at `path` once it is whole. Raises OSError.
+    """A file to write to, which takes its place at `path` once it is whole. Raises OSError, with the file's name.
 
     What is no regular file, such as /dev/null, is written to as it is.
     """
@@ -74,8 +74,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = str(path)
         raise
     finally:
         unfinished.discard(temporary)
