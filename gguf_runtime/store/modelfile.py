@@ -113,7 +113,7 @@ def parse(text: str) -> Modelfile:
                 case "ADAPTER":
                     raise StoreError("ADAPTER: LoRA adapters are not supported; merge it into the model")
                 case "RENDERER" | "PARSER":
-                    raise StoreError(f"{name} {value} is a part of Ollama: without it, the model's own template is used")
+                    raise StoreError(f"{name} {value} is a part of Ollama: without it the model's own template counts")
                 case "REQUIRES":
                     pass  # a version of Ollama
                 case _:
