@@ -23,6 +23,7 @@ from typing import NamedTuple
 from .isa import Isa
 
 _MAGIC = b"ggrun-kernel-2\n"
+_ROOM = 4 << 20  # bytes that the kernels of a model take at most
 #: Where a wheel has kernels; `make wheel` puts them there.
 BUILT = Path(__file__).parent / "ready-made"
 
@@ -48,11 +49,11 @@ class Cache:
 
     @contextmanager
     def writable(self) -> Iterator[Path]:
-        """The folder to write to; a temporary one, and a warning, where that cannot be."""
+        """The folder to write to; a temporary one, and a warning, where that cannot be, or the disk is full."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(_ROOM))
         except OSError as error:
             _warn(f"{self.folder.parent}: {error.strerror or error}")
             with tempfile.TemporaryDirectory(prefix="ggrun-") as folder:
