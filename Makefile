@@ -19,11 +19,11 @@ test: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
 
-# the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 # kernels for every instruction set that this machine can run: make test has one for each size of registers, and AVX2
 test-isas: $(READY)
 	GGRUN_TEST_ISAS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_kernels.py
 
+# the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 test-models: $(READY)
 	$(BIN)/python -m tests.models
 
