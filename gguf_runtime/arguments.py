@@ -58,9 +58,18 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def tokens(name: str, value: Iterable[Any], n_vocab: int) -> list[int]:
+def objects(name: str, value: Any) -> list[Mapping[str, Any]]:
+    """A list of dicts or the like."""
+    found = list(several(name, value))
+    for item in found:
+        if not isinstance(item, Mapping):
+            raise ValueError(f"each of {name} must be a dict, not {item!r}")
+    return found
+
+
+def tokens(name: str, value: Any, n_vocab: int) -> list[int]:
     """Token ids of a vocabulary."""
-    ids = [whole(f"each of {name}", token) for token in value]
+    ids = [whole(f"each of {name}", token) for token in several(name, value)]
     in_vocabulary(name, ids, n_vocab)
     return ids
 

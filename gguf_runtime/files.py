@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from .kernels.kernel_cache import home
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -23,10 +25,15 @@ helpers: set[subprocess.Popen[str]] = set()
 def data_folder() -> Path:
     """Where this user's data of ggrun are kept; it may have to be made."""
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun"
+        return Path(os.environ.get("LOCALAPPDATA") or home() / "AppData/Local") / "ggrun"
     if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/ggrun"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ggrun"
+        return home() / "Library/Application Support/ggrun"
+    return Path(os.environ.get("XDG_DATA_HOME") or home() / ".local/share") / "ggrun"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ~ and ~user replaced by their folders; a user who is not known stays, as in a shell."""
+    return Path(os.path.expanduser(path))
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
@@ -50,7 +57,7 @@ def without_mark(data: bytes) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place at `path` once it is whole. Raises OSError.
+    """A file to write to, which takes its place at `path` once it is whole. Raises OSError, with the file's name.
 
     What is no regular file, such as /dev/null, is written to as it is.
     """
@@ -67,8 +74,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = str(path)
         raise
     finally:
         unfinished.discard(temporary)

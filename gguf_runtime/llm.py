@@ -329,8 +329,8 @@ class LLM(Embedding):
 
         Raises ChatError where the model has no template, or the template refuses the conversation.
         """
-        if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
-            raise ValueError(f"messages must be dicts of role and content, not {messages!r}")
+        messages = arguments.objects("messages", messages)
+        tools = None if tools is None else arguments.objects("tools", tools)
         return self.templates.render(messages, tools=tools, **variables)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from typing import NamedTuple
 from .isa import Isa
 
 _MAGIC = b"ggrun-kernel-2\n"
+_ROOM = 4 << 20  # bytes that the kernels of a model take at most
 #: Where a wheel has kernels; `make wheel` puts them there.
 BUILT = Path(__file__).parent / "ready-made"
 
@@ -48,11 +49,11 @@ class Cache:
 
     @contextmanager
     def writable(self) -> Iterator[Path]:
-        """The folder to write to; a temporary one, and a warning, where that cannot be."""
+        """The folder to write to; a temporary one, and a warning, where that cannot be, or the disk is full."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(_ROOM))
         except OSError as error:
             _warn(f"{self.folder.parent}: {error.strerror or error}")
             with tempfile.TemporaryDirectory(prefix="ggrun-") as folder:
@@ -120,10 +121,18 @@ def cache_root() -> Path:
     if root := os.environ.get("GGRUN_CACHE"):
         return Path(root)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "ggrun" / "cache"
+        return Path(os.environ.get("LOCALAPPDATA") or home() / "AppData/Local") / "ggrun" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/ggrun"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggrun"
+        return home() / "Library/Caches/ggrun"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "ggrun"
+
+
+def home() -> Path:
+    """The user's folder; for a user who has none, as in a container that knows no name for his number, a place where
+    nothing is and nothing can be kept."""
+    with suppress(RuntimeError):
+        return Path.home()
+    return Path(os.devnull)
 
 
 def _file(folder: Path, name: str) -> Path:

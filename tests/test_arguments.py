@@ -88,9 +88,20 @@ def test_texts_without_a_meaning_are_named(llm: LLM) -> None:
             llm.logits(wrong)
     with pytest.raises(ValueError, match="text"):
         llm.tokenize(5)  # type: ignore[arg-type]
-    for messages in ("Hi", [1], ["Hi"]):
+    with pytest.raises(ValueError, match="text"):
+        llm.logits(None)  # type: ignore[arg-type]
+    for messages in ("Hi", [1], ["Hi"], None, {"role": "user"}):
         with pytest.raises(ValueError, match="messages"):
             llm.chat(messages)  # type: ignore[arg-type]
+    for tools in ("get_time", [1], {"get_time": {}}):
+        with pytest.raises(ValueError, match="tools"):
+            llm.chat([], tools=tools)  # type: ignore[arg-type]
+
+
+def test_messages_that_come_one_by_one(chat_model: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    with LLM(chat_model) as llm:
+        assert llm.render(iter(messages)) == llm.render(messages)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,11 @@ def test_what_is_null_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "messages", [[1], ["x"], [{"role": "assistant", "tool_calls": 1}], [{"role": "x", "content": [1]}]]
+    "messages",
+    [
+        [1], ["x"], [{"role": "assistant", "tool_calls": 1}], [{"role": "x", "content": [1]}],
+        [{"role": "x", "content": 1}], [{"role": "x", "content": b"x"}], [{"role": "x", "content": {"type": "text"}}],
+    ],
 )
 def test_messages_that_are_none(messages):
     with pytest.raises(ChatError):
@@ -143,6 +147,68 @@ def test_arguments_that_are_no_json_stay_as_they_are():
         "{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
     )
     assert ChatTemplate(source, {}).render([USER, call('{"city"')]) == 'get_weather"{\\"city\\""'
+
+
+def text(role: str, content: object, **more: object) -> dict:
+    return {"role": role, "content": content, **more}
+
+
+ALL = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+FIRST = (
+    "{% if messages[0].role == 'system' %}[system]{{ messages[0].content }}{% endif %}"
+    "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "source, shown",
+    [
+        (ALL, "[system]A[system]B[user]C[user]D[assistant]E[assistant]F[system]G[user]H[system]I"),
+        (FIRST, "[system]A\nB[user]C[user]D[assistant]E[assistant]F[user]G\nH[user]I"),
+    ],
+)
+def test_no_system_message_is_lost_where_a_template_takes_one_at_the_beginning(source, shown):
+    roles = ("system", "system", "user", "user", "assistant", "assistant", "system", "user", "system")
+    messages = [text(role, content) for role, content in zip(roles, "ABCDEFGHI", strict=True)]
+    assert ChatTemplate(source, {}).render(messages) == shown
+
+
+def test_messages_in_which_something_is_null_or_empty():
+    source = (
+        "{% for m in messages %}{{ m.content + ';' }}"
+        "{% if m.tool_calls is defined %}{{ raise_exception('calls') }}{% endif %}{% endfor %}"
+    )
+    messages = [text("user", None), {"role": "user"}, text("user", []), text("assistant", "A", tool_calls=[])]
+    assert ChatTemplate(source, {}).render(messages) == ";;;A;"
+
+
+def test_parts_of_any_name_are_text():
+    part = "{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+    source = f"{{% for m in messages %}}{{% for part in m.content %}}{part}{{% endfor %}}{{% endfor %}}"
+    parts = [{"type": "input_text", "text": "A"}, "B", {"text": "C"}]
+    assert ChatTemplate(source, {}).render([text("user", parts)]) == "ABC"
+
+
+CALLS = (
+    "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.type == 'function' %}{{ c.function.name }}"
+    "{% for k, v in c.function.arguments.items() %} {{ k }}={{ v }}{% endfor %};{% endif %}{% endfor %}"
+    "{% if m.role == 'tool' %}{{ m.name + ' ' + m.tool_call_id + ' ' + m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("arguments", [None, "", "null", "{}", {}])
+def test_calls_without_arguments_type_or_id(arguments):
+    calls = text("assistant", None, tool_calls=[{"function": {"name": "now", "arguments": arguments}}])
+    shown = ChatTemplate(CALLS, {}).render([USER, calls, text("tool", "noon")])
+    assert shown == "now;now call00001 noon"
+
+
+def test_calls_of_functions_as_they_were_before_tools():
+    calls = text("assistant", None, function_call={"name": "add", "arguments": '{"n": 1}'})
+    messages = [USER, calls, text("function", "sum: 2", name="add")]
+    assert ChatTemplate(CALLS, {}).render(messages) == "add n=1;add call00001 sum: 2"
+    told = ChatTemplate(ALL, {}).converse(messages)
+    assert '"n": 1' in told and "sum: 2" in told and "[function]" not in told
 
 
 def test_messages_are_left_as_they_were():

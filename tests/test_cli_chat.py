@@ -126,7 +126,8 @@ def test_commands_say_what_is_wrong(chat_model: Path) -> None:
         "/edit": "no message to change",
     }.items():
         assert words in chat(chat_model, f"{line}\n").stderr, line
-    assert "seed: random" in chat(chat_model, "/set seed 3\n/set seed random\n").stderr
+    as_elsewhere = chat(chat_model, "/set parameter seed 3\n/SET seed random\n/exit\nnever read\n")
+    assert "seed: 3\nseed: random\n" in as_elsewhere.stderr and not as_elsewhere.stdout.strip()
 
 
 def test_an_answer_without_its_form_is_told(chat_model: Path) -> None:

@@ -392,6 +392,12 @@ def test_numbers_without_a_meaning_are_refused(line):
     assert line.split()[0] in refused("-p", "Hi", *line.split())
 
 
+@pytest.mark.parametrize("option", ["--prompt-cache", "-f", "-o", "-sysf", "--chat-template-file"])
+def test_a_file_without_a_name(option):
+    """What a script's variable becomes that is not set."""
+    assert "empty" in refused("-p", "Hi", option, "")
+
+
 def test_numbers_of_commands_without_a_meaning(ggrun, model):
     assert refused("--dimensions", "0", command="embed") and refused("--timeout", "nan", command="serve")
     for line in ("--top-p 2", "--top-p -1", "--min-p 7"):

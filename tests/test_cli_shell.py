@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gguf_runtime import files
 from tests.conftest import command_line
 from tests.test_cli import one_line, posix
 
@@ -85,6 +88,12 @@ def test_output_to_a_device(ggrun, model):
     if os.path.exists("/dev/null"):
         assert ggrun("-m", model, "-p", "Once", "-n", 2, "-o", "/dev/null").returncode == 0
         assert not os.path.isfile("/dev/null")
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "x"))), files.replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not [*tmp_path.iterdir()]
 
 
 # many prompts

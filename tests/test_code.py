@@ -30,10 +30,10 @@ print("numba" in sys.modules, "llvmlite" in sys.modules)
 """
 
 
-def use_kernel(cache: Path, repeat: int = 1) -> subprocess.Popen[str]:
+def use_kernel(cache: Path, repeat: int = 1, first: str = "") -> subprocess.Popen[str]:
     environment = os.environ | {"GGRUN_CACHE": str(cache)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", USE, str(repeat)], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, "-c", first + USE, str(repeat)], env=environment, **pipes)
 
 
 def outcome(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
@@ -59,6 +59,13 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     out, (warning, _, _) = outcome(use_kernel(tmp_path / "file", repeat=2))
     assert out == "False False" and "cannot be kept" in warning and "GGRUN_CACHE" in warning
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no limits of files")
+def test_a_cache_on_a_full_disk(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))"  # room for some kernels
+    out, (warning, _) = outcome(use_kernel(tmp_path, first=limit))
+    assert out == "False False" and "cannot be kept" in warning and not [*tmp_path.rglob("*.bin")]
 
 
 def test_arguments_are_checked_by_name() -> None:

@@ -152,6 +152,25 @@ def test_a_oneof_whose_cases_cannot_be_told_apart_is_an_anyof(llm):
         llm.stream("x", json_schema=WRITTEN["union"])
 
 
+def test_a_type_that_is_only_meant(llm):
+    """And null for what is not set, as programs write it that have a field for each keyword."""
+    unset = dict.fromkeys(("title", "enum", "required", "anyOf", "format"))
+    cases = [
+        ({"properties": {"a": {"type": "null"}}, "additionalProperties": False, **unset}, dict),
+        ({"items": {"type": "null"}, "maxItems": 2, **unset}, list),
+        ({"maxLength": 3, **unset}, str),
+        ({"minimum": 2, "maximum": 9, **unset}, int | float),
+    ]
+    for schema, kind in cases:
+        for seed in range(3):
+            assert isinstance(json.loads(llm.generate("x", json_schema=schema, seed=seed)), kind)
+
+
+def test_keywords_that_are_not_known_are_told(llm):
+    with pytest.warns(SchemaWarning, match="proprties .at #. is no keyword"):
+        llm.stream("x", json_schema={"type": "object", "proprties": {}, "x-order": 1})
+
+
 @pytest.mark.parametrize(
     "keyword, value, words",
     [
@@ -263,16 +282,25 @@ def test_special_tokens_are_no_text(llm):
         ({"json_schema": {"type": 3}}, "type"),
         ({"json_schema": {"allOf": 3}}, "JSON schema"),
         ({"json_schema": False}, "allows nothing"),
+        ({"json_schema": {"items": {"type": "STRING"}}}, "'STRING' .at #/items.* string, number"),
         ({"json_schema": {"$ref": "#/$defs/x"}}, "does not exist"),
         ({"json_schema": {"enum": [2**53 + 1]}}, "no longer exact"),
         ({"grammar": "root ::= nowhere"}, "nowhere"),
         ({"grammar": "root := 'x'"}, "GBNF"),
         ({"regex": "(a"}, "regex"),
+        ({"regex": "caf\udce9"}, "no text in UTF-8"),
+        ({"grammar": r'root ::= "\uD83D\uDE00"'}, "half a surrogate pair"),
     ],
 )
 def test_wrong_grammars_are_told(llm, wrong, words):
     with pytest.raises(GrammarError, match=words):
         llm.stream("x", **wrong)
+
+
+def test_a_schema_that_goes_round_in_a_circle(llm):
+    schema = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}}
+    with pytest.raises(GrammarError, match="no text can begin as it wants$"):
+        llm.generate("x", json_schema=schema)
 
 
 def test_one_grammar_at_a_time():

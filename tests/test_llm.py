@@ -11,6 +11,7 @@ import gguf_runtime
 from gguf_runtime import LLM
 from gguf_runtime.backends.gpus import gpu_present
 from gguf_runtime.chat.template import ChatError
+from gguf_runtime.chat.templates import ChatTemplates
 from gguf_runtime.engine import ContextFull
 from tests.make_model import BOS
 from tests.paths import SHARED, needs
@@ -183,6 +184,8 @@ def test_chat_renders_the_template_and_has_one_bos(chat_llm):
 def test_chat_without_a_template(llm):
     with pytest.raises(ChatError, match="no chat template"):
         llm.chat(CHAT)
+    for nothing in ("", " \n", 3):
+        assert not ChatTemplates({"tokenizer.chat_template": nothing}, llm.tokenizer).exist
 
 
 def test_layers_for_a_gpu_that_is_not_there(model):

@@ -103,13 +103,20 @@ def test_a_modelfile():
     assert ("temperature", 1.0) not in both.parameters
 
 
+def test_a_modelfile_of_other_times():
+    text = 'from x\nPARAMETER LOW_VRAM true\nREQUIRES 0.14.0\nSYSTEM "One\fline\u2028of\ntwo"\nPARAMETER seed 1\n'
+    found = modelfile.parse(text)
+    assert found.system == "One\fline\u2028of\ntwo" and found.parameters == (("seed", 1),)
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
         ("SYSTEM x", "no FROM"), ("FROM x\nADAPTER y", "line 2: ADAPTER: LoRA"), ("FROM x\nHELLO y", "line 2: HELLO"),
         ("FROM x\nPARAMETER tfs_z 1", "tfs_z"), ("FROM x\nPARAMETER top_k x", "top_k does not take 'x'"),
         ("FROM x\nMESSAGE robot hi", "robot"), ('FROM x\nSYSTEM """y', "line 2"), ("FROM", "line 1"),
-        ("FROM x\nPARAMETER use_mmap 3", "use_mmap"),
+        ("FROM x\nPARAMETER use_mmap 3", "use_mmap"), ("FROM x\nRENDERER qwen3", "part of Ollama"),
+        ('FROM x\nSYSTEM "a', 'line 2: " is not closed'), ('FROM x\nPARAMETER stop "a" b', "'b' stands after"),
     ],
 )  # fmt: skip
 def test_modelfiles_that_are_wrong(text, words):

@@ -121,6 +121,39 @@ def test_what_cannot_be_got_is_told_in_a_line(ggrun, home, site, name, words):
     assert not [name for name in left_over(home) if name.endswith((".gguf", ".json"))]
 
 
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("http://a..b/x.gguf", "not a URL"),
+        ("http:///x.gguf", "names no host"),
+        ("http://[::1/x.gguf", "not a URL"),
+        ("http://h:99999/x.gguf", "not a URL"),
+        ("http://h/caf\udce9.gguf", "not a URL"),
+        ("caf\udce9", "no model is called caf"),  # a command line that is not UTF-8
+        ("pypi:../x", "pypi:PACKAGE"),
+        ("pypi:", "pypi:PACKAGE"),
+    ],
+)
+def test_names_that_nothing_can_have(home, name, words):
+    with pytest.raises(StoreError, match=words):
+        resolve(name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a user of Windows has a folder")
+def test_a_user_without_a_folder(ggrun):
+    """As where a container runs with a number that no user has; ~ makes Python say the same."""
+    kept = ("GGRUN", "XDG", "HF", "OLLAMA")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(kept)} | {"HOME": "~"}
+    done = ggrun("list", env=environment)
+    assert done.returncode == 0 and not done.stderr
+    failed(ggrun("cp", "smollm2:135m", "mine", env=environment), os.devnull)
+
+
+def test_a_user_who_is_not_known(ggrun, home, monkeypatch):
+    monkeypatch.setenv("GGRUN_MODELS", "~nobody-of-that-name/models")
+    assert ggrun("list").returncode == 0
+
+
 @pytest.mark.parametrize("kind", ["hf", "ollama", "url"])
 def test_cuts_and_refusals_on_the_way(home, site, kind):
     name = {"hf": "me/x/x-Q4_0.gguf", "ollama": "library/x/latest", "url": "x.gguf"}[kind]

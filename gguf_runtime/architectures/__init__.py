@@ -200,6 +200,8 @@ def load(file: GGUFFile, n_ctx: int = 0, result: Result = "") -> Model:
     Raises ModelError where its architecture, or something in it, is not supported.
     """
     name = file.metadata.get("general.architecture")
+    if name is None:
+        raise ModelError(f"{file.path}: the metadata lack general.architecture")
     if not isinstance(name, str) or name not in FAMILIES:
         raise ModelError(f"{file.path}: architecture {name!r} is not supported; ggrun runs {', '.join(FAMILIES)}")
     module = importlib.import_module(f".{FAMILIES[name]}", __name__)

@@ -8,25 +8,32 @@ takes is found out by having it render small conversations with words that occur
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from itertools import product
 from typing import Any
 
-Message = Mapping[str, Any]
-Messages = list[dict[str, Any]]
+from .whole_messages import (
+    ChatError,
+    Message,
+    Messages,
+    arguments_of,
+    function_of,
+    joined,
+    part_text,
+    whole,
+    with_arguments,
+    within_user,
+)
+
+__all__ = ["ROLES", "ChatError", "Message", "Messages", "Reader", "checked"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_REASONING = ("reasoning_content", "thinking", "reasoning")  # what people call it, the best name first
 _TEXT, _MORE, _NAME, _KEY, _VALUE = "qmtextq", "qmmoreq", "qmnameq", "qmkeyq", "qmvalueq"  # our words
 _ID, _LONG_ID = "call00001", "call_0123456789abcdef"
 _MISSING = object()
 _USER = {"role": "user", "content": _TEXT}
 _CONTENTS = (None, _MISSING, "")
-
-
-class ChatError(Exception):
-    """A template that cannot be compiled, or that refuses or fails on a conversation."""
 
 
 def checked(messages: Any) -> Messages:
@@ -56,12 +63,11 @@ class Reader:
 
     def adapt(self, messages: Sequence[Message]) -> Messages:
         """The messages as the template takes them. Raises ChatError."""
-        adapted = [_whole(message) for message in messages]
+        adapted = [whole(message) for message in messages]
         for message in adapted:
             self._set_role(message)
             self._set_content(message)
-        if any(message.get("role") == "system" for message in adapted) and not self._takes_system:
-            adapted = list(_within_user(adapted))
+        adapted = self._placed(adapted)
         if any(message.get("tool_calls") or message.get("role") == "tool" for message in adapted):
             self._set_calls(adapted)
         return adapted
@@ -73,6 +79,13 @@ class Reader:
         """Also where it does not take a conversation without one either."""
         shown = self._render([{"role": "system", "content": _MORE}, _USER])
         return _MORE in shown or _TEXT not in self._render([_USER])
+
+    @cached_property
+    def _takes_systems(self) -> bool:
+        """Two at the beginning, and one further on."""
+        first, second, later = ({"role": "system", "content": text} for text in (_MORE, _NAME, _KEY))
+        shown = self._render([first, second, _USER, {"role": "assistant", "content": _VALUE}, later, _USER])
+        return all(text in shown for text in (_MORE, _NAME, _KEY))
 
     @cached_property
     def _takes_developer(self) -> bool:
@@ -136,11 +149,23 @@ class Reader:
             if not self._takes_strings:
                 message["content"] = [{"type": "text", "text": content}]
         elif isinstance(content, Sequence):
-            texts = [_part_text(part) for part in content]
-            if not self._takes_parts(message.get("role", "user")):
+            texts = [part_text(part) for part in content]
+            if not self._takes_parts(message.get("role", "user")) or (self._takes_strings and not texts):
                 message["content"] = "\n".join(texts)
+            else:
+                message["content"] = [{"type": "text", "text": text} for text in texts]
         elif content is None and not message.get("tool_calls"):
-            message.pop("content", None)
+            message["content"] = ""
+
+    def _placed(self, messages: Messages) -> Messages:
+        """The messages, those of the system joined or moved where the template does not show them all."""
+        systems = [i for i, message in enumerate(messages) if message.get("role") == "system"]
+        if systems and not self._takes_system:
+            return list(within_user(messages))
+        if systems and systems != [0] and not self._takes_systems:
+            n_first = next((i for i, message in enumerate(messages) if message.get("role") != "system"), len(messages))
+            return [*joined(messages[:n_first]), *within_user(messages[n_first:])]
+        return messages
 
     def _set_calls(self, messages: Messages) -> None:
         """Calls and results in a form that the template shows, if there is one."""
@@ -152,7 +177,8 @@ class Reader:
         ids = _Ids(messages)
         for message in messages:
             if message.get("role") == "tool":
-                for key in self._wants:
+                bare = message.get("tool_call_id") is None and message.get("name") is None
+                for key in ("tool_call_id", "name") if bare else self._wants:
                     if message.get(key) is None and (found := ids.of_result(message, key)):
                         message[key] = found
         if ids.any_long and self._wants_short_ids:
@@ -161,7 +187,7 @@ class Reader:
     def _set_form(self, message: dict[str, Any]) -> None:
         content = message.get("content", _MISSING)
         calls = message["tool_calls"]
-        objects = all(not isinstance(_arguments(call), str) for call in calls)
+        objects = all(not isinstance(arguments_of(call), str) for call in calls)
         forms = self._call_forms if content in _CONTENTS else [(content, form[1]) for form in self._call_forms]
         if (content, objects) in forms:
             return
@@ -170,7 +196,7 @@ class Reader:
         message.pop("content", None)
         if content is not _MISSING:
             message["content"] = content
-        message["tool_calls"] = [_with_arguments(call, objects) for call in calls]
+        message["tool_calls"] = [with_arguments(call, objects) for call in calls]
 
 
 class _Ids:
@@ -196,13 +222,15 @@ class _Ids:
         """The name or id that a result lacks."""
         place = next(i for i, message in enumerate(self._messages) if message is result)
         before = [call for message in self._messages[:place] for call in message.get("tool_calls") or ()]
-        if key == "name":
-            named = [_function(call).get("name") for call in before if call["id"] == result.get("tool_call_id")]
-            return named[-1] if named else None
-        answered = {message.get("tool_call_id") for message in self._messages[:place]}
-        waiting = [call for call in before if call["id"] not in answered]
-        alike = [call for call in waiting if result.get("name") in (None, _function(call).get("name"))]
-        return (alike or waiting or [{"id": None}])[0]["id"]
+        named = [call for call in before if call["id"] == result.get("tool_call_id")]
+        if not named:
+            answered = {message.get("tool_call_id") for message in self._messages[:place]}
+            waiting = [call for call in before if call["id"] not in answered]
+            alike = [call for call in waiting if result.get("name") in (None, function_of(call).get("name"))]
+            named = (alike or waiting)[:1]
+        if not named:
+            return None
+        return function_of(named[-1]).get("name") if key == "name" else named[-1]["id"]
 
     def shorten(self) -> None:
         new = {call["id"]: f"call{n:05}" for n, call in enumerate(self._calls, 1)}
@@ -211,72 +239,6 @@ class _Ids:
         for message in self._messages:
             if message.get("tool_call_id") in new:
                 message["tool_call_id"] = new[message["tool_call_id"]]
-
-
-def _whole(message: Message) -> dict[str, Any]:
-    """The message without what is null in it, and with its reasoning under both names that templates read."""
-    if not isinstance(message, Mapping):
-        raise ChatError(f"a message is to be an object with role and content, and not {type(message).__name__}")
-    message = {key: value for key, value in message.items() if value is not None or key == "content"}
-    reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
-    if reasoning is None:
-        return message
-    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
-
-
-def _within_user(messages: Messages) -> Iterator[dict[str, Any]]:
-    """System messages as the beginning of the user's message that comes next, or as one of the user's."""
-    held: list[Any] = []
-    for message in messages:
-        if message.get("role") == "system":
-            held.append(message.get("content") or "")
-            continue
-        if held and message.get("role") == "user":
-            message, held = {**message, "content": _joined([*held, message.get("content") or ""])}, []
-        yield message
-    if held:
-        yield {"role": "user", "content": _joined(held)}
-
-
-def _joined(contents: list[Any]) -> Any:
-    if all(isinstance(content, str) for content in contents):
-        return "\n".join(contents)
-    lists = [[{"type": "text", "text": content}] if isinstance(content, str) else content for content in contents]
-    return [part for parts in lists for part in parts]
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type", "no type") if isinstance(part, Mapping) else type(part).__name__
-    raise ChatError(f"a message has a part of type {kind!r}, and only text is understood")
-
-
-def _function(call: Message) -> Message:
-    found = call.get("function")
-    return found if isinstance(found, Mapping) else call
-
-
-def _arguments(call: Message) -> Any:
-    return _function(call).get("arguments")
-
-
-def _with_arguments(call: Message, as_object: bool) -> dict[str, Any]:
-    """The call with its arguments as an object, if they are JSON of one, or as JSON."""
-    arguments = _arguments(call)
-    if as_object and isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):  # what the model wrote before, perhaps
-            return dict(call)
-        arguments = parsed if isinstance(parsed, dict) else arguments
-    elif not as_object and not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    if _function(call) is call:
-        return {**call, "arguments": arguments}
-    return {**call, "function": {**_function(call), "arguments": arguments}}
 
 
 def _calling(content: Any = "", is_object: bool = True, id: str = _ID) -> dict[str, Any]:

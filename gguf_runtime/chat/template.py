@@ -19,6 +19,7 @@ from .limits import limited
 from .marks import Marks, Rendered, unmarked
 from .messages import ChatError, Message, Reader
 from .sandbox import Sandbox
+from .whole_messages import whole
 
 if TYPE_CHECKING:  # what is there for tools is loaded once there are some
     from .told_tools import Shown
@@ -111,6 +112,7 @@ class ChatTemplate:
         from .told_tools import completed, told
 
         tools = None if tools is None else list(tools)
+        messages = [whole(message) for message in messages]
         if tools or any(_has_tools(message) for message in messages):
             messages = told(messages, tools or (), self.answer_format.calls[0], self._shows, self.marks)
         variables = {**self._other_names(tools), **variables}

@@ -49,7 +49,8 @@ class ChatTemplates:
         """chosen: a template to use instead of the file's: a name of chat/builtin.py, a file, or Jinja; a wrong one is
         told at once. Raises ChatError, OSError."""
         self._metadata, self._tokenizer = metadata, tokenizer
-        self._sources = {key: str(metadata[key]) for key in (_KEY, _WITH_TOOLS) if key in metadata}
+        values = ((key, metadata.get(key)) for key in (_KEY, _WITH_TOOLS))
+        self._sources = {key: text for key, text in values if isinstance(text, str) and text.strip()}
         self._compiled: dict[str, ChatTemplate] = {}
         self._shown_ids: dict[AnswerFormat, frozenset[int]] = {}
         self._whose = "the model's" if chosen is None else "the given"

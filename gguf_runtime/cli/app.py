@@ -92,7 +92,7 @@ def _check_verb(word: str, ctx: click.Context) -> None:
     """Raises UsageError for what is no model, and nearly a command."""
     import difflib
 
-    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=_SLIP)
+    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=_SLIP)
     if near and not os.path.exists(word):
         from ..store import find
 

@@ -44,7 +44,7 @@ def finite(given: str) -> float:
 
 def path(*names: str, metavar: str = "FILE", **settings: Any) -> Decorator:
     """An option that names a file."""
-    return click.option(*names, type=click.Path(), metavar=metavar, **settings)
+    return click.option(*names, type=FileName(), metavar=metavar, **settings)
 
 
 def text(*names: str, metavar: str = "TEXT", **settings: Any) -> Decorator:
@@ -60,6 +60,15 @@ def flag(*names: str, **settings: Any) -> Decorator:
 def cache_type(*names: str, **settings: Any) -> Decorator:
     """An option for a type of the KV cache."""
     return click.option(*names, type=click.Choice(KV_TYPES), **settings)
+
+
+class FileName(click.Path):
+    """A path; one that is empty was meant to be another."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("the name of the file is empty", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Count(click.IntRange):

@@ -165,6 +165,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         --no-log-prefix
         --log-timestamps
         --no-log-timestamps
+        --no-log-jsonl
     """),
     ("no effect", "pipes and plain terminals are seen", "--simple-io"),
     ("no effect", "as many layers go to a GPU as fit unless -ngl says how many",
@@ -207,7 +208,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
     ("no effect", "threads wait in a way that suits the machine",
      "--poll N\n--poll-batch N\n--cpu-strict N\n--cpu-strict-batch N"),
     ("no effect", "weights are used where they lie in the file",
-     "--repack\n-nr, --no-repack\n--no-host\n-dio, --direct-io\n-ndio, --no-direct-io"),
+     "--repack\n-nr, --no-repack\n--no-host\n-dio, --direct-io\n-ndio, --no-direct-io\n-lzm, --lazy-mode on|off|auto"),
     ("no effect", "weights in RAM come to the GPU where that is faster", "--op-offload"),
     ("no effect", "tokens are drawn on the CPU, which takes next to no time", "-bs, --backend-sampling"),
     ("no effect", "the cache has pages, which are not defragmented, and is not sized by sequences", """
@@ -237,6 +238,7 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
     ("refused", "templates that know of this take it from --chat-template-kwargs",
      "--reasoning-preserve\n--no-reasoning-preserve"),
     ("refused", "there is no log; 2> FILE keeps what goes to standard error", "--log-file FILE"),
+    ("refused", "there is no log; --json and --jsonl write the answer as JSON", "--log-jsonl"),
     ("refused", "prompts are not logged; --display-prompt with -o FILE keeps one", "--log-prompts-dir FOLDER"),
     ("refused", "threads are not bound to processors; start ggrun with taskset", """
         -C, --cpu-mask M
@@ -275,6 +277,8 @@ _TABLE: tuple[tuple[Fate, str, str], ...] = (
         -ctkd, --cache-type-k-draft, --spec-draft-type-k TYPE
         -ctvd, --cache-type-v-draft, --spec-draft-type-v TYPE
     """),
+    ("refused", r"-ot 'blk\.[0-7]\.ffn_(up|down|gate)\.=CPU' keeps those of the first 8 layers in RAM",
+     "-ncffn, --n-cpu-ffn N"),
     ("refused", "acceptance is not made up", "--spec-synth-len N\n--spec-synth-rates P0,P1,..."),
     ("refused", "that weights in RAM come to the GPU cannot be turned off; -ngl 0 computes on the CPU alone",
      "--no-op-offload"),

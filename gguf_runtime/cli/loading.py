@@ -91,7 +91,7 @@ def llm_arguments(
     """What LLM takes for the options of a command; others: those of placement and of RoPE."""
     if threads_batch > 0 and 0 < threads != threads_batch:
         click.echo(f"ggrun: -tb {threads_batch}: prompts are computed by the {threads} threads of -t too", err=True)
-    draft = draft or (draft_repo and f"hf:{draft_repo}")
+    draft = f"hf:{draft_repo}" if draft is None and draft_repo is not None else draft
     changes = _metadata({name: others.pop(name) for name in (*_KEYS, "rope_freq_scale")}, override_kv)
     return {
         "n_ctx": ctx_size,
@@ -104,7 +104,7 @@ def llm_arguments(
         "mlock": mlock or "mlock" in load_mode,
         "metadata": changes,
         "chat_template": chat_template,
-        "draft": str(model_path(draft)) if draft else None,
+        "draft": None if draft is None else str(model_path(draft)),
         **placement(**with_experts(others)),
     }
 

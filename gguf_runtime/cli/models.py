@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..files import expanded
 from .command import Command
 from .kinds import flag, path
 from .options import verbose_option
@@ -141,7 +142,7 @@ def _base(name: str, folder: Path) -> Model:
     from ..store.model import parts
     from ..store.names import is_path
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     path = path if path.is_absolute() else folder / path
     if is_path(name) or path.is_file():
         open_gguf(path).close()  # raises GGUFError for something else

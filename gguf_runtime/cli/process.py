@@ -61,7 +61,7 @@ def describe(error: Exception) -> str:
     else:
         text = f"{type(error).__name__}: {error} (this is a bug in ggrun; --verbose shows where)"
     text = " ".join(text.split())
-    return text if len(text) <= _LINE else f"{text[:_LINE]}…"
+    return text if len(text) <= _LINE else f"{text[: _LINE // 2]} … {text[-_LINE // 2 :]}"
 
 
 def harmless(text: str) -> str:

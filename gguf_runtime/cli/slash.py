@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import ConversationError
-from ..files import data_folder, replacing
+from ..files import data_folder, expanded, replacing
 from ..sampling import SamplingParams
 from . import process
 from .session import Chat, note
@@ -31,6 +31,7 @@ COMMANDS = {
     "/clear": ("", "Begin a new conversation"),
     "/bye": ("", "Leave; Ctrl-D does too"),
 }
+_ALSO = {"/exit": "/bye", "/quit": "/bye", "/?": "/help"}  # as other programs have them
 _KEYS = {
     "Enter": "Send",
     "Alt-Enter, Ctrl-J": "New line; so does Enter after \\ or between two \"\"\"",
@@ -48,6 +49,7 @@ _MORE = {
 def obey(chat: Chat, line: str) -> None:
     """Do what a line that begins with a slash says. What cannot be done is told."""
     name, _, rest = line.partition(" ")
+    name = _ALSO.get(name.lower(), name.lower())
     names = [name] if name in COMMANDS else [known for known in COMMANDS if known.startswith(name) and len(name) > 1]
     if len(names) != 1:
         note(f"{name}: {'could be ' + ' or '.join(names) if names else 'no such command'}; /help lists them all")
@@ -107,7 +109,7 @@ def _system(chat: Chat, rest: str) -> None:
 
 
 def _set(chat: Chat, rest: str) -> None:
-    name, _, value = rest.partition(" ")
+    name, _, value = rest.removeprefix("parameter ").partition(" ")  # as Ollama has it
     if not name:
         _table(_settings(chat))
         return
@@ -225,7 +227,7 @@ def _path(name: str) -> Path:
     if not name:
         raise ValueError("under which name?")
     if os.path.split(name)[0] or os.path.splitdrive(name)[0]:
-        return Path(name).expanduser()
+        return expanded(name)
     return _folder() / f"{name.removesuffix('.json')}.json"
 
 

@@ -100,13 +100,16 @@ def constrain(params: SamplingParams, tokenizer: Tokenizer | None) -> Constraint
 
 def grammar_of(params: SamplingParams) -> str:
     """The grammar that the parameters ask for, in llguidance's own notation. Raises GrammarError."""
-    if params.json_schema is not None:
-        return json_grammar(params.json_schema)
-    if params.grammar is not None:
-        return gbnf_grammar(params.grammar)
-    if params.lark is not None:
-        return LLMatcher.grammar_from_lark(params.lark)
-    return LLMatcher.grammar_from_regex(params.regex or "")
+    try:
+        if params.json_schema is not None:
+            return json_grammar(params.json_schema)
+        if params.grammar is not None:
+            return gbnf_grammar(params.grammar)
+        if params.lark is not None:
+            return LLMatcher.grammar_from_lark(params.lark)
+        return LLMatcher.grammar_from_regex(params.regex or "")
+    except UnicodeEncodeError:  # a lone surrogate, which stands for a byte where a command line is not UTF-8
+        raise GrammarError(f"{form_of(params)} is no text in UTF-8") from None
 
 
 def form_of(params: SamplingParams) -> str:
@@ -176,7 +179,9 @@ def gbnf_grammar(text: str) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    return " ".join(text.split()) or "no reason given"
+    """What llguidance says of an error, without what it tells of its own state."""
+    said = " ".join(text.split("<state>")[0].split())
+    return {"NoExtensionBias": "no text can begin as it wants"}.get(said, said or "no reason given")
 
 
 class _Bridge:

@@ -172,6 +172,8 @@ class _Parser:
             return Ref(token["name"])
         if token["text"] is not None:
             chars = [Chars(_ranges([(ord(c), ord(c))])) for c, _ in self._characters(token, "text")]
+            if not all(char.ranges for char in chars):
+                self._fail("half a surrogate pair is no character; \\U0001F600 is how to write one beyond \\uFFFF", at)
             return chars[0] if len(chars) == 1 else Sequence(tuple(chars))
         if token["sign"] == ".":
             return Chars(_ranges([(0, _END - 1)]))

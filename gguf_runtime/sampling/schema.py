@@ -19,6 +19,19 @@ _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "schemas"
 _IN_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems", "components")
 _NOTES = ("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly", "$comment")
+#: What keywords speak of: where there is no type, they mean it.
+_MEANT = {
+    "object": {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"},
+    "array": {"items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"},
+    "string": {"pattern", "minLength", "maxLength", "format", "contentMediaType", "contentEncoding", "contentSchema"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+}
+_TYPES = (*_MEANT, "integer", "boolean", "null")
+_ELSEWHERE = {"allOf", "anyOf", "oneOf", "enum", "const", "$ref"}  # say themselves what is meant
+_OTHERS = {
+    *_ELSEWHERE, "type", "nullable", "$schema", "$vocabulary", "$id", "id", "$anchor", "$dynamicAnchor", "$defs",
+    "definitions", "schemas", "components", "discriminator", "xml", "externalDocs", "strict", "propertyOrdering",
+}  # fmt: skip
 #: Formats that llguidance knows, and how long a text of them may be, which has to end with the smallest model too.
 _LENGTHS = {
     "date-time": 40, "date": 10, "time": 30, "duration": 30, "email": 64, "hostname": 64, "uri": 128, "ipv4": 15,
@@ -66,6 +79,8 @@ class _Preparation:
         if isinstance(schema, bool) or not isinstance(schema, Mapping):
             return schema
         new: Schema = {key: value for key, value in schema.items() if key not in _NOTES}
+        for key in [key for key, value in new.items() if value is None and key != "const"]:
+            del new[key]  # as programs write what they have not set
         for key, hint in _HINTS.items():
             if new.get(key) is False and key == "uniqueItems":
                 del new[key]
@@ -77,6 +92,7 @@ class _Preparation:
             new["prefixItems"] = new.pop("items")
             if "additionalItems" in new:
                 new["items"] = new.pop("additionalItems")
+        self._set_type(new, at)
         _set_bounds(new)
         self._set_format(new, at)
         self._inside(new, at)
@@ -95,11 +111,24 @@ class _Preparation:
             if key in new:
                 new[key] = self.schema(new[key], f"{at}/{key}")
 
+    def _set_type(self, new: Schema, at: str) -> None:
+        """The type that is meant where there is none."""
+        kinds = new.get("type", [])
+        for kind in kinds if isinstance(kinds, list) else [kinds]:
+            if kind not in _TYPES:
+                raise Unsupported(f"the type {kind!r} (at {at}) is none of {', '.join(_TYPES)}")
+        for key in new.keys() - _OTHERS.union(*_MEANT.values()):
+            if not key.startswith("x-"):
+                self._warn(f"{key} (at {at}) is no keyword that is known, and has no effect")
+        meant = [kind for kind, keywords in _MEANT.items() if keywords & new.keys()]
+        if "type" not in new and len(meant) == 1 and not _ELSEWHERE & new.keys():
+            new["type"] = meant[0]
+
     def _set_format(self, new: Schema, at: str) -> None:
         """A format that is known, and a length at which its text ends."""
         name = new.pop("format", None)
         kinds = new.get("type", "string")
-        if name is None or "string" not in ([kinds] if isinstance(kinds, str) else kinds):  # int64 and the like: notes
+        if name is None or "string" not in (kinds if isinstance(kinds, list) else [kinds]):  # int64 and the like: notes
             return
         name = _ALIKE.get(str(name), name)
         if name in _UUIDS:
@@ -115,7 +144,7 @@ def _set_bounds(new: Schema) -> None:
     """Bounds of numbers as the newest drafts write them, and none beyond what is exact; whole numbers always have them,
     or their digits need never end."""
     kinds = new.get("type")
-    if "integer" in ([kinds] if isinstance(kinds, str) else kinds or ()) and "number" not in (kinds or ()):
+    if (kinds == "integer" or "integer" in (kinds or ())) and "number" not in (kinds or ()):
         if not {"minimum", "exclusiveMinimum"} & set(new):
             new["minimum"] = -_EXACT
         if not {"maximum", "exclusiveMaximum"} & set(new):

@@ -15,8 +15,7 @@ from .service import Answer
 from .vocabulary import Arguments, Done, Event, Failure, Finish, Progress, Request, Text, ToolCall
 
 MOST_CHOICES = 16
-_OLD_ROLES = {"function": "tool"}
-_ROLES = (*ROLES, *_OLD_ROLES)
+_ROLES = (*ROLES, "function")  # the old name of tool
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length", "tool_calls": "tool_calls"}
 
 
@@ -70,7 +69,7 @@ def read_messages(body: Fields) -> list[dict[str, Any]]:
         if content is not None and not isinstance(content, str | list):
             raise message.wrong("content", "text, or a list of parts", content)
         message.objects("tool_calls")
-    return [{**body, "role": _OLD_ROLES.get(body["role"], body["role"])} for body in (m.body for m in messages)]
+    return [dict(message.body) for message in messages]
 
 
 def _set_logprobs(request: Request, body: Fields) -> None:

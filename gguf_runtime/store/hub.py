@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import expanded
+from ..kernels.kernel_cache import home
 from .errors import NoModel, StoreError
 from .model import Model, kept_by
 from .progress import Progress
@@ -158,9 +160,9 @@ def _snapshots(repo: str) -> list[Path]:
 
 def _cache() -> Path:
     if folder := os.environ.get("HF_HUB_CACHE"):
-        return Path(folder).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser() / "hub"
+        return expanded(folder)
+    cache = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
+    return expanded(os.environ.get("HF_HOME") or Path(cache) / "huggingface") / "hub"
 
 
 def _endpoint() -> str | None:

@@ -23,6 +23,8 @@ PARAMETERS: dict[str, type] = {
     "presence_penalty": float, "frequency_penalty": float, "mirostat": int, "mirostat_tau": float,
     "mirostat_eta": float,
 }  # fmt: skip
+#: Those that mean nothing, neither here nor to Ollama since.
+_OUTDATED = ("low_vram", "f16_kv", "logits_all", "vocab_only", "embedding_only", "num_gqa")
 _ROLES = ("system", "user", "assistant")
 _INSTRUCTION = re.compile(r"[ \t]*(\w+)[ \t]+(.*)")
 
@@ -82,7 +84,7 @@ def parse(text: str) -> Modelfile:
     """Raises StoreError, with the number of the line."""
     found: dict[str, Any] = {}
     parameters, messages, licenses = [], [], []
-    lines, i = text.splitlines(), 0
+    lines, i = text.split("\n"), 0
     while i < len(lines):
         start = i
         if not lines[i].strip() or lines[i].lstrip().startswith("#"):
@@ -100,6 +102,8 @@ def parse(text: str) -> Modelfile:
             match name:
                 case "FROM" | "TEMPLATE" | "SYSTEM":
                     found[name] = value
+                case "PARAMETER" if role.lower() in _OUTDATED:
+                    pass
                 case "PARAMETER":
                     parameters.append((role.lower(), _parameter(role.lower(), value)))
                 case "MESSAGE":
@@ -108,6 +112,10 @@ def parse(text: str) -> Modelfile:
                     licenses.append(value)
                 case "ADAPTER":
                     raise StoreError("ADAPTER: LoRA adapters are not supported; merge it into the model")
+                case "RENDERER" | "PARSER":
+                    raise StoreError(f"{name} {value} is a part of Ollama: without it the model's own template counts")
+                case "REQUIRES":
+                    pass  # a version of Ollama
                 case _:
                     raise StoreError(f"{name} is not an instruction that ggrun knows")
         except StoreError as error:
@@ -122,15 +130,17 @@ def parse(text: str) -> Modelfile:
 def _value(lines: list[str], i: int, rest: str) -> tuple[str, int]:
     """The value that begins with `rest` in line i, which may be in quotes or over several lines; the line after it."""
     rest = rest.strip()
-    if rest.startswith('"""'):
-        text = "\n".join([rest[3:], *lines[i + 1 :]])
-        value, end, _ = text.partition('"""')
-        if not end:
-            raise StoreError(f'line {i + 1}: """ is not closed')
-        return value, i + 1 + value.count("\n")
-    if len(rest) > 1 and rest[0] == rest[-1] == '"':
-        rest = rest[1:-1]
-    return rest, i + 1
+    if len(rest) > 1 and rest[0] == rest[-1] == '"' and not rest.startswith('"""'):
+        return rest[1:-1], i + 1
+    quote = next((quote for quote in ('"""', '"') if rest.startswith(quote)), None)
+    if quote is None:
+        return rest, i + 1
+    value, end, after = "\n".join([rest.removeprefix(quote), *lines[i + 1 :]]).partition(quote)
+    if not end:
+        raise StoreError(f"line {i + 1}: {quote} is not closed")
+    if more := after.partition("\n")[0].strip():
+        raise StoreError(f"line {i + 1}: {more!r} stands after what is in quotes")
+    return value, i + 1 + value.count("\n")
 
 
 def _parameter(name: str, value: str) -> Any:

@@ -98,9 +98,9 @@ def _parse(name: str) -> Source | None:
         case "ollama":
             return OllamaSource.parse(rest)
         case "pypi":
-            return WheelSource(rest)
+            return WheelSource.parse(rest)
         case "http" | "https":
-            return HubSource.parse_url(name) or UrlSource(name)
+            return HubSource.parse_url(name) or UrlSource.parse(name)
     return HubSource.parse(name.removeprefix("hf.co/")) if name.startswith("hf.co/") else None
 
 

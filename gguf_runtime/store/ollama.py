@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import expanded
+from ..kernels.kernel_cache import home
 from .errors import StoreError
 from .model import Model, kept_by
 from .progress import Progress
@@ -94,9 +96,9 @@ def cached() -> Iterator[Model]:
 
 def _folders() -> Iterator[Path]:
     if folder := os.environ.get("OLLAMA_MODELS"):
-        yield Path(folder).expanduser()
+        yield expanded(folder)
         return
-    yield Path.home() / ".ollama" / "models"
+    yield home() / ".ollama" / "models"
     yield Path("/usr/share/ollama/.ollama/models")  # where its service on Linux keeps them
 
 

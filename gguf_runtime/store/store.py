@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import data_folder
+from ..files import data_folder, expanded
 from .disk import link_or_copy
 from .errors import StoreError
 from .model import Model
@@ -93,7 +93,8 @@ class Store:
         plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:80]
         if _RESERVED.fullmatch(plain):
             plain = f"_{plain}"
-        return self.root / (plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+        told_apart = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        return self.root / (plain if plain == name else f"{plain}-{told_apart}")
 
     def _read(self, folder: Path) -> Model | None:
         try:
@@ -135,5 +136,5 @@ def _write_record(folder: Path, name: str, files: list[Path]) -> None:
 
 def _root() -> Path:
     if folder := os.environ.get("GGRUN_MODELS"):
-        return Path(folder).expanduser()
+        return expanded(folder)
     return data_folder() / "models"

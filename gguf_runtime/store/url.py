@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from .errors import StoreError
 from .progress import Progress
 from .source import Remote, file_name
 
@@ -19,6 +20,18 @@ class UrlSource:
 
     url: str
     keeper = removal = ""  # nobody keeps URLs
+
+    @classmethod
+    def parse(cls, url: str) -> UrlSource:
+        """Raises StoreError for what is no URL."""
+        try:
+            parts = urlsplit(url)
+            if not (host := parts.hostname):
+                raise ValueError("it names no host")
+            _ = parts.port, host.encode("idna"), url.encode()  # raise ValueError
+        except ValueError as error:
+            raise StoreError(f"{url} is not a URL: {error}") from None
+        return cls(url)
 
     def local(self) -> None:
         return None

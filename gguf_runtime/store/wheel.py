@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,19 @@ from ..files import helpers, unfinished
 from .errors import StoreError
 from .progress import Progress
 
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+
 
 @dataclass(frozen=True)
 class WheelSource:
     package: str
+
+    @classmethod
+    def parse(cls, text: str) -> WheelSource:
+        """Raises StoreError."""
+        if not _NAME.fullmatch(text):
+            raise StoreError(f"pypi:{text} is not of the form pypi:PACKAGE")
+        return cls(text)
 
     @property
     def keeper(self) -> str:
@@ -31,7 +41,7 @@ class WheelSource:
 
     def local(self) -> Path | None:
         """Where it is installed beside ggrun."""
-        spec = find_spec(self.package.replace("-", "_"))
+        spec = find_spec(re.sub("[-.]", "_", self.package))
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             if files := sorted(Path(folder).glob("*.gguf")):
                 return files[0]
