@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from .command import LlamaCommand, section
-from .kinds import Bytes, flag, integer, number, path, text
+from .kinds import Bytes, Range, flag, integer, number, path, text
 from .loading import FIRST_MODEL, llm_arguments, model_path, take_model
 from .options import load_options, model_options, verbose_option
 
@@ -46,6 +46,11 @@ _MOST_BODY = 32 << 20
     ),
     path("--log", "log_file", help="Where to note requests; -: standard error."),
     text("--chat-template", metavar="NAME", help="Use this template: a name, such as chatml, a file, or Jinja itself."),
+    flag("--ray", "on_ray", help="Have replicas of the engine on a Ray cluster: that of --ray-address, or a new one."),
+    click.option(
+        "--replicas", type=Range(), default=None, metavar="N|MIN..MAX", show_default="1",
+        help="How many; from MIN to MAX as there is work. With -t, each takes so many CPUs, else a machine.",
+    ),
 )  # fmt: skip
 @load_options()
 @verbose_option
@@ -55,6 +60,7 @@ def command(verbose: bool, **options: Any) -> None:
             raise click.ClickException(f"{name} is missing, which serving takes: pip install 'ggrun[serve]'")
     from ..server.run import serve
 
+    replicas = _replicas(options)
     ollama = options.pop("ollama")
     host, port = _address(options.pop("host"), options.pop("port"), ollama)
     if ollama:
@@ -87,6 +93,7 @@ def command(verbose: bool, **options: Any) -> None:
         host=host,
         port=port,
         say=lambda line: click.echo(f"ggrun: {line}", err=True),
+        replicas=replicas,
         **limits,
     )
 
@@ -101,6 +108,21 @@ def _served(model: str | None, aliases: tuple[str, ...]) -> tuple[str, Path, tup
     name = model or FIRST_MODEL
     found = find(name)
     return name, path, aliases, found.modelfile if found else None
+
+
+def _replicas(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What --ray and its options come to; None without it. Takes its own options out."""
+    on_ray, numbers = options.pop("on_ray"), options.pop("replicas")
+    if not on_ray:
+        if numbers:
+            raise click.UsageError("--replicas says how many there are on a Ray cluster: give --ray too")
+        return None
+    if options["serves_all"] or options["ollama"]:
+        raise click.UsageError("--ray serves one model: not with --all or --ollama")
+    least, most = numbers or (1, 1)
+    on_gpu = options["gpu_layers"] not in ("auto", 0)
+    cpus = max(options["threads"], 0)
+    return {"least": least, "most": most, "cpus": cpus, "gpus": int(on_gpu), "address": options["ray_address"]}
 
 
 def _address(host: str | None, port: int | None, ollama: bool) -> tuple[str, int]:

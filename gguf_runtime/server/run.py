@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,19 @@ def serve(
     host: str,
     port: int,
     say: Callable[[str], None],
+    replicas: dict[str, Any] | None = None,
     **limits: Any,
 ) -> None:
     """Serve until a signal comes. models: name, file, other names, Modelfile; rules: arguments of guard.Rules;
-    max_seconds: that an answer may take; limits: of Models.
+    max_seconds: that an answer may take; replicas: arguments of Replicas, where engines are to be on a Ray cluster;
+    limits: of Models.
 
     Raises OSError where the address cannot be listened at, or a model's file not be read, GGUFError where that is
-    damaged, ModelError where its architecture is not supported.
+    damaged, ModelError where its architecture is not supported, ClusterError where there is no Ray cluster.
     """
 
     async def run() -> None:
-        known = Models(settings, say=say, **limits)
+        known = Models(settings, say=say, **(await _on_ray(replicas) if replicas else {}), **limits)
         for name, path, aliases, modelfile in models:
             known.add(name, str(path), (*aliases, path.name), modelfile)
         for model in list(known)[:1]:
@@ -56,6 +59,16 @@ def serve(
             signal.signal(number, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+async def _on_ray(replicas: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of Models for engines on a cluster, which is joined. Raises ClusterError."""
+    from .. import ray_cluster
+    from .ray_engine import RayEngine, Replicas
+
+    await asyncio.to_thread(ray_cluster.join, replicas["address"])
+    wanted = Replicas(**replicas)
+    return {"start": partial(RayEngine.start, wanted), "n_engines": wanted.most}
 
 
 def _check(path: str, settings: dict[str, Any]) -> None:
