@@ -43,3 +43,10 @@ def join(address: str | None = None) -> None:
     except Exception as error:  # whatever Ray raises for what is not there: ConnectionError, RuntimeError, ValueError …
         where = f"no Ray cluster can be joined at {address}" if address else "Ray cannot be started on this machine"
         raise ClusterError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def leave() -> None:
+    """End what this process has on the cluster, and the cluster that it has begun."""
+    import ray
+
+    ray.shutdown()

@@ -140,8 +140,12 @@ def server(nodes: Any, served_model: Path, tmp_path_factory: pytest.TempPathFact
 
     where = ["--ray", "--ray-address", nodes.address, "--replicas", "3", "-t", "1", "--parallel", "8"]
     server = Server(served_model, *where, folder=tmp_path_factory.mktemp("ray"))
+    end = time.monotonic() + 300
+    while server.get("/health").status != 200:
+        assert time.monotonic() < end, server.said
+        time.sleep(0.2)
     yield server
-    server.close()
+    assert server.close() == 0
 
 
 def ask(server: Any, words: str, n: int = 20, **more: Any) -> Any:

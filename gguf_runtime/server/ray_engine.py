@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,8 +56,14 @@ class RayEngine:
     ) -> RayEngine:
         """As engine.Start has it; on_death is never called, as Ray starts what has died. Raises Failure."""
         name = f"ggrun {Path(path).stem}"
+        draft = settings.get("draft")
+        settings = {
+            **settings,
+            "draft": draft and os.path.abspath(draft),
+            "chat_template": None,
+        }  # rendering is done here
         try:
-            handle = await asyncio.to_thread(deploy, name, replicas, path, settings, n_parallel)
+            handle = await asyncio.to_thread(deploy, name, replicas, os.path.abspath(path), settings, n_parallel)
             return cls(name, handle, await handle.loaded.remote(), on_step)
         except ray_cluster.ClusterError as error:
             raise Failure("failed", str(error)) from error
@@ -97,12 +104,14 @@ class RayEngine:
                     self._note(news.replica, step)
                 for report in [*news.outputs, *([news.end] if news.end else [])]:
                     self._hand_out(id, report)
-        except RayTaskError as error:
-            self._hand_out(id, Failed(id, f"the replica failed: {error.cause}", "failed"))
         except RayError as error:
+            if isinstance(error, RayTaskError):
+                self._hand_out(id, Failed(id, f"the replica failed: {error.cause}", "failed"))
             self._states.clear()  # of those that are still there, they come again
-            message = f"the replica that had the request is gone ({type(error).__name__})"
-            self._hand_out(id, Failed(id, message, "failed", again=True))
+        except Exception as error:  # of Ray Serve's own
+            self._hand_out(id, Failed(id, f"Ray Serve: {error}", "failed"))
+        finally:  # it has not ended as it should
+            self._hand_out(id, Failed(id, "the replica that had the request is gone", "failed", again=True))
 
     def _hand_out(self, id: int, report: Output | Embedded | Failed) -> None:
         is_last = not isinstance(report, Output) or report.ended
@@ -148,18 +157,10 @@ def deploy(
         request_router_config=RequestRouterConfig(
             request_router_class=router or PrefixRouter, request_router_kwargs=own
         ),
-        **({} if replicas.cpus else {"max_replicas_per_node": 1}),
-        **(
-            {"num_replicas": replicas.least}
-            if replicas.least == replicas.most
-            else {
-                "autoscaling_config": AutoscalingConfig(
-                    min_replicas=replicas.least,
-                    max_replicas=replicas.most,
-                    target_ongoing_requests=_FULL * n_parallel,
-                )
-            }
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=replicas.least, max_replicas=replicas.most, target_ongoing_requests=_FULL * n_parallel
         ),
+        **({} if replicas.cpus else {"max_replicas_per_node": 1}),
     )(Replica)
     application = deployment.bind(path, settings, n_parallel)
     try:

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import ray_cluster
+
 from .models import Models
 
 _TURN = 0.001  # seconds for which a thread that makes tokens of a prompt may keep the event loop waiting
@@ -38,7 +40,8 @@ def serve(
     """
 
     async def run() -> None:
-        known = Models(settings, say=say, **(await _on_ray(replicas) if replicas else {}), **limits)
+        on_ray = await _on_ray(replicas) if replicas else {}
+        known = Models(settings, say=say, **on_ray, **limits)
         for name, path, aliases, modelfile in models:
             known.add(name, str(path), (*aliases, path.name), modelfile)
         for model in list(known)[:1]:
@@ -59,11 +62,12 @@ def serve(
             signal.signal(number, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+    if replicas:
+        ray_cluster.leave()
 
 
 async def _on_ray(replicas: dict[str, Any]) -> dict[str, Any]:
     """Arguments of Models for engines on a cluster, which is joined. Raises ClusterError."""
-    from .. import ray_cluster
     from .ray_engine import RayEngine, Replicas
 
     await asyncio.to_thread(ray_cluster.join, replicas["address"])
