@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from importlib.util import find_spec
 
+_PATIENCE = 10  # seconds for a cluster to answer
 _OBJECTS = 256 << 20  # bytes for what goes from process to process, where the cluster is this machine alone
 
 
 class ClusterError(Exception):
     """There is no Ray, or no cluster that can be joined; the message says why."""
-
-
-def check_installed() -> None:
-    """Raises ClusterError where Ray is missing."""
-    if not find_spec("ray"):
-        raise ClusterError("ray is missing, which work on several machines takes: pip install 'ggrun[ray]'")
 
 
 def join(address: str | None = None) -> None:
@@ -25,14 +21,18 @@ def join(address: str | None = None) -> None:
 
     Raises ClusterError.
     """
-    check_installed()
+    if not find_spec("ray"):
+        raise ClusterError("ray is missing, which work on several machines takes: pip install 'ggrun[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own lines on standard error
     import ray
 
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS")
     try:
+        if address and address != "auto":
+            _check_answers(address)
         if address:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         else:
@@ -43,6 +43,14 @@ def join(address: str | None = None) -> None:
     except Exception as error:  # whatever Ray raises for what is not there: ConnectionError, RuntimeError, ValueError …
         where = f"no Ray cluster can be joined at {address}" if address else "Ray cannot be started on this machine"
         raise ClusterError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray would try for a minute. Raises OSError, ValueError."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:
+        raise ValueError("an address is HOST:PORT")
+    socket.create_connection((host, int(port)), _PATIENCE).close()
 
 
 def leave() -> None:

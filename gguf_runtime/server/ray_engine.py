@@ -57,11 +57,8 @@ class RayEngine:
         """As engine.Start has it; on_death is never called, as Ray starts what has died. Raises Failure."""
         name = f"ggrun {Path(path).stem}"
         draft = settings.get("draft")
-        settings = {
-            **settings,
-            "draft": draft and os.path.abspath(draft),
-            "chat_template": None,
-        }  # rendering is done here
+        own = {"draft": draft and os.path.abspath(draft), "chat_template": None}  # conversations are rendered here
+        settings = {**settings, **own}
         try:
             handle = await asyncio.to_thread(deploy, name, replicas, os.path.abspath(path), settings, n_parallel)
             return cls(name, handle, await handle.loaded.remote(), on_step)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import ray_cluster
-
 from .models import Models
 
 _TURN = 0.001  # seconds for which a thread that makes tokens of a prompt may keep the event loop waiting
