@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-models, test-isas, test-arm, test-cpus,
-# test-lowest; make lint; make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-gpu, test-ray, test-models, test-isas, test-arm,
+# test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -18,6 +18,10 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
+
+# replicas and stages on a cluster of three nodes on this machine: needs .[ray]
+test-ray: $(READY)
+	GGRUN_TEST_RAY=1 $(BIN)/python -m pytest -rs tests/test_ray.py
 
 # the conformance kit's models against llama.cpp's record, which writes docs/architectures.md: needs ../shared
 # kernels for every instruction set that this machine can run: make test has one for each size of registers, and AVX2
@@ -57,4 +61,4 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.PHONY: run test test-gpu test-models test-isas test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-gpu test-ray test-models test-isas test-arm test-cpus test-lowest wheel lint clean

@@ -144,6 +144,8 @@ def deploy(
     serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR", "enable_access_log": False})
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     own = {"slack": max(1, n_parallel // 4), "n_blocks": _BLOCKS} if router is None else {}
+    if not replicas.address and "RAY_ADDRESS" not in os.environ:
+        _check_places(replicas)
     deployment = serve.deployment(
         name="engine",
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
@@ -164,6 +166,20 @@ def deploy(
         return serve.run(application, name=name, route_prefix=None, logging_config={"log_level": "ERROR"})
     except RuntimeError as error:
         raise ray_cluster.ClusterError(_reason(name) or str(error)) from error
+
+
+def _check_places(replicas: Replicas) -> None:
+    """Raises ClusterError where this machine, which is all of the cluster, is too small."""
+    from ray import cluster_resources
+
+    n_cpus = int(cluster_resources().get("CPU", 0))
+    n_places = n_cpus // replicas.cpus if replicas.cpus else 1
+    if n_places < replicas.least:
+        each = f"{replicas.cpus} CPUs each" if replicas.cpus else "a machine each"
+        raise ray_cluster.ClusterError(
+            f"{replicas.least} replicas want {each}, and there is this machine, with {n_cpus} CPUs: give each fewer, "
+            "with -t, or join a larger cluster, with --ray-address"
+        )
 
 
 def _reason(name: str) -> str:

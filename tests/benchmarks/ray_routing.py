@@ -2,7 +2,7 @@
 
     python tests/benchmarks/ray_routing.py MODEL [--only routing,stages] [--rounds 5]
 
-Begins a cluster of three nodes on this machine. Routing: three replicas of each kind, a CPU each, take rounds by turns:
+Begins a Ray node on this machine. Routing: three replicas of each kind, a CPU each, take rounds by turns:
 texts of some groups, each with a beginning in common, in any order, from six clients. Prints one line a figure.
 """
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     path = str(Path(options.model).resolve())
-    with cluster(3, n_cpus=2):
+    with cluster(1, n_cpus=6):
         if "stages" in options.only:
             stages(path, options.rounds)
         if "routing" in options.only:
