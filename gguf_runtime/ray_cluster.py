@@ -24,7 +24,6 @@ def join(address: str | None = None) -> None:
     if not find_spec("ray"):
         raise ClusterError("ray is missing, which work on several machines takes: pip install 'ggrun[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own lines on standard error
     import ray
 
     if ray.is_initialized():

@@ -1,4 +1,4 @@
-"""What Ray costs and gives, measured: prompts routed by prefix or at random, and stages in actors.
+"""What Ray costs and gives, measured: prompts routed by prefix, or at random as Ray does, and stages in actors.
 
     python tests/benchmarks/ray_routing.py MODEL [--only routing,stages] [--rounds 5]
 
@@ -28,15 +28,12 @@ from gguf_runtime.server.protocol import Failed, Output  # noqa: E402
 from gguf_runtime.server.ray_engine import RayEngine, Replicas, deploy  # noqa: E402
 from tests.ray_nodes import cluster  # noqa: E402
 
+_IDS = 3, 300  # of tokens, in any vocabulary
 _GROUPS, _TEXTS, _COMMON, _OWN, _NEW, _CLIENTS = 9, 6, 448, 32, 8, 6
 
 
 async def routing(path: str, n_rounds: int) -> None:
-    from ray.serve.request_router import RequestRouter
-
-    class AtRandom(RequestRouter):
-        async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
-            return [[replica] for replica in random.sample(candidate_replicas, len(candidate_replicas))]
+    from ray.serve._private.request_router import PowerOfTwoChoicesRequestRouter as AtRandom
 
     settings = {"n_ctx": 1024, "n_threads": 1, "kv_memory": 256 << 20, "n_gpu_layers": 0}
     engines = {}
@@ -59,8 +56,8 @@ async def routing(path: str, n_rounds: int) -> None:
 async def one_round(engine: RayEngine, number: int) -> tuple[float, float, float]:
     """The part of the prompts' tokens that were reused, and the time to the first token, median and 95 %."""
     rng = np.random.default_rng(number + 1)
-    beginnings = rng.integers(1000, 40000, (_GROUPS, _COMMON))
-    texts = [[*b.tolist(), *rng.integers(1000, 40000, _OWN).tolist()] for b in beginnings for _ in range(_TEXTS)]
+    beginnings = rng.integers(*_IDS, (_GROUPS, _COMMON))
+    texts = [[*b.tolist(), *rng.integers(*_IDS, _OWN).tolist()] for b in beginnings for _ in range(_TEXTS)]
     random.Random(number).shuffle(texts)
     n_cached, seconds = 0, []
 
@@ -94,7 +91,7 @@ def stages(path: str, n_rounds: int) -> None:
         name: LLM(path, n_ctx=2048, n_threads=1, kv_memory=128 << 20, n_gpu_layers="auto", **more)
         for name, more in where.items()
     }
-    tokens = np.random.default_rng(0).integers(1000, 40000, 1024).tolist()
+    tokens = np.random.default_rng(0).integers(*_IDS, 1024).tolist()
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for number in range(-1, n_rounds):
         for name, llm in models.items():
