@@ -24,6 +24,7 @@ def join(address: str | None = None) -> None:
     if not find_spec("ray"):
         raise ClusterError("ray is missing, which work on several machines takes: pip install 'ggrun[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # its threads would begin another cluster while this one ends
     import ray
 
     if ray.is_initialized():

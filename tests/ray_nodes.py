@@ -15,6 +15,7 @@ _OBJECTS = 80 << 20  # bytes, the least that Ray takes
 _PORTS = "metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port"
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 os.environ.setdefault("RAY_worker_register_timeout_seconds", str(_PATIENCE))
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
