@@ -1,6 +1,8 @@
 """A stage of a pipeline in a Ray actor, on whatever machine Ray has put it: an ordinary backend there, asked from here.
 
-Keys, values and states are kept by the actor; what goes over is activations, tokens, and the numbers of pages.
+Keys, values and states are kept by the actor; what goes over is activations, tokens, and the numbers of pages, by plain
+calls. The channels of Ray's compiled graphs take half the time for activations of a long pass, but actors poll them: a
+core is busy in each while there is nothing to do.
 """
 
 from __future__ import annotations
