@@ -149,7 +149,7 @@ def deploy(
     deployment = serve.deployment(
         name="engine",
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
-        max_ongoing_requests=n_parallel,
+        max_ongoing_requests=n_parallel * replicas.most,  # none is refused: Ray would try again by chance, not in turn
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=_DRAIN,
         graceful_shutdown_wait_loop_s=0.2,
