@@ -1,5 +1,5 @@
-# make run: an answer from SmolLM2-135M-Instruct; make test, test-clients, test-gpu, test-models, test-transformers,
-# test-isas, test-arm, test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
+# make run: an answer from SmolLM2-135M-Instruct; make test, test-clients, test-gpu, test-ray, test-models,
+# test-transformers, test-isas, test-arm, test-cpus, test-lowest; make lint; make wheel. The first use sets up .venv.
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue?
 
@@ -28,6 +28,10 @@ test-clients: .clients/ready
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -rs tests/test_gpu.py tests/test_gpu_operations.py
+
+# replicas and stages on a cluster of three nodes on this machine: needs .[ray]
+test-ray: $(READY)
+	GGRUN_TEST_RAY=1 $(BIN)/python -m pytest -rs tests/test_ray.py
 
 # kernels for every instruction set that this machine can run: make test has one for each size of registers, and AVX2
 test-isas: $(READY)
@@ -72,4 +76,5 @@ $(READY): pyproject.toml
 clean:
 	rm -rf .venv .clients build dist *.egg-info
 
-.PHONY: run test test-clients test-gpu test-models test-transformers test-isas test-arm test-cpus test-lowest wheel lint clean
+.PHONY: run test test-clients test-gpu test-ray test-models test-transformers test-isas test-arm test-cpus test-lowest \
+	wheel lint clean

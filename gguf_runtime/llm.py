@@ -59,12 +59,17 @@ class LLM(Embedding):
     override_tensors: (pattern, device) pairs; a block (a layer's attention, or its feed-forward) with a tensor that
     matches goes there, as in ("ffn_.*", "CPU"). offload_kv: keys and values too.
 
+    ray_stages: Ray actors that the layers are divided among, in place of GPUs: all of them, unless n_gpu_layers says
+    how many. Each has its part of the file, which is at the same path there. ray_address: the cluster, RAY_ADDRESS, or
+    None for one that is this machine.
+
     Threads may share an LLM: they take turns, token by token. A child made by fork goes on with what its parent loaded,
     unless that is on a GPU.
 
     Raises ValueError, with its name, for an argument that has no meaning, here and in all methods; OSError where the
     file cannot be read, GGUFError where it is damaged, ModelError, PlanError and
-    TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for.
+    TokenizerError where something in it is not supported, SplitError where more is asked for than GPUs have room for,
+    ClusterError where there is no Ray.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class LLM(Embedding):
         draft: str | Path | None = None,
         embedding: bool = False,
         device: str = "cpu",
+        ray_stages: int = 0,
+        ray_address: str | None = None,
     ) -> None:
         settings: dict[str, Any] = {
             "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
@@ -107,6 +114,12 @@ class LLM(Embedding):
             self.file.metadata = override(self.file.metadata, metadata)
         if mlock and not lock(self.file):
             warnings.warn(f"{path} cannot be kept in memory: ulimit -l may say why", RuntimeWarning, stacklevel=2)
+        if n_stages := arguments.whole("ray_stages", ray_stages, 0):
+            from .backends.ray_device import ray_devices
+
+            settings["devices"] = ray_devices(self.file, n_stages, settings["n_threads"], ray_address)
+            if n_gpu_layers == "auto":
+                settings["offload"] = settings["offload"]._replace(layers="all")
         model = architectures.load(self.file, n_ctx)
         generates = model.result == "logits" and not embedding
         if generates and not model.causal:

@@ -11,3 +11,7 @@ class GpuError(Exception):
 
 class GpuMemoryError(GpuError, MemoryError):
     """A GPU's memory is too small."""
+
+
+class DeviceLost(Exception):
+    """A device is gone, with the weights, keys and values that it had."""

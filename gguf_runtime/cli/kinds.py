@@ -138,6 +138,21 @@ class Shares(click.ParamType):
             self.fail(f"{value!r} is no list of numbers such as 3,1", param, ctx)
 
 
+class Range(click.ParamType):
+    """N, or MIN..MAX: whole numbers from 1 on."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", str(value))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= least <= most:
+            self.fail(f"{value!r} is neither a number of 1 or more nor a range such as 1..4", param, ctx)
+        return least, most
+
+
 class Override(click.ParamType):
     """REGEX=DEVICE; the pattern may contain = too."""
 

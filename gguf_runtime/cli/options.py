@@ -121,6 +121,8 @@ placement_options = group(
     click.option(
         "-kvo/-nkvo", "--kv-offload/--no-kv-offload", "offload_kv", default=True, help="Layers' cache where they are.",
     ),
+    integer("--ray-stages", at_least=0, default=0, show_default="none", help="Divide layers among N Ray actors."),
+    text("--ray-address", metavar="HOST:PORT", help="The Ray cluster; auto: this machine's. Or: RAY_ADDRESS."),
 )  # fmt: skip
 
 #: Changes to the model's metadata.

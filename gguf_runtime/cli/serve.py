@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from ..files import read_text
 from .answers import sampling_options, take_dialogue
 from .command import ServerCommand, group, section
-from .kinds import Bytes, flag, integer, number, path, text
+from .kinds import Bytes, Range, flag, integer, number, path, text
 from .loading import FIRST_MODEL, llm_arguments, model_path, take_model
 from .options import (
     answer_options,
@@ -68,6 +68,11 @@ served_options = group(
                  help="Load a model that is asked for, or only by /models/load."),
     click.option("--pooling", type=click.Choice(["none", "mean", "cls", "last", "rank"]),
                  show_default="as the model has it", help="What of its tokens stands for a text to embed."),
+    flag("--ray", "on_ray", help="Have replicas of the engine on a Ray cluster: that of --ray-address, or a new one."),
+    click.option(
+        "--replicas", type=Range(), default=None, metavar="N|MIN..MAX", show_default="1",
+        help="How many; from MIN to MAX as there is work. With -t, each takes so many CPUs, else a machine.",
+    ),
 )  # fmt: skip
 
 
@@ -86,6 +91,7 @@ def command(ctx: click.Context, verbose: bool, **options: Any) -> None:
             raise click.ClickException(f"{name} is missing, which serving takes: pip install 'ggrun[serve]'")
     from ..server.run import serve
 
+    replicas = _replicas(options)
     ollama = options.pop("ollama")
     hosts, port = _address(options.pop("host"), options.pop("port"), ollama)
     if ollama:
@@ -117,6 +123,7 @@ def command(ctx: click.Context, verbose: bool, **options: Any) -> None:
         hosts=hosts,
         port=port,
         say=lambda line: click.echo(f"ggrun: {line}", err=True),
+        replicas=replicas,
         **limits,
     )
 
@@ -187,6 +194,21 @@ def _served(model: str | None, aliases: tuple[str, ...]) -> tuple[str, Path, tup
     name = model or FIRST_MODEL
     found = find(name)
     return name, path, aliases, found.modelfile if found else None
+
+
+def _replicas(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What --ray and its options come to; None without it. Takes its own options out."""
+    on_ray, numbers = options.pop("on_ray"), options.pop("replicas")
+    if not on_ray:
+        if numbers:
+            raise click.UsageError("--replicas says how many there are on a Ray cluster: give --ray too")
+        return None
+    if options["serves_all"] or options["ollama"]:
+        raise click.UsageError("--ray serves one model: not with --all or --ollama")
+    least, most = numbers or (1, 1)
+    on_gpu = options["gpu_layers"] not in ("auto", 0)
+    cpus = max(options["threads"], 0)
+    return {"least": least, "most": most, "cpus": cpus, "gpus": int(on_gpu), "address": options["ray_address"]}
 
 
 def _address(host: str | None, port: int | None, ollama: bool) -> tuple[tuple[str, ...], int]:

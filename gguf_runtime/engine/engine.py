@@ -18,7 +18,7 @@ from .. import architectures
 from ..architectures import Model, Result
 from ..backends import Batch, Chunk, Device, KvTypes
 from ..backends.cpu import Cpu
-from ..backends.errors import PlanError
+from ..backends.errors import DeviceLost, PlanError
 from ..backends.host import HostDevice
 from ..kernels.cores import physical_cores, processors
 from ..kernels.layout import MOST_BEST
@@ -53,7 +53,8 @@ class Engine:
     being all GPUs; device: what runs the rest, "reference" for NumPy in float64. Raises ModelError, PlanError,
     SplitError or ValueError.
 
-    lock: to be held around all that changes sequences, where several threads do. A child made by fork goes on with
+    lock: to be held around all that changes sequences, where several threads do. gone: why there are no more steps, if
+    there are none. A child made by fork goes on with
     threads of its own, unless a GPU is in use.
     """
 
@@ -97,7 +98,7 @@ class Engine:
         self._cache = PrefixCache(self.pages, self.states, self.windows)
         self.lock = threading.Lock()
         self._waiting: set[int] = set()  # threads that want a turn
-        self._gone = ""  # why there are no more steps
+        self.gone = ""
         _engines.add(self)
 
     def new_sequence(self, tokens: Iterable[int] = (), tree: Hashable = None, source: Iterable[int] = ()) -> Sequence:
@@ -144,8 +145,8 @@ class Engine:
         (Model.whole). Raises
         ContextFull, EngineError for a token that is not in the vocabulary, NoPages; then nothing has changed.
         """
-        if self._gone:
-            raise EngineError(self._gone)
+        if self.gone:
+            raise EngineError(self.gone)
         chunks = self._checked(list(chunks))
         logits = []
         try:
@@ -157,9 +158,11 @@ class Engine:
                     logits.append(result)
                     for chunk in batch.chunks:
                         chunk.sequence.n_computed += len(chunk.tokens)
-        except BaseException:  # interrupted: forget what was half done
+        except BaseException as error:  # interrupted: forget what was half done
             for chunk in chunks:
                 chunk.sequence.rewind(chunk.position)
+            if isinstance(error, DeviceLost):
+                self.gone = str(error)
             raise
         return np.concatenate(logits) if len(logits) != 1 else logits[0]
 
@@ -185,7 +188,7 @@ class Engine:
     def close(self) -> None:
         """End the threads, once the step that runs is done; there can be no other."""
         with self.lock:
-            self._gone = self._gone or "the model has been closed"
+            self.gone = self.gone or "the model has been closed"
             self._pipeline.close()
             self.placement.close()
 
@@ -195,7 +198,7 @@ class Engine:
         try:
             self.placement.after_fork()
         except PlanError as error:
-            self._gone = self._gone or str(error)
+            self.gone = self.gone or str(error)
 
     def _read_source(self, chunk: Chunk) -> None:
         """Have the encoder read the source of a chunk's sequence, unless it has."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from msgspec import Raw
 
+from .engine import TRIES
 from .http import Call, encode
 from .metrics import Outcome
 from .models import Model
@@ -111,15 +112,22 @@ def _check(model: Model, request: EmbeddingRequest) -> None:
 
 
 async def _asked(model: Model, request: EmbeddingRequest) -> Embedded:
+    for n_tries in range(1, TRIES + 1):
+        found = await _asked_once(model, request)
+        if isinstance(found, Embedded):
+            return found
+        if not found.again or n_tries == TRIES:
+            raise Failure(found.kind, found.message)
+    raise AssertionError
+
+
+async def _asked_once(model: Model, request: EmbeddingRequest) -> Embedded | Failed:
     engine = model.engine
     answer: asyncio.Future[Embedded | Failed] = asyncio.get_running_loop().create_future()
     id = engine.embed(
         lambda found: None if answer.done() else answer.set_result(found), request.texts, request.query, request.options
     )
     try:
-        found = await answer
+        return await answer
     finally:
         engine.cancel(id)  # does nothing to what is done
-    if isinstance(found, Failed):
-        raise Failure(found.kind, found.message)
-    return found

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from .engine import Engine
 from .protocol import (
     LENGTH,
     Cancel,
@@ -36,7 +37,7 @@ class EngineClient(asyncio.SubprocessProtocol):
     without having been told to.
     """
 
-    def __init__(self, on_step: Callable[[Step], None], on_death: Callable[[EngineClient], None]) -> None:
+    def __init__(self, on_step: Callable[[Step], None], on_death: Callable[[Engine], None]) -> None:
         self.loaded: Loaded | None = None
         self._on_step, self._on_death = on_step, on_death
         self._received = bytearray()
@@ -54,7 +55,7 @@ class EngineClient(asyncio.SubprocessProtocol):
         n_parallel: int,
         *,
         on_step: Callable[[Step], None],
-        on_death: Callable[[EngineClient], None],
+        on_death: Callable[[Engine], None],
     ) -> EngineClient:
         """A process that has the model loaded. Raises Failure."""
         loop = asyncio.get_running_loop()

@@ -212,6 +212,8 @@ class EngineLoop:
         scheduler = self._llm.scheduler
         start, n_before = perf_counter(), scheduler.n_computed
         scheduler.step()
+        if self._llm.engine.gone:  # so is this process, which is started again
+            sys.exit(f"ggrun: {self._llm.engine.gone}")
         self._report(perf_counter() - start, scheduler.n_computed - n_before)
 
     def _embed(self) -> None:

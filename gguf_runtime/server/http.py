@@ -108,6 +108,8 @@ class Endpoint:
         headers = [(name.encode(), value.encode()) for name, value in stream.headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sender = _Sender(send)
+        for answer in scope.get("ggrun.answers", ()):
+            answer.streams = True
 
         async def produce() -> None:
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..memory import available
 from . import recipes
+from .engine import Engine, Start
 from .engine_client import EngineClient
 from .protocol import Loaded, Step
 from .turns import Turns
@@ -56,7 +57,7 @@ class Model:
         self.loading: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._texts: ModelTexts | None = None
-        self._engine: EngineClient | None = None
+        self._engine: Engine | None = None
         self._loaded: Loaded | None = None  # what the engine said of itself
 
     @property
@@ -65,7 +66,7 @@ class Model:
         return self._texts
 
     @property
-    def engine(self) -> EngineClient:
+    def engine(self) -> Engine:
         assert self._engine
         return self._engine
 
@@ -88,7 +89,7 @@ class Model:
     def is_idle(self) -> bool:
         return self.state == "loaded" and not self.n_users
 
-    def set(self, texts: ModelTexts | None, engine: EngineClient | None) -> None:
+    def set(self, texts: ModelTexts | None, engine: Engine | None) -> None:
         """It is loaded, or no longer: then who uses it still has its texts, to end what was begun."""
         self._engine = engine
         self.state = "loaded" if engine else "unloaded"
@@ -120,6 +121,8 @@ class Models:
         self,
         settings: dict[str, Any],
         *,
+        start: Start = EngineClient.start,
+        n_engines: int = 1,
         n_parallel: int = 32,
         n_waiting: int = 1024,
         budget: int = 0,
@@ -129,10 +132,12 @@ class Models:
         any_name: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """n_most: models in memory at once, 0 for as many as fit. loads: load what is asked for, else only what
-        `preload` is called for. any_name: serve every model on this machine; else those that were added."""
+        """start: a model's engine, which makes n_parallel answers at once in each of n_engines places at most. n_most:
+        models in memory at once, 0 for as many as fit. loads: load what is asked for, else only what `preload` is
+        called for. any_name: serve every model on this machine; else those that were added."""
         self.settings, self.keep_alive, self.any_name = settings, keep_alive, any_name
         self.n_most, self.loads = n_most, loads
+        self._start, self._n_engines = start, n_engines
         self._n_parallel, self._n_waiting, self._say = n_parallel, n_waiting, say
         self._budget = budget or int(_BUDGET * available())
         self.default: Model | None = None  # of requests that name none
@@ -143,7 +148,8 @@ class Models:
 
     def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
         """Serve a model. modelfile: what it was created from. Raises StoreError, OSError."""
-        model = Model(name, path, Turns(self._n_parallel, self._n_waiting), aliases, recipes.read(modelfile))
+        turns = Turns(self._n_parallel * self._n_engines, self._n_waiting)
+        model = Model(name, path, turns, aliases, recipes.read(modelfile))
         self._known[model.name] = model
         return model
 
@@ -302,7 +308,7 @@ class Models:
             settings = await self._make_room(model)
             texts = asyncio.create_task(asyncio.to_thread(_texts, model.path, self.template(model)))
             texts.add_done_callback(lambda task: task.cancelled() or task.exception())
-            engine = await EngineClient.start(
+            engine = await self._start(
                 model.path,
                 settings,
                 self._n_parallel,
@@ -381,7 +387,7 @@ class Models:
         for on_step in self._on_step:
             on_step(model, step)
 
-    def _revive(self, model: Model, engine: EngineClient) -> None:
+    def _revive(self, model: Model, engine: Engine) -> None:
         """The engine's process is gone: begin another."""
         if model.state == "loaded" and model.engine is engine:
             self._say(f"the engine of {model.name} has ended unexpectedly: it is started again")

@@ -56,11 +56,13 @@ class Loaded(Struct, tag=10, array_like=True):
 
 
 class Failed(Struct, tag=11, array_like=True):
-    """id: None where it is the model that cannot be loaded."""
+    """id: None where it is the model that cannot be loaded. again: the engine that had it is gone, and another one may
+    be asked."""
 
     id: int | None
     message: str
     kind: Kind
+    again: bool = False
 
 
 class Ended(Struct, array_like=True):

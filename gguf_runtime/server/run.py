@@ -8,9 +8,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import ray_cluster
 from .models import Models
 from .policy import Policy
 
@@ -26,17 +28,20 @@ def serve(
     hosts: Sequence[str],
     port: int,
     say: Callable[[str], None],
+    replicas: dict[str, Any] | None = None,
     **limits: Any,
 ) -> None:
     """Serve until a signal comes. models: name, file, other names, Modelfile; rules: arguments of guard.Rules;
-    policy: fields of Policy; limits: of Models.
+    policy: fields of Policy; replicas: arguments of Replicas, where engines are to be on a Ray cluster; limits: of
+    Models.
 
     Raises OSError where the address cannot be listened at, or a model's file not be read, GGUFError where that is
-    damaged, ModelError where its architecture is not supported.
+    damaged, ModelError where its architecture is not supported, ClusterError where there is no Ray cluster.
     """
 
     async def run() -> None:
-        known = Models(settings, say=say, **limits)
+        on_ray = await _on_ray(replicas) if replicas else {}
+        known = Models(settings, say=say, **on_ray, **limits)
         for name, path, aliases, modelfile in models:
             known.add(name, str(path), aliases, modelfile)
         for model in list(known)[:1]:
@@ -58,6 +63,17 @@ def serve(
             signal.signal(number, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+    if replicas:
+        ray_cluster.leave()
+
+
+async def _on_ray(replicas: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of Models for engines on a cluster, which is joined. Raises ClusterError."""
+    from .ray_engine import RayEngine, Replicas
+
+    await asyncio.to_thread(ray_cluster.join, replicas["address"])
+    wanted = Replicas(**replicas)
+    return {"start": partial(RayEngine.start, wanted), "n_engines": wanted.most}
 
 
 def _check(path: str, settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from . import recipes
-from .engine_client import EngineClient
+from .engine import TRIES, Engine
 from .metrics import Metrics, Outcome
 from .models import Model, Models
 from .parsing import AnswerReader, after_thought, readings
@@ -152,7 +152,8 @@ class Answer:
     """The answers to one request, all n: iterate for the events. To be closed.
 
     prompt: token ids; text: of the prompt, where it is one. number: tells it from others.
-    fills_context: only the context limits its length.
+    fills_context: only the context limits its length. streams: events are told as they come, else once all are there,
+    so that until then what is lost with its engine can be made anew.
     """
 
     def __init__(
@@ -163,7 +164,10 @@ class Answer:
         self.number = service.metrics.n_requests + len(service.running)
         service.running.append(self)
         self._load_seconds, self.asked = load_seconds, time.monotonic()
+        self.streams = False
         self._events: deque[Event | Failure] = deque()
+        self._told: set[int] = set()  # choices of which something has been told
+        self._complete = False
         self._news: asyncio.Future[None] | None = None
         self.outcome = Outcome.CANCELLED  # unless it comes otherwise
         self._closed = False
@@ -176,13 +180,15 @@ class Answer:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
-            while self._events:
+            while self._events and (self.streams or self._complete):
                 event = self._events.popleft()
                 if isinstance(event, Failure):
                     self.outcome = Outcome.FAILED
                     raise event
                 if isinstance(event, Done):
                     self.outcome = Outcome.DONE
+                elif not isinstance(event, Progress):
+                    self._told.add(event.index)
                 yield event
                 if isinstance(event, Done):
                     return
@@ -219,7 +225,7 @@ class Answer:
             self._service.running.remove(self)
             self._service.metrics.answered(self.timings, self.outcome)
 
-    def generate(self, choice: _Choice) -> tuple[EngineClient, int]:
+    def generate(self, choice: _Choice) -> tuple[Engine, int]:
         """A choice has its turn; gives the engine that has it, and its number there."""
         prepared, request, engine = self._prepared, self.request, self.model.engine
         options = prepared.options
@@ -234,10 +240,24 @@ class Answer:
 
     def add(self, events: Sequence[Event | Failure]) -> None:
         self._events += events
+        self._complete |= any(isinstance(event, Failure) for event in events)
         if all(choice.ended for choice in self._choices):
             self._events.append(Done(self.timings))
+            self._complete = True
         if self._news and not self._news.done():
             self._news.set_result(None)
+
+    def take_back(self, index: int) -> bool:
+        """Have a choice begin anew, unless something of it has been told; whether it may."""
+        if index in self._told:
+            return False
+        kept = (event for event in self._events if getattr(event, "index", None) != index)
+        self._events = deque(kept)
+        return True
+
+    def reading(self, index: int) -> Reading | None:
+        """How to read a choice from its beginning."""
+        return self._prepared.readings[index] and readings(self.model.texts, self.request, self.text)[index]
 
     def _expire(self, seconds: float) -> None:
         self.add([Failure("timeout", f"the answer took longer than {seconds:g} seconds, which is as long as it may")])
@@ -258,8 +278,9 @@ class _Choice:
         self.begun: float | None = None
         self.last: Output | None = None
         self.ended = False
+        self._n_tries = 1
         self._last_token = answer.asked
-        self._made_by: tuple[EngineClient, int] | None = None
+        self._made_by: tuple[Engine, int] | None = None
         self._late: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
@@ -274,6 +295,12 @@ class _Choice:
         """What the engine has made."""
         answer = self._answer
         if isinstance(output, Failed):
+            if output.again and self._n_tries < TRIES and answer.take_back(self.index):
+                self._n_tries, self.last = self._n_tries + 1, None
+                reading = answer.reading(self.index)
+                self.reader = AnswerReader(self.index, answer.request, reading, answer.fills_context)
+                self._start()
+                return
             answer.model.turns.end(self.turn)
             answer.add([Failure(output.kind, output.message)])
             return
