@@ -77,7 +77,6 @@ class Budget:
                 raise LimitExceeded("it makes a number that is too large")
             return digits
         if isinstance(value, Growing):
-            value.held = True
             return value.size
         if id(value) not in self._known:
             if not isinstance(value, (list, tuple, Mapping)):
@@ -88,7 +87,12 @@ class Budget:
 
     def extent(self, items: Iterable[object]) -> int:
         """The size of what holds these."""
-        return 2 + sum(self.size(item) + 2 for item in items) * 17 // 16
+        size = 0
+        for item in items:
+            size += self.size(item) + 2
+            if isinstance(item, Growing):
+                item.held = True
+        return 2 + size * 17 // 16
 
     def _tick(self) -> None:
         if monotonic() > self._deadline:

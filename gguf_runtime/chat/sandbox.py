@@ -2,7 +2,7 @@
 
 Jinja's sandbox keeps a template from Python's internals and from changing what it is given. Here it is also kept from
 work without end. Whatever makes a value has it measured; loops look at the clock; the few operations that can make
-much more than they are given are asked before for what they cost, or are not there, where no template needs them.
+much more than they are given, or take long, are asked before what they cost.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jinja2.environment import Environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -31,10 +32,9 @@ from ..tokenizer import BREAK
 from .limits import Growing, LimitExceeded, current
 from .marks import unmarked
 
-_MAX_SOURCE = 1 << 19  # characters; the longest published template has 16 thousand
+_MAX_SOURCE, _MAX_TOKENS = 1 << 19, 1 << 16  # characters, and words; the longest published template has 16 thousand
 _MAX_FIELD = 1000  # characters that %d and the like add to what they write
 _WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)|\{[^{}]*:[^{}]*(?:\d{4}|\{)")
-_NO_FILTERS = {"batch", "center", "pprint", "slice", "striptags", "urlize", "wordwrap", "xmlattr"}
 _NO_METHODS = {
     "center", "encode", "expandtabs", "format_map", "ljust", "maketrans", "rjust", "striptags", "translate", "zfill"
 }  # fmt: skip
@@ -50,31 +50,44 @@ def _replace_cost(text: Any, old: Any, new: Any, count: Any = None) -> int:
     return len(str(text)) + str(text).count(str(old)) * len(str(new))
 
 
-def _join_cost(items: Any, separator: Any = "", attribute: Any = None) -> int:
-    return current.get().size(items) + length_hint(items) * len(str(separator))
+def _join_cost(items: Any, d: Any = "", attribute: Any = None) -> int:
+    return current.get().size(items) + length_hint(items) * len(str(d))
 
 
 def _indent_cost(text: Any, width: Any = 4, *_: Any, **__: Any) -> int:
     return len(text) + len(text.splitlines()) * (len(width) if isinstance(width, str) else width)
 
 
-def _search_cost(text: Any, sought: Any = None, *_: Any) -> int:
-    """Of methods that compare each of a text's characters with as many."""
-    return len(str(text)) * len(str(sought)) // 1000
+def _slow_cost(value: Any, *args: Any, **kwargs: Any) -> int:
+    """Of filters that take the time of 50 others, or write what they are given beside each word."""
+    return current.get().size(value) * (50 + current.get().size([args, kwargs]))
+
+
+def _filling_cost(n: int, filler: object) -> int:
+    return n * (2 + current.get().size(filler))
+
+
+def _search_cost(text: Any, chars: Any = None, *_: Any) -> int:
+    """Of what compares each of a text's characters with as many."""
+    return len(str(text)) * len(str(chars)) // 1000
 
 
 #: What filters, and methods of texts, cost: the characters that they make, or that take as long. By their names and
 #: with their own parameters.
 _COSTS: dict[str, Callable[..., int]] = {
+    "batch": lambda value, linecount, fill_with=None: _filling_cost(linecount, fill_with),
+    "center": lambda value, width=80: width,
     "format": _format_cost,
     "indent": _indent_cost,
     "join": _join_cost,
     "replace": _replace_cost,
     "round": lambda value, precision=0, method="common": 10_000 * abs(precision),
+    "slice": lambda value, slices, fill_with=None: _filling_cost(slices, fill_with),
     "tojson": lambda value, ensure_ascii=False, indent=None, *_, **__: (
         current.get().size(value) * (1 + (len(indent) if isinstance(indent, str) else indent or 0) // 16)
     ),
     "trim": _search_cost,
+    **dict.fromkeys(["pprint", "striptags", "urlize", "wordwrap", "xmlattr"], _slow_cost),
     ".join": lambda separator, items: _join_cost(items, separator),
     ".replace": _replace_cost,
     **dict.fromkeys([".strip", ".lstrip", ".rstrip"], _search_cost),
@@ -133,11 +146,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """mark: puts marks into what a filter has read in messages."""
         extensions = [_Generation, loopcontrols]
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=extensions, undefined=_Undefined, finalize=_finalized
-        )
+            trim_blocks=True, lstrip_blocks=True, extensions=extensions, undefined=_Undefined, finalize=_finalized,
+            optimized=False,  # nothing is computed while it compiles
+        )  # fmt: skip
         own = {"sum": _sum, "tojson": _to_json, "from_json": lambda text: mark(json.loads(unmarked(text)))}
-        filters = {name: filter for name, filter in {**FILTERS, **own}.items() if name not in _NO_FILTERS}
-        self.filters = {name: _limited(name, filter) for name, filter in filters.items()} | _HOOKS
+        self.filters = {name: _limited(name, filter) for name, filter in (FILTERS | own).items()} | _HOOKS
         del self.globals["lipsum"]
         self.globals |= {"namespace": _Namespace, "raise_exception": _raise_exception}
         self.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
@@ -159,15 +172,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
-        return functools.partial(_limited("format", lambda _, *args, **kwargs: wrapped(*args, **kwargs)), value.__self__)
+        limited = _limited("format", lambda text, *args, **kwargs: wrapped(*args, **kwargs))
+        return functools.partial(limited, value.__self__)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
         budget, owner = current.get(), getattr(__obj, "__self__", None)
         if isinstance(__obj, LoopContext):  # `loop(items)`, in a loop that is marked as recursive
             args = (budget.each(args[0]), *args[1:])
         elif isinstance(owner, str) and (cost := _COSTS.get(f".{__obj.__name__}")):
-            given = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}  # Jinja's
-            budget.reserve(cost(owner, *args, **given))
+            budget.reserve(cost(owner, *args))
         return budget.made(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -239,9 +252,15 @@ class _Undefined(Undefined):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training; here it only groups."""
+    """`{% generation %}` marks the assistant's text for training; here it only groups. Counts tokens, too."""
 
     tags = {"generation"}
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for n, token in enumerate(stream):
+            if n > _MAX_TOKENS:
+                raise LimitExceeded(f"it has more than {_MAX_TOKENS} words")
+            yield token
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
