@@ -14,6 +14,7 @@ import numpy as np
 
 from . import architectures, arguments
 from .architectures import ModelError
+from .backends import KvTypes
 from .chat.marks import Rendered
 from .chat.templates import ChatTemplates
 from .draft import DraftModel
@@ -101,8 +102,9 @@ class LLM(Embedding):
             "n_ctx": arguments.whole("n_ctx", n_ctx, 0),
             "n_threads": arguments.whole("n_threads", n_threads, 0),
             "n_ubatch": arguments.whole("n_ubatch", n_ubatch, 0),
-            "type_k": arguments.one_of("type_k", type_k, KV_TYPES),
-            "type_v": arguments.one_of("type_v", type_v, KV_TYPES),
+            "kv_types": KvTypes(
+                arguments.one_of("type_k", type_k, KV_TYPES), arguments.one_of("type_v", type_v, KV_TYPES)
+            ),
             "kv_memory": arguments.whole("kv_memory", kv_memory, 0),
             "device": arguments.one_of("device", device, ("cpu", "reference")),
             "offload": _offload(n_gpu_layers, main_gpu, tensor_split, override_tensors, offload_kv),

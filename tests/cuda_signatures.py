@@ -17,7 +17,7 @@ from gguf_runtime.backends.cuda.plan import Plan
 from gguf_runtime.backends.cuda.recurrence import state_bytes
 from gguf_runtime.backends.cuda.weights import Matrix, matrix_bytes, matrix_of
 from gguf_runtime.backends.cuda.workspace import Workspace
-from gguf_runtime.backends.pages import PageLayout
+from gguf_runtime.backends.pages import KvTypes, PageLayout
 from gguf_runtime.backends.states import state_memory
 from gguf_runtime.graph import Graph
 from gguf_runtime.kernels.cuda.source import source
@@ -66,7 +66,8 @@ def planned(graph: Graph, gpu: PlannedGpu, n_tokens: int = 512, kv: str = "f16")
     space = Workspace(device, [graph], n_tokens)
     states = state_memory(graph, state_bytes, "cuda f32")
     layout = states.layout if states else None
-    return Plan(graph, space, PageLayout(graph.kv, kv, kv), layout, Inputs(device, graph, space.n_rows, 4096), matrix)
+    pages = PageLayout(graph.kv, KvTypes(kv, kv))
+    return Plan(graph, space, pages, layout, Inputs(device, graph, space.n_rows, 4096), matrix)
 
 
 SIZES = [Sizes(1, 1), Sizes(4, 4), Sizes(32, 32), Sizes(512, 1, 16, 2, False), Sizes(256, 0, 16, 1, False)]

@@ -19,8 +19,8 @@ class ModelServer:
 
     files: "owner/repo/path" → bytes. cuts: how many more answers are cut off, each after `cut_after` bytes.
     ranges, lengths: whether it goes on from where one asks, and says how long files are. seconds_per_chunk: how slow
-    it is. token: what repositories named private/… ask for. sent: bytes that went out, by digest; tokens: those that
-    came, by kind of path.
+    it is. token: what repositories named private/… ask for. commit: what main is. sent: bytes that went out, by digest;
+    tokens: those that came, by kind of path.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class ModelServer:
         self.failures = 0  # answers of 503 to come
         self.seconds_per_chunk = 0.0
         self.ranges = self.lengths = True
-        self.token = "secret"
+        self.token, self.commit = "secret", "c0ffee"
         self.sent: Counter[str] = Counter()
         self.tokens: dict[str, set[str | None]] = {"api": set(), "resolve": set(), "cdn": set()}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -87,9 +87,6 @@ def _handler(site: ModelServer) -> type[BaseHTTPRequestHandler]:
             if repo.startswith("private/") and self.headers["Authorization"] != f"Bearer {site.token}":
                 self.answer(401, b'{"error": "Repository not found"}', **{"X-Error-Code": "RepoNotFound"})
                 return
-            if repo.startswith("gated/"):
-                self.answer(403, b'{"error": "gated"}', **{"X-Error-Code": "GatedRepo"})
-                return
             names = [name for name in site.files if name.startswith(f"{repo}/")]
             if not names:
                 self.answer(404, b'{"error": "Repository not found"}', **{"X-Error-Code": "RepoNotFound"})
@@ -103,11 +100,20 @@ def _handler(site: ModelServer) -> type[BaseHTTPRequestHandler]:
                 }
                 for name in names
             ]
-            self.answer(200, json.dumps({"id": repo, "modelId": repo, "sha": "c0ffee", "siblings": siblings}).encode())
+            facts = {"id": repo, "modelId": repo, "sha": site.commit, "siblings": siblings}
+            self.answer(200, json.dumps(facts).encode())
 
         def resolve(self, repo: str, name: str) -> None:
             site.tokens["resolve"].add(self.headers["Authorization"])
-            self.answer(302, Location=f"{site.cdn}/cdn/{name}") if name in site.files else self.answer(404)
+            if name not in site.files:
+                self.answer(404, **{"X-Error-Code": "EntryNotFound"})
+                return
+            if repo.startswith("gated/"):
+                self.answer(403, **{"X-Error-Code": "GatedRepo"})
+                return
+            facts = {"X-Repo-Commit": site.commit, "X-Linked-Etag": f'"{site.digest(name)}"'}
+            size = {"X-Linked-Size": str(len(site.files[name]))}
+            self.answer(302, Location=f"{site.cdn}/cdn/{name}", **facts, **size)
 
         def manifest(self, name: str) -> None:
             if name not in site.files:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gguf_runtime import memory
-from gguf_runtime.backends.pages import SLAB, PageLayout, PageMemory, WindowMemory
+from gguf_runtime.backends.pages import SLAB, KvTypes, PageLayout, PageMemory, WindowMemory
 from gguf_runtime.backends.states import NOTHING, StateLayout, StateMemory, segments
 from gguf_runtime.engine.cache import NoPages, PageAllocator, PrefixCache, capacities
 from gguf_runtime.engine.sequence import Sequence
@@ -25,7 +25,7 @@ _WINDOW = 100
 
 def memories() -> list[PageMemory]:
     """Of two stages whose pages differ in size."""
-    return [PageMemory(PageLayout({0: KvShape(1, dim, 16)}, "f16", "f16")) for dim in (16, 32)]
+    return [PageMemory(PageLayout({0: KvShape(1, dim, 16)}, KvTypes())) for dim in (16, 32)]
 
 
 def slots(stage: PageMemory, page: int) -> np.ndarray:
@@ -76,7 +76,7 @@ class Cache(RuleBasedStateMachine):
         self.pages = PageAllocator(self.stages, 14)
         self.state = StateMemory(StateLayout({0: 16}), "test") if self.n_states else None
         self.states = PageAllocator([self.state], self.n_states) if self.state else None
-        self.window = WindowMemory(PageLayout({1: KvShape(1, 16, 16)}, "f16", "f16"), _WINDOW)
+        self.window = WindowMemory(PageLayout({1: KvShape(1, 16, 16)}, KvTypes()), _WINDOW)
         self.windows = PageAllocator([self.window], self.n_windows) if self.n_windows else None
         self.tree = PrefixCache(self.pages, self.states, self.windows)
         self.live: list[Sequence] = []

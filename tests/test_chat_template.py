@@ -200,7 +200,49 @@ HOSTILE = {
     "joined by map": BIG + "{{ range(9999) | map('string') | join(ns.x) }}",
     "sorting": LOOP + "{% set y = range(99999) | sort %}{% endfor %}{% endfor %}",
     "messages written over": "{% for i in range(99999) %}{% set ns2 = namespace(m=messages * 99999) %}{% endfor %}",
+    "replaced by keyword": BIG + "{{ ns.x | replace(new=ns.x, old='a') }}",
+    "indent of other line ends": "{{ ('\r' * 2000000) | indent(1000, true) }}",
+    "rfind": BIG + "{{ ns.x.rfind(ns.x[:900000] ~ 'c' ~ ns.x[:900000]) }}",
+    "rsplit": BIG + "{{ ns.x.rsplit(ns.x[:900000] ~ 'c' ~ ns.x[:900000]) | length }}",
+    "strip": BIG + "{{ ns.x.strip('c' * 1000000) }}",
+    "trim": BIG + "{{ ns.x | trim('c' * 1000000) }}",
+    "round": "{{ 5 | round(-1000000000) }}",
+    "round up": "{{ 5 | round(1000000000, 'ceil') }}",
+    "a list as text in a block": BIG + "{% set l = [ns.x[:1000000]] %}{% set y %}{% for i in range(99999) %}{{ l }}"
+    "{% endfor %}{% endset %}",
+    "a macro with a long name": "{% macro " + "a" * 50_000 + "() %}{% endmacro %}{{ [" + "a" * 50_000 + "] * 99999 }}",
+    "lists compared": "{% set a = namespace(x=[]) %}{% set b = namespace(x=[]) %}{% for i in range(99) %}"
+    "{% set a.x = [a.x, a.x] %}{% set b.x = [b.x, b.x] %}{% endfor %}{{ a.x == b.x }}",
+    "tuples hashed": GROW.replace("X", "()").replace("Y", "(ns.x, ns.x)") + "{{ {}[ns.x] }}",
+    "fromkeys": BIG + "{{ dict.fromkeys(range(99999), ns.x) | string | length }}",
+    "a list in a dict that grows": "{% set l = [] %}{% set d = [dict(a=l)] * 9999 %}{% for i in range(99999) %}"
+    "{% set _ = l.append('x' * 99) %}{% endfor %}{{ d }}",
+    "lists appended in turn": "{% set ns = namespace(x=[]) %}{% for i in range(99) %}{% set y = [] %}"
+    "{% set _ = y.append(ns.x) %}{% set _ = y.append(ns.x) %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
+    "many small lists": "{% set l = [] %}" + LOOP + "{% set _ = l.append([]) %}{% endfor %}{% endfor %}",
+    "cycler": BIG + "{% set c = cycler(ns.x, [ns.x]) %}{% for i in range(99999) %}{{ c.next() }}{% endfor %}",
+    "joiner": BIG + "{% set j = joiner(ns.x) %}{% for i in range(99999) %}{{ j() }}{% endfor %}",
+    "a loop's cycle": BIG + "{% for i in range(99999) %}{{ loop.cycle(ns.x, i) }}{% endfor %}",
+    "callers": "{% macro m() %}{{ caller() }}{{ caller() }}{% endmacro %}" + "{% call m() %}" * 60 + "x"
+    + "{% endcall %}" * 60,
+    "two macros in turn": "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+    "a filtered block": BIG + "{% filter replace('a', ns.x) %}{{ ns.x }}{% endfilter %}",
+    "nested with": "{% with a=[1, 1] %}" + "{% with a=[a, a] %}" * 60 + "{{ a }}" + "{% endwith %}" * 61,
+    "format of repeated fields": BIG + "{{ ('{0!r}' * 9999).format(ns.x) }}",
+    "format of safe text": BIG + "{{ (('{0}' * 9999) | safe).format(ns.x) }}",
+    "% of a mapping": BIG + "{{ ('%(a)s' * 1000) % {'a': ns.x} }}",
+    "a power of a power": GROW.replace("X", "10 ** 300").replace("Y", "ns.x ** 2"),
+    "a filtered loop": BIG + "{% for i in range(99999) if (ns.x ~ i) == (ns.x ~ 'b') %}{% endfor %}",
+    "a block in itself": "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
+    "a regular expression": BIG + "{% for i in range(99999) %}{{ ns.x | title | wordcount }}{% endfor %}",
+    "deep lists": "{{ " + "[" * 9999 + "]" * 9999 + " }}",
+    "a chain of filters": "{{ x" + "|upper" * 9999 + " }}",
+    "nested loops deep": "{% for a in [1] %}" * 40 + "{% endfor %}" * 40,
+    "dates": "{{ strftime_now('%Y' * 1000000) }}",
     "a long template": "{{ x }}" * 99999,
+    "a template of many words": "{{x}}" * 50_000,
+    "batches filled": BIG + "{{ [1] | batch(9999, ns.x) | list }}",
+    "urlize with a long rel": BIG + "{{ ('https://a.b ' * 999) | urlize(rel=ns.x) }}",
     "a deep template": "{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}",
     "a deep block": "{% if true %}" * 999 + "{% endif %}" * 999,
 }
@@ -249,6 +291,15 @@ def test_limits_leave_results_as_they_are(source, expected):
     plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     assert plain.from_string(source).render(messages=USER, x="<") == expected
     assert render(source, x="<") == expected
+
+
+def test_lists_grow_until_another_value_holds_them():
+    """Kimi's template keeps ids so."""
+    source = "{% set ns = namespace(x=[]) %}{% for i in [3, 4] %}{% set _ = ns.x.append(i) %}{% endfor %}"
+    assert render(source + "{{ ns.x.pop(0) }}{{ ns.x }}") == "3[4]"
+    for held in ("[ns.x]", "(ns.x,)", "{1: ns.x}", "dict(a=ns.x)"):
+        with pytest.raises(ChatError, match="another value holds"):
+            render(source + "{% set y = HELD %}{% set _ = ns.x.append(5) %}".replace("HELD", held))
 
 
 def test_a_long_conversation_is_within_the_limits():

@@ -14,6 +14,7 @@ import pytest
 
 from gguf_runtime.backends.errors import GpuError, PlanError
 from gguf_runtime.backends.gpus import gpu_present, open_gpus
+from gguf_runtime.backends.pages import KvTypes
 from gguf_runtime.engine import Chunk, Engine, placement
 from gguf_runtime.engine.layer_split import Offload, SplitError
 from gguf_runtime.kernels.cuda.formats import FORMATS, RETILED, tile, tiled_bytes
@@ -129,7 +130,7 @@ def test_a_quantised_cache_is_as_near_to_the_truth_as_the_cpus(
 ) -> None:
     sizes = dict(zip(("n_head", "n_head_kv"), heads, strict=True))
     weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3, **sizes)
-    types = {"type_k": k, "type_v": v}
+    types = {"kv_types": KvTypes(k, v)}
     tokens = [int(t) for t in np.random.default_rng(3).integers(0, 318, 400)]
     exact = llama_logits(weights, tokens, **sizes)
     # what is f32 in the cache is halves in a GPU's shared memory
@@ -455,7 +456,7 @@ def test_older_gpus(tmp_path: Path, older: Any, shape: dict[str, Any]) -> None:
 def test_older_gpus_with_a_quantised_cache(tmp_path: Path, kind: str) -> None:
     weights = write_model(tmp_path / "model.gguf", types="Q8_0", n_embd=512, n_layer=3)
     exact = llama_logits(weights, TOKENS, n_head=4, n_head_kv=2)
-    types = {"type_k": kind, "type_v": kind}
+    types = {"kv_types": KvTypes(kind, kind)}
     most = 1.1 * error(run(engine(tmp_path, 0, **types), TOKENS), exact)
     gpu = engine(tmp_path, "all", **types)
     for step in 0, 9, 1:

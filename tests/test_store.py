@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_runtime.store import Model, Store, StoreError, download, hub, resolve
+from gguf_runtime.store import Model, Store, StoreError, all_models, download, find, hub, resolve
 from gguf_runtime.store.catalog import entries
-from gguf_runtime.store.names import source_of
+from gguf_runtime.store.names import source_of, update
 from gguf_runtime.store.ollama import OllamaSource
 from gguf_runtime.store.progress import Progress, size
 from tests.conftest import command_line
@@ -71,7 +71,12 @@ def test_from_hugging_face(ggrun, home, site, model):
     done = ggrun("pull", "hf:me/tiny-GGUF")
     assert done.returncode == 0 and b"getting hf:me/tiny-GGUF (" in done.stderr
     path = Path(done.stdout.decode().strip().partition(": ")[2])
-    assert path.read_bytes() == model.read_bytes() and path.is_relative_to(home / "models")
+    assert path.read_bytes() == model.read_bytes() and path.is_relative_to(home / "hf" / "hub")
+    assert not left_over(home) and path.is_symlink()
+    from huggingface_hub import scan_cache_dir, try_to_load_from_cache
+
+    assert try_to_load_from_cache("me/tiny-GGUF", path.name, home / "hf" / "hub") == str(path)
+    assert not scan_cache_dir(home / "hf" / "hub").warnings
     sent = site.sent.copy()
     done = ggrun("-m", "hf:me/tiny-GGUF", "-p", "x", "-n", 3, "--ignore-eos")
     assert done.returncode == 0 and done.stdout and not done.stderr
@@ -97,10 +102,49 @@ def test_a_token_goes_to_hugging_face_alone(ggrun, home, site, model, monkeypatc
     assert site.tokens["cdn"] == {None}
 
 
+def test_what_was_pulled_from_hugging_face_is_listed_updated_and_removed(ggrun, home, site, model, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(home / "mine"))
+    site.files = {"me/x-GGUF/x-Q8_0.gguf": model.read_bytes(), "me/x-GGUF/x-Q4_0.gguf": BIG}
+    name, other = "hf:me/x-GGUF:Q8_0", "hf:me/x-GGUF:Q4_0"
+    old, q4 = resolve(name), resolve(other)
+    assert old.is_relative_to(home / "mine" / "models--me--x-GGUF")
+    assert {model.name for model in all_models()} >= {"hf:me/x-GGUF/x-Q8_0.gguf", "hf:me/x-GGUF/x-Q4_0.gguf"}
+    site.commit = "decade"
+    site.files["me/x-GGUF/x-Q8_0.gguf"] = new = model.read_bytes() + bytes(32)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_in(ggrun, home, name) == old
+    failed(ggrun("pull", "hf:me/x-GGUF:Q6_K"), "hf:me/x-GGUF", "HF_HUB_OFFLINE")
+    assert update(name).path.read_bytes() == new and old.exists()
+    assert ggrun("rm", name).returncode == 0 and old.exists()  # the newer one is removed, and then the older
+    for wanted in (name, other):
+        Store().remove(find(wanted))
+    assert find(name) is find(other) is None and not q4.exists()
+    assert not (home / "mine" / "models--me--x-GGUF").exists()
+
+
+def test_pulls_of_earlier_versions_move(ggrun, home, site):
+    """ggrun had them in a folder of its own."""
+    site.files = {"me/x-GGUF/x-Q4_0.gguf": BIG}
+    folder = Store()._folder("hf:me/x-GGUF")
+    folder.mkdir(parents=True)
+    (folder / "x-Q4_0.gguf").write_bytes(BIG)
+    (folder / "model.json").write_text(json.dumps({"name": "hf:me/x-GGUF", "files": ["x-Q4_0.gguf"]}))
+    assert resolve("hf:me/x-GGUF") == folder / "x-Q4_0.gguf" and not site.sent
+    assert update("hf:me/x-GGUF").path.is_relative_to(home / "hf") and not folder.exists()
+
+
+def test_a_cache_without_symbolic_links_has_no_file_twice(home, site, monkeypatch):
+    site.files = {"me/x-GGUF/x-Q4_0.gguf": BIG}
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda *_: False)
+    path = resolve("hf:me/x-GGUF")
+    assert path.read_bytes() == BIG and not path.is_symlink()
+    assert [file for file in (home / "hf").rglob("*") if file.stat().st_size == len(BIG)] == [path]
+
+
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("hf:gated/x-GGUF", ["terms", "HF_TOKEN"]),
+        ("hf:gated/x-GGUF", ["gated/x-GGUF asks", "terms", "HF_TOKEN"]),
         ("hf:me/none", ["no me/none", "check the name"]),
         ("hf:me/x:Q9_Z", ["me/x has Q4_0, Q8_0", "hf:me/x:Q4_0"]),
         ("hf:me/x/y.gguf", ["me/x has no y.gguf"]),
@@ -116,7 +160,8 @@ def test_a_token_goes_to_hugging_face_alone(ggrun, home, site, model, monkeypatc
     ],
 )  # fmt: skip
 def test_what_cannot_be_got_is_told_in_a_line(ggrun, home, site, name, words):
-    site.files = {"me/x/x-Q4_0.gguf": BIG, "me/x/x-Q8_0.gguf": BIG, "me/empty/a.txt": b"", "me/page": b"<html>" * 99}
+    site.files = {"me/x/x-Q4_0.gguf": BIG, "me/x/x-Q8_0.gguf": BIG, "me/empty/a.txt": b"", "me/page": b"<html>" * 99,
+                  "gated/x-GGUF/x-Q4_0.gguf": BIG}  # fmt: skip
     failed(ggrun("pull", name.replace("SITE", site.url)), *words)
     assert not [name for name in left_over(home) if name.endswith((".gguf", ".json"))]
 
@@ -159,14 +204,7 @@ def test_cuts_and_refusals_on_the_way(home, site, kind):
     name = {"hf": "me/x/x-Q4_0.gguf", "ollama": "library/x/latest", "url": "x.gguf"}[kind]
     site.files, site.cuts, site.failures = {name: BIG}, 12, 0 if kind == "hf" else 3
     asked = {"hf": "hf:me/x", "ollama": ollama(site, "library/x"), "url": f"{site.url}/files/x.gguf"}[kind]
-    if kind == "hf":
-        source = hub.HubSource("me/x")
-        remotes = [
-            download.Remote(f"{site.url}/me/x/resolve/c0ffee/x-Q4_0.gguf", "x.gguf", len(BIG), site.digest(name))
-        ]
-        (path,) = download.download_all(remotes, home / "models", Progress(source.repo))
-    else:
-        path = resolve(asked)
+    path = resolve(asked)
     assert path.read_bytes() == BIG and site.sent[name] == len(BIG)
 
 
@@ -185,7 +223,7 @@ def test_a_server_that_tells_no_lengths(home, site, model, ranges):
     assert path.read_bytes() == data
     site.cuts, site.cut_after = 1000, 0
     path.unlink()
-    path.with_name("x.gguf.part").write_bytes(data[:50_000])
+    path.with_name("x.gguf.incomplete").write_bytes(data[:50_000])
     with pytest.raises(StoreError, match="no whole GGUF file"):
         resolve(f"{site.url}/files/x.gguf")
     assert not path.exists()
@@ -232,14 +270,14 @@ def test_what_a_server_has_is_damaged(home, site, model):
 def test_a_file_that_changes_between_two_tries(home, site):
     site.files, site.cuts, site.cut_after = {"x.gguf": BIG}, 99, 500_000
     site.seconds_per_chunk = 0.0
-    part = home / "models" / "x.gguf.part"
+    part = home / "models" / "x.gguf.incomplete"
     part.parent.mkdir()
     part.write_bytes(BIG[:1000])
-    part.with_name("x.gguf.part.etag").write_text('"another"')
+    part.with_name("x.gguf.incomplete.etag").write_text('"another"')
     new = b"GGUF" + BIG[:3_000_000:-1]
     site.files, site.cuts = {"x.gguf": new}, 0
     remote = download.Remote(f"{site.url}/files/x.gguf", "x.gguf")
-    assert download.download_all([remote], part.parent, Progress("x"))[0].read_bytes() == new
+    assert download.download_all({part.parent / "x.gguf": remote}, Progress("x"))[0].read_bytes() == new
 
 
 @pytest.mark.parametrize("kind", ["hf", "ollama"])
@@ -248,7 +286,7 @@ def test_a_wrong_hash(ggrun, home, site, kind):
     site.files, site.hashes = {name: BIG}, {name: "0" * 63 + "1"}
     done = ggrun("pull", {"hf": "hf:me/x", "ollama": ollama(site, "library/x")}[kind])
     failed(done, "SHA-256", "try again")
-    assert left_over(home) == []
+    assert left_over(home) == [] and not [*(home / "hf").rglob("*.gguf")]
 
 
 def test_servers_that_do_not_answer(home, site):
@@ -314,7 +352,8 @@ def test_split_files(ggrun, home, site):
     site.files |= {f"y-{i:05}-of-00002.gguf": b"GGUF" + bytes([i]) for i in (1, 2)}
     assert resolve(f"{site.url}/files/y-00001-of-00002.gguf").with_name("y-00002-of-00002.gguf").exists()
     sizes = dict(line.split()[:2] for line in ggrun("list").stdout.decode().splitlines()[1:])
-    assert sizes["hf:me/x:q4_0"] == "6"  # kB
+    assert sizes["hf:me/x/Q4_0/x-Q4_0-00001-of-00003.gguf"] == "6"  # kB
+    assert ggrun("rm", "hf:me/x:Q4_0").returncode == 0 and not [*(home / "hf").rglob("*Q4_0*")]
 
 
 def resolve_in(ggrun, home, name):
@@ -362,7 +401,6 @@ def test_the_cache_of_hugging_face_is_used(home, site, ggrun):
     assert resolve("hf:me/x-GGUF") == new / "x-Q4_K_M.gguf"
     assert resolve("hf:me/x-GGUF:Q8_0") == resolve("hf:me/x-GGUF/x-Q8_0.gguf") == new / "x-Q8_0.gguf"
     assert b"hf:me/x-GGUF/x-Q8_0.gguf" in ggrun("list").stdout
-    failed(ggrun("rm", "hf:me/x-GGUF"), "Hugging Face's cache", "hf cache rm model/me/x-GGUF")
     assert ggrun("cp", "hf:me/x-GGUF:Q8_0", "mine").returncode == 0
     assert Store().find("mine").path.read_bytes() == b"GGUF"
     split = new / "y-Q6_K-00001-of-00002.gguf"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..graph import Graph
 from ..loader import Tensor
-from .pages import PageMemory, WindowMemory
+from .pages import KvTypes, PageMemory, WindowMemory
 from .states import Mark, StateMemory
 
 #: Gives what a backend made of a batch, once it is there.
@@ -113,13 +113,6 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back what does not go by itself: mostly nothing, as memory goes with the last who holds it."""
         return
-
-
-class KvTypes(NamedTuple):
-    """How the cache keeps keys and values: f16, q8_0 … (kernels/layout.py)."""
-
-    k: str = "f16"
-    v: str = "f16"
 
 
 class Settings(NamedTuple):

@@ -21,33 +21,40 @@ SLAB = 8  # pages that are allocated at once
 _MOST_SLAB = 64 << 20  # bytes of several records that are
 
 
+class KvTypes(NamedTuple):
+    """How the cache keeps keys and values: f16, q8_0 … (kernels/layout.py)."""
+
+    k: str = "f16"
+    v: str = "f16"
+
+
 class PageLayout:
     """Where in a page each layer's keys and values begin (bytes), and how large a page is.
 
-    k_type, v_type: how numbers are kept, of KV_TYPES. Raises ValueError where heads do not fit a type.
+    types: of KV_TYPES. Raises ValueError where heads do not fit a type.
     """
 
-    def __init__(self, kv: dict[int, KvShape], k_type: str, v_type: str) -> None:
-        for kind, dims in (k_type, {s.k_dim for s in kv.values()}), (v_type, {s.v_dim for s in kv.values()}):
+    def __init__(self, kv: dict[int, KvShape], types: KvTypes) -> None:
+        for kind, dims in (types.k, {s.k_dim for s in kv.values()}), (types.v, {s.v_dim for s in kv.values()}):
             if kind not in KV_TYPES:
                 raise ValueError(f"a KV cache of type {kind}: there are {', '.join(KV_TYPES)}")
             if kind.upper() not in FLOATS and any(dim % KV_GROUP for dim in dims):
                 raise ValueError(f"a KV cache of type {kind} needs heads of {KV_GROUP}, {2 * KV_GROUP} … dimensions")
-        self.k_type, self.v_type = k_type, v_type
+        self.types = types
         self.k_offset: dict[int, int] = {}
         self.v_offset: dict[int, int] = {}
         size = 0
         for layer, shape in kv.items():
             self.k_offset[layer] = size
-            size += shape.n_heads * head_bytes(k_type, shape.k_dim)
+            size += shape.n_heads * head_bytes(types.k, shape.k_dim)
             self.v_offset[layer] = size = _aligned(size)
-            size = _aligned(size + shape.n_heads * head_bytes(v_type, shape.v_dim))
+            size = _aligned(size + shape.n_heads * head_bytes(types.v, shape.v_dim))
         self.n_bytes = size
 
     @property
     def form(self) -> str:
         """How a page keeps its tokens: pages of equal form mean the same to equal models."""
-        return f"{self.k_type} {self.v_type} {PAGE} {self.n_bytes}"
+        return f"{self.types.k} {self.types.v} {PAGE} {self.n_bytes}"
 
 
 def _aligned(n: int) -> int:

@@ -6,7 +6,7 @@ value has a limited size, and between operations (sandbox.py) the clock is looke
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -19,8 +19,8 @@ T = TypeVar("T")
 _SECONDS = 10.0
 _ROOM = 1 << 21  # characters of one value, and four times as many as the conversation has
 _TOTAL = 128  # as many times the room may be used in all
-_MAX_DEPTH = 300  # Python crashes where it has to go very deep
-_MAX_BITS = 1 << 15  # of a whole number
+_LEAST = 200  # what a value takes that is almost nothing
+_MAX_DIGITS = 10_000  # of a whole number
 
 
 class LimitExceeded(TemplateError):
@@ -37,19 +37,14 @@ class Budget:
         """outer: that of the rendering which this one is part of, and in whose time it has to be done."""
         self.strict = strict
         self._deadline: float = outer._deadline if outer else monotonic() + _SECONDS
-        self._known: dict[int, tuple[int, int, object]] = {}  # by id; held here, an object keeps its id
+        self._known: dict[int, tuple[int, object]] = {}  # sizes by id; held here, an object keeps its id
         self._room = _ROOM + 4 * self.size(variables)
         self._left = _TOTAL * self._room
 
-    def tick(self) -> None:
-        """Look at the clock."""
-        if monotonic() > self._deadline:
-            raise LimitExceeded(f"it takes more than {_SECONDS:.0f} seconds")
-
-    def each(self, items: Iterable[Any]) -> Iterator[Any]:
+    def each(self, items: Iterable[T]) -> Iterator[T]:
         """The items, with a look at the clock before each."""
         for item in items:
-            self.tick()
+            self._tick()
             yield item
 
     def reserve(self, size: int) -> None:
@@ -57,75 +52,67 @@ class Budget:
         if size > self._room:
             raise LimitExceeded(f"it makes a text or list of more than {self._room} characters")
 
-    def reserve_bits(self, n: int) -> None:
-        """Ask whether a whole number may become this large."""
-        if n > _MAX_BITS:
-            raise LimitExceeded("it makes a number that is too large")
-
     def made(self, value: T) -> T:
         """The value, which the template has just made, if it is not too large."""
-        self.tick()
+        self._tick()
         self.reserve(self.size(value))
-        if isinstance(value, (str, list, tuple, dict)):
-            self._left -= len(value)
-            if self._left < 0:
-                raise LimitExceeded("it makes more text than any conversation needs")
+        self._left -= _LEAST + (len(value) if isinstance(value, (str, list, tuple, dict)) else 0)
+        if self._left < 0:
+            raise LimitExceeded("it makes more text than any conversation needs")
         return value
 
+    def iterator(self, items: Iterable[T]) -> Iterator[T]:
+        """What a generator gives, made at once: Python crashes on deep chains of generators."""
+        made = self.made(tuple(self.each(items)))
+        iterator = iter(made)
+        self._known[id(iterator)] = self.size(made), iterator
+        return iterator
+
     def size(self, value: object) -> int:
-        """How long the value would be as text, about."""
-        return self._measure(value)[0]
-
-    def _measure(self, value: object) -> tuple[int, int]:
-        """Size, and how deep containers are nested."""
+        """How long the value would be as text, about. Each level of nesting adds a 16th, so that nothing nests deep."""
         if isinstance(value, str):
-            return len(value), 0
-        if isinstance(value, Growing):
-            return value.size, value.depth
-        if id(value) in self._known:
-            return self._known[id(value)][:2]
-        if isinstance(value, (KeysView, ValuesView, ItemsView)):
-            return self._measure(getattr(value, "mapping", ()))
-        if isinstance(value, (list, tuple, Mapping)):
-            items: Iterable[object] = (*value, *value.values()) if isinstance(value, Mapping) else value
-            self._known[id(value)] = size, depth, _ = (*self.extent(items), value)
-            return size, depth
+            return len(value)
         if isinstance(value, int):
-            self.reserve_bits(value.bit_length())
-        return 8, 0
+            if (digits := value.bit_length() // 3 + 2) > _MAX_DIGITS:
+                raise LimitExceeded("it makes a number that is too large")
+            return digits
+        if isinstance(value, Growing):
+            return value.size
+        if id(value) not in self._known:
+            if not isinstance(value, (list, tuple, Mapping)):
+                return len(repr(value))
+            items = (*value, *value.values()) if isinstance(value, Mapping) else value
+            self._known[id(value)] = self.extent(items), value
+        return self._known[id(value)][0]
 
-    def extent(self, items: Iterable[object]) -> tuple[int, int]:
-        """Size and depth of what holds these."""
-        size, depth = 2, 0
+    def extent(self, items: Iterable[object]) -> int:
+        """The size of what holds these."""
+        size = 0
         for item in items:
-            inner = self._measure(item)
-            size, depth = size + 2 + inner[0], max(depth, 1 + inner[1])
-        if depth > _MAX_DEPTH:
-            raise LimitExceeded("it nests values too deeply")
-        return size, depth
+            size += self.size(item) + 2
+            if isinstance(item, Growing):
+                item.held = True
+        return 2 + size * 17 // 16
+
+    def _tick(self) -> None:
+        if monotonic() > self._deadline:
+            raise LimitExceeded(f"it takes more than {_SECONDS:.0f} seconds")
 
 
 class Growing(list[Any]):
-    """A list that a template has written, which it may append to.
-
-    It is copied into what is to hold it, so that nothing becomes larger than it was measured.
-    """
+    """A list that the template has written. It may append to it until another value, whose size is known, holds it."""
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(map(fixed, items))
-        self.size, self.depth = current.get().extent(self)
+        super().__init__(items)
+        self.size, self.held = current.get().extent(self), False
 
     def append(self, item: Any) -> None:
         budget = current.get()
-        size, depth = budget.extent([item])
-        self.size, self.depth = self.size + size, max(self.depth, depth)
+        self.size += budget.extent([item])
         budget.reserve(self.size)
-        super().append(fixed(item))
-
-
-def fixed(value: Any) -> Any:
-    """The value as another may hold it."""
-    return list(value) if isinstance(value, Growing) else value
+        if self.held:
+            raise LimitExceeded("it appends to a list that another value holds")
+        super().append(item)
 
 
 #: The budget of the rendering that goes on in this thread.

@@ -26,14 +26,10 @@ _CONTEXT = 4096  # tokens that the memory of a model is told for
 @click.argument("names", nargs=-1, required=True)
 @verbose_option
 def pull(names: tuple[str, ...], verbose: bool) -> None:
-    from ..store import Store, find
-    from ..store.names import full_name, source_of
+    from ..store.names import full_name, update
 
     for name in map(full_name, names):
-        model = find(name)
-        if model is None or not model.keeper:  # what others keep here is used in place
-            model = Store().pull(name, source_of(name))
-        click.echo(f"{name}: {model.path}")
+        click.echo(f"{name}: {update(name).path}")
 
 
 @click.command("list", cls=Command, help="List the models on this machine.")

@@ -48,7 +48,7 @@ class Engine:
     model: what architectures.load has read of the file, where somebody has; result: what a step gives, logits or
     embeddings; n_ctx: tokens that a sequence may have, 0 for what the model was trained for; n_ubatch: tokens computed
     in one pass, 0 for 512 on the CPU and 2,048 on a GPU, if there is room, and 8,192 where each text has to be in one;
-    n_threads: 0 for the number of physical cores; type_k, type_v: how the cache keeps keys and values (f16, q8_0 …);
+    n_threads: 0 for the number of physical cores; kv_types: how the cache keeps keys and values;
     kv_memory: bytes that it may take in all, 0 for what is free; offload: which layers go to `devices`, None of these
     being all GPUs; device: what runs the rest, "reference" for NumPy in float64. Raises ModelError, PlanError,
     SplitError or ValueError.
@@ -67,8 +67,7 @@ class Engine:
         n_ctx: int = 0,
         n_ubatch: int = 0,
         n_threads: int = 0,
-        type_k: str = "f16",
-        type_v: str = "f16",
+        kv_types: KvTypes = KvTypes(),  # noqa: B008
         kv_memory: int = 0,
         offload: Offload = Offload(),  # noqa: B008
         device: Literal["cpu", "reference"] = "cpu",
@@ -87,7 +86,6 @@ class Engine:
             devices = devices or ()
         else:
             self._host = Cpu(self.n_threads)
-        kv_types = KvTypes(type_k, type_v)
         self.placement = Placement(self.model, offload, self._host, devices, self.n_ctx, n_ubatch, kv_types)
         self._pipeline = Pipeline(self.placement.stages)
         self.n_ubatch = self._pipeline.n_batch

@@ -189,7 +189,7 @@ class Placement:
 
     def _block(self, layer: int, graph: Graph) -> Block:
         device, (_, n_ctx, kv, *_) = self._others[0], self._settings
-        cache = -(-n_ctx // (PAGE * SLAB)) * SLAB * PageLayout(graph.kv, *kv).n_bytes
+        cache = -(-n_ctx // (PAGE * SLAB)) * SLAB * PageLayout(graph.kv, kv).n_bytes
         return Block(layer, sum(map(device.weight_bytes, graph.tensors)), cache, tuple(t.name for t in graph.tensors))
 
     def _all_on_host(self) -> Split:

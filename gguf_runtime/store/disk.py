@@ -19,7 +19,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > 0 and needed + _SPARE > free:
         raise StoreError(
             f"{size(needed)} are needed and {size(free)} free on the disk of {folder}: "
-            "make room, or name a folder on another disk with GGRUN_MODELS"
+            "make room, or name a folder on another disk with GGRUN_MODELS or, for hf: models, HF_HOME"
         )
 
 

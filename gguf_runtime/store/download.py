@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from .. import __version__
 from .disk import check_space
 from .errors import StoreError
 from .progress import Progress
-from .source import Remote
+from .source import Remote, gated
 
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
@@ -32,18 +32,17 @@ class _Unfinished(ConnectionError):
     """The server, which announces no length, came to an end, and what it sent is no whole GGUF file."""
 
 
-def download_all(remotes: Iterable[Remote], folder: Path, progress: Progress) -> list[Path]:
-    """Get files into a folder; gives their paths. Raises StoreError."""
-    remotes = list(remotes)
-    targets = [folder / remote.name for remote in remotes]
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs = list(zip(remotes, targets, strict=True))
-    sizes = [remote.size for remote in remotes]
+def download_all(remotes: Mapping[Path, Remote], progress: Progress) -> list[Path]:
+    """Get files, each to its path; gives the paths. Raises StoreError."""
+    targets = list(remotes)
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    sizes = [remote.size for remote in remotes.values()]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
-    if total is not None:
-        check_space(folder, total - sum(max(_size(target), _size(_part(target))) for target in targets))
+    if total and targets:
+        check_space(targets[0].parent, total - sum(max(_size(target), _size(_part(target))) for target in targets))
     before = 0
-    for remote, target in pairs:
+    for target, remote in remotes.items():
         if not _is_whole(remote, target):
             _download(remote, target, lambda done, of, before=before: progress(before + done, total or of))
         before += _size(target)
@@ -190,6 +189,8 @@ def _tls() -> ssl.SSLContext:
 
 def _refused(url: str, error: urllib.error.HTTPError) -> str:
     host = urlsplit(url).netloc
+    if error.headers.get("X-Error-Code") == "GatedRepo":
+        return gated("/".join(urlsplit(url).path.split("/")[1:3]))
     if error.code in (401, 403):
         return f"{host} does not let you have this ({error.code}): log in there and give your token in HF_TOKEN"
     if error.code == 404:
@@ -241,7 +242,7 @@ def _flaw(path: Path) -> str:
 
 
 def _part(target: Path) -> Path:
-    return target.with_name(target.name + ".part")
+    return target.with_name(target.name + ".incomplete")  # as huggingface_hub calls it
 
 
 def _size(path: Path) -> int:

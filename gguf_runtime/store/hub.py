@@ -1,31 +1,35 @@
 """Models from Hugging Face: hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf.
 
-huggingface_hub knows the site's API, tokens and endpoints (HF_TOKEN, HF_ENDPOINT); the bytes come by our own download,
-which checks them.
+They are kept in huggingface_hub's cache, as it keeps them, so that no file is on a machine twice. It knows the site's
+API, tokens and endpoints (HF_TOKEN, HF_ENDPOINT); the bytes come by our own download, which it lacks: that goes on
+after a cut, and checks the SHA-256.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..files import expanded
 from ..kernels.kernel_cache import home
 from .errors import NoModel, StoreError
-from .model import Model, kept_by
+from .model import Model, kept_by, parts
 from .progress import Progress
-from .source import Remote, file_name, is_gguf
+from .source import Remote, gated, is_gguf
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import RepoSibling
 
 _PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q8_0", "F16", "BF16")
 _QUANT = re.compile(r"(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|BF16|FP?16|F32))(?=$|[-._/])", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_MAX_HTTP = 50_000_000_000  # bytes; larger files come through huggingface_hub's Xet alone
 _URL = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/main/(.+\.(?i:gguf))(?:\?.*)?")
 
 
@@ -35,11 +39,7 @@ class HubSource:
 
     repo: str
     wanted: str = ""
-    keeper = "Hugging Face's cache"
-
-    @property
-    def removal(self) -> str:
-        return f"hf cache rm model/{self.repo}"
+    keeper, removal = "Hugging Face's cache", ""
 
     @classmethod
     def parse(cls, text: str) -> HubSource:
@@ -69,40 +69,88 @@ class HubSource:
         return None
 
     def fetch(self, folder: Path, progress: Progress) -> list[Path]:
+        """Into Hugging Face's cache."""
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        try:
+            with _told(self.repo):
+                hub = HfApi(endpoint=_endpoint(), library_name="ggrun")
+                info = hub.model_info(self.repo, files_metadata=True, timeout=30)
+                files = {file.rfilename: file for file in info.siblings or ()}
+                names = choose(files, self.wanted, self.repo)
+                self._download([files[name] for name in names], str(info.sha), progress)
+                where: dict[str, Any] = {"cache_dir": _cache(), "endpoint": _endpoint(), "library_name": "ggrun"}
+                return [Path(hf_hub_download(self.repo, name, **where)) for name in names]
+        except OfflineModeIsEnabled as error:
+            if path := self.local():
+                return list(parts(path))
+            raise StoreError(f"hf:{self.repo} is not on this machine, and HF_HUB_OFFLINE forbids to get it") from error
+
+    def remove(self, files: Iterable[Path]) -> None:
+        """Remove files from the cache, in all revisions that have them."""
+        snapshots = _folder(self.repo) / "snapshots"
+        for blob in {file.resolve() for file in files}:
+            for path in [path for path in snapshots.rglob("*") if path.resolve() == blob]:
+                path.unlink()
+            blob.unlink(missing_ok=True)
+        if not any(path.is_file() for path in snapshots.rglob("*")):
+            shutil.rmtree(_folder(self.repo), ignore_errors=True)
+
+    def _download(self, files: Iterable[RepoSibling], revision: str, progress: Progress) -> None:
+        """Put what the cache lacks where hf_hub_download finds it: unlike that, we go on after a cut, and check."""
+        from filelock import FileLock
         from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import are_symlinks_supported
         from huggingface_hub.utils import build_hf_headers
 
         from .download import download_all
 
-        info = self._info()
-        files = {file.rfilename: file for file in info.siblings or ()}
-        remotes = []
-        for name in choose(files, self.wanted, self.repo):
-            url, lfs = hf_hub_url(self.repo, name, revision=info.sha, endpoint=_endpoint()), files[name].lfs
-            headers = build_hf_headers(library_name="ggrun")
-            remotes.append(Remote(url, file_name(name), files[name].size, lfs.sha256 if lfs else None, headers))
-        return download_all(remotes, folder, progress)
+        blobs, remotes = _folder(self.repo) / "blobs", {}
+        with contextlib.ExitStack() as locks:
+            for file in files:
+                if file.lfs is None or (file.size or 0) > _MAX_HTTP:
+                    continue
+                sha256, name = file.lfs.sha256, file.rfilename
+                lock = _cache() / ".locks" / _folder(self.repo).name / f"{sha256}.lock"  # hf_hub_download's own
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(lock))
+                pointer = _folder(self.repo) / "snapshots" / revision / name
+                if pointer.exists() or (blobs / sha256).exists():
+                    continue
+                url = hf_hub_url(self.repo, name, revision=revision, endpoint=_endpoint())
+                target = blobs / sha256 if are_symlinks_supported(_cache()) else pointer
+                remotes[target] = Remote(url, name, file.size, sha256, build_hf_headers(library_name="ggrun"))
+            download_all(remotes, progress)
 
-    def _info(self) -> ModelInfo:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-        try:
-            hub = HfApi(endpoint=_endpoint(), library_name="ggrun")
-            return hub.model_info(self.repo, files_metadata=True, timeout=30)
-        except GatedRepoError as error:
-            raise StoreError(
-                f"{self.repo} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise NoModel(
-                f"Hugging Face has no {self.repo} that you may see: check the name, or give a token in HF_TOKEN"
-            ) from error
-        except HfHubHTTPError as error:
-            raise StoreError(f"Hugging Face answers: {str(error).splitlines()[0]}") from error
-        except Exception as error:  # the connection's errors are those of whatever library it uses
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise StoreError(f"no answer from Hugging Face ({reason}): check the connection, and try again") from error
+@contextlib.contextmanager
+def _told(repo: str) -> Iterator[None]:
+    """Raises StoreError instead of huggingface_hub's errors."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        yield
+    except (StoreError, OfflineModeIsEnabled):
+        raise
+    except GatedRepoError as error:
+        raise StoreError(gated(repo)) from error
+    except RepositoryNotFoundError as error:
+        raise NoModel(
+            f"Hugging Face has no {repo} that you may see: check the name, or give a token in HF_TOKEN"
+        ) from error
+    except HfHubHTTPError as error:
+        raise StoreError(f"Hugging Face answers: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the connection's errors are those of whatever library it uses
+        cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+        reason = (str(cause).splitlines() or [""])[0] or type(cause).__name__
+        raise StoreError(f"no answer from Hugging Face ({reason}): check the connection, and try again") from error
 
 
 def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
@@ -149,9 +197,14 @@ def _files(snapshot: Path) -> list[Path]:
     return sorted(path for path in snapshot.rglob("*") if is_gguf(path.name) and path.exists())
 
 
+def _folder(repo: str) -> Path:
+    """Of a repository in the cache."""
+    return _cache() / f"models--{repo.replace('/', '--')}"
+
+
 def _snapshots(repo: str) -> list[Path]:
     """Those of a repository in the cache; what "main" is comes first, then the latest."""
-    folder = _cache() / f"models--{repo.replace('/', '--')}"
+    folder = _folder(repo)
     snapshots = sorted((folder / "snapshots").glob("*"), key=lambda path: -path.stat().st_mtime)
     main = folder / "refs" / "main"
     current = main.read_text("utf-8").strip() if main.exists() else ""
@@ -159,7 +212,7 @@ def _snapshots(repo: str) -> list[Path]:
 
 
 def _cache() -> Path:
-    if folder := os.environ.get("HF_HUB_CACHE"):
+    if folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return expanded(folder)
     cache = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
     return expanded(os.environ.get("HF_HOME") or Path(cache) / "huggingface") / "hub"

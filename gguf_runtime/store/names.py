@@ -46,6 +46,14 @@ def resolve(
     return Store().pull(full, source, progress).path
 
 
+def update(name: str) -> Model:
+    """Get a model, or what is new of it; what Ollama or pip keep is used as it is. Raises StoreError."""
+    full, model = full_name(name), find(name)
+    if model and model.keeper and not isinstance(model.keeper, HubSource):
+        return model
+    return Store().pull(full, source_of(full))
+
+
 def find(name: str) -> Model | None:
     """The model on this machine that a name stands for, be it in the store or kept by others."""
     store, full = Store(), full_name(name)

@@ -81,7 +81,7 @@ class OllamaSource:
         digest = layer["digest"]
         name = f"{self.repo.rpartition('/')[2]}-{self.tag}.gguf"
         remote = Remote(f"{base}/blobs/{digest}", name, layer.get("size"), digest.removeprefix("sha256:"))
-        return download_all([remote], folder, progress)
+        return download_all({folder / name: remote}, progress)
 
 
 def cached() -> Iterator[Model]:

@@ -22,6 +22,11 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def gated(what: str) -> str:
+    """What to do where Hugging Face asks for more than a token."""
+    return f"{what} asks you to accept its terms: do so on its page, and give your token in HF_TOKEN"
+
+
 def file_name(path: str) -> str:
     """What to call the file of a URL's path here: its own name, without what file systems do not take."""
     name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2]).lstrip(".")
@@ -34,7 +39,10 @@ def is_gguf(name: str) -> bool:
 
 
 class Source(Protocol):
-    """A place that a model comes from. keeper: who keeps the file of `local`; removal: how it is removed there."""
+    """A place that a model comes from.
+
+    keeper: who keeps the file of `local`; removal: how it is removed there, where that is not for ggrun to do.
+    """
 
     @property
     def keeper(self) -> str: ...
@@ -46,7 +54,7 @@ class Source(Protocol):
         """The model where others keep it on this machine, if they do."""
 
     def fetch(self, folder: Path, progress: Progress) -> list[Path]:
-        """Get the model's files into a folder, the one to open first; those that are there already are kept.
+        """Get the model's files, the one to open first; those that are there already are kept.
 
-        Raises StoreError.
+        They come into the folder, unless there is a keeper that keeps what was fetched. Raises StoreError.
         """

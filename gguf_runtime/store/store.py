@@ -17,6 +17,7 @@ from pathlib import Path
 from ..files import data_folder, expanded
 from .disk import link_or_copy
 from .errors import StoreError
+from .hub import HubSource
 from .model import Model
 from .progress import Progress
 from .source import Source, file_name, is_gguf
@@ -51,13 +52,18 @@ class Store:
         folder, progress = self._folder(name), progress or Progress(name)
         with self._locked(folder, progress):
             files = source.fetch(folder, progress)
+            if files[0].parent != folder:
+                shutil.rmtree(folder, ignore_errors=True)  # where earlier versions of ggrun kept them
+                return Model(name, tuple(files), source)
             for path in {*folder.iterdir()} - {*files, folder / _RECORD}:  # of an earlier version, or a pull cut short
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             _write_record(folder, name, files)
         return Model(name, tuple(files))
 
     def remove(self, model: Model) -> None:
-        """Remove a model, unless others keep it."""
+        """Remove a model, unless others keep it; what Hugging Face's cache keeps may have been pulled."""
+        if isinstance(model.keeper, HubSource):
+            return model.keeper.remove(model.files)
         if model.keeper:
             raise StoreError(f"{model.name} is not ggrun's but in {model.place}: {model.keeper.removal}")
         if model.path.parent == self.root:

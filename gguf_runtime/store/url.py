@@ -40,7 +40,8 @@ class UrlSource:
         from .download import download_all
 
         urls = _parts(quote(self.url, safe=_SAFE))  # it may have spaces, and letters that are not ASCII
-        return download_all([Remote(url, file_name(unquote(urlsplit(url).path))) for url in urls], folder, progress)
+        remotes = [Remote(url, file_name(unquote(urlsplit(url).path))) for url in urls]
+        return download_all({folder / remote.name: remote for remote in remotes}, progress)
 
 
 def _parts(url: str) -> list[str]:

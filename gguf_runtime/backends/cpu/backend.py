@@ -15,7 +15,7 @@ from ...kernels.thread_pool import Program, ThreadPool
 from ...operations import Attention
 from .. import Backend, Batch, Chunk, Device, Result, Settings
 from ..host import HostDevice
-from ..pages import PageLayout, PageMemory, WindowMemory
+from ..pages import KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
@@ -72,10 +72,10 @@ class Cpu(HostDevice):
         host: Device | None = None,
     ) -> list[Backend]:
         assert not streamed
-        return [CpuBackend(graph, self, settings.n_tokens, *settings.kv) for graph in graphs]
+        return [CpuBackend(graph, self, settings.n_tokens, settings.kv) for graph in graphs]
 
     def compile_encoder(self, graph: Graph, settings: Settings, decoder: Backend) -> Backend:
-        return CpuBackend(graph, self, settings.n_tokens, *settings.kv, decoder.memory)
+        return CpuBackend(graph, self, settings.n_tokens, settings.kv, decoder.memory)
 
     def after_fork(self) -> None:
         """This process is a child, which has none of the threads; most children need none."""
@@ -98,7 +98,7 @@ class CpuBackend(Backend):
     n_alike = ROWWISE
 
     def __init__(
-        self, graph: Graph, cpu: Cpu, n_ubatch: int, k_type: str, v_type: str, memory: PageMemory | None = None
+        self, graph: Graph, cpu: Cpu, n_ubatch: int, types: KvTypes, memory: PageMemory | None = None
     ) -> None:
         """memory: one that others share whose layers are in its pages too; by default there is one for this graph."""
         self._cpu, library = cpu, cpu.library
@@ -106,8 +106,8 @@ class CpuBackend(Backend):
         self._selected = graph.result.rows != "token"
         kv, slots = graph.kv, graph.slots
         windows = [] if memory else [slot for slot in kv if slots[slot].kind == "window"]
-        window_layout = PageLayout({slot: kv.pop(slot) for slot in windows}, k_type, v_type)
-        layout = memory.layout if memory else PageLayout(kv, k_type, v_type)
+        window_layout = PageLayout({slot: kv.pop(slot) for slot in windows}, types)
+        layout = memory.layout if memory else PageLayout(kv, types)
         self.memory = (memory or PageMemory(layout)) if kv else None
         window = max((slots[slot].window for slot in windows), default=0)
         self.windows = WindowMemory(window_layout, window) if windows else None

@@ -81,7 +81,7 @@ def _form(w: Writer, op: Attention) -> tuple[int, int, np.float32, int]:
 
 
 def _types(w: Writer) -> str:
-    return f"{w.plan.layout.k_type}, {w.plan.layout.v_type}"
+    return f"{w.plan.layout.types.k}, {w.plan.layout.types.v}"
 
 
 def _plain(w: Writer) -> bool:

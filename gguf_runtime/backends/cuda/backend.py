@@ -9,7 +9,7 @@ import numpy as np
 
 from ...graph import Graph
 from .. import Backend, Batch, Result
-from ..pages import SYSTEM, Heap, PageLayout, PageMemory, WindowMemory
+from ..pages import SYSTEM, Heap, KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from .device import CudaDevice
 from .inputs import Inputs
@@ -31,11 +31,11 @@ class CudaBackend(Backend):
     n_alike = 1
 
     def __init__(
-        self, graph: Graph, space: Workspace, n_batch: int, n_ctx: int, *types: str, cache_in_ram: bool = False
+        self, graph: Graph, space: Workspace, n_batch: int, n_ctx: int, types: KvTypes, cache_in_ram: bool = False
     ) -> None:
-        """space: of this graph and others on the same GPU, for n_batch tokens or more; types: of keys and values."""
+        """space: of this graph and others on the same GPU, for n_batch tokens or more."""
         self._space, self._device, self.n_batch = space, space.device, n_batch
-        layout = PageLayout(graph.kv, *types)
+        layout = PageLayout(graph.kv, types)
         self.memory: PageMemory | None = None
         if graph.kv:
             self.memory = PageMemory(layout, pinned(self._device) if cache_in_ram else on_gpu(self._device))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...graph import Graph
 from ...loader import Tensor
-from ..pages import PageLayout
+from ..pages import KvTypes, PageLayout
 from .inputs import Inputs
 from .kv_staging import n_pages
 from .launches import Launch, Memory
@@ -35,14 +35,14 @@ class Room(NamedTuple):
         return 2 * self.raw + self.tiled + self.pages
 
 
-def room_for(layers: Sequence[Graph], n_ctx: int, k_type: str, v_type: str) -> Room:
+def room_for(layers: Sequence[Graph], n_ctx: int, types: KvTypes) -> Room:
     """What the largest of these layers takes."""
     raw = tiled = page = 0
     for graph in layers:
         matrices = [tensors for item in fused_for_gpu(graph.ops) for tensors in weights_of(item)]
         raw = max(raw, sum(up(t.n_bytes, _ALIGNED) for tensors in matrices for _, t in pieces(tensors, _WHOLE)))
         tiled = max(tiled, sum(up(matrix_bytes(tensors), _ALIGNED) for tensors in matrices))
-        page = max(page, PageLayout(graph.kv, k_type, v_type).n_bytes)
+        page = max(page, PageLayout(graph.kv, types).n_bytes)
     return Room(raw, tiled, n_pages(n_ctx) * page)
 
 
@@ -102,7 +102,7 @@ class Cargo:
         self, graph: Graph, place: int, raw: Memory, tiles: Memory, space: Workspace, layout: PageLayout, inputs: Inputs
     ) -> None:
         self.place = place
-        page_bytes = PageLayout(graph.kv, layout.k_type, layout.v_type).n_bytes
+        page_bytes = PageLayout(graph.kv, layout.types).n_bytes
         self.page = next(((number, page_bytes) for number in graph.kv), None)
         self.sources: list[tuple[int, Tensor]] = []
         self.tilings: list[Launch] = []

@@ -40,7 +40,7 @@ class Gpu:
         return self._device.free - workspace_bytes(self._device, graphs, n_tokens) - _MARGIN
 
     def streaming_bytes(self, layers: Sequence[Graph], settings: Settings) -> int:
-        return streaming_bytes(layers, settings.n_ctx, *settings.kv)
+        return streaming_bytes(layers, settings.n_ctx, settings.kv)
 
     def compile(
         self,
@@ -52,21 +52,21 @@ class Gpu:
         n_tokens, n_ctx, kv, in_ram, in_turns = settings
         space = Workspace(self._device, [*graphs, *(layer for run in streamed for layer in run)], n_tokens)
         n_here = min(n_tokens, _IN_TURNS) if in_turns else n_tokens
-        here = [CudaBackend(graph, space, n_here, n_ctx, *kv, cache_in_ram=in_ram) for graph in graphs]
+        here = [CudaBackend(graph, space, n_here, n_ctx, kv, cache_in_ram=in_ram) for graph in graphs]
         return [*here, *self._streaming(space, streamed, settings, cast(Cpu, host))] if streamed else [*here]
 
     def _streaming(
         self, space: Workspace, runs: Sequence[Sequence[Graph]], settings: Settings, host: Cpu
     ) -> list[StreamingBackend]:
         _, n_ctx, kv, *_ = settings
-        bus = Bus(space, room_for([layer for run in runs for layer in run], n_ctx, *kv))
+        bus = Bus(space, room_for([layer for run in runs for layer in run], n_ctx, kv))
         n_here = min(host.pass_sizes[0], settings.n_tokens)
 
         def stage(layers: Sequence[Graph]) -> StreamingBackend:
             def on_cpu(first: int, last: int, n_tokens: int, memory: PageMemory | None) -> CpuBackend:
-                return CpuBackend(join(layers[first:last]), host, n_tokens, *kv, memory)
+                return CpuBackend(join(layers[first:last]), host, n_tokens, kv, memory)
 
-            return StreamingBackend(layers, on_cpu, n_here, bus, n_ctx, *kv)
+            return StreamingBackend(layers, on_cpu, n_here, bus, n_ctx, kv)
 
         stages = list(map(stage, runs))
         for i, made in enumerate(stages):  # after all else, as they would run

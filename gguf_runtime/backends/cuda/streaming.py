@@ -18,7 +18,7 @@ import numpy as np
 from ...graph import Graph, join
 from .. import Batch, Chunk, Result, Sequence, in_passes
 from ..errors import PlanError
-from ..pages import PageLayout, PageMemory, WindowMemory
+from ..pages import KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import StateMemory
 from .backend import pinned
 from .bus import Bus, Cargo, room_for
@@ -31,10 +31,10 @@ from .weights import device_bytes
 _TRIAL = 32  # tokens with which the two ways of a prompt are compared
 
 
-def streaming_bytes(layers: Items[Graph], n_ctx: int, k_type: str, v_type: str) -> int:
+def streaming_bytes(layers: Items[Graph], n_ctx: int, types: KvTypes) -> int:
     """Bytes of a GPU that streaming these layers takes, beside a workspace."""
     vectors = sum(device_bytes(t) for graph in layers for t in graph.tensors if len(t.shape) == 1)
-    return room_for(layers, n_ctx, k_type, v_type).n_bytes + vectors
+    return room_for(layers, n_ctx, types).n_bytes + vectors
 
 
 class StreamingBackend:
@@ -50,16 +50,18 @@ class StreamingBackend:
     states: StateMemory | None = None
     n_alike = 1
 
-    def __init__(self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, *types: str) -> None:
-        """n_ubatch: tokens of a pass on the CPU; types: of keys and values. Raises PlanError."""
+    def __init__(
+        self, layers: Items[Graph], on_cpu: OnCpu, n_ubatch: int, bus: Bus, n_ctx: int, types: KvTypes
+    ) -> None:
+        """n_ubatch: tokens of a pass on the CPU. Raises PlanError."""
         self._device, self._n_ubatch, self.n_batch, self.least = bus.device, n_ubatch, bus.space.n_tokens, 0
         whole = join(layers)
-        self._layout = PageLayout(whole.kv, *types)
+        self._layout = PageLayout(whole.kv, types)
         self.memory = PageMemory(self._layout, pinned(self._device)) if whole.kv else None
         self._graphs, self._on_cpu, self._bus, self._n_ctx = layers, on_cpu, bus, n_ctx
         self._cpu = on_cpu(0, len(layers), n_ubatch, self.memory)
         self._inputs = inputs = Inputs(self._device, whole, bus.space.n_rows, n_ctx)
-        layouts = [PageLayout(graph.kv, *types) for graph in layers]  # of a layer's own pages, in the mirror
+        layouts = [PageLayout(graph.kv, types) for graph in layers]  # of a layer's own pages, in the mirror
         page_bytes = max(layout.n_bytes for layout in layouts)
         self._mirror = Mirror(self._device, self.memory, bus.pages, page_bytes) if self.memory else None
         self._cargo = [bus.cargo(graph, layout, inputs) for graph, layout in zip(layers, layouts, strict=True)]

@@ -17,7 +17,7 @@ from ..states import NOTHING, Segment, state_memory
 class Layout:
     """Where in a page each slot's keys and values begin (bytes), and how large a page is."""
 
-    k_type = v_type = form = "f64"
+    form = "f64"
 
     def __init__(self, graph: Graph) -> None:
         self.k_offset: dict[int, int] = {}

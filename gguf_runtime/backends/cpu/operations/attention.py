@@ -19,11 +19,11 @@ def _attention(w: Writer, op: Attention) -> None:
     _check_heads(op)
     (layout, places), isa = w.plan.places(op.slot), w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
-    types, pages = f"{layout.k_type}:{layout.v_type}", layout.k_offset  # the latter stands for the cache
+    types, pages = f"{layout.types.k}:{layout.types.v}", layout.k_offset  # the latter stands for the cache
     shared = {
         "head_dim": head_dim, "v_dim": v_dim, "k_offset": layout.k_offset[op.slot],
-        "v_offset": layout.v_offset[op.slot], "k_bytes": head_bytes(layout.k_type, head_dim),
-        "v_bytes": head_bytes(layout.v_type, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
+        "v_offset": layout.v_offset[op.slot], "k_bytes": head_bytes(layout.types.k, head_dim),
+        "v_bytes": head_bytes(layout.types.v, v_dim), "scratch": w.inputs.scratch, "n_tokens": w.inputs.n_tokens,
     }  # fmt: skip
     if op.k:
         save(w, op.slot, op.k, op.v, op.kv_heads, v_dim)

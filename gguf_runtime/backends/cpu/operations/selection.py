@@ -18,10 +18,10 @@ def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int
         raise PlanError(f"values that are a part of the keys of {heads} heads: the CPU has no kernel for that yet")
     (layout, places), keys, values = w.plan.places(slot), w.plan.buffer(k), w.plan.buffer(v or k)
     w.step(
-        f"kv.save:{layout.k_type}:{layout.v_type}", k, [keys, values], [layout.k_offset],
+        f"kv.save:{layout.types.k}:{layout.types.v}", k, [keys, values], [layout.k_offset],
         k=keys, v=values, v_token=(v or k).size, slots=places.slots, n_heads=heads, head_dim=k.width, v_dim=v_dim,
-        k_offset=layout.k_offset[slot], v_offset=layout.v_offset[slot], k_bytes=head_bytes(layout.k_type, k.width),
-        v_bytes=head_bytes(layout.v_type, v_dim), scratch=w.inputs.scratch, n_tokens=w.inputs.n_tokens,
+        k_offset=layout.k_offset[slot], v_offset=layout.v_offset[slot], k_bytes=head_bytes(layout.types.k, k.width),
+        v_bytes=head_bytes(layout.types.v, v_dim), scratch=w.inputs.scratch, n_tokens=w.inputs.n_tokens,
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def _best_keys(w: Writer, op: BestKeys) -> None:
     q, out = w.plan.buffer(op.q), w.plan.buffer(op.out)
     weights = w.plan.buffer(op.weights) if op.weights else 0
     w.step(
-        f"selection.best:{layout.k_type}:{op.spread or 'single'}", op.out, [q, weights, layout.k_offset], [out],
+        f"selection.best:{layout.types.k}:{op.spread or 'single'}", op.out, [q, weights, layout.k_offset], [out],
         q=q, weights=weights, out=out, tables=w.inputs.tables, positions=w.inputs.positions, n_heads=n_heads,
         head_dim=op.q.width, n=op.n, stride=op.stride, k_offset=layout.k_offset[op.slot], scratch=w.inputs.scratch,
         n_tokens=w.inputs.n_tokens,
