@@ -11,7 +11,7 @@ from .chat.answer import Answer, Event
 from .chat.marks import Rendered
 from .chat.parser import AnswerParser
 from .chat.reasoning import PLAIN, THINKING, Span, spans
-from .chat.templates import Reading
+from .chat.templates import AnswerReading
 from .generation import Generation
 from .llm import LLM
 from .text import common
@@ -132,11 +132,11 @@ class Conversation:
         self.messages.append(answer.message)
         return Reply(generation, reading, answer, self._written, text.marked)
 
-    def _reading(self, prompt: Rendered) -> Reading:
+    def _reading(self, prompt: Rendered) -> AnswerReading:
         if self.tools:
             templates = self.llm.templates
             return templates.reader(prompt, self.tools, tool_choice=self.tool_choice, parallel=self.parallel)
-        return Reading(AnswerParser(THINKING if self.split else PLAIN, prompt=prompt), None, frozenset())
+        return AnswerReading(AnswerParser(THINKING if self.split else PLAIN, prompt=prompt), None, frozenset())
 
     def _prompt(self) -> tuple[Rendered, list[int]]:
         """The conversation as text and tokens; with `shift`, less the oldest exchanges that leave too little room."""
@@ -161,7 +161,9 @@ class Reply(Iterator[Span]):
     generation: tells what it cost.
     """
 
-    def __init__(self, generation: Generation, reading: Reading, answer: Answer, written: _Written, text: str) -> None:
+    def __init__(
+        self, generation: Generation, reading: AnswerReading, answer: Answer, written: _Written, text: str
+    ) -> None:
         self.generation = generation
         self._reading, self._answer = reading, answer
         self._spans = self._run(written, text)

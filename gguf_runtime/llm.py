@@ -20,7 +20,7 @@ from .chat.templates import ChatTemplates
 from .draft import DraftModel
 from .embedding import Embedding
 from .engine import Chunk, Engine, Offload, Scheduler
-from .engine.layer_split import Layers
+from .engine.layer_split import LayerCount
 from .generation import Generation
 from .kernels.layout import KV_TYPES
 from .loader import Value, lock, open_gguf, override
@@ -79,7 +79,7 @@ class LLM(Embedding):
         *,
         n_ctx: int = 0,
         n_threads: int = 0,
-        n_gpu_layers: Layers = "auto",
+        n_gpu_layers: LayerCount = "auto",
         main_gpu: int | None = None,
         tensor_split: Sequence[float] = (),
         override_tensors: Sequence[tuple[str, str]] = (),
@@ -383,7 +383,7 @@ class LLM(Embedding):
 
 
 def _offload(
-    layers: Layers,
+    layers: LayerCount,
     main_gpu: int | None,
     tensor_split: Sequence[float],
     override_tensors: Sequence[tuple[str, str]],

@@ -12,7 +12,7 @@ Kind = TypeVar("Kind", bound=Hashable)
 Place = TypeVar("Place")
 
 
-class Pool(Generic[Kind, Place]):
+class PlacePool(Generic[Kind, Place]):
     """Places for values, by what fits there; graphs that run one after another share them. more: makes one."""
 
     def __init__(self, more: Callable[[Kind], Place]) -> None:
@@ -33,7 +33,7 @@ class Home(NamedTuple):
 
 def plan(
     fused: Sequence[Fused],
-    pool: Pool[Kind, Place],
+    pool: PlacePool[Kind, Place],
     kind_of: Callable[[Fused], Kind],
     in_place: Callable[[Fused], Value | None],
     also_read: Callable[[Fused], Sequence[Value]] = lambda item: (),

@@ -19,7 +19,7 @@ from .memory import Executable, address
 Ref = Annotated[int, "ref"]
 
 
-class Call(NamedTuple):
+class BoundKernel(NamedTuple):
     """A kernel bound to its arguments: int64[n] of their values or addresses, and what keeps these alive."""
 
     kernel: Kernel
@@ -35,7 +35,7 @@ class Kernel:
         self._memory = memory
         self._function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(self.address)
 
-    def bind(self, **values: Any) -> Call:
+    def bind(self, **values: Any) -> BoundKernel:
         """Bind the kernel to arguments; arrays stand for the addresses of their data.
 
         Raises TypeError where the names are not exactly the kernel's.
@@ -44,7 +44,7 @@ class Kernel:
             wrong = sorted(values.keys() ^ set(self.arguments))
             raise TypeError(f"kernel {self.name}: missing or unknown arguments: {', '.join(wrong)}")
         record = np.array([_slot(values[name]) for name in self.arguments], np.int64)
-        return Call(self, record, tuple(values.values()))
+        return BoundKernel(self, record, tuple(values.values()))
 
     def __call__(self, **values: Any) -> None:
         """Run the kernel once, on this thread alone."""

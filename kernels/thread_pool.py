@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from .layout import IDLE, LINE, OP_BYTES
-from .library import Call, Library, aligned
+from .library import BoundKernel, Library, aligned
 from .memory import address
 
 
@@ -23,7 +23,8 @@ class Program:
     """Calls in the form that a pool walks; `ThreadPool.program` makes it."""
 
     def __init__(
-        self, calls: Sequence[Call], barrier: Sequence[bool], weights: Sequence[np.ndarray | None], n_threads: int
+        self, calls: Sequence[BoundKernel], barrier: Sequence[bool], weights: Sequence[np.ndarray | None],
+        n_threads: int,
     ) -> None:
         self.calls = calls  # kept alive: the table has the addresses of their records
         rows: list[tuple[int, ...]] = []
@@ -34,7 +35,7 @@ class Program:
         self.table, self.n_ops = np.array(rows, np.int64).reshape(-1, OP_BYTES // 8), np.array([len(rows)], np.int64)
         self.counters = aligned(2 * len(rows) * n_threads * LINE)
         self.turn = np.zeros(1, np.int64)
-        self.walk: Call | None = None
+        self.walk: BoundKernel | None = None
 
 
 class ThreadPool:
@@ -63,7 +64,7 @@ class ThreadPool:
             threading.Thread(target=work, args=(i,), name=f"ggrun-{i}", daemon=True).start()
 
     def program(
-        self, calls: Sequence[Call], barrier: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
+        self, calls: Sequence[BoundKernel], barrier: Sequence[bool], weights: Sequence[np.ndarray | None] | None = None
     ) -> Program:
         """A program of these calls in this order; `barrier[i]`: call i needs what earlier ones made, so wait for them.
 
@@ -108,7 +109,7 @@ class ThreadPool:
         for inbox in self._inboxes:
             inbox.put(None)
 
-    def _run(self, call: Call, thread: int) -> None:
+    def _run(self, call: BoundKernel, thread: int) -> None:
         call.kernel.run(address(call.record), thread, self.n_threads, 0)
 
     def _wake(self) -> None:

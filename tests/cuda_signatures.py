@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gguf_runtime.backends.cuda.inputs import Inputs
-from gguf_runtime.backends.cuda.launches import Launch, Memory, Multiply, Sizes, Work
+from gguf_runtime.backends.cuda.inputs import CudaInputs
+from gguf_runtime.backends.cuda.launches import GpuMemory, Launch, Multiply, Sizes, Work
 from gguf_runtime.backends.cuda.operations import write
-from gguf_runtime.backends.cuda.plan import Plan
+from gguf_runtime.backends.cuda.plan import CudaPlan
 from gguf_runtime.backends.cuda.recurrence import state_bytes
 from gguf_runtime.backends.cuda.weights import Matrix, matrix_bytes, matrix_of
 from gguf_runtime.backends.cuda.workspace import Workspace
@@ -38,12 +38,12 @@ class PlannedGpu:
         self.has_wgmma, self._end = has_wgmma, 1 << 40
         self.taken: list[tuple[int, int]] = []
 
-    def allocate(self, n_bytes: int) -> Memory:
+    def allocate(self, n_bytes: int) -> GpuMemory:
         at, self._end = self._end, self._end + -(-n_bytes // 4096) * 4096 + 4096
         self.taken.append((at, at + n_bytes))
-        return Memory(at, n_bytes, None)
+        return GpuMemory(at, n_bytes, None)
 
-    def upload(self, values: np.ndarray) -> Memory:
+    def upload(self, values: np.ndarray) -> GpuMemory:
         return self.allocate(values.nbytes)
 
     def pinned(self, n_bytes: int) -> np.ndarray:
@@ -56,7 +56,7 @@ class PlannedGpu:
         return any(start <= address < end for start, end in self.taken)
 
 
-def planned(graph: Graph, gpu: PlannedGpu, n_tokens: int = 512, kv: str = "f16") -> Plan:
+def planned(graph: Graph, gpu: PlannedGpu, n_tokens: int = 512, kv: str = "f16") -> CudaPlan:
     """A graph's plan for such a GPU."""
 
     def matrix(tensors: Sequence[Tensor]) -> Matrix:
@@ -67,13 +67,13 @@ def planned(graph: Graph, gpu: PlannedGpu, n_tokens: int = 512, kv: str = "f16")
     states = state_memory(graph, state_bytes, "cuda f32")
     layout = states.layout if states else None
     pages = PageLayout(graph.kv, KvTypes(kv, kv))
-    return Plan(graph, space, pages, layout, Inputs(device, graph, space.n_rows, 4096), matrix)
+    return CudaPlan(graph, space, pages, layout, CudaInputs(device, graph, space.n_rows, 4096), matrix)
 
 
 SIZES = [Sizes(1, 1), Sizes(4, 4), Sizes(32, 32), Sizes(512, 1, 16, 2, False), Sizes(256, 0, 16, 1, False)]
 
 
-def launches(plan: Plan) -> list[Work]:
+def launches(plan: CudaPlan) -> list[Work]:
     """What is launched for batches of all kinds."""
     return [work for sizes in SIZES for work in write(plan, sizes)]
 

@@ -231,7 +231,7 @@ def test_placement_of_llama_cpp():
 
 
 def test_experts_are_kept_in_ram():
-    from gguf_runtime.engine.layer_split import Block, Gpu, Offload, split
+    from gguf_runtime.engine.layer_split import Block, GpuRoom, Offload, split
 
     parts = "attn_q.weight", "ffn_gate_exps.weight"
     blocks = [Block(i, 10, 1, (f"blk.{i}.{part}",)) for i in range(12) for part in parts]
@@ -239,7 +239,7 @@ def test_experts_are_kept_in_ram():
 
     def on_cpu(*line):
         overrides = with_experts(given(*line))["override_tensors"]
-        devices = split(blocks, [Gpu("CUDA0", 1000)], Offload("all", overrides=tuple(overrides))).devices
+        devices = split(blocks, [GpuRoom("CUDA0", 1000)], Offload("all", overrides=tuple(overrides))).devices
         return [i for i, device in enumerate(devices) if device == "CPU"]
 
     assert on_cpu() == []

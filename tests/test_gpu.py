@@ -292,17 +292,17 @@ def test_a_gpu_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [6, 3])
 def test_memory_that_is_taken_was_counted(tmp_path: Path, layers: int) -> None:
-    from gguf_runtime.backends.cuda.launches import Memory
+    from gguf_runtime.backends.cuda.launches import GpuMemory
     from gguf_runtime.backends.cuda.workspace import workspace_bytes
 
     write_model(tmp_path / "model.gguf", types="Q4_K", n_layer=6, n_embd=1024, n_ff=4096, n_head=16, n_head_kv=4)
     gc.collect()
-    before = {id(x.owner) for x in gc.get_objects() if isinstance(x, Memory)}
+    before = {id(x.owner) for x in gc.get_objects() if isinstance(x, GpuMemory)}
     some = engine(tmp_path, layers, n_ctx=8192)
     sequence = some.new_sequence()
     some.step([Chunk(sequence, TOKENS * 20)])
     sequence.reserve(8192 - 20 * len(TOKENS))  # all of the cache
-    owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, Memory)}
+    owners = {id(x.owner): x.owner for x in gc.get_objects() if isinstance(x, GpuMemory)}
     taken = sum(owner.size for i, owner in owners.items() if i not in before)
     placement = some.placement
     here = [block for block, device in zip(placement.blocks, placement.devices, strict=True) if device == "CUDA0"]

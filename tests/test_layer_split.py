@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_runtime.engine import layer_split
-from gguf_runtime.engine.layer_split import CPU, Block, Gpu, Offload, SplitError, table
+from gguf_runtime.engine.layer_split import CPU, Block, GpuRoom, Offload, SplitError, table
 
 N = 8
 BLOCKS = [
@@ -16,10 +16,10 @@ BLOCKS = [
     for block in (Block(i, 40, 10, (f"blk.{i}.attn_q.weight",)), Block(i, 60, 0, (f"blk.{i}.ffn_up.weight",)))
 ]
 BLOCKS.append(Block(N, 300, 0, ("output.weight",)))
-ONE = [Gpu("CUDA0", 10_000)]
+ONE = [GpuRoom("CUDA0", 10_000)]
 
 
-def split(blocks: list[Block], gpus: list[Gpu], offload: Offload) -> list[str]:
+def split(blocks: list[Block], gpus: list[GpuRoom], offload: Offload) -> list[str]:
     """The layers' devices, where no layer is divided."""
     devices = layer_split.split(blocks, gpus, offload).devices
     devices = dict(zip((block.layer for block in blocks), devices, strict=True))
@@ -39,18 +39,18 @@ def test_the_last_layers_go_and_the_output_with_more_than_all(asked, on_gpu) -> 
     ("room", "n"), [(0, 0), (109, 0), (110, 1), (549, 4), (550, 5), (880, 8), (1179, 8), (1180, 9), (9999, 9)]
 )
 def test_auto_fills_to_the_byte(room: int, n: int) -> None:
-    devices = split(BLOCKS, [Gpu("CUDA0", room)], Offload("auto"))
+    devices = split(BLOCKS, [GpuRoom("CUDA0", room)], Offload("auto"))
     assert sum(device != CPU for device in devices) == n
 
 
 def test_too_much_says_how_many_fit() -> None:
     with pytest.raises(SplitError, match=r"5 layers fit .-ngl 5"):
-        split(BLOCKS, [Gpu("CUDA0", 600)], Offload(8))
-    assert split(BLOCKS, [Gpu("CUDA0", 800)], Offload(8, cache_in_ram=True)).count("CUDA0") == 8
+        split(BLOCKS, [GpuRoom("CUDA0", 600)], Offload(8))
+    assert split(BLOCKS, [GpuRoom("CUDA0", 800)], Offload(8, cache_in_ram=True)).count("CUDA0") == 8
 
 
 def test_several_gpus_share_in_order() -> None:
-    two = [Gpu("CUDA0", 2000), Gpu("CUDA1", 2000)]
+    two = [GpuRoom("CUDA0", 2000), GpuRoom("CUDA1", 2000)]
     devices = split(BLOCKS, two, Offload("all"))
     assert devices == ["CUDA0"] * devices.count("CUDA0") + ["CUDA1"] * devices.count("CUDA1")
     assert devices.count("CUDA0") == 5
@@ -59,7 +59,7 @@ def test_several_gpus_share_in_order() -> None:
     with pytest.raises(SplitError, match="shares"):
         split(BLOCKS, two, Offload("all", tensor_split=(1, 1, 1)))
     # in proportion it would not fit, one after the other it does
-    assert split(BLOCKS, [Gpu("CUDA0", 440), Gpu("CUDA1", 740)], Offload("all")).count("CUDA0") == 4
+    assert split(BLOCKS, [GpuRoom("CUDA0", 440), GpuRoom("CUDA1", 740)], Offload("all")).count("CUDA0") == 4
 
 
 def test_overrides_move_blocks() -> None:
@@ -81,17 +81,17 @@ def test_overrides_move_blocks() -> None:
 def test_what_overrides_move_away_leaves_room() -> None:
     to_ram = Offload("all", overrides=(("ffn", "CPU"),))
     room = N * 50 + 300  # the attention of all layers, and the output
-    assert layer_split.split(BLOCKS, [Gpu("CUDA0", room)], to_ram).devices == ["CUDA0", CPU] * N + ["CUDA0"]
+    assert layer_split.split(BLOCKS, [GpuRoom("CUDA0", room)], to_ram).devices == ["CUDA0", CPU] * N + ["CUDA0"]
     with pytest.raises(SplitError, match=r"8 layers fit"):
-        layer_split.split(BLOCKS, [Gpu("CUDA0", room - 1)], to_ram)
-    found = layer_split.split(BLOCKS, [Gpu("CUDA0", 260)], to_ram._replace(layers="auto"))
+        layer_split.split(BLOCKS, [GpuRoom("CUDA0", room - 1)], to_ram)
+    found = layer_split.split(BLOCKS, [GpuRoom("CUDA0", 260)], to_ram._replace(layers="auto"))
     assert found.n_layers == 5 and found.devices.count("CUDA0") == 5
     # what they bring takes of it
     to_gpu = Offload("auto", overrides=(("ffn", "CUDA0"),))
-    found = layer_split.split(BLOCKS, [Gpu("CUDA0", N * 60 + 110)], to_gpu)
+    found = layer_split.split(BLOCKS, [GpuRoom("CUDA0", N * 60 + 110)], to_gpu)
     assert found.devices == [CPU, "CUDA0"] * 6 + ["CUDA0"] * 4 + [CPU]
     with pytest.raises(SplitError, match="-ot moves"):
-        layer_split.split(BLOCKS, [Gpu("CUDA0", N * 60 - 1)], to_gpu)
+        layer_split.split(BLOCKS, [GpuRoom("CUDA0", N * 60 - 1)], to_gpu)
 
 
 @given(
@@ -101,7 +101,7 @@ def test_what_overrides_move_away_leaves_room() -> None:
 )
 def test_no_gpu_gets_more_than_it_has_room_for(sizes: list[tuple[int, int]], rooms: list[int], data) -> None:
     blocks = [Block(i // 2, *size, (f"block {i}.",)) for i, size in enumerate(sizes)]
-    n_layers, gpus = blocks[-1].layer + 1, [Gpu(f"CUDA{i}", room) for i, room in enumerate(rooms)]
+    n_layers, gpus = blocks[-1].layer + 1, [GpuRoom(f"CUDA{i}", room) for i, room in enumerate(rooms)]
     to = st.sampled_from([CPU, *(gpu.name for gpu in gpus)])
     moved = data.draw(st.dictionaries(st.integers(0, len(blocks) - 1), to, max_size=5))
     overrides = tuple((rf"block {i}\.", device) for i, device in moved.items())
@@ -151,7 +151,7 @@ def test_the_table_says_where_layers_are_divided() -> None:
     ("room", "n", "streams"), [(1180, 9, False), (1179, 8, False), (879, 5, True), (550, 2, True), (400, 3, False)]
 )
 def test_auto_leaves_room_for_streaming_where_layers_stay_in_ram(room: int, n: int, streams: bool) -> None:
-    found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload("auto"))
+    found = layer_split.split(BLOCKS, [GpuRoom("CUDA0", room, 250)], Offload("auto"))
     assert found.n_layers == n
     assert bool(found.streams_to) == streams
 
@@ -159,13 +159,13 @@ def test_auto_leaves_room_for_streaming_where_layers_stay_in_ram(room: int, n: i
 def test_auto_leaves_room_for_streaming_of_what_overrides_keep_in_ram() -> None:
     to_ram = Offload("auto", overrides=(("ffn", "CPU"),))
     for room, n, streams in (950, 9, True), (949, 8, True), (649, 7, True), (501, 5, True), (500, 8, False):
-        found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], to_ram)
+        found = layer_split.split(BLOCKS, [GpuRoom("CUDA0", room, 250)], to_ram)
         assert (found.n_layers, bool(found.streams_to)) == (n, streams), room
 
 
 def test_layers_asked_for_come_before_streaming() -> None:
     for room, streams in (1000, True), (800, True), (799, False):
-        found = layer_split.split(BLOCKS, [Gpu("CUDA0", room, 250)], Offload(5))
+        found = layer_split.split(BLOCKS, [GpuRoom("CUDA0", room, 250)], Offload(5))
         assert found.devices.count("CUDA0") == 10 and bool(found.streams_to) == streams
-    only_output_in_ram = layer_split.split(BLOCKS, [Gpu("CUDA0", 9999, 250)], Offload(8))
+    only_output_in_ram = layer_split.split(BLOCKS, [GpuRoom("CUDA0", 9999, 250)], Offload(8))
     assert only_output_in_ram.streams_to is None

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import architectures
-from gguf_runtime.backends import Batch, Chunk, Result
+from gguf_runtime.backends import Batch, Chunk, PassResult
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.backends.reference import ReferenceDevice
 from gguf_runtime.engine import Engine
 from gguf_runtime.engine.cache import PageAllocator, PrefixCache
-from gguf_runtime.engine.layer_split import Layers, Offload
+from gguf_runtime.engine.layer_split import LayerCount, Offload
 from gguf_runtime.engine.pipeline import Pipeline
 from gguf_runtime.engine.sequence import Sequence
 from gguf_runtime.graph import Graph, join
@@ -151,7 +151,7 @@ class Slow:
     def device(self, n_tokens: int) -> str:
         return self.name
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         n = batch.chunks[0].position
         self.log.append((self.name, n, time.perf_counter()))
         time.sleep(0.02)
@@ -198,7 +198,7 @@ def test_an_error_in_a_stage_ends_all_and_leaves_the_pipeline_usable() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2, "all"])
-def test_layers_split_over_any_devices(tmp_path: Path, layers: Layers) -> None:
+def test_layers_split_over_any_devices(tmp_path: Path, layers: LayerCount) -> None:
     """Two CPUs, and NumPy as a device, go the way that GPUs go: splitter, placement, pipeline."""
     write_model(path := tmp_path / "model.gguf", types="F32", n_layer=N_LAYER)
     tokens, found = TOKENS[:40].tolist(), []

@@ -402,11 +402,11 @@ def test_the_log_has_no_text(server: Server) -> None:
 
 
 def test_who_has_fewest_turns_goes_first() -> None:
-    from gguf_runtime.server.turns import Turn, Turns
+    from gguf_runtime.server.turns import Turn, TurnQueue
     from gguf_runtime.server.vocabulary import Failure
 
     order: list[str] = []
-    turns = Turns(2, 6)
+    turns = TurnQueue(2, 6)
 
     def ask(name: str, client: str, priority: int = 0) -> Turn:
         turn = Turn(client, priority, lambda: order.append(name))

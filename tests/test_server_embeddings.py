@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from gguf_runtime import LLM  # noqa: E402
-from gguf_runtime.store import Model, Store  # noqa: E402
+from gguf_runtime.store import Store, StoredModel  # noqa: E402
 from tests.make_bert import write_bert  # noqa: E402
 from tests.serving import Server  # noqa: E402
 from tests.test_server import raw, request, running, wait  # noqa: E402
@@ -38,7 +38,7 @@ def encoders(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGRUN_MODELS", str(folder / "store"))
         for name, path in files.items():
-            Store().copy(Model(name, (path,)), name)
+            Store().copy(StoredModel(name, (path,)), name)
         server = Server("bert", "--all", "--kv-memory", "4M", folder=folder)
     yield server
     server.close()

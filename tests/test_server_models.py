@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from gguf_runtime.store import Model, Store  # noqa: E402
+from gguf_runtime.store import Store, StoredModel  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
 CHAT = "/v1/chat/completions"
@@ -32,7 +32,7 @@ def many(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for name in NAMES:
             path = folder / f"{name}.gguf"
             shutil.copy(served_model, path)
-            Store().copy(Model(name, (path,)), name)
+            Store().copy(StoredModel(name, (path,)), name)
         room = 2.5 * (served_model.stat().st_size + (4 << 20)) / (1 << 30)
         server = Server("--all", "--kv-memory", "4M", "--model-memory", f"{room:.6f}", folder=folder)
     yield server
@@ -140,8 +140,8 @@ def test_a_model_that_was_created(served_model: Path, tmp_path: Path) -> None:
     recipe = "FROM served\nSYSTEM Be brief.\nPARAMETER num_predict 3\nPARAMETER num_ctx 512\nPARAMETER temperature 0\n"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGRUN_MODELS", str(tmp_path / "store"))
-        Store().copy(Model("served", (served_model,)), "brief", recipe)
-        Store().copy(Model("served", (served_model,)), "plain")
+        Store().copy(StoredModel("served", (served_model,)), "brief", recipe)
+        Store().copy(StoredModel("served", (served_model,)), "plain")
         patch.setenv("OLLAMA_HOST", "127.0.0.1:0")
         server = Server("--ollama", folder=tmp_path)
     try:

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from gguf_runtime.store import Model, Store  # noqa: E402
+from gguf_runtime.store import Store, StoredModel  # noqa: E402
 from tests.model_servers import ModelServer  # noqa: E402
 from tests.serving import Answer, Server  # noqa: E402
 from tests.test_server_openai import TOOLS, USER  # noqa: E402
@@ -208,7 +208,7 @@ def kept(served_model: Path, tmp_path: Path, site: ModelServer) -> Iterator[Serv
         patch.setenv("HF_HOME", str(tmp_path / "hf"))
         patch.setenv("HF_ENDPOINT", site.url)
         shutil.copy(served_model, tmp_path / "one.gguf")
-        Store().copy(Model("one", (tmp_path / "one.gguf",)), "one")
+        Store().copy(StoredModel("one", (tmp_path / "one.gguf",)), "one")
         server = Server("--all", folder=tmp_path)
     yield server
     server.close()

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_runtime.store import Model, Store, StoreError, all_models, download, find, hub, resolve
+from gguf_runtime.store import Store, StoredModel, StoreError, all_models, download, find, hub, resolve
 from gguf_runtime.store.catalog import entries
 from gguf_runtime.store.names import source_of, update
 from gguf_runtime.store.ollama import OllamaSource
@@ -534,7 +534,7 @@ def test_a_copy_where_links_cannot_be(home, model, monkeypatch, room):
     usage = shutil.disk_usage(home)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 33 if room else 0))
     with contextlib.nullcontext() if room else pytest.raises(StoreError, match="are needed"):
-        Store().copy(Model("x", (model,)), "mine")
+        Store().copy(StoredModel("x", (model,)), "mine")
         assert resolve("mine").read_bytes() == model.read_bytes()
     assert room or not left_over(home)
 

@@ -11,10 +11,10 @@ import numpy as np
 from ..graph import Graph
 from ..loader import Tensor
 from .pages import KvTypes, PageMemory, WindowMemory
-from .states import Mark, StateMemory
+from .states import StateMark, StateMemory
 
 #: Gives what a backend made of a batch, once it is there.
-Result = Callable[[], np.ndarray]
+PassResult = Callable[[], np.ndarray]
 
 
 class Sequence(Protocol):
@@ -30,7 +30,7 @@ class Sequence(Protocol):
         """i32: as `pages`, of layers that see only a window."""
 
     @property
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[StateMark]:
         """In order: the state that a step begins from, and those that it leaves; empty where there is none."""
 
     def n_missing(self, n_tokens: int) -> int:
@@ -90,7 +90,7 @@ class Backend(Protocol):
     max_logits: int | None  # rows of them that it can give in one pass, None for n_batch
     n_alike: int  # tokens of one sequence in a step that give, bit for bit, what they give one by one
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """Start on a batch of at most n_batch tokens; x: f32[n_tokens, width], what the stage before gave.
 
         The result: logits f32[n_logits, n_vocab] if the graph ends with the output, else f32[n_tokens, width]. The

@@ -12,7 +12,7 @@ from .. import ray_cluster
 from ..graph import Graph
 from ..kernels.layout import PAGE
 from ..loader import GGUFFile, Tensor
-from . import Backend, Batch, Chunk, Device, Result, Settings
+from . import Backend, Batch, Chunk, Device, PassResult, Settings
 from .errors import DeviceLost, PlanError
 from .pages import Heap, PageMemory, WindowMemory
 from .ray_stage import Kind, MemoryFacts, Pages, Stage, StageFacts
@@ -104,7 +104,7 @@ class RayBackend(Backend):
         made = {kind: _made(device, number, kind, memory) for kind, memory in facts.memories.items()}
         self.memory, self.windows, self.states = (made.get(kind) for kind in ("memory", "windows", "states"))
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """Raises DeviceLost, as the result does."""
         running = self._actor.run.remote(self._number, list(map(_sent, batch.chunks)), x)
         return partial(_writable, running)

@@ -17,7 +17,7 @@ from . import Backend, Batch, Chunk, Settings
 from .cpu import Cpu
 from .pages import PageLayout, WindowMemory, system_room
 from .ray_weights import unpack
-from .states import Mark, StateLayout, StateMemory
+from .states import StateLayout, StateMark, StateMemory
 
 Kind = Literal["memory", "windows", "states"]
 
@@ -27,7 +27,7 @@ class Pages(NamedTuple):
 
     pages: np.ndarray
     window_pages: np.ndarray
-    marks: list[Mark]
+    marks: list[StateMark]
     n_computed: int
     n_source: int
 

@@ -18,7 +18,7 @@ from .pages import SYSTEM, Heap, RecordMemory
 NOTHING = -1  # in place of a record: the state before a text
 
 
-class Mark(NamedTuple):
+class StateMark(NamedTuple):
     """A record, and the tokens of a sequence after which it is the state. checkpoint: left for others to go on from."""
 
     n_tokens: int
@@ -68,7 +68,7 @@ def state_memory(graph: Graph, size: Callable[[Stateful], int], form: str, heap:
     return StateMemory(StateLayout(sizes), form, heap) if sizes else None
 
 
-def segments(marks: list[Mark], first: int, n_tokens: int, position: int) -> Iterator[Segment]:
+def segments(marks: list[StateMark], first: int, n_tokens: int, position: int) -> Iterator[Segment]:
     """What a chunk of n_tokens from a position on does to the state, given the marks of its sequence.
 
     first: number of the chunk's first token in the batch. Raises PlanError where no state is there to begin from.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..sampling.constraint import json_text
-from .rules import Rules
+from .rules import GrammarRules
 from .schemas import Schema
 from .tool_format import Arguments, Bare, Json, Nested, Python, Tagged
 
@@ -20,7 +20,7 @@ _MARKS = {"integer": "number"}  # what kinds are called in marks
 class ArgumentGrammar:
     """The rules of one function's arguments."""
 
-    def __init__(self, rules: Rules, schema: Mapping[str, Any]) -> None:
+    def __init__(self, rules: GrammarRules, schema: Mapping[str, Any]) -> None:
         self._rules, self._schema = rules, schema
         self._known: dict[tuple[str, int], str] = {}  # rules by what they are for and the schema
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from . import json_stream
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 from .json_stream import quoted
 
 _MAX_KEY = 256
@@ -13,7 +13,7 @@ _MAX_DEPTH = 60
 _PLAIN_KEY = re.compile(r"[^:{}\[\],<>]+")
 
 
-def bare_object(quote: str, cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
+def bare_object(quote: str, cursor: TextCursor, sink: Sink, depth: int) -> Reading[None]:
     yield from cursor.expect("{")
     separator = "{"
     while not (yield from cursor.accept("}")):
@@ -30,7 +30,7 @@ def bare_object(quote: str, cursor: Cursor, sink: Sink, depth: int) -> Reading[N
     sink("{}" if separator == "{" else "}")
 
 
-def _bare_value(quote: str, cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
+def _bare_value(quote: str, cursor: TextCursor, sink: Sink, depth: int) -> Reading[None]:
     if depth > _MAX_DEPTH:
         raise Mismatch
     start = yield from cursor.first_of((quote, "{", "[", '"'))

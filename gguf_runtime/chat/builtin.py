@@ -14,7 +14,7 @@ from .messages import ChatError
 
 
 @dataclass(frozen=True)
-class Format:
+class ChatFormat:
     """How a conversation is written.
 
     prompt: what the assistant's answer goes on from. after_system: how the first user's message is written after a
@@ -58,15 +58,15 @@ def _text(pattern: str) -> str:
 
 def _roles(
     turn: str, prompt: str, user: str = "user", system: str = "system", assistant: str = "assistant", **more: str
-) -> Format:
+) -> ChatFormat:
     """A format that writes all roles in the same way, `@` being the role."""
     system, user, assistant_turn = (turn.replace("@", role) for role in (system, user, assistant))
-    return Format(system, user, assistant_turn, prompt.replace("@", assistant), **more)
+    return ChatFormat(system, user, assistant_turn, prompt.replace("@", assistant), **more)
 
 
-def _inst(system: str, user: str, assistant: str, after_system: str = "") -> Format:
+def _inst(system: str, user: str, assistant: str, after_system: str = "") -> ChatFormat:
     """Llama 2's and Mistral's: an answer needs no opening."""
-    return Format(system, user, assistant, "", after_system)
+    return ChatFormat(system, user, assistant, "", after_system)
 
 
 FORMATS = {
@@ -88,26 +88,26 @@ FORMATS = {
     "phi4": _roles("<|im_start|>@<|im_sep|>{}<|im_end|>", "<|im_start|>@<|im_sep|>"),
     "falcon3": _roles("<|@|>\n{}\n", "<|@|>\n"),
     "zephyr": _roles("<|@|>\n{}<|endoftext|>\n", "<|@|>\n"),
-    "monarch": Format("system\n{}</s>\n", "<s>user\n{}</s>\n", "<s>assistant\n{}</s>\n", "<s>assistant\n"),
-    "gemma": Format(
+    "monarch": ChatFormat("system\n{}</s>\n", "<s>user\n{}</s>\n", "<s>assistant\n{}</s>\n", "<s>assistant\n"),
+    "gemma": ChatFormat(
         "<start_of_turn>user\n{.}\n\n",
         "<start_of_turn>user\n{.}<end_of_turn>\n",
         "<start_of_turn>model\n{.}<end_of_turn>\n",
         "<start_of_turn>model\n",
         "{.}<end_of_turn>\n",
     ),
-    "orion": Format("Human: {}\n\n", "Human: {}\n\nAssistant: </s>", "{}</s>", "", "{}\n\nAssistant: </s>"),
-    "openchat": Format(
+    "orion": ChatFormat("Human: {}\n\n", "Human: {}\n\nAssistant: </s>", "{}</s>", "", "{}\n\nAssistant: </s>"),
+    "openchat": ChatFormat(
         "{}<|end_of_turn|>",
         "GPT4 Correct User: {}<|end_of_turn|>",
         "GPT4 Correct Assistant: {}<|end_of_turn|>",
         "GPT4 Correct Assistant:",
     ),
-    "vicuna": Format("{}\n\n", "USER: {}\n", "ASSISTANT: {}</s>\n", "ASSISTANT:"),
-    "vicuna-orca": Format("SYSTEM: {}\n", "USER: {}\n", "ASSISTANT: {}</s>\n", "ASSISTANT:"),
-    "deepseek": Format("{}", "### Instruction:\n{}\n", "### Response:\n{}\n<|EOT|>\n", "### Response:\n"),
-    "deepseek2": Format("{}\n\n", "User: {}\n\n", "Assistant: {}<｜end▁of▁sentence｜>", "Assistant:"),
-    "deepseek3": Format("{}\n\n", "<｜User｜>{}", "<｜Assistant｜>{}<｜end▁of▁sentence｜>", "<｜Assistant｜>"),
+    "vicuna": ChatFormat("{}\n\n", "USER: {}\n", "ASSISTANT: {}</s>\n", "ASSISTANT:"),
+    "vicuna-orca": ChatFormat("SYSTEM: {}\n", "USER: {}\n", "ASSISTANT: {}</s>\n", "ASSISTANT:"),
+    "deepseek": ChatFormat("{}", "### Instruction:\n{}\n", "### Response:\n{}\n<|EOT|>\n", "### Response:\n"),
+    "deepseek2": ChatFormat("{}\n\n", "User: {}\n\n", "Assistant: {}<｜end▁of▁sentence｜>", "Assistant:"),
+    "deepseek3": ChatFormat("{}\n\n", "<｜User｜>{}", "<｜Assistant｜>{}<｜end▁of▁sentence｜>", "<｜Assistant｜>"),
     "command-r": _roles(
         "<|START_OF_TURN_TOKEN|><|@_TOKEN|>{.}<|END_OF_TURN_TOKEN|>",
         "<|START_OF_TURN_TOKEN|><|@_TOKEN|>",
@@ -118,17 +118,17 @@ FORMATS = {
     "chatglm3": _roles("<|@|>\n {}", "<|@|>", start="[gMASK]sop"),
     "chatglm4": _roles("<|@|>\n{}", "<|@|>\n", start="[gMASK]<sop>"),
     "glmedge": _roles("<|@|>\n{}", "<|@|>"),
-    "minicpm": Format("{.}", "<用户>{.}<AI>", "{.}", ""),
-    "exaone3": Format(
+    "minicpm": ChatFormat("{.}", "<用户>{.}<AI>", "{.}", ""),
+    "exaone3": ChatFormat(
         "[|system|]{.}[|endofturn|]\n", "[|user|]{.}\n", "[|assistant|]{.}[|endofturn|]\n", "[|assistant|]"
     ),
-    "exaone4": Format(
+    "exaone4": ChatFormat(
         "[|system|]{.}[|endofturn|]\n", "[|user|]{.}\n", "[|assistant|]{.}[|endofturn|]\n", "[|assistant|]"
     ),
     "exaone-moe": _roles("<|@|>\n{.}<|endofturn|>\n", "<|@|>\n"),
-    "rwkv-world": Format("System: {.}\n\n", "User: {.}\n\n", "Assistant: {.}\n\n", "Assistant:"),
+    "rwkv-world": ChatFormat("System: {.}\n\n", "User: {.}\n\n", "Assistant: {.}\n\n", "Assistant:"),
     "granite": _roles("<|start_of_role|>@<|end_of_role|>{}<|end_of_text|>\n", "<|start_of_role|>@<|end_of_role|>"),
-    "gigachat": Format(
+    "gigachat": ChatFormat(
         "{}<|message_sep|>",
         "user<|role_sep|>{}<|message_sep|>available functions<|role_sep|>[]<|message_sep|>",
         "assistant<|role_sep|>{}<|message_sep|>",
@@ -146,23 +146,23 @@ FORMATS = {
         "ASSISTANT",
         default="<role>SYSTEM</role>detailed thinking off<|role_end|>",
     ),
-    "smolvlm": Format(
+    "smolvlm": ChatFormat(
         "{}\n\n",
         "User: {}<end_of_utterance>\n",
         "Assistant: {}<end_of_utterance>\n",
         "Assistant:",
         start="<|im_start|>",
     ),
-    "hunyuan-moe": Format(
+    "hunyuan-moe": ChatFormat(
         "<|startoftext|>{}<|extra_4|>", "<|startoftext|>{}<|extra_0|>", "{}<|eos|>", "", "<|startoftext|>{}<|extra_0|>"
     ),
-    "hunyuan-dense": Format(
+    "hunyuan-dense": ChatFormat(
         "{}<｜hy_place▁holder▁no▁3｜>",
         "<｜hy_User｜>{}<｜hy_Assistant｜>",
         "<｜hy_Assistant｜>{}<｜hy_place▁holder▁no▁2｜>",
         "",
     ),
-    "hunyuan-vl": Format(
+    "hunyuan-vl": ChatFormat(
         "{}<｜hy_place▁holder▁no▁3｜>",
         "{}<｜hy_User｜>",
         "{}<｜hy_Assistant｜>",
@@ -172,27 +172,27 @@ FORMATS = {
     "pangu-embedded": _roles(
         "[unused9]@：{}[unused10]", "[unused9]@：", "用户", "系统", "助手", default="[unused9]系统：[unused10]"
     ),
-    "deepseek-ocr": Format("{}", "{}", "{}", ""),
-    "kimi-k2": Format(
+    "deepseek-ocr": ChatFormat("{}", "{}", "{}", ""),
+    "kimi-k2": ChatFormat(
         "<|im_system|>system<|im_middle|>{}<|im_end|>",
         "<|im_user|>user<|im_middle|>{}<|im_end|>",
         "<|im_assistant|>assistant<|im_middle|>{}<|im_end|>",
         "<|im_assistant|>assistant<|im_middle|>",
     ),
-    "gpt-oss": Format(
+    "gpt-oss": ChatFormat(
         "<|start|>system<|message|>{}<|end|>",
         "<|start|>user<|message|>{}<|end|>",
         "<|start|>assistant<|message|>{}<|return|>",
         "<|start|>assistant",
     ),
     "solar-open": _roles("<|begin|>@<|content|>{}<|end|>", "<|begin|>@"),
-    "seed_oss": Format(
+    "seed_oss": ChatFormat(
         "<seed:bos>system\n{}<seed:eos>",
         "<seed:bos>user\n{}<seed:eos>",
         "<seed:bos>assistant\n{.}<seed:eos>",
         "<seed:bos>assistant\n",
     ),
-    "grok-2": Format(
+    "grok-2": ChatFormat(
         "System: {.}<|separator|>\n\n", "Human: {.}<|separator|>\n\n", "Assistant: {}<|separator|>\n\n", "Assistant:"
     ),
 }

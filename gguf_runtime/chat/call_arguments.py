@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from . import json_stream
 from .bare_arguments import bare_object
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 from .json_stream import quoted
 from .nested_arguments import elements
 from .python_arguments import keywords
@@ -16,7 +16,7 @@ from .tool_format import Arguments, Bare, Json, Nested, Python, Tagged
 _MAX_KEY = 256
 
 
-def read(form: Arguments, cursor: Cursor, sink: Sink, schema: Schema, ends: Sequence[str]) -> Reading[None]:
+def read(form: Arguments, cursor: TextCursor, sink: Sink, schema: Schema, ends: Sequence[str]) -> Reading[None]:
     """Read arguments, and pass them on. ends: what may come after them. Raises Mismatch for what is none."""
     match form:
         case Json():
@@ -31,7 +31,7 @@ def read(form: Arguments, cursor: Cursor, sink: Sink, schema: Schema, ends: Sequ
             yield from keywords(cursor, sink)
 
 
-def _json(cursor: Cursor, sink: Sink) -> Reading[None]:
+def _json(cursor: TextCursor, sink: Sink) -> Reading[None]:
     """An object; as a string, as some models write it, too."""
     start = yield from cursor.first_of(("{", '"', "null"))
     yield from cursor.skip_space()
@@ -49,7 +49,7 @@ def _json(cursor: Cursor, sink: Sink) -> Reading[None]:
 # between tags
 
 
-def _tagged(form: Tagged, cursor: Cursor, sink: Sink, schema: Schema, ends: Sequence[str]) -> Reading[None]:
+def _tagged(form: Tagged, cursor: TextCursor, sink: Sink, schema: Schema, ends: Sequence[str]) -> Reading[None]:
     before, marked, after = form.key_close.partition("{}")
     open, close = form.key_open.split()[0], form.value_close.strip()
     separator = "{"
@@ -82,7 +82,7 @@ def _tagged(form: Tagged, cursor: Cursor, sink: Sink, schema: Schema, ends: Sequ
     sink("{}" if separator == "{" else "}")
 
 
-def _text(cursor: Cursor, sink: Sink, space: str, close: str, followers: Sequence[str]) -> Reading[None]:
+def _text(cursor: TextCursor, sink: Sink, space: str, close: str, followers: Sequence[str]) -> Reading[None]:
     """A text up to where its end is, and then what may follow that, so that it may have the end in itself."""
     while True:
         n = cursor.text.find(close, cursor.at) - cursor.at
@@ -108,11 +108,11 @@ def _text(cursor: Cursor, sink: Sink, space: str, close: str, followers: Sequenc
         sink(cursor.take(len(close)))
 
 
-def _has(cursor: Cursor, n: int) -> Reading[bool]:
+def _has(cursor: TextCursor, n: int) -> Reading[bool]:
     return (yield from cursor.has(n))
 
 
-def _skip(cursor: Cursor, literal: str) -> Reading[None]:
+def _skip(cursor: TextCursor, literal: str) -> Reading[None]:
     """Read exactly this, if it is there."""
     if (yield from cursor.is_next(literal)):
         cursor.take(len(literal))

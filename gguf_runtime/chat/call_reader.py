@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from . import call_arguments, json_stream
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 from .schemas import Schema
 from .tool_format import Calls, Json, Slot
 
@@ -23,7 +23,7 @@ class CallReader:
     def __init__(
         self,
         calls: Calls,
-        cursor: Cursor,
+        cursor: TextCursor,
         schemas: Mapping[str, Schema],
         begin: Callable[[str, str], None],
         sink: Sink,

@@ -22,7 +22,7 @@ class Mismatch(Exception):
     """The text is not of the form that it seemed to begin."""
 
 
-class Cursor:
+class TextCursor:
     """at: the next character to read. held: where what may have to be read otherwise begins; None for nowhere."""
 
     def __init__(self) -> None:

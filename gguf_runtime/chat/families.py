@@ -3,7 +3,7 @@ show."""
 
 from __future__ import annotations
 
-from .tool_format import AnswerFormat, Calls, Json, Keys, Python, Slot, Tagged, Turns
+from .tool_format import AnswerFormat, Calls, Json, Keys, MessageTurns, Python, Slot, Tagged
 
 _GPT_OSS = AnswerFormat(
     header="<|start|>assistant",
@@ -13,7 +13,7 @@ _GPT_OSS = AnswerFormat(
             several=False,
         ),
     ),
-    turns=Turns("<|start|>assistant", "<|message|>", ("<|end|>",), "analysis", r"to=(?:functions\.)?([^\s<]+)"),
+    turns=MessageTurns("<|start|>assistant", "<|message|>", ("<|end|>",), "analysis", r"to=(?:functions\.)?([^\s<]+)"),
 )
 _MUSE = AnswerFormat(
     header="<|start|>assistant",
@@ -25,7 +25,7 @@ _MUSE = AnswerFormat(
             "</atem:function_calls>",
         ),
     ),
-    turns=Turns("<|start|>assistant", "<|message|>", ("<|eom|>", "<|eot|>"), r"to=self"),
+    turns=MessageTurns("<|start|>assistant", "<|message|>", ("<|eom|>", "<|eot|>"), r"to=self"),
 )
 _JSON = ('{"name": "', Slot.NAME, '", "arguments": ', Slot.ARGUMENTS, "}")
 _KEYS = Keys("name", "arguments")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _SCALAR = re.compile(r"[-+.\w]+")
@@ -20,7 +20,7 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def value(cursor: Cursor, sink: Sink, depth: int = 0) -> Reading[None]:
+def value(cursor: TextCursor, sink: Sink, depth: int = 0) -> Reading[None]:
     """Read a value, and pass it on. Raises Mismatch where it is none."""
     yield from cursor.skip_space()
     start = yield from cursor.peek()
@@ -38,7 +38,7 @@ def value(cursor: Cursor, sink: Sink, depth: int = 0) -> Reading[None]:
         sink(known)
 
 
-def string(cursor: Cursor, sink: Sink) -> Reading[None]:
+def string(cursor: TextCursor, sink: Sink) -> Reading[None]:
     """Read a string, and pass it on as JSON without its quotes. Raises Mismatch."""
     yield from cursor.expect('"')
     while True:
@@ -69,14 +69,14 @@ def string(cursor: Cursor, sink: Sink) -> Reading[None]:
             raise Mismatch
 
 
-def decoded(cursor: Cursor) -> Reading[str]:
+def decoded(cursor: TextCursor) -> Reading[str]:
     """Read a string, and give what it says. Raises Mismatch."""
     parts: list[str] = []
     yield from string(cursor, parts.append)
     return str(json.loads(f'"{"".join(parts)}"'))
 
 
-def _container(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
+def _container(cursor: TextCursor, sink: Sink, depth: int) -> Reading[None]:
     if depth > _MAX_DEPTH:
         raise Mismatch
     is_object, close = (True, "}") if cursor.take(1) == "{" else (False, "]")

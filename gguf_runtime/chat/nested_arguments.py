@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 from .json_stream import quoted
 from .schemas import Schema
 
@@ -10,7 +10,7 @@ _MAX_KEY = 256
 _MAX_DEPTH = 60
 
 
-def elements(prefix: str, cursor: Cursor, sink: Sink, schema: Schema, depth: int) -> Reading[None]:
+def elements(prefix: str, cursor: TextCursor, sink: Sink, schema: Schema, depth: int) -> Reading[None]:
     """The elements of an object."""
     open, separator = prefix + "<", "{"
     while (yield from _opens(cursor, open)):
@@ -23,11 +23,11 @@ def elements(prefix: str, cursor: Cursor, sink: Sink, schema: Schema, depth: int
     sink("{}" if separator == "{" else "}")
 
 
-def _opens(cursor: Cursor, open: str) -> Reading[bool]:
+def _opens(cursor: TextCursor, open: str) -> Reading[bool]:
     return (yield from cursor.first_of((open, open + "/"))) == open
 
 
-def _element(prefix: str, key: str, cursor: Cursor, sink: Sink, schema: Schema, depth: int) -> Reading[None]:
+def _element(prefix: str, key: str, cursor: TextCursor, sink: Sink, schema: Schema, depth: int) -> Reading[None]:
     """A value, and its element's end."""
     if depth > _MAX_DEPTH:
         raise Mismatch
@@ -47,7 +47,7 @@ def _element(prefix: str, key: str, cursor: Cursor, sink: Sink, schema: Schema, 
     yield from cursor.expect(close)
 
 
-def _flat(close: str, cursor: Cursor, sink: Sink, schema: Schema) -> Reading[None]:
+def _flat(close: str, cursor: TextCursor, sink: Sink, schema: Schema) -> Reading[None]:
     """A value that is no element."""
     if schema.is_text:
         sink('"')

@@ -12,9 +12,9 @@ from typing import Any
 
 from .answer import CallArguments, CallBegin, CallEnd, Content, Event, Thought
 from .call_reader import CallReader
-from .cursor import Cursor, Mismatch, Reading, any_of
+from .cursor import Mismatch, Reading, TextCursor, any_of
 from .schemas import Schema
-from .tool_format import AnswerFormat, Turns
+from .tool_format import AnswerFormat, MessageTurns
 
 _LETTERS = string.ascii_letters + string.digits
 _MAX_HEADER = 400
@@ -46,7 +46,7 @@ class AnswerParser:
         be more than one call. prompt: the rendered conversation, whose end may have begun the answer."""
         self.done = False
         self._form, self._several = form, several
-        self._cursor, self._events = Cursor(), list[Event]()
+        self._cursor, self._events = TextCursor(), list[Event]()
         self._close = ""  # what ends the thought that goes on
         self._space = ""  # white space that is left out where a thought or content ends
         self._after_tag = self._has_said = False
@@ -235,7 +235,7 @@ class AnswerParser:
         self._has_said |= not self._close
         self._say(text)
 
-    def _turns(self, turns: Turns) -> Reading[None]:
+    def _turns(self, turns: MessageTurns) -> Reading[None]:
         """An answer of several messages with headers."""
         cursor = self._cursor
         while (yield from cursor.has(1)):
@@ -254,7 +254,7 @@ class AnswerParser:
                 yield from self._scan(*turns.ends, turns.start)
             yield from cursor.accept(turns.start)
 
-    def _header(self, turns: Turns) -> Reading[str | None]:
+    def _header(self, turns: MessageTurns) -> Reading[str | None]:
         """A message's header; None where there is none."""
         cursor = self._cursor
         while (n := cursor.text.find(turns.message, cursor.at) - cursor.at) < 0:
@@ -267,7 +267,7 @@ class AnswerParser:
         cursor.take(len(turns.message))
         return header
 
-    def _message_call(self, name: str, turns: Turns) -> Reading[None]:
+    def _message_call(self, name: str, turns: MessageTurns) -> Reading[None]:
         """A call that is all of a message."""
         reader = self._readers[0]
         self._begin_call(self._new_id(), name)

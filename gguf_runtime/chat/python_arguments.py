@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from . import json_stream
-from .cursor import Cursor, Mismatch, Reading, Sink
+from .cursor import Mismatch, Reading, Sink, TextCursor
 from .json_stream import quoted
 
 _MAX_KEY = 256
@@ -17,7 +17,7 @@ _MAY_END = re.compile(r"(,\s*[\w.-]{0,256}\s*)?")  # that of an argument, with a
 _CODES = {"x": 2, "u": 4, "U": 8}
 
 
-def keywords(cursor: Cursor, sink: Sink) -> Reading[None]:
+def keywords(cursor: TextCursor, sink: Sink) -> Reading[None]:
     separator = "{"
     while not (yield from cursor.first_of((")",))):
         if separator != "{":
@@ -35,7 +35,7 @@ def keywords(cursor: Cursor, sink: Sink) -> Reading[None]:
     sink("{}" if separator == "{" else "}")
 
 
-def _python(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
+def _python(cursor: TextCursor, sink: Sink, depth: int) -> Reading[None]:
     """A value as Python writes it, or JSON."""
     if depth > _MAX_DEPTH:
         raise Mismatch
@@ -49,7 +49,7 @@ def _python(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
         yield from json_stream.value(cursor, sink)
 
 
-def _python_container(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
+def _python_container(cursor: TextCursor, sink: Sink, depth: int) -> Reading[None]:
     open = cursor.take(1)
     close = {"{": "}", "[": "]", "(": ")"}[open]
     is_object, first = open == "{", True
@@ -72,7 +72,7 @@ def _python_container(cursor: Cursor, sink: Sink, depth: int) -> Reading[None]:
     sink("}" if is_object else "]")
 
 
-def _python_string(cursor: Cursor, sink: Sink, ends: re.Pattern[str]) -> Reading[None]:
+def _python_string(cursor: TextCursor, sink: Sink, ends: re.Pattern[str]) -> Reading[None]:
     """A string, which ends with a quote before something that may follow it: some templates do not escape others."""
     quote = cursor.take(1)
     sink('"')
@@ -102,7 +102,7 @@ def _python_string(cursor: Cursor, sink: Sink, ends: re.Pattern[str]) -> Reading
     sink('"')
 
 
-def _follows(cursor: Cursor, ends: re.Pattern[str]) -> Reading[bool]:
+def _follows(cursor: TextCursor, ends: re.Pattern[str]) -> Reading[bool]:
     """Whether what comes next is one of these, or the end."""
     n = yield from cursor.space()
     while True:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from .schemas import ANY
 
 
-class Rules:
+class GrammarRules:
     """Names rules, and writes texts in which there may be special tokens."""
 
     def __init__(self, special: Mapping[str, int]) -> None:

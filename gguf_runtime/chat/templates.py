@@ -13,14 +13,14 @@ if TYPE_CHECKING:  # Jinja is loaded once a conversation is rendered
     from .marks import Rendered
     from .parser import AnswerParser
     from .template import ChatTemplate, Message
-    from .tool_choice import Choice
+    from .tool_choice import ToolChoice
     from .tool_format import AnswerFormat
 
 _KEY = "tokenizer.chat_template"
 _WITH_TOOLS = f"{_KEY}.tool_use"
 
 
-class Reading(NamedTuple):
+class AnswerReading(NamedTuple):
     """How an answer is made and read where there may be calls of tools.
 
     parser: push(text) and flush() give its events (answer.py). grammar: what the answer has to fit, for
@@ -80,7 +80,7 @@ class ChatTemplates:
         *,
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel: bool = True,
-    ) -> Reading:
+    ) -> AnswerReading:
         """How the answer to a prompt is read, one reader for each answer.
 
         prompt: the rendered conversation, whose end may have begun thoughts, or the answer, already. tools: in OpenAI's
@@ -100,9 +100,9 @@ class ChatTemplates:
         form = self._template(self._key(tools)).answer_format
         parser = AnswerParser(form, choice.schemas, several=parallel, prompt=prompt)
         grammar = self._grammar(form, choice, parallel, parser.closing) if choice.must or choice.strict else None
-        return Reading(parser, grammar, self._shown(form), form.stop)
+        return AnswerReading(parser, grammar, self._shown(form), form.stop)
 
-    def _grammar(self, form: AnswerFormat, choice: Choice, parallel: bool, closing: str) -> str:
+    def _grammar(self, form: AnswerFormat, choice: ToolChoice, parallel: bool, closing: str) -> str:
         from .tool_grammar import tool_grammar
 
         known = self._tokenizer.special_ids | self._tokenizer.eog_ids

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 Tool = Mapping[str, Any]
 
 
-class Choice(NamedTuple):
+class ToolChoice(NamedTuple):
     """tools: the functions that may be called, by name, as OpenAI describes them; None: nothing is a call. must: one
     has to be called."""
 
@@ -28,7 +28,7 @@ class Choice(NamedTuple):
         return any(tool.get("strict") is True for tool in (self.tools or {}).values())
 
 
-def choose(tools: Sequence[Tool], tool_choice: str | Mapping[str, Any]) -> Choice:
+def choose(tools: Sequence[Tool], tool_choice: str | Mapping[str, Any]) -> ToolChoice:
     """What may be called. Raises ValueError for tools without a name, and for a choice that there is not."""
     functions = {}
     for tool in tools:
@@ -43,17 +43,17 @@ def choose(tools: Sequence[Tool], tool_choice: str | Mapping[str, Any]) -> Choic
         raise ValueError(f"tool_choice is auto, none, required or a function, and not {tool_choice!r}")
     if tool_choice == "required" and not functions:
         raise ValueError("tool_choice is required, and there are no tools")
-    return Choice(functions if functions and tool_choice != "none" else None, tool_choice == "required")
+    return ToolChoice(functions if functions and tool_choice != "none" else None, tool_choice == "required")
 
 
-def _chosen(functions: dict[str, Tool], choice: Mapping[str, Any]) -> Choice:
+def _chosen(functions: dict[str, Tool], choice: Mapping[str, Any]) -> ToolChoice:
     """What an object of OpenAI's chooses."""
     if choice.get("type") == "allowed_tools":
         allowed = choice.get("allowed_tools", choice)
         tools = allowed.get("tools", ()) if isinstance(allowed, Mapping) else ()
         return choose([{"function": _known(functions, tool)} for tool in tools], allowed.get("mode", "auto"))
     function = _known(functions, choice)
-    return Choice({function["name"]: function}, must=True)
+    return ToolChoice({function["name"]: function}, must=True)
 
 
 def _known(functions: dict[str, Tool], choice: Any) -> Tool:

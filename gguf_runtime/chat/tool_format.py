@@ -128,7 +128,7 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class Turns:
+class MessageTurns:
     """An answer is several messages, each with a header that tells what it is, as in gpt-oss.
 
     start: what a message begins with. message: what ends a header. ends: what ends a message. thought, call: what is
@@ -157,7 +157,7 @@ class AnswerFormat:
     thoughts: tuple[tuple[str, str], ...] = ()
     wrappers: tuple[str, ...] = ()
     calls: tuple[Calls, ...] = ()
-    turns: Turns | None = None
+    turns: MessageTurns | None = None
     stop: tuple[str, ...] = ()
     shows_calls: bool = True
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .argument_grammar import ArgumentGrammar
-from .rules import Rules
-from .tool_choice import Choice
-from .tool_format import AnswerFormat, Calls, Slot, Turns
+from .rules import GrammarRules
+from .tool_choice import ToolChoice
+from .tool_format import AnswerFormat, Calls, MessageTurns, Slot
 
 _ID = r"/[a-zA-Z0-9]{1,9}/"
 _NUMBER = r"/[0-9]{1,3}/"
@@ -19,14 +19,15 @@ _MAX_CALLS = 16  # of one answer, which small models would not end
 
 
 def tool_grammar(
-    form: AnswerFormat, choice: Choice, *, parallel: bool, closing: str, special: Mapping[str, int], ends: Iterable[str]
+    form: AnswerFormat, choice: ToolChoice, *,
+    parallel: bool, closing: str, special: Mapping[str, int], ends: Iterable[str],
 ) -> str:
     """What an answer has to be: calls of tools, after thoughts perhaps; where there need be none, any text but calls.
 
     parallel: whether there may be several. closing: what ends the thoughts that the prompt has begun. special: tokens
     that are no text; ends: those of them that end an answer. Raises GrammarError.
     """
-    rules = Rules(special)
+    rules = GrammarRules(special)
     calls = form.calls[0]
     written = _Calls(rules, calls, choice, parallel and calls.several, tuple(ends))
     if form.turns:
@@ -38,7 +39,7 @@ def tool_grammar(
     return rules.text(start)
 
 
-def _thoughts(rules: Rules, form: AnswerFormat, closing: str) -> str:
+def _thoughts(rules: GrammarRules, form: AnswerFormat, closing: str) -> str:
     """Thoughts that have begun, or may begin."""
     if closing:
         return f"{rules.up_to(closing)} {_SPACE}"
@@ -49,7 +50,7 @@ def _thoughts(rules: Rules, form: AnswerFormat, closing: str) -> str:
 _SPACE = r"/\s{0,4}/"
 
 
-def _turns(rules: Rules, turns: Turns, written: _Calls, must: bool) -> str:
+def _turns(rules: GrammarRules, turns: MessageTurns, written: _Calls, must: bool) -> str:
     """An answer of several messages: thoughts, then a call, or text."""
     end, start, message = turns.ends[0], turns.start, turns.message
     if turns.call:  # gpt-oss
@@ -69,7 +70,9 @@ def _turns(rules: Rules, turns: Turns, written: _Calls, must: bool) -> str:
 class _Calls:
     """Calls as rules."""
 
-    def __init__(self, rules: Rules, calls: Calls, choice: Choice, several: bool, ends: tuple[str, ...]) -> None:
+    def __init__(
+        self, rules: GrammarRules, calls: Calls, choice: ToolChoice, several: bool, ends: tuple[str, ...]
+    ) -> None:
         self._rules, self._calls, self._several, self._ends = rules, calls, several, ends
         self._schemas = {name: _closed(schema) for name, schema in (choice.schemas or {}).items()}
         self.names = list(self._schemas)

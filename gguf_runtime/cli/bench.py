@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import __version__
 from ..engine import Chunk, Engine
-from ..engine.layer_split import Layers
+from ..engine.layer_split import LayerCount
 from ..llm import LLM
 from .command import LlamaCommand
 from .inspect import describe, n_bytes, n_params
@@ -71,7 +71,7 @@ class _Test(NamedTuple):
     n_threads: int
     n_batch: int
     n_ubatch: int
-    n_gpu_layers: Layers
+    n_gpu_layers: LayerCount
     type_k: str
     type_v: str
     n_depth: int
@@ -109,7 +109,7 @@ def command(
     threads: list[int],
     batch_size: list[int],
     ubatch_size: list[int],
-    n_gpu_layers: list[Layers],
+    n_gpu_layers: list[LayerCount],
     cache_type_k: str,
     cache_type_v: str,
     repetitions: int,

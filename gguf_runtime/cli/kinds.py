@@ -13,7 +13,7 @@ from ..kernels.layout import KV_TYPES
 from .command import Decorated
 
 if TYPE_CHECKING:
-    from ..engine.layer_split import Layers
+    from ..engine.layer_split import LayerCount
 
 Decorator = Callable[[Decorated], Decorated]
 
@@ -99,7 +99,7 @@ class GpuLayers(click.ParamType):
 
     name = "layers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Layers:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LayerCount:
         if value in ("all", "auto"):
             return value
         try:

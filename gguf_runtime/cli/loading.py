@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..engine.layer_split import Layers
+    from ..engine.layer_split import LayerCount
     from ..llm import LLM
 
 FIRST_MODEL = "smollm2:135m"
@@ -110,7 +110,7 @@ def llm_arguments(
 
 
 def placement(
-    gpu_layers: Layers,
+    gpu_layers: LayerCount,
     devices: tuple[int, ...] | None,
     split_mode: str,
     main_gpu: int | None,

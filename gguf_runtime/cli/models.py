@@ -16,7 +16,7 @@ from .kinds import flag, path
 from .options import verbose_option
 
 if TYPE_CHECKING:
-    from ..store import Model
+    from ..store import StoredModel
     from ..store.modelfile import Modelfile
 
 _CONTEXT = 4096  # tokens that the memory of a model is told for
@@ -48,7 +48,7 @@ def list_(catalogue: bool, as_json: bool, verbose: bool) -> None:
 @path("-f", "--file", default="Modelfile", help="The Modelfile: FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE.")
 @verbose_option
 def create(name: str, file: str, verbose: bool) -> None:
-    from ..store import Model, Store, StoreError, modelfile
+    from ..store import Store, StoredModel, StoreError, modelfile
 
     _check_name(name)
     recipe = modelfile.read(Path(file))
@@ -67,7 +67,7 @@ def create(name: str, file: str, verbose: bool) -> None:
         if old.path == base.path:
             raise StoreError(f"{name} would be made of itself: give it another name")
         store.remove(old)
-    made = store.copy(Model(recipe.base, base.files), name, recipe.text())
+    made = store.copy(StoredModel(recipe.base, base.files), name, recipe.text())
     click.echo(f"{name}: {made.path}")
 
 
@@ -111,13 +111,13 @@ def rm(names: tuple[str, ...], verbose: bool) -> None:
 @verbose_option
 def cp(name: str, new_name: str, verbose: bool) -> None:
     from ..loader import open_gguf
-    from ..store import Model, Store
+    from ..store import Store, StoredModel
     from ..store.model import parts
 
     _check_name(new_name)
     if Path(name).is_file():
         open_gguf(name).close()  # raises GGUFError for something else
-        Store().copy(Model(name, parts(Path(name))), new_name)
+        Store().copy(StoredModel(name, parts(Path(name))), new_name)
     else:
         Store().copy(_here(name), new_name)
 
@@ -131,10 +131,10 @@ def _check_name(name: str) -> None:
         raise StoreError(f"{name or 'nothing'} would be taken for a path: choose a name without / and .gguf")
 
 
-def _base(name: str, folder: Path) -> Model:
+def _base(name: str, folder: Path) -> StoredModel:
     """The model that FROM names, got if need be; a path counts from the Modelfile's folder. Raises StoreError."""
     from ..loader import open_gguf
-    from ..store import Model, find, resolve
+    from ..store import StoredModel, find, resolve
     from ..store.model import parts
     from ..store.names import is_path
 
@@ -142,12 +142,12 @@ def _base(name: str, folder: Path) -> Model:
     path = path if path.is_absolute() else folder / path
     if is_path(name) or path.is_file():
         open_gguf(path).close()  # raises GGUFError for something else
-        return Model(name, parts(path))
+        return StoredModel(name, parts(path))
     path = resolve(name, say=lambda text: click.echo(f"ggrun: {text}", err=True))
-    return find(name) or Model(name, parts(path))
+    return find(name) or StoredModel(name, parts(path))
 
 
-def _modelfile(model: Model | None, path: Path) -> Modelfile:
+def _modelfile(model: StoredModel | None, path: Path) -> Modelfile:
     """What makes a model: of what it was created, or its file."""
     from ..store import modelfile
 
@@ -156,7 +156,7 @@ def _modelfile(model: Model | None, path: Path) -> Modelfile:
     return modelfile.Modelfile(str(path.resolve()))
 
 
-def _here(name: str) -> Model:
+def _here(name: str) -> StoredModel:
     """The model of that name on this machine. Raises StoreError."""
     from ..store import StoreError, find
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from ..backends.pages import SLAB, RecordMemory
-from ..backends.states import NOTHING, Mark
+from ..backends.states import NOTHING, StateMark
 from ..kernels.layout import PAGE
 
 _FULL = (
@@ -233,7 +233,7 @@ class PrefixCache:
             found.append(node := child)
         return found, None, 0
 
-    def find_state(self, root: Node, nodes: Sequence[Node], tokens: np.ndarray) -> Mark:
+    def find_state(self, root: Node, nodes: Sequence[Node], tokens: np.ndarray) -> StateMark:
         """The last state that is there of a text whose full pages are these nodes."""
         for i in range(min(len(nodes), len(tokens) // PAGE), -1, -1):
             states = nodes[i - 1].states if i else root.states
@@ -241,8 +241,8 @@ class PrefixCache:
             for n in range(len(key) // _KEY_BYTES, -1, -1) if states else ():
                 record = states.get(key[: n * _KEY_BYTES])
                 if record is not None:
-                    return Mark(i * PAGE + n, record)
-        return Mark(0, NOTHING)
+                    return StateMark(i * PAGE + n, record)
+        return StateMark(0, NOTHING)
 
     def add(self, parent: Node, page: int, tokens: np.ndarray) -> Node:
         """Note what a page contains; gives the node that has it, perhaps with another page."""

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 CPU = "CPU"
 
 #: How many layers to put on GPUs: a number, all of them, or as many as fit.
-Layers = int | Literal["all", "auto"]
+LayerCount = int | Literal["all", "auto"]
 
 
 class SplitError(Exception):
@@ -29,7 +29,7 @@ class Offload(NamedTuple):
     match, the last counts. cache_in_ram: keys and values stay in the system's memory.
     """
 
-    layers: Layers = 0
+    layers: LayerCount = 0
     main_gpu: int | None = None
     tensor_split: tuple[float, ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
@@ -45,7 +45,7 @@ class Block(NamedTuple):
     tensors: tuple[str, ...] = ()
 
 
-class Gpu(NamedTuple):
+class GpuRoom(NamedTuple):
     """A GPU, and how many bytes blocks may take of it: what is free, less what work there needs.
 
     streaming: bytes that it takes to stream weights to it, where layers stay in RAM.
@@ -61,10 +61,10 @@ class Split(NamedTuple):
 
     devices: list[str]
     n_layers: int = 0
-    streams_to: Gpu | None = None
+    streams_to: GpuRoom | None = None
 
 
-def split(blocks: Sequence[Block], gpus: Sequence[Gpu], offload: Offload) -> Split:
+def split(blocks: Sequence[Block], gpus: Sequence[GpuRoom], offload: Offload) -> Split:
     """Where each block goes; the last one is the output. Raises SplitError.
 
     Layers on GPUs are in one run up to the last layer, so that a step changes devices as seldom as can be; overrides
@@ -79,7 +79,7 @@ def split(blocks: Sequence[Block], gpus: Sequence[Gpu], offload: Offload) -> Spl
     for i, block in enumerate(blocks):
         layers[block.layer] += 0 if i in moved else sizes[i]
 
-    def place(n: int, gpus: Sequence[Gpu]) -> list[str] | None:
+    def place(n: int, gpus: Sequence[GpuRoom]) -> list[str] | None:
         found = _assign(layers, gpus, _chosen(layers, n), offload.tensor_split)
         return found and [moved.get(i, found[block.layer]) for i, block in enumerate(blocks)]
 
@@ -100,7 +100,7 @@ def split(blocks: Sequence[Block], gpus: Sequence[Gpu], offload: Offload) -> Spl
     return Split(devices, n, _stream_to(sizes, gpus, devices))
 
 
-def _moved(blocks: Sequence[Block], gpus: Sequence[Gpu], overrides: Sequence[tuple[str, str]]) -> dict[int, str]:
+def _moved(blocks: Sequence[Block], gpus: Sequence[GpuRoom], overrides: Sequence[tuple[str, str]]) -> dict[int, str]:
     """The blocks that are moved by name, and where to."""
     moved: dict[int, str] = {}
     known = {name.lower(): name for name in [CPU, *(gpu.name for gpu in gpus)]}
@@ -115,18 +115,18 @@ def _moved(blocks: Sequence[Block], gpus: Sequence[Gpu], overrides: Sequence[tup
     return moved
 
 
-def _without(gpu: Gpu, n_bytes: int) -> Gpu:
+def _without(gpu: GpuRoom, n_bytes: int) -> GpuRoom:
     """The GPU with so many bytes taken."""
     if n_bytes and n_bytes > gpu.room:
         raise SplitError(f"-ot moves {_gib(n_bytes)} to {gpu.name}, and there is room for {_gib(max(0, gpu.room))}")
     return gpu._replace(room=gpu.room - n_bytes)
 
 
-def _is_worth(gpu: Gpu) -> bool:
+def _is_worth(gpu: GpuRoom) -> bool:
     return 0 < gpu.streaming < gpu.room / 2
 
 
-def _stream_to(sizes: Sequence[int], gpus: Sequence[Gpu], devices: list[str]) -> Gpu | None:
+def _stream_to(sizes: Sequence[int], gpus: Sequence[GpuRoom], devices: list[str]) -> GpuRoom | None:
     """A GPU with room for streaming, where blocks other than the output stay in RAM."""
     for gpu in gpus if CPU in devices[:-1] else ():
         used = sum(size for size, device in zip(sizes, devices, strict=True) if device == gpu.name)
@@ -142,7 +142,7 @@ def _chosen(layers: Sequence[int], n: int) -> range:
 
 
 def _assign(
-    layers: Sequence[int], gpus: Sequence[Gpu], chosen: range, tensor_split: Sequence[float]
+    layers: Sequence[int], gpus: Sequence[GpuRoom], chosen: range, tensor_split: Sequence[float]
 ) -> list[str] | None:
     """Share the chosen layers, given by their bytes, among the GPUs, in order; None where they do not fit."""
     if not chosen:
@@ -176,12 +176,12 @@ def _by_share(sizes: Sequence[int], shares: Sequence[float]) -> list[int]:
     return found
 
 
-def _fits(sizes: Sequence[int], gpus: Sequence[Gpu], found: Sequence[int]) -> bool:
+def _fits(sizes: Sequence[int], gpus: Sequence[GpuRoom], found: Sequence[int]) -> bool:
     used = [sum(size for size, gpu in zip(sizes, found, strict=True) if gpu == i) for i in range(len(gpus))]
     return all(n_bytes <= gpu.room for n_bytes, gpu in zip(used, gpus, strict=True))
 
 
-def _one_after_another(sizes: Sequence[int], gpus: Sequence[Gpu]) -> list[int] | None:
+def _one_after_another(sizes: Sequence[int], gpus: Sequence[GpuRoom]) -> list[int] | None:
     """Fill the first GPU, then the next; None where they do not fit."""
     found, gpu, used = [], 0, 0
     for size in sizes:
@@ -194,7 +194,7 @@ def _one_after_another(sizes: Sequence[int], gpus: Sequence[Gpu]) -> list[int] |
     return found
 
 
-def _too_much(layers: Sequence[int], gpus: Sequence[Gpu], n: int, tensor_split: Sequence[float]) -> str:
+def _too_much(layers: Sequence[int], gpus: Sequence[GpuRoom], n: int, tensor_split: Sequence[float]) -> str:
     needed, room = sum(layers[i] for i in _chosen(layers, n)), sum(max(0, gpu.room) for gpu in gpus)
     most = next(m for m in range(n - 1, -1, -1) if _assign(layers, gpus, _chosen(layers, m), tensor_split))
     return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..backends import Backend, Batch, Chunk, Result, cut
+from ..backends import Backend, Batch, Chunk, PassResult, cut
 
 if TYPE_CHECKING:  # loaded once there are several stages
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,12 +57,13 @@ class Pipeline:
         for stage in self.stages:
             stage.close()
 
-    def _start(self, i: int, batch: Batch, before: Result | None) -> Result:
+    def _start(self, i: int, batch: Batch, before: PassResult | None) -> PassResult:
         return self.stages[i].start(batch, before() if before else None)
 
     def _through(
-        self, i: int, batch: Batch, before: Result | None, start: Callable[[int, Batch, Result | None], Result]
-    ) -> list[Result]:
+        self, i: int, batch: Batch, before: PassResult | None,
+        start: Callable[[int, Batch, PassResult | None], PassResult],
+    ) -> list[PassResult]:
         """What the stages from number i on make of a batch, in parts where one takes fewer tokens."""
         if i == len(self.stages):
             return [before] if before else []
@@ -79,9 +80,9 @@ class Pipeline:
 
         if not self._workers:
             self._workers = [ThreadPoolExecutor(1, f"ggrun-stage-{i}") for i in range(len(self.stages))]
-        jobs: list[list[Future[Result]]] = []
+        jobs: list[list[Future[PassResult]]] = []
 
-        def start(i: int, batch: Batch, before: Result | None) -> Result:
+        def start(i: int, batch: Batch, before: PassResult | None) -> PassResult:
             jobs[-1].append(job := self._workers[i].submit(self._start, i, batch, before))
             return lambda: job.result()()
 
@@ -101,10 +102,10 @@ class Pipeline:
                     job.result()()
 
 
-def _rows(result: Result, first: int, last: int) -> Result:
+def _rows(result: PassResult, first: int, last: int) -> PassResult:
     return lambda: result()[first:last]
 
 
-def _joined(results: Sequence[Result]) -> np.ndarray:
+def _joined(results: Sequence[PassResult]) -> np.ndarray:
     parts = [result() for result in results]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -136,7 +136,7 @@ class Placement:
         found, failure = [], None
         for n in self._sizes(self._others):
             rooms = [
-                layer_split.Gpu(device.name, device.room([join(self._graphs)], n), n_bytes)
+                layer_split.GpuRoom(device.name, device.room([join(self._graphs)], n), n_bytes)
                 for device, n_bytes in zip(self._others, streaming, strict=True)
             ]
             try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..backends import Chunk
-from ..backends.states import NOTHING, Mark
+from ..backends.states import NOTHING, StateMark
 from ..kernels.layout import PAGE
 from ..text import Text
 from .cache import Node, NoPages, PrefixCache
@@ -61,7 +61,7 @@ class Sequence:
         return self._n_pages
 
     @property
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[StateMark]:
         """What of the state a step begins from, and what it leaves."""
         return self._states.marks if self._states else []
 
@@ -133,7 +133,7 @@ class Sequence:
             if windows:
                 windows.pages.drop(node.window)
 
-    def _find(self, root: Node) -> tuple[list[Node], Node | None, int, Mark]:
+    def _find(self, root: Node) -> tuple[list[Node], Node | None, int, StateMark]:
         """What is there of the context but for its last token: full pages, the one that begins as it goes on, and how
         far that goes; and from where it can be gone on."""
         tokens = self.context[:-1]
@@ -142,12 +142,12 @@ class Sequence:
         mark = self._resumable(departure, [*full, partial] if partial else full, tokens, root)
         return full, partial, departure, mark
 
-    def _resumable(self, n: int, nodes: list[Node], tokens: np.ndarray, root: Node | None) -> Mark:
+    def _resumable(self, n: int, nodes: list[Node], tokens: np.ndarray, root: Node | None) -> StateMark:
         """After how many tokens, n at most, one can go on, and the state there: own, or left in the tree."""
         while True:
             m = self._windows.resumable(n, nodes) if self._windows else n
             if not self._states:
-                return Mark(m, NOTHING)
+                return StateMark(m, NOTHING)
             mark = self._states.last(m)
             if root and mark.n_tokens < m:
                 mark = max(mark, self._cache.find_state(root, nodes[: m // PAGE], tokens[:m]))

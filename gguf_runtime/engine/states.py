@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..backends.states import NOTHING, Mark
+from ..backends.states import NOTHING, StateMark
 from .cache import PageAllocator
 
-_EMPTY = Mark(0, NOTHING)
+_EMPTY = StateMark(0, NOTHING)
 
 
 class States:
@@ -19,7 +19,7 @@ class States:
 
     def __init__(self, records: PageAllocator) -> None:
         self.records = records
-        self.marks: list[Mark] = [_EMPTY]
+        self.marks: list[StateMark] = [_EMPTY]
 
     def n_missing(self, n_computed: int) -> int:
         """How many records must be taken for the next step."""
@@ -30,7 +30,7 @@ class States:
         """Have the next step begin at n_computed, and leave the state after `end` tokens. Raises NoPages."""
         self.records.require(self.n_missing(n_computed))
         self._keep([next(mark for mark in self.marks if mark.n_tokens == n_computed)])
-        self.marks.append(Mark(end, self.records.take()))
+        self.marks.append(StateMark(end, self.records.take()))
 
     def leave(self, wanted: Iterable[int]) -> None:
         """Have the next step leave the state for others after so many tokens too, as far as there are records."""
@@ -40,20 +40,20 @@ class States:
             if n_tokens == end.n_tokens:
                 end = end._replace(checkpoint=True)
             elif self.records.n_available:
-                marks.append(Mark(n_tokens, self.records.take(), checkpoint=True))
+                marks.append(StateMark(n_tokens, self.records.take(), checkpoint=True))
         self.marks = [*marks, end]
 
-    def begin(self, mark: Mark) -> None:
+    def begin(self, mark: StateMark) -> None:
         """Go on from a record that is kept."""
         self.records.hold(mark.record)
         held, self.marks = self.held, [mark]
         self._drop(held)
 
-    def last(self, n_computed: int) -> Mark:
+    def last(self, n_computed: int) -> StateMark:
         """The last state that is held, n_computed tokens having been computed."""
         return max((mark for mark in self.marks if mark.n_tokens <= n_computed), default=_EMPTY)
 
-    def rewind(self, mark: Mark) -> None:
+    def rewind(self, mark: StateMark) -> None:
         """Go back to a state: one of these, or one that is kept."""
         if mark in self.marks or not mark.n_tokens:
             self._keep([own for own in self.marks if 0 < own.n_tokens <= mark.n_tokens] or [_EMPTY])
@@ -69,7 +69,7 @@ class States:
         """The records, the last one first."""
         return [mark.record for mark in self.marks[::-1] if mark.record != NOTHING]
 
-    def _keep(self, marks: list[Mark]) -> None:
+    def _keep(self, marks: list[StateMark]) -> None:
         held, self.marks = self.held, marks
         self._drop(record for record in held if record not in self.held)
 

@@ -13,7 +13,7 @@ class GGUFError(Exception):
     """A file that is not a GGUF, is damaged, or holds what is not supported; says where and what."""
 
 
-class Cursor:
+class ByteCursor:
     """Reads little-endian values one after another from `data`, a view of all bytes of the file at `path`.
 
     `reading` names what is being read, for error messages. Every read raises GGUFError where the file ends.
@@ -23,9 +23,9 @@ class Cursor:
         self.data, self.path, self.position, self.reading = data, path, position, reading
         self.size = len(data)
 
-    def at(self, position: int) -> Cursor:
+    def at(self, position: int) -> ByteCursor:
         """Another cursor, at a place in the same file."""
-        return Cursor(self.data, self.path, position, self.reading)
+        return ByteCursor(self.data, self.path, position, self.reading)
 
     def fail(self, problem: str, position: int | None = None) -> GGUFError:
         """An error that names the file, the byte and what was being read."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..kernels.tensor_types import TENSOR_TYPES
-from .cursor import Cursor, GGUFError
+from .cursor import ByteCursor, GGUFError
 from .metadata import Value, read_value
 
 _VERSIONS = (2, 3)
@@ -90,7 +90,7 @@ def open_one(path: Path, mapped: bool) -> GGUFFile:
     """Open one file, which may be a part of a split one. Raises GGUFError."""
     part = _map(path, mapped)
     try:
-        cursor = Cursor(memoryview(part.data), path)
+        cursor = ByteCursor(memoryview(part.data), path)
         version, n_tensors, n_keys = _read_header(cursor)
         metadata = _read_metadata(cursor, n_keys)
         tensors = _read_tensors(cursor, n_tensors, _alignment(cursor, metadata))
@@ -123,7 +123,7 @@ def _close(data: Map) -> None:
         data.close()
 
 
-def _read_header(cursor: Cursor) -> tuple[int, int, int]:
+def _read_header(cursor: ByteCursor) -> tuple[int, int, int]:
     """Version, number of tensors, number of keys."""
     magic = bytes(cursor.data[:4])
     if magic != b"GGUF":
@@ -137,7 +137,7 @@ def _read_header(cursor: Cursor) -> tuple[int, int, int]:
     return version, cursor.u64(), cursor.u64()
 
 
-def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
+def _read_metadata(cursor: ByteCursor, n_keys: int) -> dict[str, Value]:
     cursor.need(n_keys, 13)  # an empty key's length, a type, a byte
     metadata: dict[str, Value] = {}
     for i in range(n_keys):
@@ -151,7 +151,7 @@ def _read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
     return metadata
 
 
-def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
+def _alignment(cursor: ByteCursor, metadata: dict[str, Value]) -> int:
     value = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0 or value & (value - 1):
         raise GGUFError(f"{cursor.path}: key 'general.alignment' is {value!r}, not a power of two")
@@ -168,7 +168,7 @@ class _TensorInfo(NamedTuple):
     offset: int
 
 
-def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int) -> dict[str, Tensor]:
+def _read_tensors(cursor: ByteCursor, n_tensors: int, alignment: int) -> dict[str, Tensor]:
     cursor.need(n_tensors, 32)  # an empty name's length, one dimension, type, offset
     infos: dict[str, _TensorInfo] = {}
     for i in range(n_tensors):
@@ -199,7 +199,7 @@ def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int) -> dict[str, T
     }
 
 
-def _read_tensor_info(cursor: Cursor) -> _TensorInfo:
+def _read_tensor_info(cursor: ByteCursor) -> _TensorInfo:
     name = cursor.string()
     cursor.reading = f"tensor {name!r}"
     start = cursor.position

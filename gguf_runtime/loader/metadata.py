@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .cursor import Cursor
+from .cursor import ByteCursor
 
 _STRING, _ARRAY = 8, 9
 #: The number that a file stores → (the type's name, its layout).
@@ -41,7 +41,7 @@ class GGUFArray(Sequence[Any]):
 
     __slots__ = ("_cursor", "_depth", "_elements", "element_type")
 
-    def __init__(self, cursor: Cursor, depth: int = 1) -> None:
+    def __init__(self, cursor: ByteCursor, depth: int = 1) -> None:
         """The array that starts at the cursor, which moves behind it. Raises GGUFError."""
         if depth > _MAX_DEPTH:
             raise cursor.fail(f"arrays nested more than {_MAX_DEPTH} deep")
@@ -112,7 +112,7 @@ class GGUFArray(Sequence[Any]):
 Value = int | float | str | GGUFArray
 
 
-def read_value(cursor: Cursor, key: str) -> Value:
+def read_value(cursor: ByteCursor, key: str) -> Value:
     """The value of a key, preceded by its type, at the cursor. Raises GGUFError."""
     start = cursor.position
     number = cursor.u32()
@@ -126,7 +126,7 @@ def read_value(cursor: Cursor, key: str) -> Value:
     raise cursor.fail(f"unknown type {number} of a value", start)
 
 
-def _skip_arrays(cursor: Cursor, count: int, depth: int) -> np.ndarray:
+def _skip_arrays(cursor: ByteCursor, count: int, depth: int) -> np.ndarray:
     """Move behind `count` arrays; i64[count + 1]: where each starts, and where the last ends."""
     cursor.need(count, 12)
     offsets = np.empty(count + 1, np.int64)
@@ -137,7 +137,7 @@ def _skip_arrays(cursor: Cursor, count: int, depth: int) -> np.ndarray:
     return offsets
 
 
-def _skip_strings(cursor: Cursor, count: int) -> np.ndarray:
+def _skip_strings(cursor: ByteCursor, count: int) -> np.ndarray:
     """Move behind `count` strings; i64[count + 1]: where each starts, and where the last ends.
 
     A vocabulary has hundreds of thousands, so NumPy finds them a window at a time; only what it cannot take
@@ -161,7 +161,7 @@ def _skip_strings(cursor: Cursor, count: int) -> np.ndarray:
     return offsets
 
 
-def _ends_of_short_strings(cursor: Cursor) -> np.ndarray:
+def _ends_of_short_strings(cursor: ByteCursor) -> np.ndarray:
     """Where the strings end that follow one another from the cursor, within a window, each below 256 bytes.
 
     A length below 256 shows as seven zero bytes after a first one. The places that look so are strings if

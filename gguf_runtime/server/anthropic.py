@@ -10,12 +10,12 @@ import msgspec
 from starlette.routing import Route
 
 from .fields import Fields
-from .http import Api, Call, Stream, encode, routes
-from .models import Model
+from .http import Api, ApiCall, Stream, encode, routes
+from .models import ServedModel
 from .openai import new_id
 from .sampling_fields import set_sampling, set_schema, stops
-from .service import Answer
-from .vocabulary import Arguments, Event, Failure, Finish, Kind, Request, Text, Timings, ToolCall
+from .service import Answers
+from .vocabulary import AnswerEvent, AnswerRequest, ArgumentsDelta, Failure, Finish, Kind, TextDelta, Timings, ToolCall
 
 _MAX_TOKENS = 4096  # where a body says nothing
 _BILLING = "x-anthropic-billing-header:"  # a line of Claude Code's that is different each time: it spoils every cache
@@ -44,7 +44,7 @@ def _event(kind: str, **facts: Any) -> bytes:
 API = Api(error, lambda failure, id: b"event: error\ndata: " + encode(error(failure, id)) + b"\n\n", _event("ping"))
 
 
-async def messages(call: Call) -> Any:
+async def messages(call: ApiCall) -> Any:
     answer = await call.begin(_request(call))
     writer = _Writer(answer)
     if call.body.flag("stream"):
@@ -57,12 +57,12 @@ async def messages(call: Call) -> Any:
     return writer.message
 
 
-async def count_tokens(call: Call) -> Any:
+async def count_tokens(call: ApiCall) -> Any:
     _, ids = await call.service.read(_request(call))
     return {"input_tokens": len(ids)}
 
 
-def model_list(models: Sequence[Model]) -> dict[str, Any]:
+def model_list(models: Sequence[ServedModel]) -> dict[str, Any]:
     """The models in Anthropic's form."""
     data = [
         {
@@ -78,7 +78,7 @@ def model_list(models: Sequence[Model]) -> dict[str, Any]:
 # what a body asks for
 
 
-def _request(call: Call) -> Request:
+def _request(call: ApiCall) -> AnswerRequest:
     """Raises Failure."""
     body = call.body
     found = body.objects("messages")
@@ -87,7 +87,7 @@ def _request(call: Call) -> Request:
     conversation = [part for message in found for part in _message(message)]
     if system := _system(body):
         conversation.insert(0, {"role": "system", "content": system})
-    request = Request(model=body.text("model") or "", messages=conversation)
+    request = AnswerRequest(model=body.text("model") or "", messages=conversation)
     set_sampling(request, body)
     n = body.whole("max_tokens", least=1)
     request.max_tokens = _MAX_TOKENS if n is None else n
@@ -162,7 +162,7 @@ def _result(block: Fields) -> str:
     return f"Error: {text}" if block.flag("is_error") else text
 
 
-def _set_tools(request: Request, body: Fields) -> None:
+def _set_tools(request: AnswerRequest, body: Fields) -> None:
     """Tools with a schema; those of other types are the server's own elsewhere, and left out."""
     for tool in body.objects("tools"):
         if tool.text("type") in (None, "custom"):
@@ -192,7 +192,7 @@ def _set_tools(request: Request, body: Fields) -> None:
 class _Writer:
     """Writes one answer. message: as it is so far."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
         self._block: dict[str, Any] | None = None  # that is being written
         self._json = ""  # of a call's input
@@ -215,19 +215,19 @@ class _Writer:
         yield _event("message_delta", delta=delta, usage=message["usage"])
         yield _event("message_stop")
 
-    def _write(self, item: Event) -> Iterator[bytes]:
+    def _write(self, item: AnswerEvent) -> Iterator[bytes]:
         match item:
-            case Text(is_thought=True) if item.text:
+            case TextDelta(is_thought=True) if item.text:
                 yield from self._begin("thinking", thinking="", signature="")
                 yield self._delta("thinking_delta", "thinking", item.text)
-            case Text() if item.text:
+            case TextDelta() if item.text:
                 yield from self._begin("text", text="")
                 yield self._delta("text_delta", "text", item.text)
             case ToolCall():
                 yield from self._close()
                 id = item.id if item.id.startswith("toolu_") else f"toolu_{item.id.removeprefix('call_')}"
                 yield from self._begin("tool_use", id=id, name=item.name, input={})
-            case Arguments():
+            case ArgumentsDelta():
                 self._json += item.text
                 yield self._delta("input_json_delta", "partial_json", item.text)
             case Finish():

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from . import anthropic, llama_server, ollama, openai, openapi, operation, page, plain_chat, tgi
-from .guard import Guard, Rules
+from .guard import AccessRules, Guard
 from .http import Api, failed
 from .models import Models
 from .openai_responses import Conversations
@@ -34,7 +34,7 @@ def api_of(path: str) -> Api:
     return next((api for start, api in _APIS.items() if path.startswith(start)), openai.API)
 
 
-def application(models: Models, rules: Rules, policy: Policy) -> ASGIApp:
+def application(models: Models, rules: AccessRules, policy: Policy) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield

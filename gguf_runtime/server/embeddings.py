@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from msgspec import Raw
 
 from .engine import TRIES
-from .http import Call, encode
+from .http import ApiCall, encode
 from .metrics import Outcome
-from .models import Model
+from .models import ServedModel
 from .protocol import Embedded, Failed
 from .turns import Turn
 from .vocabulary import EmbeddingRequest, Failure, Timings
@@ -21,7 +21,7 @@ from .vocabulary import EmbeddingRequest, Failure, Timings
 class Embeddings:
     """What a model has made of texts."""
 
-    def __init__(self, model: Model, rows: list[bytes], width: int, timings: Timings) -> None:
+    def __init__(self, model: ServedModel, rows: list[bytes], width: int, timings: Timings) -> None:
         """rows: of each text, f32, or so many numbers for each of its tokens."""
         self.model, self.rows, self.width, self.timings = model, rows, width, timings
 
@@ -49,7 +49,7 @@ class Embeddings:
         return found
 
 
-async def embed(call: Call, request: EmbeddingRequest, *, per_token: bool = False) -> Embeddings:
+async def embed(call: ApiCall, request: EmbeddingRequest, *, per_token: bool = False) -> Embeddings:
     """Have texts embedded, or ranked. per_token: vectors of tokens will do too. Raises Failure."""
     service = call.service
     if request.query is None and (pooling := service.policy.pooling):
@@ -74,7 +74,7 @@ async def embed(call: Call, request: EmbeddingRequest, *, per_token: bool = Fals
     return Embeddings(model, made.rows, made.width, timings)
 
 
-async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Timings) -> Embedded:
+async def _made(call: ApiCall, model: ServedModel, request: EmbeddingRequest, timings: Timings) -> Embedded:
     """Sets the timings as it goes on."""
     start = time.monotonic()
     await call.service.models.let_embed(model)
@@ -91,7 +91,7 @@ async def _made(call: Call, model: Model, request: EmbeddingRequest, timings: Ti
 
 
 @asynccontextmanager
-async def _turn(model: Model, client: str, priority: int) -> AsyncIterator[None]:
+async def _turn(model: ServedModel, client: str, priority: int) -> AsyncIterator[None]:
     """Among those who want something of the model."""
     begun = asyncio.Event()
     turn = Turn(client, priority, begun.set)
@@ -104,14 +104,14 @@ async def _turn(model: Model, client: str, priority: int) -> AsyncIterator[None]
         model.turns.end(turn)
 
 
-def _check(model: Model, request: EmbeddingRequest) -> None:
+def _check(model: ServedModel, request: EmbeddingRequest) -> None:
     """Raises Failure for what the model does not do, or does not know."""
     if request.query is None and (request.options.get("pooling") or model.pooling) == "rank":
         raise Failure("invalid", f"{model.name} is a reranker, which gives no embeddings: ask /v1/rerank")
     request.texts = [text if isinstance(text, str) else [*model.texts.mixed(text, "input")] for text in request.texts]
 
 
-async def _asked(model: Model, request: EmbeddingRequest) -> Embedded:
+async def _asked(model: ServedModel, request: EmbeddingRequest) -> Embedded:
     for n_tries in range(1, TRIES + 1):
         found = await _asked_once(model, request)
         if isinstance(found, Embedded):
@@ -121,7 +121,7 @@ async def _asked(model: Model, request: EmbeddingRequest) -> Embedded:
     raise AssertionError
 
 
-async def _asked_once(model: Model, request: EmbeddingRequest) -> Embedded | Failed:
+async def _asked_once(model: ServedModel, request: EmbeddingRequest) -> Embedded | Failed:
     engine = model.engine
     answer: asyncio.Future[Embedded | Failed] = asyncio.get_running_loop().create_future()
     id = engine.embed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .protocol import Embedded, Failed, Loaded, Output, Step
+from .protocol import Embedded, Failed, Loaded, Output, StepReport
 
 TRIES = 3  # how often something is asked for that was lost on the way, with the engine that had it
 
@@ -40,7 +40,7 @@ class Start(Protocol):
         settings: dict[str, Any],
         n_parallel: int,
         *,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[StepReport], None],
         on_death: Callable[[Engine], None],
     ) -> Engine:
         """settings: arguments of LLM. n_parallel: answers that are made at once. on_step: is called with each step;

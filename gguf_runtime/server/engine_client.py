@@ -11,16 +11,16 @@ from .engine import Engine
 from .protocol import (
     LENGTH,
     Cancel,
-    Command,
-    Embed,
     Embedded,
+    EmbedTexts,
+    EngineCommand,
     Failed,
     Generate,
     Load,
     Loaded,
     Output,
     Report,
-    Step,
+    StepReport,
     decode_report,
     framed,
 )
@@ -37,7 +37,7 @@ class EngineClient(asyncio.SubprocessProtocol):
     without having been told to.
     """
 
-    def __init__(self, on_step: Callable[[Step], None], on_death: Callable[[Engine], None]) -> None:
+    def __init__(self, on_step: Callable[[StepReport], None], on_death: Callable[[Engine], None]) -> None:
         self.loaded: Loaded | None = None
         self._on_step, self._on_death = on_step, on_death
         self._received = bytearray()
@@ -54,7 +54,7 @@ class EngineClient(asyncio.SubprocessProtocol):
         settings: dict[str, Any],
         n_parallel: int,
         *,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[StepReport], None],
         on_death: Callable[[Engine], None],
     ) -> EngineClient:
         """A process that has the model loaded. Raises Failure."""
@@ -81,7 +81,7 @@ class EngineClient(asyncio.SubprocessProtocol):
 
     def embed(self, receive: Callable[[Embedded | Failed], None], *request: Any) -> int:
         """Have texts embedded or ranked (protocol.Embed)."""
-        return self._ask(receive, Embed, *request)
+        return self._ask(receive, EmbedTexts, *request)
 
     def cancel(self, id: int) -> None:
         """Give up what was asked for."""
@@ -100,13 +100,13 @@ class EngineClient(asyncio.SubprocessProtocol):
             await self._ended.wait()
         self._transport.close()
 
-    def _ask(self, receive: Callable[[Any], None], command: type[Generate | Embed], *fields: Any) -> int:
+    def _ask(self, receive: Callable[[Any], None], command: type[Generate | EmbedTexts], *fields: Any) -> int:
         self._last += 1
         self._receivers[self._last] = receive
         self._send(command(self._last, *fields))
         return self._last
 
-    def _send(self, command: Command) -> None:
+    def _send(self, command: EngineCommand) -> None:
         if not self._pipe.is_closing():
             self._pipe.write(framed(command))
 
@@ -144,7 +144,7 @@ class EngineClient(asyncio.SubprocessProtocol):
             receive(Failed(id, message, "failed"))
 
     def _take(self, report: Report) -> None:
-        if isinstance(report, Step):
+        if isinstance(report, StepReport):
             for output in report.outputs:
                 receive = self._receivers.pop if output.ended else self._receivers.get
                 if found := receive(output.id, None):

@@ -24,17 +24,17 @@ from ..llm import LLM
 from .protocol import (
     LENGTH,
     Cancel,
-    Command,
-    Embed,
     Embedded,
+    EmbedTexts,
     Ended,
+    EngineCommand,
     Failed,
     Generate,
     Load,
     Loaded,
     Output,
     Report,
-    Step,
+    StepReport,
     decode_command,
     framed,
 )
@@ -50,7 +50,7 @@ class Channel:
     def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
         self._reader, self._writer, self._lock = reader, writer, threading.Lock()
 
-    def receive(self) -> Command | None:
+    def receive(self) -> EngineCommand | None:
         """The next command; None once there will be no more."""
         head = self._reader.read(LENGTH.size)
         if len(head) < LENGTH.size:
@@ -96,7 +96,7 @@ class Running(NamedTuple):
         )
 
 
-class Embedding:
+class RunningEmbedding:
     """Texts that are being embedded. seconds: that passes took."""
 
     def __init__(self, id: int, job: EmbeddingJob) -> None:
@@ -120,9 +120,9 @@ class EngineLoop:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._inbox: SimpleQueue[Running | Embedding | Cancel] = SimpleQueue()
+        self._inbox: SimpleQueue[Running | RunningEmbedding | Cancel] = SimpleQueue()
         self._running: dict[int, Running] = {}
-        self._embedding: dict[int, Embedding] = {}  # that whose turn is next first
+        self._embedding: dict[int, RunningEmbedding] = {}  # that whose turn is next first
         self._embedder = ThreadPoolExecutor(1)  # makes them ready: long texts hold up no answers so
 
     def run(self, load: Load) -> None:
@@ -156,7 +156,7 @@ class EngineLoop:
             while command := self._channel.receive():
                 if isinstance(command, Generate):
                     self._prepare(command)
-                elif isinstance(command, Embed):
+                elif isinstance(command, EmbedTexts):
                     self._embedder.submit(self._prepare_embedding, command)
                 elif isinstance(command, Cancel):
                     self._inbox.put(command)
@@ -176,7 +176,7 @@ class EngineLoop:
         except Exception as error:
             self._fail(command.id, error)
 
-    def _prepare_embedding(self, command: Embed) -> None:
+    def _prepare_embedding(self, command: EmbedTexts) -> None:
         llm, options = self._llm, command.options
         try:
             if command.query is None:
@@ -186,7 +186,7 @@ class EngineLoop:
             else:
                 texts = [text for text in command.texts if isinstance(text, str)]
                 job = llm.rerank_job(command.query, texts, **options)
-            self._inbox.put(Embedding(command.id, job))
+            self._inbox.put(RunningEmbedding(command.id, job))
         except Exception as error:
             self._fail(command.id, error)
 
@@ -201,7 +201,7 @@ class EngineLoop:
             if isinstance(item, Running):
                 self._running[item.id] = item
                 item.answer.begin()
-            elif isinstance(item, Embedding):
+            elif isinstance(item, RunningEmbedding):
                 self._embedding[item.id] = item
             elif gone := self._running.pop(item.id, None):
                 gone.answer.close()
@@ -236,7 +236,7 @@ class EngineLoop:
                 del self._running[output.id]
         n_preempted, pages = self._llm.scheduler.n_preempted, self._llm.engine.pages
         state = (n_preempted, pages.n_held, pages.n_kept, pages.capacity)
-        self._channel.send(Step(outputs, seconds, n_tokens, *state))
+        self._channel.send(StepReport(outputs, seconds, n_tokens, *state))
 
 
 def _ended(answer: Generation) -> Ended:

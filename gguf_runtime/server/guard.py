@@ -31,7 +31,7 @@ _STAINLESS = re.compile(r"x-stainless-[a-z-]+", re.IGNORECASE)
 
 
 @dataclass
-class Rules:
+class AccessRules:
     """keys: of which a request needs one, if there are any. checks_host: refuse names that are not this machine's.
     origins: of web pages that may ask, beside the server's own; "localhost" for those of this machine, "*" for all.
     open_paths: what begins with one is open, as the page and /health are: to all pages, and without a key. max_body:
@@ -49,7 +49,7 @@ class Rules:
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, rules: Rules, api_of: Callable[[str], Api]) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, api_of: Callable[[str], Api]) -> None:
         """api_of: the API whose form errors have on a path."""
         self._app, self._rules, self._api_of = app, rules, api_of
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from .fields import Fields
-from .service import Answer, Service
-from .vocabulary import Failure, Request
+from .service import Answers, Service
+from .vocabulary import AnswerRequest, Failure
 
 _PATIENCE = 60  # seconds for a body to come
 _SILENCE = 1.0  # seconds after which a stream says that it is alive
@@ -36,7 +36,7 @@ class Api(NamedTuple):
     status: Callable[[Failure], int] = lambda failure: failure.status
 
 
-class Call:
+class ApiCall:
     """A request, as handlers see it."""
 
     def __init__(self, http: HttpRequest, body: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Call:
         self.client: str = http.scope.get("ggrun.client", "")
         self.salt: str = http.scope.get("ggrun.salt", "")
 
-    async def begin(self, request: Request) -> Answer:
+    async def begin(self, request: AnswerRequest) -> Answers:
         """Have it answered. Raises Failure."""
         request.client, request.salt = self.client, request.salt + self.salt
         answer = await self.service.begin(request)
@@ -55,7 +55,7 @@ class Call:
         return answer
 
 
-Handler = Callable[[Call], Awaitable[Any]]
+Handler = Callable[[ApiCall], Awaitable[Any]]
 
 
 class Stream:
@@ -89,7 +89,7 @@ class Endpoint:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         try:
-            call = Call(http, await _body(http))
+            call = ApiCall(http, await _body(http))
             result = await _unless_gone(receive, self._handler(call))
         except ClientDisconnect:
             return

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from .app import application
-from .guard import Rules
+from .guard import AccessRules
 from .models import Models
 from .policy import Policy
 
@@ -28,7 +28,7 @@ async def serve(
 ) -> None:
     """Serve until a signal comes. rules: arguments of Rules."""
     config = uvicorn.Config(
-        application(models, Rules(**rules), policy),
+        application(models, AccessRules(**rules), policy),
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_PATIENCE, lifespan="on", ws="none",
     )  # fmt: skip

@@ -9,13 +9,13 @@ from starlette.routing import Route
 
 from .. import __version__
 from . import openai
-from .http import Api, Call, event, routes
+from .http import Api, ApiCall, event, routes
 from .llama_server_answer import sampling, settings
 from .llama_server_completion import completion, infill, is_part
-from .models import Model
+from .models import ServedModel
 from .openai_chat import chat_request
 from .openai_embeddings import llama_server_embedding
-from .service import Answer
+from .service import Answers
 from .texts import ModelTexts
 from .vocabulary import Failure
 
@@ -30,7 +30,7 @@ def error(failure: Failure, id: str) -> dict[str, Any]:
 API = Api(error, lambda failure, id: event(error(failure, id)), openai.API.ping)
 
 
-async def tokenize(call: Call) -> Any:
+async def tokenize(call: ApiCall) -> Any:
     body = call.body
     texts = await _texts(call)
     content = "" if (given := body.any("content")) is None else given
@@ -48,7 +48,7 @@ async def tokenize(call: Call) -> Any:
     return {"tokens": [{"id": id, "piece": _piece(texts, id)} for id in ids]}
 
 
-async def detokenize(call: Call) -> Any:
+async def detokenize(call: ApiCall) -> Any:
     body = call.body
     texts, ids = await _texts(call), body.array("tokens") or []
     if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
@@ -57,7 +57,7 @@ async def detokenize(call: Call) -> Any:
     return {"content": texts.tokenizer.decode(ids)}
 
 
-async def apply_template(call: Call) -> Any:
+async def apply_template(call: ApiCall) -> Any:
     text, _ = await call.service.read(chat_request(call))
     return {"prompt": str(text)}
 
@@ -70,12 +70,12 @@ def _piece(texts: ModelTexts, id: int) -> Any:
         return list(data)
 
 
-async def _texts(call: Call) -> ModelTexts:
+async def _texts(call: ApiCall) -> ModelTexts:
     async with call.service.models.use(call.service.models.find(call.body.text("model") or "")) as model:
         return model.texts
 
 
-async def props(call: Call) -> Any:
+async def props(call: ApiCall) -> Any:
     """Neither wakes a model that sleeps, one that was loaded and is no longer, nor keeps one awake."""
     if call.http.method == "POST":
         raise Failure("unsupported", "properties are given at the start, with the options of `ggrun serve`")
@@ -108,7 +108,7 @@ async def props(call: Call) -> Any:
     }
 
 
-async def slots(call: Call) -> Any:
+async def slots(call: ApiCall) -> Any:
     """There are none: the turns stand for them, those that are taken first."""
     if not call.service.policy.slots:
         raise Failure("unsupported", "the server was started with --no-slots")
@@ -121,7 +121,7 @@ async def slots(call: Call) -> Any:
         return [*busy, *idle]
 
 
-def _slot(model: Model, i: int, answer: Answer | None) -> dict[str, Any]:
+def _slot(model: ServedModel, i: int, answer: Answers | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"id": i, "n_ctx": model.n_ctx, "speculative": False, "is_processing": answer is not None}
     if answer is None:
         return facts
@@ -135,38 +135,38 @@ def _slot(model: Model, i: int, answer: Answer | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def list_models(call: Call) -> Any:
+async def list_models(call: ApiCall) -> Any:
     known = await call.service.models.all()
     return {"object": "list", "data": [{**openai.told(model, call), **_status(model)} for model in known]}
 
 
-async def load(call: Call) -> Any:
+async def load(call: ApiCall) -> Any:
     model = _named(call)
     call.service.models.preload(model)
     async with call.service.models.use(model):
         return {"success": True}
 
 
-async def unload(call: Call) -> Any:
+async def unload(call: ApiCall) -> Any:
     await call.service.models.unload(_named(call))
     return {"success": True}
 
 
-async def lora_adapters(call: Call) -> Any:
+async def lora_adapters(call: ApiCall) -> Any:
     if call.http.method == "POST":
         raise Failure("unsupported", "this version of ggrun has no adapters")
     return []
 
 
-def _named(call: Call) -> Model:
+def _named(call: ApiCall) -> ServedModel:
     return call.service.models.find(call.body.required(call.body.text("model"), "model"))
 
 
-def _asked(call: Call) -> Model:
+def _asked(call: ApiCall) -> ServedModel:
     return call.service.models.find(call.http.query_params.get("model", ""))
 
 
-def _status(model: Model) -> dict[str, Any]:
+def _status(model: ServedModel) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": model.path, "n_users": model.n_users}
     facts["status"] = {"value": model.state, **({"error": model.error.message} if model.error else {})}
     if model.state == "loaded":

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .openai import finite, timings_of
-from .service import Answer
+from .service import Answers
 from .texts import ModelTexts
-from .vocabulary import Finish, Request, Text, Token
+from .vocabulary import AnswerRequest, Finish, TextDelta, Token
 
 _STOPS = {"end": "eos", "stop": "word", "length": "limit", "context": "limit", "tool_calls": "eos"}
 _NEVER_SAID = ("json_schema", "regex", "lark")  # llama-server has no such fields
@@ -24,14 +24,14 @@ _UNUSED = {
 class AnswerText:
     """Gathers one answer. index: its number among those to one request."""
 
-    def __init__(self, answer: Answer, index: int = 0) -> None:
+    def __init__(self, answer: Answers, index: int = 0) -> None:
         self.answer, self.index = answer, index
         self._parts: list[str] = []
         self.tokens: list[Token] = []
         self._finish: Finish | None = None
 
     def add(self, item: Any) -> None:
-        if isinstance(item, Text):
+        if isinstance(item, TextDelta):
             self._parts.append(item.text)
             self.tokens += item.tokens
         elif isinstance(item, Finish):
@@ -56,7 +56,7 @@ class AnswerText:
         return facts
 
 
-def probabilities(answer: Answer, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+def probabilities(answer: Answers, tokens: Sequence[Token]) -> list[dict[str, Any]]:
     """How likely tokens were, as the model has it, or as they were drawn."""
     texts, as_drawn = answer.model.texts, answer.request.as_drawn
     top = "top_probs" if as_drawn else "top_logprobs"
@@ -75,7 +75,7 @@ def _likely(id: int, logprob: float | None, texts: ModelTexts, as_drawn: bool) -
     return {"id": id, "token": data.decode(errors="replace"), "bytes": list(data), **chance}
 
 
-def settings(request: Request, texts: ModelTexts | None = None) -> dict[str, Any]:
+def settings(request: AnswerRequest, texts: ModelTexts | None = None) -> dict[str, Any]:
     """How an answer is made, by llama-server's names. texts: of the model, whose ends of text ignore_eos forbids."""
     n = -1 if request.max_tokens is None else request.max_tokens
     never = sorted(texts.tokenizer.eog_ids) if texts and request.ignore_eos else ()

@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from .fields import Fields, plain
-from .http import Call, Stream, event
+from .http import ApiCall, Stream, event
 from .llama_server_answer import AnswerText, probabilities
 from .openai import progress, set_common, timings_of
 from .openai_completions import merged
 from .sampling_fields import max_tokens, set_sampling
-from .service import Answer
-from .vocabulary import Done, Progress, Request, Text, Timings
+from .service import Answers
+from .vocabulary import AnswerRequest, Done, PromptProgress, TextDelta, Timings
 
 
-async def completion(call: Call) -> Any:
+async def completion(call: ApiCall) -> Any:
     body = call.body
     prompts, is_list = _prompts(body)
     return await _complete(call, [_request(call, prompt) for prompt in prompts], is_list)
 
 
-async def infill(call: Call) -> Any:
+async def infill(call: ApiCall) -> Any:
     body = call.body
     prefix = body.required(body.text("input_prefix"), "input_prefix")
     suffix = body.required(body.text("input_suffix"), "input_suffix")
@@ -37,9 +37,9 @@ async def infill(call: Call) -> Any:
     return await _complete(call, [request], False)
 
 
-def _request(call: Call, prompt: str | list[int | str]) -> Request:
+def _request(call: ApiCall, prompt: str | list[int | str]) -> AnswerRequest:
     body = call.body
-    request = Request(model=body.text("model") or "", prompt=prompt, tells_tokens=True)
+    request = AnswerRequest(model=body.text("model") or "", prompt=prompt, tells_tokens=True)
     set_sampling(request, body)
     set_common(request, call)
     request.max_tokens = max_tokens(body, "n_predict", "max_tokens")
@@ -72,8 +72,8 @@ def _is_mixed(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(is_part, value))
 
 
-async def _complete(call: Call, requests: Sequence[Request], is_list: bool) -> Any:
-    answers: list[Answer] = []
+async def _complete(call: ApiCall, requests: Sequence[AnswerRequest], is_list: bool) -> Any:
+    answers: list[Answers] = []
     streams = bool(call.body.flag("stream"))
 
     def close() -> None:
@@ -102,10 +102,10 @@ async def _events(writers: Sequence[_Writer]) -> AsyncIterator[bytes]:
     async for i, item in merged([writer.answer for writer in writers]):
         writer = writers[i]
         writer.add(item)
-        if isinstance(item, Text):
+        if isinstance(item, TextDelta):
             yield event(writer.piece(item))
-        elif isinstance(item, Progress):
-            yield event({**writer.piece(Text(0, "", []), item.timings), "prompt_progress": progress(item)})
+        elif isinstance(item, PromptProgress):
+            yield event({**writer.piece(TextDelta(0, "", []), item.timings), "prompt_progress": progress(item)})
         elif isinstance(item, Done):
             yield event({**writer.whole(), "content": "", "tokens": []})
 
@@ -113,11 +113,11 @@ async def _events(writers: Sequence[_Writer]) -> AsyncIterator[bytes]:
 class _Writer(AnswerText):
     """Writes one answer in llama-server's form."""
 
-    def __init__(self, body: Fields, answer: Answer, index: int) -> None:
+    def __init__(self, body: Fields, answer: Answers, index: int) -> None:
         super().__init__(answer, index)
         self._body = body
 
-    def piece(self, item: Text, so_far: Timings | None = None) -> dict[str, Any]:
+    def piece(self, item: TextDelta, so_far: Timings | None = None) -> dict[str, Any]:
         timings = so_far or self.answer.timings
         facts: dict[str, Any] = {
             "index": self.index, "content": item.text, "tokens": [token.id for token in item.tokens], "stop": False,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .protocol import Step
+from .protocol import StepReport
 from .vocabulary import Timings
 
 if TYPE_CHECKING:
-    from .models import Model, Models
+    from .models import Models, ServedModel
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -61,7 +61,7 @@ class Metrics:
             "step_tokens": Histogram(_SIZES),
         }
 
-    def step(self, model: Model, step: Step) -> None:
+    def step(self, model: ServedModel, step: StepReport) -> None:
         """An engine has taken a step."""
         if step.n_tokens:
             self.n_steps += 1

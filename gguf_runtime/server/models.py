@@ -14,12 +14,12 @@ from ..memory import available
 from . import recipes
 from .engine import Engine, Start
 from .engine_client import EngineClient
-from .protocol import Loaded, Step
-from .turns import Turns
+from .protocol import Loaded, StepReport
+from .turns import TurnQueue
 from .vocabulary import Failure
 
 if TYPE_CHECKING:
-    from ..store import Model as Stored
+    from ..store import StoredModel
     from ..store.modelfile import Modelfile
     from .texts import ModelTexts
 
@@ -28,7 +28,7 @@ _NO_NAMES = ("", "dummy", "tgi")  # what huggingface_hub sends for a server, and
 _BUDGET = 0.8  # of the memory that is free
 
 
-class Model:
+class ServedModel:
     """A model that can be asked. texts, engine: while it is loaded. n_users: requests that have it now.
 
     name: what it is listed as: the first of its aliases, if it has any; all its names find it, and any does where "*"
@@ -37,7 +37,7 @@ class Model:
     """
 
     def __init__(
-        self, name: str, path: str, turns: Turns, aliases: tuple[str, ...] = (), recipe: Modelfile | None = None
+        self, name: str, path: str, turns: TurnQueue, aliases: tuple[str, ...] = (), recipe: Modelfile | None = None
     ) -> None:
         self.aliases = tuple(alias for alias in aliases if alias != "*")
         self.name = next(iter(self.aliases), name)
@@ -53,7 +53,7 @@ class Model:
         self.last_n_ctx: int | None = None  # as it was loaded the last time
         self.expires: float | None = None  # seconds since 1970
         self.error: Failure | None = None
-        self.last_step: Step | None = None
+        self.last_step: StepReport | None = None
         self.loading: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._texts: ModelTexts | None = None
@@ -140,27 +140,27 @@ class Models:
         self._start, self._n_engines = start, n_engines
         self._n_parallel, self._n_waiting, self._say = n_parallel, n_waiting, say
         self._budget = budget or int(_BUDGET * available())
-        self.default: Model | None = None  # of requests that name none
-        self._known: dict[str, Model] = {}  # by name
+        self.default: ServedModel | None = None  # of requests that name none
+        self._known: dict[str, ServedModel] = {}  # by name
         self._gate = asyncio.Lock()  # held by who waits for room: others come after
         self._changed = asyncio.Condition()
-        self._on_step: list[Callable[[Model, Step], None]] = []
+        self._on_step: list[Callable[[ServedModel, StepReport], None]] = []
 
-    def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> Model:
+    def add(self, name: str, path: str, aliases: tuple[str, ...] = (), modelfile: Path | None = None) -> ServedModel:
         """Serve a model. modelfile: what it was created from. Raises StoreError, OSError."""
-        turns = Turns(self._n_parallel * self._n_engines, self._n_waiting)
-        model = Model(name, path, turns, aliases, recipes.read(modelfile))
+        turns = TurnQueue(self._n_parallel * self._n_engines, self._n_waiting)
+        model = ServedModel(name, path, turns, aliases, recipes.read(modelfile))
         self._known[model.name] = model
         return model
 
-    def watch(self, on_step: Callable[[Model, Step], None]) -> None:
+    def watch(self, on_step: Callable[[ServedModel, StepReport], None]) -> None:
         """Be told of every step."""
         self._on_step.append(on_step)
 
-    def __iter__(self) -> Iterator[Model]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._known.values())
 
-    async def all(self) -> list[Model]:
+    async def all(self) -> list[ServedModel]:
         """All that may be named, with those on this machine that nobody has named yet."""
         if self.any_name:
             for found in await asyncio.to_thread(_on_this_machine):
@@ -171,7 +171,7 @@ class Models:
                     self.forget(model)
         return list(self)
 
-    def find(self, name: str) -> Model:
+    def find(self, name: str) -> ServedModel:
         """The model that a name, an alias, or the path of its file stands for. Raises Failure."""
         if name in _NO_NAMES and (self.default or len(self._known) == 1):
             return self.default or next(iter(self))
@@ -195,7 +195,7 @@ class Models:
         raise Failure("no_model", f"model {name!r} is not served here; there are: {served}", name=name)
 
     @asynccontextmanager
-    async def use(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Model]:
+    async def use(self, model: ServedModel, keep_alive: float | None = None) -> AsyncIterator[ServedModel]:
         """The model, loaded, for as long as it is needed. Raises Failure.
 
         keep_alive: seconds that it shall stay loaded afterwards; below 0 for ever, None for the default.
@@ -206,7 +206,7 @@ class Models:
         finally:
             self.release(model, keep_alive)
 
-    async def acquire(self, model: Model) -> None:
+    async def acquire(self, model: ServedModel) -> None:
         """Have the model loaded, and not unloaded before `release`. Raises Failure."""
         model.n_users += 1
         try:
@@ -228,7 +228,7 @@ class Models:
             model.timer.cancel()
         model.timer = model.expires = None
 
-    def release(self, model: Model, keep_alive: float | None = None) -> None:
+    def release(self, model: ServedModel, keep_alive: float | None = None) -> None:
         model.n_users -= 1
         model.last_used = time.monotonic()
         if model.n_users:
@@ -236,7 +236,7 @@ class Models:
         model.drop()
         self._rest(model, 0 if model.is_leaving else keep_alive)
 
-    def _rest(self, model: Model, keep_alive: float | None = None) -> None:
+    def _rest(self, model: ServedModel, keep_alive: float | None = None) -> None:
         """Nobody uses the model any more, or yet: have it unloaded in time."""
         seconds = self.keep_alive if keep_alive is None else keep_alive
         if seconds is not None and seconds >= 0:
@@ -245,7 +245,7 @@ class Models:
             model.timer = loop.call_later(seconds, lambda: loop.create_task(self._expire(model)))
         asyncio.get_running_loop().create_task(self._notify())
 
-    async def let_embed(self, model: Model) -> None:
+    async def let_embed(self, model: ServedModel) -> None:
         """Have room for what embedding takes beside answering, at once or when the model is loaded.
 
         To be awaited by nobody whom others wait for, as for a model that is to be idle: both would wait for ever.
@@ -259,22 +259,22 @@ class Models:
             if model.n_bytes:  # it has not been unloaded meanwhile
                 model.n_bytes = self._n_wanted(model)
 
-    def preload(self, model: Model) -> None:
+    def preload(self, model: ServedModel) -> None:
         """Begin to load a model."""
         if model.loading is None and model.state == "unloaded":
             model.state = "loading"
             model.loading = asyncio.create_task(self._load(model))
             model.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    def forget(self, model: Model) -> None:
+    def forget(self, model: ServedModel) -> None:
         """Serve a model no longer."""
         self._known.pop(model.name, None)
 
-    def template(self, model: Model) -> str | None:
+    def template(self, model: ServedModel) -> str | None:
         """The chat template that is used instead of the file's. Raises GoTemplateError."""
         return self.settings.get("chat_template") or recipes.template(model.recipe)
 
-    async def unload(self, model: Model, *, at_once: bool = False) -> None:
+    async def unload(self, model: ServedModel, *, at_once: bool = False) -> None:
         """End the model's process, once nobody uses it any more; at_once: what it is doing fails."""
         if model.n_users and not at_once:
             model.is_leaving = True
@@ -292,7 +292,7 @@ class Models:
             task.cancel()
         await asyncio.gather(*loading, *(self.unload(model, at_once=True) for model in self), return_exceptions=True)
 
-    async def _expire(self, model: Model) -> None:
+    async def _expire(self, model: ServedModel) -> None:
         if model.is_idle:
             await self.unload(model)
 
@@ -300,7 +300,7 @@ class Models:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _load(self, model: Model) -> None:
+    async def _load(self, model: ServedModel) -> None:
         model.error = None
         engine = None
         try:
@@ -339,7 +339,7 @@ class Models:
         finally:
             model.loading, model.waits = None, False
 
-    async def _make_room(self, model: Model) -> dict[str, Any]:
+    async def _make_room(self, model: ServedModel) -> dict[str, Any]:
         """Have room for a model; gives the settings to load with."""
         settings = {**self.settings, "n_ctx": self.settings.get("n_ctx") or recipes.n_ctx(model.recipe)}
         if len(self._known) == 1 and not self.any_name:
@@ -349,7 +349,7 @@ class Models:
             model.n_bytes = self._n_wanted(model)
         return {**settings, "kv_memory": self._n_cache}
 
-    async def _free(self, n_bytes: int, model: Model) -> None:
+    async def _free(self, n_bytes: int, model: ServedModel) -> None:
         """Unload others than the model, the least recently used first, until there is room for so much more."""
         while self._is_full(n_bytes, model):
             idle = [other for other in self if other is not model and other.is_idle]
@@ -366,12 +366,12 @@ class Models:
         """Bytes of a cache of keys and values."""
         return int(self.settings.get("kv_memory") or self._budget // 4)
 
-    def _n_wanted(self, model: Model, embeds: bool = False) -> int:
+    def _n_wanted(self, model: ServedModel, embeds: bool = False) -> int:
         """Bytes of a model: its file, and a cache for answers, for texts to embed, or for each."""
         has_two = (model.embeds or embeds) and (model.state != "loaded" or model.generates)
         return os.path.getsize(model.path) + self._n_cache * (1 + has_two)
 
-    def _is_full(self, n_bytes: int, model: Model) -> bool:
+    def _is_full(self, n_bytes: int, model: ServedModel) -> bool:
         """Whether another model has to go before this one can have so much more."""
         n_others = sum(other.n_bytes > 0 for other in self if other is not model)
         too_many = 0 < self.n_most <= n_others
@@ -382,12 +382,12 @@ class Models:
         """What all models take that have got room."""
         return sum(model.n_bytes for model in self)
 
-    def _note(self, model: Model, step: Step) -> None:
+    def _note(self, model: ServedModel, step: StepReport) -> None:
         model.last_step = step
         for on_step in self._on_step:
             on_step(model, step)
 
-    def _revive(self, model: Model, engine: Engine) -> None:
+    def _revive(self, model: ServedModel, engine: Engine) -> None:
         """The engine's process is gone: begin another."""
         if model.state == "loaded" and model.engine is engine:
             self._say(f"the engine of {model.name} has ended unexpectedly: it is started again")
@@ -395,7 +395,7 @@ class Models:
             self.preload(model)
 
 
-def _on_this_machine() -> list[Stored]:
+def _on_this_machine() -> list[StoredModel]:
     from ..store import all_models
 
     return list(all_models())

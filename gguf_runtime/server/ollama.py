@@ -12,11 +12,11 @@ import msgspec
 from starlette.routing import Route
 
 from .fields import Fields
-from .http import Api, Call, Stream, encode, routes
-from .models import Model
+from .http import Api, ApiCall, Stream, encode, routes
+from .models import ServedModel
 from .sampling_fields import set_sampling, set_schema
-from .service import Answer
-from .vocabulary import Arguments, Done, Failure, Finish, Request, Text, Timings, ToolCall
+from .service import Answers
+from .vocabulary import AnswerRequest, ArgumentsDelta, Done, Failure, Finish, TextDelta, Timings, ToolCall
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0}
@@ -42,18 +42,19 @@ API = Api(
 )
 
 
-async def chat(call: Call) -> Any:
+async def chat(call: ApiCall) -> Any:
     body, model = call.body, asked_model(call)
     messages = [_message(message) for message in body.objects("messages")]
     if not messages:
         return await load(call, model, {"message": {"role": "assistant", "content": ""}})
-    request = Request(model=model.name, messages=messages, tools=[dict(tool.body) for tool in body.objects("tools")])
+    tools = [dict(tool.body) for tool in body.objects("tools")]
+    request = AnswerRequest(model=model.name, messages=messages, tools=tools)
     await _set_options(call, model, request)
     request.continues = messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
     return await _answer(call, request, _ChatWriter)
 
 
-async def generate(call: Call) -> Any:
+async def generate(call: ApiCall) -> Any:
     body, model = call.body, asked_model(call)
     prompt, system, context = body.text("prompt") or "", body.text("system"), body.array("context") or []
     raw, suffix = bool(body.flag("raw")), body.text("suffix")
@@ -67,7 +68,7 @@ async def generate(call: Call) -> Any:
         raise body.wrong("context", "a list of token ids", context)
     if not prompt and suffix is None:
         return await load(call, model, {"response": ""})
-    request = Request(model=model.name, suffix=suffix or None, tells_tokens=True)  # for `context`
+    request = AnswerRequest(model=model.name, suffix=suffix or None, tells_tokens=True)  # for `context`
     async with call.service.models.use(model):
         has_template = model.texts.templates.exist
     if raw or suffix or not has_template:
@@ -106,13 +107,13 @@ def moment(stamp: float | None = None) -> str:
     return datetime.fromtimestamp(time.time() if stamp is None else stamp, UTC).isoformat(timespec="microseconds")
 
 
-def asked_model(call: Call) -> Model:
+def asked_model(call: ApiCall) -> ServedModel:
     """The one that a body names. Raises Failure."""
     name = call.body.required(call.body.text("model", "name"), "model")
     return call.service.models.find(name)
 
 
-async def load(call: Call, model: Model, facts: dict[str, Any]) -> Any:
+async def load(call: ApiCall, model: ServedModel, facts: dict[str, Any]) -> Any:
     """Without anything to answer, the model is loaded, or unloaded."""
     keep_alive = seconds(call.body.any("keep_alive"))
     if keep_alive == 0:
@@ -147,7 +148,7 @@ def _message(message: Fields) -> dict[str, Any]:
     return found
 
 
-async def _set_options(call: Call, model: Model, request: Request) -> None:
+async def _set_options(call: ApiCall, model: ServedModel, request: AnswerRequest) -> None:
     """What Ollama's other fields say. Raises Failure."""
     body = call.body
     options = body.within("options") or Fields({})
@@ -177,7 +178,7 @@ async def _set_options(call: Call, model: Model, request: Request) -> None:
         request.template["reasoning_effort"] = think
 
 
-async def _answer(call: Call, request: Request, writer: Callable[[Answer], _Writer]) -> Any:
+async def _answer(call: ApiCall, request: AnswerRequest, writer: Callable[[Answers], _Writer]) -> Any:
     start = time.monotonic()
     answer = await call.begin(request)
     lines = writer(answer).lines(start)
@@ -215,10 +216,10 @@ async def _joined(lines: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
 class _Writer:
     """Writes an answer line by line."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self.answer = answer
 
-    def said(self, item: Text) -> dict[str, Any]:
+    def said(self, item: TextDelta) -> dict[str, Any]:
         raise NotImplementedError
 
     def called(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -236,16 +237,16 @@ class _Writer:
             return {"model": name, "created_at": moment(), **facts, "done": False}
 
         async for item in self.answer:
-            if call and not isinstance(item, Arguments):
+            if call and not isinstance(item, ArgumentsDelta):
                 yield line(self.called(_whole(call)))
                 call = None
             match item:
-                case Text():
+                case TextDelta():
                     yield line(self.said(item))
                 case ToolCall():
                     function = {"index": item.number, "name": item.name, "arguments": ""}
                     call = {"id": item.id, "index": item.number, "function": function}  # litellm goes by this index
-                case Arguments() if call:
+                case ArgumentsDelta() if call:
                     call["function"]["arguments"] += item.text
                 case Finish():
                     reason = _REASONS[item.reason]
@@ -255,7 +256,7 @@ class _Writer:
 
 
 class _ChatWriter(_Writer):
-    def said(self, item: Text) -> dict[str, Any]:
+    def said(self, item: TextDelta) -> dict[str, Any]:
         if item.is_thought:
             return {"message": {"role": "assistant", "content": "", "thinking": item.text}}
         return {"message": {"role": "assistant", "content": item.text}}
@@ -268,11 +269,11 @@ class _ChatWriter(_Writer):
 
 
 class _TextWriter(_Writer):
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         super().__init__(answer)
         self._ids = list(answer.prompt)
 
-    def said(self, item: Text) -> dict[str, Any]:
+    def said(self, item: TextDelta) -> dict[str, Any]:
         self._ids += [token.id for token in item.tokens]
         return {"response": "", "thinking": item.text} if item.is_thought else {"response": item.text}
 

@@ -8,12 +8,12 @@ from typing import Any
 from starlette.routing import Route
 
 from .embeddings import Embeddings, embed
-from .http import Call, routes
+from .http import ApiCall, routes
 from .ollama import API, asked_model, load, seconds, shown
 from .vocabulary import EmbeddingRequest
 
 
-async def embed_texts(call: Call) -> Any:
+async def embed_texts(call: ApiCall) -> Any:
     body, start = call.body, time.monotonic()
     texts = body.texts("input")
     if not texts:
@@ -31,7 +31,7 @@ async def embed_texts(call: Call) -> Any:
     }
 
 
-async def embed_prompt(call: Call) -> Any:
+async def embed_prompt(call: ApiCall) -> Any:
     """The older one, of a single text, whose vector has the length that the model gives it."""
     prompt = call.body.text("prompt")
     if not prompt:
@@ -40,7 +40,7 @@ async def embed_prompt(call: Call) -> Any:
     return {"embedding": vector}
 
 
-async def _embedded(call: Call, texts: list[str], options: dict[str, Any]) -> Embeddings:
+async def _embedded(call: ApiCall, texts: list[str], options: dict[str, Any]) -> Embeddings:
     name, keep_alive = asked_model(call).name, seconds(call.body.any("keep_alive"))
     return await embed(call, EmbeddingRequest(model=name, texts=[*texts], options=options, keep_alive=keep_alive))
 

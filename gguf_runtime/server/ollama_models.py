@@ -14,8 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
-from .http import Call, Endpoint, Stream, encode, routes
-from .models import Model
+from .http import ApiCall, Endpoint, Stream, encode, routes
+from .models import ServedModel
 from .ollama import API, moment, shown
 from .texts import ModelTexts
 from .vocabulary import Failure
@@ -29,18 +29,18 @@ _FILE_TYPES = {
 }  # fmt: skip
 
 
-async def version(call: Call) -> Any:
+async def version(call: ApiCall) -> Any:
     return {"version": _VERSION, "ggrun": __version__}
 
 
-async def tags(call: Call) -> Any:
+async def tags(call: ApiCall) -> Any:
     known = await call.service.models.all()
     listed = await asyncio.to_thread(lambda: [_listed(model) for model in known])
     found = sorted((facts for facts in listed if facts), key=lambda facts: facts["modified_at"], reverse=True)
     return {"models": found}
 
 
-async def ps(call: Call) -> Any:
+async def ps(call: ApiCall) -> Any:
     loaded = [model for model in call.service.models if model.state == "loaded"]
     return {
         "models": [
@@ -56,7 +56,7 @@ async def ps(call: Call) -> Any:
     }
 
 
-async def show(call: Call) -> Any:
+async def show(call: ApiCall) -> Any:
     body = call.body
     model = call.service.models.find(body.required(body.text("model", "name"), "model"))
     texts = model.texts if model.state == "loaded" else await asyncio.to_thread(ModelTexts, model.path)
@@ -78,7 +78,7 @@ async def show(call: Call) -> Any:
     }
 
 
-async def pull(call: Call) -> Any:
+async def pull(call: ApiCall) -> Any:
     from ..store import HowFar, NoModel, resolve
 
     body = call.body
@@ -109,7 +109,7 @@ def _pulled(work: asyncio.Task[Path]) -> dict[str, Any]:
     return {"error": str(error)} if error else {"status": "success"}
 
 
-async def delete(call: Call) -> Response:
+async def delete(call: ApiCall) -> Response:
     from ..store import Store
 
     model = call.service.models.find(call.body.required(call.body.text("model", "name"), "model"))
@@ -122,9 +122,8 @@ async def delete(call: Call) -> Response:
     return Response()
 
 
-async def copy(call: Call) -> Response:
-    from ..store import Model as Stored
-    from ..store import Store, StoreError
+async def copy(call: ApiCall) -> Response:
+    from ..store import Store, StoredModel, StoreError
     from ..store.model import parts
 
     body = call.body
@@ -132,7 +131,7 @@ async def copy(call: Call) -> Response:
     name = body.required(body.text("destination"), "destination").removesuffix(":latest")
     if not re.fullmatch(r"[\w.-]+(:[\w.-]+)?", name):
         raise Failure("invalid", f"{name!r} is no name for a model", field="destination")
-    stored = Stored(model.name, parts(Path(model.path)))
+    stored = StoredModel(model.name, parts(Path(model.path)))
     try:
         await asyncio.to_thread(Store().copy, stored, name)
     except StoreError as error:
@@ -140,15 +139,15 @@ async def copy(call: Call) -> Response:
     return Response()
 
 
-async def not_here(call: Call) -> Any:
+async def not_here(call: ApiCall) -> Any:
     raise Failure("unsupported", f"{call.http.url.path}: use `ggrun create` on the server's machine")
 
 
-async def root(call: Call) -> Response:
+async def root(call: ApiCall) -> Response:
     return PlainTextResponse("Ollama is running")
 
 
-def _listed(model: Model) -> dict[str, Any] | None:
+def _listed(model: ServedModel) -> dict[str, Any] | None:
     try:
         texts = _read(model.path, model.modified)
     except Exception:  # a file that cannot be read is no model to offer
@@ -162,13 +161,13 @@ def _read(path: str, modified: int) -> ModelTexts:
     return ModelTexts(path, reads_vocabulary=False)
 
 
-def _common(model: Model, texts: ModelTexts) -> dict[str, Any]:
+def _common(model: ServedModel, texts: ModelTexts) -> dict[str, Any]:
     name = shown(model.name)
     return {"name": name, "model": name, "digest": _digest(model), "details": _details(texts),
             "capabilities": texts.capabilities}  # fmt: skip
 
 
-def _digest(model: Model) -> str:
+def _digest(model: ServedModel) -> str:
     """Of the file's name, size and time: it tells one file from another, and takes no reading of gigabytes."""
     path = Path(model.path)
     return hashlib.sha256(f"{path.name} {path.stat().st_size} {model.modified}".encode()).hexdigest()

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 from starlette.routing import Route
 
 from .. import __version__
-from .http import Api, Call, Endpoint, event, routes
-from .models import Model
+from .http import Api, ApiCall, Endpoint, event, routes
+from .models import ServedModel
 from .texts import ModelTexts
-from .vocabulary import Failure, Kind, Progress, Request, Timings, Token
+from .vocabulary import AnswerRequest, Failure, Kind, PromptProgress, Timings, Token
 
 FINGERPRINT = f"ggrun-{__version__}"
 _TYPES: dict[Kind, str] = {
@@ -75,7 +75,7 @@ def timings_of(timings: Timings) -> dict[str, Any]:
     }
 
 
-def progress(item: Progress) -> dict[str, Any]:
+def progress(item: PromptProgress) -> dict[str, Any]:
     return {
         "total": item.n_prompt, "cache": item.n_cached, "processed": item.n_done,
         "time_ms": int(1000 * item.seconds),
@@ -100,7 +100,7 @@ def _likely(id: int, logprob: float | None, texts: ModelTexts) -> dict[str, Any]
     return {"id": id, "token": data.decode(errors="replace"), "bytes": list(data), "logprob": finite(logprob)}
 
 
-def set_common(request: Request, call: Call) -> None:
+def set_common(request: AnswerRequest, call: ApiCall) -> None:
     """What vLLM and llama-server take beside OpenAI's fields."""
     body = call.body
     request.priority = body.whole("priority") or 0
@@ -111,7 +111,7 @@ def set_common(request: Request, call: Call) -> None:
     request.tells_prompt = body.flag("verbose")
 
 
-async def models(call: Call) -> Any:
+async def models(call: ApiCall) -> Any:
     known = await call.service.models.all()
     if "anthropic-version" in call.http.headers:
         from .anthropic import model_list
@@ -120,11 +120,11 @@ async def models(call: Call) -> Any:
     return {"object": "list", "data": [told(model, call) for model in known]}
 
 
-async def model(call: Call) -> Any:
+async def model(call: ApiCall) -> Any:
     return told(call.service.models.find(unquote(call.http.path_params["id"])), call)
 
 
-def told(model: Model, call: Call) -> dict[str, Any]:
+def told(model: ServedModel, call: ApiCall) -> dict[str, Any]:
     """A model in a list."""
     facts: dict[str, Any] = {
         "id": model.name, "object": "model", "created": model.modified, "owned_by": "ggrun",

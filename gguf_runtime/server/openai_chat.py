@@ -7,19 +7,29 @@ from typing import Any
 
 from ..chat.messages import ROLES
 from .fields import Fields
-from .http import Call, Stream, event
+from .http import ApiCall, Stream, event
 from .llama_server_answer import AnswerText
 from .openai import FINGERPRINT, new_id, now, progress, set_common, timings_of, token_facts, usage
 from .sampling_fields import max_tokens, set_sampling, set_schema
-from .service import Answer
-from .vocabulary import Arguments, Done, Event, Failure, Finish, Progress, Request, Text, ToolCall
+from .service import Answers
+from .vocabulary import (
+    AnswerEvent,
+    AnswerRequest,
+    ArgumentsDelta,
+    Done,
+    Failure,
+    Finish,
+    PromptProgress,
+    TextDelta,
+    ToolCall,
+)
 
 MOST_CHOICES = 16
 _ROLES = (*ROLES, "function")  # the old name of tool
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length", "tool_calls": "tool_calls"}
 
 
-async def chat_completions(call: Call) -> Any:
+async def chat_completions(call: ApiCall) -> Any:
     request = chat_request(call)
     answer = await call.begin(request)
     if call.body.flag("stream"):
@@ -32,16 +42,16 @@ async def chat_completions(call: Call) -> Any:
         answer.close()
 
 
-async def count_chat(call: Call) -> Any:
+async def count_chat(call: ApiCall) -> Any:
     """How many tokens a conversation has."""
     _, ids = await call.service.read(chat_request(call))
     return {"object": "response.input_tokens", "input_tokens": len(ids)}
 
 
-def chat_request(call: Call) -> Request:
+def chat_request(call: ApiCall) -> AnswerRequest:
     """What a body asks for. Raises Failure."""
     body = call.body
-    request = Request(model=body.text("model") or "", messages=read_messages(body))
+    request = AnswerRequest(model=body.text("model") or "", messages=read_messages(body))
     set_sampling(request, body)
     set_common(request, call)
     request.max_tokens = max_tokens(body, "max_completion_tokens", "max_tokens", "n_predict")
@@ -72,7 +82,7 @@ def read_messages(body: Fields) -> list[dict[str, Any]]:
     return [dict(message.body) for message in messages]
 
 
-def _set_logprobs(request: Request, body: Fields) -> None:
+def _set_logprobs(request: AnswerRequest, body: Fields) -> None:
     n = body.whole("top_logprobs", least=0, most=20)
     wanted = body.any("logprobs")
     if isinstance(wanted, int) and not isinstance(wanted, bool):  # as completions have it
@@ -85,7 +95,7 @@ def _set_logprobs(request: Request, body: Fields) -> None:
         request.n_logprobs = n or 0
 
 
-def _set_tools(request: Request, body: Fields) -> None:
+def _set_tools(request: AnswerRequest, body: Fields) -> None:
     for tool in body.objects("tools"):
         if (kind := tool.required(tool.text("type"), "type")) != "function":
             raise tool.wrong("type", "function", kind)
@@ -101,7 +111,7 @@ def _set_tools(request: Request, body: Fields) -> None:
     request.parallel_tool_calls = body.flag("parallel_tool_calls") is not False
 
 
-def _set_format(request: Request, body: Fields) -> None:
+def _set_format(request: AnswerRequest, body: Fields) -> None:
     """What form the answer is to have. Raises Failure."""
     form = body.within("response_format")
     if form is None:
@@ -121,7 +131,7 @@ def _set_format(request: Request, body: Fields) -> None:
             raise form.wrong("type", "text, json_object or json_schema", kind)
 
 
-def _set_thinking(request: Request, body: Fields) -> None:
+def _set_thinking(request: AnswerRequest, body: Fields) -> None:
     request.template |= body.object("chat_template_kwargs") or {}
     effort = body.text("reasoning_effort")
     if effort == "none":
@@ -133,7 +143,7 @@ def _set_thinking(request: Request, body: Fields) -> None:
         request.splits_thoughts = form != "none"
 
 
-def _set_continuation(request: Request, body: Fields) -> None:
+def _set_continuation(request: AnswerRequest, body: Fields) -> None:
     begins, continues = body.flag("add_generation_prompt"), body.flag("continue_final_message")
     if begins and continues:
         raise Failure("invalid", "add_generation_prompt and continue_final_message exclude each other")
@@ -144,12 +154,12 @@ def _set_continuation(request: Request, body: Fields) -> None:
         request.template["add_generation_prompt"] = False
 
 
-async def _whole(answer: Answer) -> dict[str, Any]:
+async def _whole(answer: Answers) -> dict[str, Any]:
     """The answer in one piece."""
     choices = [_Message(answer) for _ in range(answer.request.n)]
     first = AnswerText(answer)
     async for item in answer:
-        if not isinstance(item, Done | Progress):
+        if not isinstance(item, Done | PromptProgress):
             choices[item.index].add(item)
             if item.index == 0:
                 first.add(item)
@@ -169,7 +179,7 @@ def _verbose(text: AnswerText) -> dict[str, Any]:
 class _Message:
     """A message in the making."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
         self._text: list[str] = []
         self._thought: list[str] = []
@@ -177,16 +187,16 @@ class _Message:
         self._tokens: list[dict[str, Any]] = []
         self._reason = ""
 
-    def add(self, item: Event) -> None:
+    def add(self, item: AnswerEvent) -> None:
         match item:
-            case Text():
+            case TextDelta():
                 (self._thought if item.is_thought else self._text).append(item.text)
                 if self._answer.request.n_logprobs is not None:
                     self._tokens += [token_facts(token, self._answer.model.texts) for token in item.tokens]
             case ToolCall():
                 function = {"name": item.name, "arguments": ""}
                 self._calls.append({"id": item.id, "type": "function", "function": function})
-            case Arguments():
+            case ArgumentsDelta():
                 self._calls[item.number]["function"]["arguments"] += item.text
             case Finish():
                 self._reason = _REASONS[item.reason]
@@ -203,7 +213,7 @@ class _Message:
         return {"message": message, "logprobs": logprobs, "finish_reason": self._reason}
 
 
-async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> AsyncIterator[bytes]:
+async def _chunks(answer: Answers, wants_usage: bool, tells_timings: bool) -> AsyncIterator[bytes]:
     """The answer as it comes."""
     head = {
         "id": new_id("chatcmpl-"), "object": "chat.completion.chunk", "created": now(), "model": answer.model.name,
@@ -223,10 +233,10 @@ async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> Asy
         if last and not isinstance(item, Done):
             yield event(last)
             last = None
-        if isinstance(item, Text | Finish) and item.index == 0:
+        if isinstance(item, TextDelta | Finish) and item.index == 0:
             first.add(item)
         match item:
-            case Text():
+            case TextDelta():
                 names = ("reasoning_content", "reasoning") if item.is_thought else ("content",)
                 piece = chunk(item.index, dict.fromkeys(names, item.text) if item.text else {})
                 if tells_tokens:
@@ -239,12 +249,12 @@ async def _chunks(answer: Answer, wants_usage: bool, tells_timings: bool) -> Asy
                 function = {"name": item.name, "arguments": ""}
                 call = {"index": item.number, "id": item.id, "type": "function", "function": function}
                 yield event(chunk(item.index, {"tool_calls": [call]}))
-            case Arguments():
+            case ArgumentsDelta():
                 call = {"index": item.number, "function": {"arguments": item.text}}
                 yield event(chunk(item.index, {"tool_calls": [call]}))
             case Finish():
                 last = chunk(item.index, {}, _REASONS[item.reason])
-            case Progress():
+            case PromptProgress():
                 costs: dict[str, Any] = {"timings": timings_of(item.timings)} if tells_timings else {}
                 yield event(chunk(0, {}, prompt_progress=progress(item), **costs))
             case Done() if last:

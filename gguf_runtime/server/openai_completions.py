@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .http import Call, Stream, event
+from .http import ApiCall, Stream, event
 from .openai import FINGERPRINT, finite, new_id, now, set_common, timings_of, usage
 from .openai_chat import MOST_CHOICES
 from .sampling_fields import max_tokens, set_sampling
-from .service import Answer
+from .service import Answers
 from .texts import ModelTexts
-from .vocabulary import Done, Event, Failure, Finish, Request, Text, Timings, Token
+from .vocabulary import AnswerEvent, AnswerRequest, Done, Failure, Finish, TextDelta, Timings, Token
 
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 Prompt = str | list[int | str]
 
 
-async def completions(call: Call) -> Any:
+async def completions(call: ApiCall) -> Any:
     body = call.body
     prompts = read_prompts(body.required(body.any("prompt"), "prompt"))
     n = body.whole("n", least=1, most=MOST_CHOICES) or 1
@@ -26,7 +26,7 @@ async def completions(call: Call) -> Any:
     streams = bool(body.flag("stream"))
     if n_best < n or (streams and n_best > n):
         raise Failure("invalid", "best_of must be n or more, and n where the answer is streamed", field="best_of")
-    answers: list[Answer] = []
+    answers: list[Answers] = []
 
     def close() -> None:
         for answer in answers:
@@ -68,9 +68,9 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _request(call: Call, prompt: Prompt, n: int) -> Request:
+def _request(call: ApiCall, prompt: Prompt, n: int) -> AnswerRequest:
     body = call.body
-    request = Request(model=body.text("model") or "", prompt=prompt, n=n, suffix=body.text("suffix"))
+    request = AnswerRequest(model=body.text("model") or "", prompt=prompt, n=n, suffix=body.text("suffix"))
     set_sampling(request, body)
     set_common(request, call)
     request.max_tokens = max_tokens(body, "max_tokens", "max_completion_tokens", "n_predict")
@@ -86,14 +86,14 @@ def _request(call: Call, prompt: Prompt, n: int) -> Request:
 class _Choice:
     """One text in the making."""
 
-    def __init__(self, call: Call, answer: Answer, prompt: str) -> None:
+    def __init__(self, call: ApiCall, answer: Answers, prompt: str) -> None:
         self._answer, self._wants = answer, call.body.any("logprobs") is not None
         self.parts = [prompt]
         self.tokens: list[Token] = []
         self.reason: str | None = None
 
-    def add(self, item: Event) -> None:
-        if isinstance(item, Text):
+    def add(self, item: AnswerEvent) -> None:
+        if isinstance(item, TextDelta):
             self.parts.append(item.text)
             self.tokens += item.tokens
         elif isinstance(item, Finish):
@@ -109,12 +109,12 @@ class _Choice:
         return {"text": "".join(self.parts), "index": index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
-async def _whole(call: Call, answers: Sequence[Answer], n: int) -> dict[str, Any]:
+async def _whole(call: ApiCall, answers: Sequence[Answers], n: int) -> dict[str, Any]:
     choices = [
         [_Choice(call, answer, _echoed(call, answer)) for _ in range(answer.request.n)] for answer in answers
     ]
     async for i, item in merged(answers):
-        if isinstance(item, Text | Finish):
+        if isinstance(item, TextDelta | Finish):
             choices[i][item.index].add(item)
     best = [sorted(some, key=lambda choice: -choice.merit)[:n] if len(some) > n else some for some in choices]
     timings = total(answers)
@@ -126,7 +126,7 @@ async def _whole(call: Call, answers: Sequence[Answer], n: int) -> dict[str, Any
     }
 
 
-async def _chunks(call: Call, answers: Sequence[Answer], wants_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(call: ApiCall, answers: Sequence[Answers], wants_usage: bool) -> AsyncIterator[bytes]:
     head, wants = _head(answers[0]), call.body.any("logprobs") is not None
     offsets: dict[int, int] = {}
 
@@ -140,7 +140,7 @@ async def _chunks(call: Call, answers: Sequence[Answer], wants_usage: bool) -> A
                 yield chunk(i * answer.request.n + choice, text)
     yield b": accepted\n\n"
     async for i, item in merged(answers):
-        if isinstance(item, Text):
+        if isinstance(item, TextDelta):
             index = i * answers[i].request.n + item.index
             at = offsets.get(index, 0)
             offsets[index] = at + len(item.text)
@@ -154,14 +154,14 @@ async def _chunks(call: Call, answers: Sequence[Answer], wants_usage: bool) -> A
     yield b"data: [DONE]\n\n"
 
 
-def _head(answer: Answer) -> dict[str, Any]:
+def _head(answer: Answers) -> dict[str, Any]:
     return {
         "id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": answer.model.name,
         "system_fingerprint": FINGERPRINT,
     }  # fmt: skip
 
 
-def _echoed(call: Call, answer: Answer) -> str:
+def _echoed(call: ApiCall, answer: Answers) -> str:
     if not call.body.flag("echo"):
         return ""
     return answer.text or answer.model.texts.tokenizer.decode(answer.prompt, skip_special=True)
@@ -186,7 +186,7 @@ def _piece(id: int, texts: ModelTexts) -> str:
     return texts.tokenizer.token_bytes(id).decode(errors="replace")
 
 
-def total(answers: Sequence[Answer]) -> Timings:
+def total(answers: Sequence[Answers]) -> Timings:
     """What several answers have cost together."""
     found = Timings()
     for timings in (answer.timings for answer in answers):
@@ -195,15 +195,15 @@ def total(answers: Sequence[Answer]) -> Timings:
     return found
 
 
-async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Event]]:
+async def merged(answers: Sequence[Answers]) -> AsyncIterator[tuple[int, AnswerEvent]]:
     """The events of several answers as they come, each with its answer's number."""
     if len(answers) == 1:
         async for item in answers[0]:
             yield 0, item
         return
-    queue: asyncio.Queue[tuple[int, Event | Failure]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, AnswerEvent | Failure]] = asyncio.Queue()
 
-    async def read(i: int, answer: Answer) -> None:
+    async def read(i: int, answer: Answers) -> None:
         try:
             async for item in answer:
                 queue.put_nowait((i, item))

@@ -7,18 +7,18 @@ from typing import Any
 
 from .embeddings import embed
 from .fields import plain
-from .http import Call
+from .http import ApiCall
 from .vocabulary import EmbeddingRequest, Failure, Timings
 
 
-async def embeddings(call: Call) -> Any:
+async def embeddings(call: ApiCall) -> Any:
     """In OpenAI's form unless only llama-server's will do, whose path this is too."""
     if call.service.policy.pooling == "none":
         return await llama_server_embedding(call)
     return await openai_embeddings(call)
 
 
-async def openai_embeddings(call: Call) -> Any:
+async def openai_embeddings(call: ApiCall) -> Any:
     body = call.body
     if "input" not in body and "content" in body:  # as llama-server tells its own form from OpenAI's
         return await llama_server_embedding(call)
@@ -34,7 +34,7 @@ async def openai_embeddings(call: Call) -> Any:
     return {"object": "list", "data": listed, "model": made.model.name, "usage": _usage(made.timings)}
 
 
-async def llama_server_embedding(call: Call) -> Any:
+async def llama_server_embedding(call: ApiCall) -> Any:
     """A list of vectors for each text: of its tokens, or where they are pooled one."""
     body = call.body
     request = _request(call, _texts(call, "content", "input"))
@@ -45,7 +45,7 @@ async def llama_server_embedding(call: Call) -> Any:
     return [{"index": i, "embedding": vectors} for i, vectors in enumerate(await made.token_vectors())]
 
 
-async def rerank(call: Call) -> Any:
+async def rerank(call: ApiCall) -> Any:
     """Scores are the model's own: logits of most."""
     body = call.body
     is_tei = "texts" in body and "documents" not in body
@@ -67,7 +67,7 @@ async def rerank(call: Call) -> Any:
     return {"model": made.model.name, "object": "list", "usage": _usage(made.timings), "results": results}
 
 
-def _request(call: Call, texts: list[str | list[int | str]]) -> EmbeddingRequest:
+def _request(call: ApiCall, texts: list[str | list[int | str]]) -> EmbeddingRequest:
     body = call.body
     return EmbeddingRequest(
         model=body.text("model") or "",
@@ -78,7 +78,7 @@ def _request(call: Call, texts: list[str | list[int | str]]) -> EmbeddingRequest
     )
 
 
-def _texts(call: Call, *names: str) -> list[str | list[int | str]]:
+def _texts(call: ApiCall, *names: str) -> list[str | list[int | str]]:
     """One or several, each text or token ids, or both mixed. Raises Failure."""
     value = plain(call.body.required(call.body.any(*names), names[0]))
     if isinstance(value, list) and not (_is_mixed(value) and any(type(part) is int for part in value)):
@@ -94,7 +94,7 @@ def _is_mixed(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(part) in (int, str) for part in value)
 
 
-def _documents(call: Call, name: str) -> list[str]:
+def _documents(call: ApiCall, name: str) -> list[str]:
     """Texts, or objects that have them. Raises Failure."""
     values = call.body.required(call.body.array(name), name)
     given = [value.get("text") if isinstance(value, dict) else value for value in values]

@@ -7,8 +7,8 @@ from typing import Any
 
 from .http import encode
 from .openai import error, new_id, now, progress, timings_of, token_facts
-from .service import Answer
-from .vocabulary import Arguments, Event, Failure, Finish, Progress, Text, Timings, ToolCall
+from .service import Answers
+from .vocabulary import AnswerEvent, ArgumentsDelta, Failure, Finish, PromptProgress, TextDelta, Timings, ToolCall
 
 _INCOMPLETE = {"length": "max_output_tokens", "context": "max_output_tokens"}
 
@@ -16,7 +16,7 @@ _INCOMPLETE = {"length": "max_output_tokens", "context": "max_output_tokens"}
 class ResponseWriter:
     """Writes one answer. response: the object as it is so far; failure: what has ended it instead."""
 
-    def __init__(self, answer: Answer, told: dict[str, Any], *, tells_timings: bool = False) -> None:
+    def __init__(self, answer: Answers, told: dict[str, Any], *, tells_timings: bool = False) -> None:
         """told: what is repeated of the request. tells_timings: with every piece of text."""
         self._answer, self._tells_timings, self._number = answer, tells_timings, 0
         self._open: dict[str, Any] | None = None  # the item that is being written
@@ -68,23 +68,23 @@ class ResponseWriter:
                     message.setdefault("tool_calls", []).append(call)
         return message
 
-    def _write(self, item: Event) -> Iterator[bytes]:
+    def _write(self, item: AnswerEvent) -> Iterator[bytes]:
         match item:
-            case Text():
+            case TextDelta():
                 yield from self._text(item)
             case ToolCall():
                 call = {"call_id": item.id, "name": item.name, "arguments": ""}
                 yield from self._begin("function_call", "fc_", call)
-            case Arguments() if self._open:
+            case ArgumentsDelta() if self._open:
                 self._open["arguments"] += item.text
                 yield self._of_item("response.function_call_arguments.delta", delta=item.text)
-            case Progress():
+            case PromptProgress():
                 facts = {"prompt_progress": progress(item), "timings": timings_of(item.timings)}
                 yield self._event("response.in_progress", response=self.response, **facts)
             case Finish():
                 self._reason = item.reason
 
-    def _text(self, item: Text) -> Iterator[bytes]:
+    def _text(self, item: TextDelta) -> Iterator[bytes]:
         kind = "reasoning" if item.is_thought else "message"
         if not self._open or self._open["type"] != kind:
             if item.is_thought:

@@ -10,11 +10,11 @@ from typing import Any
 from msgspec import Struct, field
 
 from .fields import Fields
-from .http import Call, Stream
+from .http import ApiCall, Stream
 from .openai import set_common
 from .openai_response_events import ResponseWriter
 from .sampling_fields import max_tokens, set_sampling, set_schema
-from .vocabulary import Failure, Request
+from .vocabulary import AnswerRequest, Failure
 
 Messages = list[dict[str, Any]]
 
@@ -40,7 +40,7 @@ class Conversations(Struct):
         return self.kept[client, id]
 
 
-async def responses(call: Call) -> Any:
+async def responses(call: ApiCall) -> Any:
     body, conversations = call.body, call.state.conversations
     messages = _conversation(call)
     answer = await call.begin(_request(call, messages))
@@ -66,13 +66,13 @@ async def responses(call: Call) -> Any:
     return writer.response
 
 
-async def count_response(call: Call) -> Any:
+async def count_response(call: ApiCall) -> Any:
     """How many tokens a response would be made from."""
     _, ids = await call.service.read(_request(call, _conversation(call)))
     return {"object": "response.input_tokens", "input_tokens": len(ids)}
 
 
-async def response(call: Call) -> Any:
+async def response(call: ApiCall) -> Any:
     id, conversations = call.http.path_params["id"], call.state.conversations
     found, _ = conversations.find(call.client, id)
     if call.http.method == "DELETE":
@@ -81,7 +81,7 @@ async def response(call: Call) -> Any:
     return found
 
 
-def _conversation(call: Call) -> Messages:
+def _conversation(call: ApiCall) -> Messages:
     """What the body goes on from, and adds. Raises Failure."""
     previous = call.body.text("previous_response_id")
     before = call.state.conversations.find(call.client, previous)[1] if previous else []
@@ -106,14 +106,14 @@ def _told(body: Fields) -> dict[str, Any]:
     }
 
 
-def _request(call: Call, messages: Messages) -> Request:
+def _request(call: ApiCall, messages: Messages) -> AnswerRequest:
     """Raises Failure."""
     body = call.body
     if instructions := body.text("instructions"):
         messages = [{"role": "system", "content": instructions}, *messages]
     if not any(message["role"] == "user" for message in messages):
         messages = [*messages, {"role": "user", "content": ""}]  # Codex's probe has none, and templates want one
-    request = Request(model=body.text("model") or "", messages=messages)
+    request = AnswerRequest(model=body.text("model") or "", messages=messages)
     set_sampling(request, body)
     set_common(request, call)
     request.max_tokens = max_tokens(body, "max_output_tokens")
@@ -188,7 +188,7 @@ def _content(item: Fields, name: str) -> str:
     return "".join(texts)
 
 
-def _set_tools(request: Request, body: Fields) -> None:
+def _set_tools(request: AnswerRequest, body: Fields) -> None:
     """Functions; tools of other types are the server's own elsewhere, and left out."""
     for tool in body.objects("tools"):
         if tool.text("type") == "function":
@@ -205,7 +205,7 @@ def _set_tools(request: Request, body: Fields) -> None:
     request.parallel_tool_calls = body.flag("parallel_tool_calls") is not False
 
 
-def _set_format(request: Request, body: Fields) -> None:
+def _set_format(request: AnswerRequest, body: Fields) -> None:
     text = body.within("text")
     form = text and text.within("format")
     match kind := form.text("type") if form else None:

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from .http import Call, Endpoint, routes
+from .http import ApiCall, Endpoint, routes
 from .openai import API
 
 _STATUSES = {
@@ -136,11 +136,11 @@ def _operation(path: str, method: str) -> dict[str, Any]:
     return facts
 
 
-async def described(call: Call) -> Any:
+async def described(call: ApiCall) -> Any:
     return description(call.http.app.routes)
 
 
-async def page(call: Call) -> Response:
+async def page(call: ApiCall) -> Response:
     """The description to be read by people; it has no scripts."""
     parts = []
     for path, operations in description(call.http.app.routes)["paths"].items():

@@ -7,12 +7,12 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .http import Call, routes
+from .http import ApiCall, routes
 from .llama_server import API
 from .vocabulary import Failure
 
 
-async def health(call: Call) -> Any:
+async def health(call: ApiCall) -> Any:
     if any(model.state == "loading" for model in call.service.models) and not any(
         model.state == "loaded" for model in call.service.models
     ):
@@ -20,7 +20,7 @@ async def health(call: Call) -> Any:
     return {"status": "ok"}
 
 
-async def metrics(call: Call) -> Response:
+async def metrics(call: ApiCall) -> Response:
     if not call.service.policy.metrics:
         raise Failure("unsupported", "the server was started with --no-metrics")
     headers = {"Process-Start-Time-Unix": str(call.service.started)}

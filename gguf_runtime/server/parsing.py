@@ -9,16 +9,16 @@ from ..chat import answer
 from ..chat.parser import AnswerParser
 from ..chat.reasoning import PLAIN
 from .protocol import Ended, Output
-from .vocabulary import Arguments, Event, Finish, Reason, Request, Text, Token, ToolCall
+from .vocabulary import AnswerEvent, AnswerRequest, ArgumentsDelta, Finish, Reason, TextDelta, Token, ToolCall
 
 if TYPE_CHECKING:
-    from ..chat.templates import Reading
+    from ..chat.templates import AnswerReading
     from .texts import ModelTexts
 
 _SPACE = r"/[ \n]{0,4}/"
 
 
-def readings(texts: ModelTexts, request: Request, prompt: str) -> list[Reading | None]:
+def readings(texts: ModelTexts, request: AnswerRequest, prompt: str) -> list[AnswerReading | None]:
     """How each of the request's answers is read; None for plain text.
 
     prompt: the rendered conversation, whose end may have begun a thought. Raises ValueError, ChatError.
@@ -38,18 +38,18 @@ def after_thought(texts: ModelTexts, closing: str, schema: Any) -> str:
 
     closing: what ends the thought.
     """
-    from ..chat.rules import Rules
+    from ..chat.rules import GrammarRules
     from ..sampling.constraint import json_text
 
     tokenizer = texts.tokenizer
-    rules = Rules({tokenizer.piece(id): id for id in tokenizer.control_ids | tokenizer.eog_ids})
+    rules = GrammarRules({tokenizer.piece(id): id for id in tokenizer.control_ids | tokenizer.eog_ids})
     return rules.text(f"{rules.up_to(closing)} {_SPACE} {rules.add(f'%json {json_text(schema)}')}")
 
 
 class AnswerReader:
     """Reads one answer. n_thought: tokens of thoughts so far; done: there need be no more of it."""
 
-    def __init__(self, index: int, request: Request, reading: Reading | None, fills_context: bool) -> None:
+    def __init__(self, index: int, request: AnswerRequest, reading: AnswerReading | None, fills_context: bool) -> None:
         """fills_context: its length is limited by the context alone."""
         self._index, self._fills_context = index, fills_context
         self._parser = reading.parser if reading else AnswerParser(PLAIN)
@@ -64,9 +64,9 @@ class AnswerReader:
     def done(self) -> bool:
         return self._parser.done
 
-    def push(self, output: Output) -> list[Event]:
+    def push(self, output: Output) -> list[AnswerEvent]:
         """What is certain now that a step has given this."""
-        events: list[Event] = []
+        events: list[AnswerEvent] = []
         for token, text, logprob, top in output.pieces:
             if token is not None:
                 self._tokens.append(Token(token, logprob, top))
@@ -77,7 +77,7 @@ class AnswerReader:
             events += self.finish(output.ended)
         return events
 
-    def finish(self, ended: Ended) -> list[Event]:
+    def finish(self, ended: Ended) -> list[AnswerEvent]:
         events = self._events(self._parser.flush())
         if self._tokens and self._tells_tokens:
             events.append(self._text("", False))
@@ -93,8 +93,8 @@ class AnswerReader:
             reason = "tool_calls"
         return Finish(self._index, _REASONS[reason], stop)
 
-    def _events(self, found: Iterable[answer.Event]) -> list[Event]:
-        events: list[Event] = []
+    def _events(self, found: Iterable[answer.Event]) -> list[AnswerEvent]:
+        events: list[AnswerEvent] = []
         for event in found:
             self._thinks = isinstance(event, answer.Thought)
             match event:
@@ -106,12 +106,12 @@ class AnswerReader:
                     self._calls = True
                     events.append(ToolCall(self._index, index, id, name))
                 case answer.CallArguments(index, text):
-                    events.append(Arguments(self._index, index, text))
+                    events.append(ArgumentsDelta(self._index, index, text))
         return events
 
-    def _text(self, text: str, is_thought: bool) -> Text:
+    def _text(self, text: str, is_thought: bool) -> TextDelta:
         tokens, self._tokens = self._tokens, []
-        return Text(self._index, text, tokens, is_thought)
+        return TextDelta(self._index, text, tokens, is_thought)
 
 
 _REASONS: dict[str, Reason] = {

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec import Struct, field
 from starlette.routing import Route
 
-from .http import Call, Stream, routes
+from .http import ApiCall, Stream, routes
 from .openai import API
 from .sampling_fields import max_tokens, set_sampling
-from .vocabulary import Request, Text
+from .vocabulary import AnswerRequest, TextDelta
 
 _KEPT = 256  # sessions
 
@@ -37,7 +37,7 @@ class Sessions(Struct):
             self.kept.popitem(last=False)
 
 
-async def chat(call: Call) -> Stream:
+async def chat(call: ApiCall) -> Stream:
     body, sessions = call.body, call.state.sessions
     message = body.required(body.text("message"), "message")
     id = body.text("session_id") or uuid.uuid4().hex
@@ -45,7 +45,7 @@ async def chat(call: Call) -> Stream:
     if system := body.text("system", "system_prompt"):
         earlier = messages[1:] if messages[0]["role"] == "system" else messages
         messages = [{"role": "system", "content": system}, *earlier]
-    request = Request(model=body.text("model") or "", messages=messages)
+    request = AnswerRequest(model=body.text("model") or "", messages=messages)
     set_sampling(request, body)
     request.max_tokens = max_tokens(body, "max_tokens", "n_predict")
     answer = await call.begin(request)
@@ -53,7 +53,7 @@ async def chat(call: Call) -> Stream:
     async def events() -> AsyncIterator[bytes]:
         parts: list[str] = []
         async for item in answer:
-            if isinstance(item, Text) and item.text and not item.is_thought:
+            if isinstance(item, TextDelta) and item.text and not item.is_thought:
                 parts.append(item.text)
                 yield _event(item.text)
         sessions.keep(call.client, id, [*messages, {"role": "assistant", "content": "".join(parts)}])

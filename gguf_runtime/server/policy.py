@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .vocabulary import Request
+from .vocabulary import AnswerRequest
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     metrics: bool = True
     page: bool = True
 
-    def complete(self, request: Request) -> None:
+    def complete(self, request: AnswerRequest) -> None:
         """Fill in what a request leaves open."""
         request.defaults |= self.sampling
         request.stop = request.stop or [*self.stop]

@@ -34,7 +34,7 @@ class Generate(Struct, tag=1, array_like=True):
     tells_progress: bool = False
 
 
-class Embed(Struct, tag=3, array_like=True):
+class EmbedTexts(Struct, tag=3, array_like=True):
     """options: of LLM.embedding_job, or with a query, by which to rank the texts, of LLM.rerank_job."""
 
     id: int
@@ -92,7 +92,7 @@ class Output(Struct, array_like=True):
     n_accepted: int = 0
 
 
-class Step(Struct, tag=12, array_like=True):
+class StepReport(Struct, tag=12, array_like=True):
     """seconds: how long it took. The rest is the engine's state after it, for the metrics."""
 
     outputs: list[Output]
@@ -116,18 +116,18 @@ class Embedded(Struct, tag=13, array_like=True):
     n_passes: int
 
 
-Command = Load | Generate | Embed | Cancel
-Report = Loaded | Failed | Step | Embedded
+EngineCommand = Load | Generate | EmbedTexts | Cancel
+Report = Loaded | Failed | StepReport | Embedded
 
 _encoder = msgpack.Encoder()
 
 
-def framed(message: Command | Report) -> bytes:
+def framed(message: EngineCommand | Report) -> bytes:
     """The message as it is sent."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-decode_command = msgpack.Decoder(Command).decode
+decode_command = msgpack.Decoder(EngineCommand).decode
 decode_report = msgpack.Decoder(Report).decode
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import ray_cluster
 from .engine import Engine
-from .protocol import Embed, Embedded, Failed, Generate, Loaded, Output, Step
+from .protocol import Embedded, EmbedTexts, Failed, Generate, Loaded, Output, StepReport
 from .vocabulary import Failure
 
 _DRAIN = 300  # seconds that a replica which is no longer wanted has for its answers
@@ -36,12 +36,12 @@ class RayEngine:
     Where a replica dies, its requests have Failed, to be asked for again; Ray Serve starts another.
     """
 
-    def __init__(self, name: str, handle: Any, loaded: Loaded, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, name: str, handle: Any, loaded: Loaded, on_step: Callable[[StepReport], None]) -> None:
         self.loaded: Loaded | None = loaded
         self._name, self._ask_replica, self._on_step = name, handle.options(method_name="ask", stream=True), on_step
         self._last = 0
         self._requests: dict[int, tuple[asyncio.Task[None], Callable[[Any], None]]] = {}
-        self._states: dict[str, Step] = {}  # of each replica the last that it told of
+        self._states: dict[str, StepReport] = {}  # of each replica the last that it told of
 
     @classmethod
     async def start(
@@ -51,7 +51,7 @@ class RayEngine:
         settings: dict[str, Any],
         n_parallel: int,
         *,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[StepReport], None],
         on_death: Callable[[Engine], None],
     ) -> RayEngine:
         """As engine.Start has it; on_death is never called, as Ray starts what has died. Raises Failure."""
@@ -69,7 +69,7 @@ class RayEngine:
         return self._begin(receive, Generate(0, *request))
 
     def embed(self, receive: Callable[[Embedded | Failed], None], *request: Any) -> int:
-        return self._begin(receive, Embed(0, *request))
+        return self._begin(receive, EmbedTexts(0, *request))
 
     def cancel(self, id: int) -> None:
         if found := self._requests.pop(id, None):
@@ -84,12 +84,12 @@ class RayEngine:
 
         await asyncio.to_thread(serve.delete, self._name)
 
-    def _begin(self, receive: Callable[[Any], None], command: Generate | Embed) -> int:
+    def _begin(self, receive: Callable[[Any], None], command: Generate | EmbedTexts) -> int:
         self._last += 1
         self._requests[self._last] = asyncio.create_task(self._run(self._last, command)), receive
         return self._last
 
-    async def _run(self, id: int, command: Generate | Embed) -> None:
+    async def _run(self, id: int, command: Generate | EmbedTexts) -> None:
         from ray.exceptions import RayError, RayTaskError
 
         from .ray_replica import decode
@@ -116,7 +116,7 @@ class RayEngine:
         if found := find(id, None):
             found[1](report)
 
-    def _note(self, replica: str, step: Step) -> None:
+    def _note(self, replica: str, step: StepReport) -> None:
         """Tell of a step, with the state of all replicas together."""
         self._states[replica] = step
         known = self._states.values()
@@ -124,7 +124,7 @@ class RayEngine:
             sum(getattr(step, name) for step in known)
             for name in ("n_preempted", "n_pages_held", "n_pages_kept", "n_pages")
         )
-        self._on_step(Step([], step.seconds, step.n_tokens, *state))
+        self._on_step(StepReport([], step.seconds, step.n_tokens, *state))
 
 
 def deploy(

@@ -15,7 +15,7 @@ from ray import get_runtime_context, serve
 
 from .engine import Engine
 from .engine_client import EngineClient
-from .protocol import Embed, Embedded, Failed, Generate, Loaded, Output, Step
+from .protocol import Embedded, EmbedTexts, Failed, Generate, Loaded, Output, StepReport
 from .vocabulary import Failure
 
 _MESSAGE = 0.002  # seconds between messages of one answer, for each that is made: Ray takes about half a millisecond
@@ -28,7 +28,7 @@ class News(Struct, array_like=True):
 
     replica: str
     outputs: list[Output]
-    steps: list[Step]
+    steps: list[StepReport]
     end: Embedded | Failed | None = None
 
 
@@ -42,7 +42,7 @@ class Replica:
     async def __init__(self, path: str, settings: dict[str, Any], n_parallel: int) -> None:  # type: ignore[misc]
         """As Load has them. Raises RuntimeError where the model cannot be loaded."""
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._steps: list[Step] = []
+        self._steps: list[StepReport] = []
         self._n_running, self._heard = 0, 0.0
         if settings.get("ray_stages"):
             settings["ray_address"] = get_runtime_context().gcs_address  # the engine's process asks for its stages
@@ -55,7 +55,7 @@ class Replica:
         """What the engine said when it was ready."""
         return self._engine.loaded
 
-    async def ask(self, command: Generate | Embed) -> AsyncIterator[bytes]:
+    async def ask(self, command: Generate | EmbedTexts) -> AsyncIterator[bytes]:
         """News of a request as they come, encoded; what comes while others are on their way goes together."""
         outputs: list[Output] = []
         end: Embedded | Failed | None = None
@@ -97,7 +97,7 @@ class Replica:
         if self._n_running and time.monotonic() - self._heard > _SILENCE:
             raise RuntimeError(f"the engine has been at work on a step for more than {_SILENCE} seconds")
 
-    def _note(self, step: Step) -> None:
+    def _note(self, step: StepReport) -> None:
         self._heard = time.monotonic()
         step.outputs = []
         self._steps.append(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .vocabulary import Request
+from .vocabulary import AnswerRequest
 
 if TYPE_CHECKING:
     from ..store.modelfile import Modelfile
@@ -25,7 +25,7 @@ def read(path: Path | None) -> Modelfile | None:
     return modelfile.read(path)
 
 
-def apply(recipe: Modelfile, request: Request) -> None:
+def apply(recipe: Modelfile, request: AnswerRequest) -> None:
     """Fill in what the request leaves open."""
     given = dict(recipe.parameters)
     request.defaults |= {name: value for name, value in given.items() if name not in _NOT_SAMPLING}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .fields import Fields
-from .vocabulary import Failure, Request
+from .vocabulary import AnswerRequest, Failure
 
 _REAL = (
     "temperature", "dynatemp_range", "top_p", "min_p", "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold",
@@ -24,7 +24,7 @@ _SAMPLERS = {"typical_p": "typ_p", "tfs_z": "", "infill": ""}
 _MOST_STOPS = 16
 
 
-def set_sampling(request: Request, body: Fields) -> None:
+def set_sampling(request: AnswerRequest, body: Fields) -> None:
     """Fill in what the body says of sampling, stopping and grammars. Raises Failure."""
     found: dict[str, Any] = {name: body.real(name) for name in _REAL}
     found |= {name: body.whole(name) for name in _WHOLE}
@@ -55,14 +55,14 @@ def max_tokens(body: Fields, *names: str) -> int | None:
     return None if n is None or n < 0 else n
 
 
-def set_schema(request: Request, schema: Any, field: str) -> None:
+def set_schema(request: AnswerRequest, schema: Any, field: str) -> None:
     """Hold the answer to a JSON schema."""
     if not isinstance(schema, dict | bool):
         raise Failure("invalid", f"{field} must be a JSON schema", field=field)
     request.sampling["json_schema"] = schema
 
 
-def _set_bias(request: Request, body: Fields) -> None:
+def _set_bias(request: AnswerRequest, body: Fields) -> None:
     value = body.any("logit_bias")
     if value is None:
         return
@@ -104,7 +104,7 @@ def _samplers(body: Fields) -> list[str] | None:
     return [name for name in names if name]
 
 
-def _set_grammar(request: Request, body: Fields) -> None:
+def _set_grammar(request: AnswerRequest, body: Fields) -> None:
     """Of llama-server's fields, and of vLLM's."""
     choice: Any = None
     if (schema := body.any("json_schema", "guided_json")) is not None:

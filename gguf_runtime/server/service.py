@@ -14,15 +14,15 @@ from msgspec import Struct
 from . import recipes
 from .engine import TRIES, Engine
 from .metrics import Metrics, Outcome
-from .models import Model, Models
+from .models import Models, ServedModel
 from .parsing import AnswerReader, after_thought, readings
 from .policy import Policy
 from .protocol import Ended, Failed, Output
 from .turns import Turn
-from .vocabulary import Done, Event, Failure, Progress, Request, Timings
+from .vocabulary import AnswerEvent, AnswerRequest, Done, Failure, PromptProgress, Timings
 
 if TYPE_CHECKING:
-    from ..chat.templates import Reading
+    from ..chat.templates import AnswerReading
 
 Made = TypeVar("Made")
 _WORKERS = 2  # threads that make tokens of prompts: each takes the interpreter's lock from those that send answers
@@ -36,7 +36,7 @@ class Prepared(Struct):
     prompt: list[int]
     options: dict[str, Any]
     seed: int | None
-    readings: list[Reading | None]
+    readings: list[AnswerReading | None]
     fills_context: bool
 
 
@@ -46,11 +46,11 @@ class Service:
     def __init__(self, models: Models, policy: Policy) -> None:
         self.models, self.policy, self.metrics = models, policy, Metrics(models)
         self.started = int(time.time())
-        self.running: list[Answer] = []  # in the order in which they came
+        self.running: list[Answers] = []  # in the order in which they came
         self._workers = ThreadPoolExecutor(_WORKERS)
         models.watch(self.metrics.step)
 
-    async def begin(self, request: Request) -> Answer:
+    async def begin(self, request: AnswerRequest) -> Answers:
         """Have a request answered. What can be told to be wrong with it is told here. Raises Failure."""
         model = self.models.find(request.model)
         model.turns.check(request.n)
@@ -63,18 +63,20 @@ class Service:
         except BaseException:
             self.models.release(model, request.keep_alive)
             raise
-        return Answer(self, model, request, prepared, loaded - start)
+        return Answers(self, model, request, prepared, loaded - start)
 
-    async def read(self, request: Request) -> tuple[str, list[int]]:
+    async def read(self, request: AnswerRequest) -> tuple[str, list[int]]:
         """A request's prompt, as text and token ids, that is not to be answered. Raises Failure."""
         async with self.models.use(self.models.find(request.model)) as model:
             return await self._in_worker(read, model, request)
 
-    async def _in_worker(self, work: Callable[[Model, Request, Policy], Made], model: Model, request: Request) -> Made:
+    async def _in_worker(
+        self, work: Callable[[ServedModel, AnswerRequest, Policy], Made], model: ServedModel, request: AnswerRequest
+    ) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work, model, request, self.policy)
 
 
-def read(model: Model, request: Request, policy: Policy) -> tuple[str, list[int]]:
+def read(model: ServedModel, request: AnswerRequest, policy: Policy) -> tuple[str, list[int]]:
     """The prompt as text, as far as it is one, and token ids; fills in what the request leaves open. Raises Failure."""
     if model.recipe:
         recipes.apply(model.recipe, request)
@@ -82,7 +84,7 @@ def read(model: Model, request: Request, policy: Policy) -> tuple[str, list[int]
     return model.texts.prompt(request)
 
 
-def prepare(model: Model, request: Request, policy: Policy) -> Prepared:
+def prepare(model: ServedModel, request: AnswerRequest, policy: Policy) -> Prepared:
     """The prompt's tokens, and what the engine is to be told. Raises Failure."""
     from ..arguments import in_vocabulary
     from ..chat.template import ChatError
@@ -148,7 +150,7 @@ def prepare(model: Model, request: Request, policy: Policy) -> Prepared:
     return Prepared(text, prompt, options, params.seed, found, fills_context)
 
 
-class Answer:
+class Answers:
     """The answers to one request, all n: iterate for the events. To be closed.
 
     prompt: token ids; text: of the prompt, where it is one. number: tells it from others.
@@ -157,7 +159,7 @@ class Answer:
     """
 
     def __init__(
-        self, service: Service, model: Model, request: Request, prepared: Prepared, load_seconds: float
+        self, service: Service, model: ServedModel, request: AnswerRequest, prepared: Prepared, load_seconds: float
     ) -> None:
         self.model, self.request, self.prompt, self.text = model, request, prepared.prompt, prepared.text
         self._service, self._prepared, self.fills_context = service, prepared, prepared.fills_context
@@ -165,7 +167,7 @@ class Answer:
         service.running.append(self)
         self._load_seconds, self.asked = load_seconds, time.monotonic()
         self.streams = False
-        self._events: deque[Event | Failure] = deque()
+        self._events: deque[AnswerEvent | Failure] = deque()
         self._told: set[int] = set()  # choices of which something has been told
         self._complete = False
         self._news: asyncio.Future[None] | None = None
@@ -174,11 +176,11 @@ class Answer:
         self._timer: asyncio.TimerHandle | None = None
         if (seconds := service.policy.max_seconds) is not None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds)
-        self._choices = [_Choice(self, i, reading) for i, reading in enumerate(prepared.readings)]
+        self._choices = [_RunningAnswer(self, i, reading) for i, reading in enumerate(prepared.readings)]
         for choice in self._choices:
             model.turns.ask(choice.turn)
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncIterator[AnswerEvent]:
         while True:
             while self._events and (self.streams or self._complete):
                 event = self._events.popleft()
@@ -187,7 +189,7 @@ class Answer:
                     raise event
                 if isinstance(event, Done):
                     self.outcome = Outcome.DONE
-                elif not isinstance(event, Progress):
+                elif not isinstance(event, PromptProgress):
                     self._told.add(event.index)
                 yield event
                 if isinstance(event, Done):
@@ -225,7 +227,7 @@ class Answer:
             self._service.running.remove(self)
             self._service.metrics.answered(self.timings, self.outcome)
 
-    def generate(self, choice: _Choice) -> tuple[Engine, int]:
+    def generate(self, choice: _RunningAnswer) -> tuple[Engine, int]:
         """A choice has its turn; gives the engine that has it, and its number there."""
         prepared, request, engine = self._prepared, self.request, self.model.engine
         options = prepared.options
@@ -238,7 +240,7 @@ class Answer:
         await self._service.models.acquire(self.model)
         self._service.models.release(self.model)
 
-    def add(self, events: Sequence[Event | Failure]) -> None:
+    def add(self, events: Sequence[AnswerEvent | Failure]) -> None:
         self._events += events
         self._complete |= any(isinstance(event, Failure) for event in events)
         if all(choice.ended for choice in self._choices):
@@ -255,7 +257,7 @@ class Answer:
         self._events = deque(kept)
         return True
 
-    def reading(self, index: int) -> Reading | None:
+    def reading(self, index: int) -> AnswerReading | None:
         """How to read a choice from its beginning."""
         return self._prepared.readings[index] and readings(self.model.texts, self.request, self.text)[index]
 
@@ -267,10 +269,10 @@ class Answer:
         self._service.metrics.token(seconds, is_first)
 
 
-class _Choice:
+class _RunningAnswer:
     """One of the answers to a request. begun: when it had its turn; last: what has come of it last."""
 
-    def __init__(self, answer: Answer, index: int, reading: Reading | None) -> None:
+    def __init__(self, answer: Answers, index: int, reading: AnswerReading | None) -> None:
         request = answer.request
         self.index, self._answer = index, answer
         self.turn = Turn(request.client, request.priority, self._start)
@@ -308,7 +310,7 @@ class _Choice:
             now = time.monotonic()
             answer.note(now - self._last_token, is_first=self._last_token is answer.asked)
             self._last_token = now
-        events: list[Event | Failure] = [*self._progress(output)]
+        events: list[AnswerEvent | Failure] = [*self._progress(output)]
         self.last = output
         try:
             events += self.reader.push(output)
@@ -328,14 +330,14 @@ class _Choice:
         if events:
             answer.add(events)
 
-    def _progress(self, output: Output) -> Iterator[Progress]:
+    def _progress(self, output: Output) -> Iterator[PromptProgress]:
         """How far the prompt is, where that is wanted: first what was there before, at last all of it."""
         if not self._answer.request.progress or self.index or (self.last and self.last.n_answer):
             return
         n, n_cached = len(self._answer.prompt), output.n_cached
         if self.last is None:
-            yield Progress(n, n_cached, n_cached, 0.0)
-        yield Progress(n, n_cached, n if output.n_answer else output.n_done, output.prompt_seconds)
+            yield PromptProgress(n, n_cached, n_cached, 0.0)
+        yield PromptProgress(n, n_cached, n if output.n_answer else output.n_done, output.prompt_seconds)
 
     def _start(self) -> None:
         if self._answer.model.state == "loaded":

@@ -12,7 +12,7 @@ from ..chat.marks import Rendered
 from ..chat.templates import ChatTemplates
 from ..loader import GGUFArray, open_gguf
 from ..tokenizer import THOUGHTS, Tokenizer, TokenizerError, infill_prompt
-from .vocabulary import Failure, Request
+from .vocabulary import AnswerRequest, Failure
 
 _SIGNS_OF_THOUGHT = (*THOUGHTS, *THOUGHTS.values(), "enable_thinking", "reasoning", "<|channel>thought")
 
@@ -71,7 +71,7 @@ class ModelTexts:
         }
         return [name for name, can in found.items() if can]
 
-    def render(self, request: Request) -> Rendered:
+    def render(self, request: AnswerRequest) -> Rendered:
         """The text that the chat template makes of a request's messages. Raises Failure."""
         from ..chat.template import ChatError
 
@@ -85,7 +85,7 @@ class ModelTexts:
         except ChatError as error:
             raise Failure("invalid", str(error), field="messages") from error
 
-    def prompt(self, request: Request) -> tuple[str, list[int]]:
+    def prompt(self, request: AnswerRequest) -> tuple[str, list[int]]:
         """A request's prompt as text, as far as it is one, and token ids. Raises Failure."""
         if request.messages is not None:
             text = self.render(request)

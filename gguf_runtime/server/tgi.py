@@ -9,12 +9,12 @@ from starlette.routing import Route
 
 from .. import __version__
 from .fields import Fields
-from .http import Api, Call, Stream, encode, routes
-from .models import Model
+from .http import Api, ApiCall, Stream, encode, routes
+from .models import ServedModel
 from .openai import finite
 from .sampling_fields import max_tokens, set_sampling, set_schema
-from .service import Answer
-from .vocabulary import Done, Failure, Finish, Kind, Request, Text, Token
+from .service import Answers
+from .vocabulary import AnswerRequest, Done, Failure, Finish, Kind, TextDelta, Token
 
 _TYPES: dict[Kind, str] = {
     "busy": "overloaded", "failed": "generation", "invalid": "validation", "too_long": "validation",
@@ -36,21 +36,21 @@ API = Api(
 )
 
 
-async def root(call: Call) -> Any:
+async def root(call: ApiCall) -> Any:
     """As of the Inference API: a stream where the body wants one, else a list of one."""
     if call.body.flag("stream"):
         return await generate_stream(call)
     return [await generate(call)]
 
 
-async def generate(call: Call) -> Any:
+async def generate(call: ApiCall) -> Any:
     answer = await call.begin(_request(call))
     tokens: list[Token] = []
     parts: list[str] = []
     finish = Finish(0, "length")
     try:
         async for item in answer:
-            if isinstance(item, Text):
+            if isinstance(item, TextDelta):
                 tokens += item.tokens
                 parts.append(item.text)
             elif isinstance(item, Finish):
@@ -64,13 +64,13 @@ async def generate(call: Call) -> Any:
     return found
 
 
-async def generate_stream(call: Call) -> Stream:
+async def generate_stream(call: ApiCall) -> Stream:
     answer = await call.begin(_request(call))
     return Stream(_events(call, answer), answer.close)
 
 
-async def info(call: Call) -> Any:
-    model: Model = call.service.models.find("")
+async def info(call: ApiCall) -> Any:
+    model: ServedModel = call.service.models.find("")
     async with call.service.models.use(model):
         return {
             "model_id": model.name, "model_sha": None, "model_pipeline_tag": "text-generation",
@@ -81,15 +81,15 @@ async def info(call: Call) -> Any:
         }  # fmt: skip
 
 
-def _parameters(call: Call) -> Fields:
+def _parameters(call: ApiCall) -> Fields:
     return call.body.within("parameters") or Fields({}, "parameters")
 
 
-def _request(call: Call) -> Request:
+def _request(call: ApiCall) -> AnswerRequest:
     """Raises Failure."""
     prompt = call.body.required(call.body.text("inputs"), "inputs")
     parameters = _parameters(call)
-    request = Request(model=call.body.text("model") or "", prompt=prompt, n_logprobs=0)
+    request = AnswerRequest(model=call.body.text("model") or "", prompt=prompt, n_logprobs=0)
     request.defaults |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}
     samples = parameters.flag("do_sample") or any(name in parameters for name in _SAMPLES)
     grammar = parameters.object("grammar")
@@ -109,13 +109,13 @@ def _request(call: Call) -> Request:
     return request
 
 
-async def _events(call: Call, answer: Answer) -> AsyncIterator[bytes]:
+async def _events(call: ApiCall, answer: Answers) -> AsyncIterator[bytes]:
     """A line a token. The last one, which has the whole text too, waits for how the answer ends."""
     held: dict[str, Any] | None = None
     parts: list[str] = []
     n, finish = 0, Finish(0, "length")
     async for item in answer:
-        if isinstance(item, Text):
+        if isinstance(item, TextDelta):
             parts.append(item.text)
             for i, token in enumerate(item.tokens or [Token(-1)]):
                 if held:
@@ -136,18 +136,18 @@ def _event(content: dict[str, Any]) -> bytes:
     return b"data:" + encode(content) + b"\n\n"
 
 
-def _prefix(call: Call, answer: Answer) -> str:
+def _prefix(call: ApiCall, answer: Answers) -> str:
     return answer.text if _parameters(call).flag("return_full_text") else ""
 
 
-def _token(answer: Answer, token: Token) -> dict[str, Any]:
+def _token(answer: Answers, token: Token) -> dict[str, Any]:
     tokenizer = answer.model.texts.tokenizer
     text = tokenizer.token_bytes(token.id).decode(errors="replace") if token.id >= 0 else ""
     special = token.id < 0 or token.id in tokenizer.special_ids
     return {"id": token.id, "text": text, "logprob": finite(token.logprob), "special": special}
 
 
-def _details(answer: Answer, finish: Finish) -> dict[str, Any]:
+def _details(answer: Answers, finish: Finish) -> dict[str, Any]:
     timings = answer.timings
     return {
         "finish_reason": _REASONS.get(finish.reason, "eos_token"), "generated_tokens": timings.n_answer,

@@ -19,7 +19,7 @@ class Turn(Struct, eq=False):
     number: int = 0
 
 
-class Turns:
+class TurnQueue:
     """Lets so many at once have their turn, in the order of fairness.py. One that comes before others whose turn it is
     already has its turn at once: the engine puts the last of these off meanwhile, by the same order."""
 

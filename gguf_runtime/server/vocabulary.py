@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 
-class Request(Struct, kw_only=True):
+class AnswerRequest(Struct, kw_only=True):
     """An answer, or several, to be made.
 
     model: a name, "" for the one that is served. Either messages, with tools and variables for the chat template, or a
@@ -78,7 +78,7 @@ class Token(Struct):
     top: list[tuple[int, float]] = field(default_factory=list)
 
 
-class Text(Struct):
+class TextDelta(Struct):
     """More of the answer, or of a thought. tokens: those that came with it; the text of some may come later."""
 
     index: int  # which answer of those asked for
@@ -96,7 +96,7 @@ class ToolCall(Struct):
     name: str
 
 
-class Arguments(Struct):
+class ArgumentsDelta(Struct):
     """More of a call's arguments; all of them joined are one JSON object."""
 
     index: int
@@ -104,7 +104,7 @@ class Arguments(Struct):
     text: str
 
 
-class Progress(Struct):
+class PromptProgress(Struct):
     """How far the prompt is computed: tokens in all, of these cached, and done."""
 
     n_prompt: int
@@ -155,7 +155,7 @@ class Done(Struct):
     timings: Timings
 
 
-Event = Text | ToolCall | Arguments | Progress | Finish | Done
+AnswerEvent = TextDelta | ToolCall | ArgumentsDelta | PromptProgress | Finish | Done
 
 Kind = Literal[
     "invalid", "unauthorized", "forbidden", "not_found", "no_model", "wrong_method", "too_large", "too_long", "busy",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import expanded
 from ..kernels.kernel_cache import home
 from .errors import NoModel, StoreError
-from .model import Model, kept_by, parts
+from .model import StoredModel, kept_by, parts
 from .progress import Progress
 from .source import Remote, gated, is_gguf
 
@@ -176,7 +176,7 @@ def choose(names: Iterable[str], wanted: str, repo: str) -> list[str]:
     raise NoModel(f"{repo} has {', '.join(quants)}: choose with hf:{repo}:{quants[0]}")
 
 
-def cached() -> Iterator[Model]:
+def cached() -> Iterator[StoredModel]:
     """Every model in the cache."""
     for folder in sorted(_cache().glob("models--*--*")):
         repo = "/".join(folder.name.split("--")[1:])

@@ -9,7 +9,7 @@ from .source import Source
 
 
 @dataclass(frozen=True)
-class Model:
+class StoredModel:
     """path: the file to open; files: all of them; name: what `-m` knows it by; keeper: who keeps the files, where that
     is not ggrun; modelfile: what it was created from."""
 
@@ -37,9 +37,9 @@ class Model:
         return self.keeper.keeper if self.keeper else "created" if self.modelfile else "pulled"
 
 
-def kept_by(keeper: Source, name: str, path: Path) -> Model:
+def kept_by(keeper: Source, name: str, path: Path) -> StoredModel:
     """A model that somebody else keeps here."""
-    return Model(name, parts(path), keeper)
+    return StoredModel(name, parts(path), keeper)
 
 
 def parts(path: Path) -> tuple[Path, ...]:

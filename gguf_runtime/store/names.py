@@ -15,7 +15,7 @@ from pathlib import Path
 from . import catalog, hub, ollama
 from .errors import NoModel, StoreError
 from .hub import HubSource
-from .model import Model, kept_by
+from .model import StoredModel, kept_by
 from .ollama import OllamaSource
 from .progress import Progress
 from .source import Source, is_gguf
@@ -46,7 +46,7 @@ def resolve(
     return Store().pull(full, source, progress).path
 
 
-def update(name: str) -> Model:
+def update(name: str) -> StoredModel:
     """Get a model, or what is new of it; what Ollama or pip keep is used as it is. Raises StoreError."""
     full, model = full_name(name), find(name)
     if model and model.keeper and not isinstance(model.keeper, HubSource):
@@ -54,7 +54,7 @@ def update(name: str) -> Model:
     return Store().pull(full, source_of(full))
 
 
-def find(name: str) -> Model | None:
+def find(name: str) -> StoredModel | None:
     """The model on this machine that a name stands for, be it in the store or kept by others."""
     store, full = Store(), full_name(name)
     if model := store.find(name) or store.find(full):
@@ -66,7 +66,7 @@ def find(name: str) -> Model | None:
     return None
 
 
-def all_models() -> Iterator[Model]:
+def all_models() -> Iterator[StoredModel]:
     """Every model on this machine: those of the store, and those that others keep and that are used in place."""
     yield from Store().models()
     for entry in catalog.entries():

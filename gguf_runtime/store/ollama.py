@@ -17,7 +17,7 @@ from typing import Any
 from ..files import expanded
 from ..kernels.kernel_cache import home
 from .errors import StoreError
-from .model import Model, kept_by
+from .model import StoredModel, kept_by
 from .progress import Progress
 from .source import Remote
 
@@ -84,7 +84,7 @@ class OllamaSource:
         return download_all({folder / name: remote}, progress)
 
 
-def cached() -> Iterator[Model]:
+def cached() -> Iterator[StoredModel]:
     """Every model that Ollama keeps."""
     for folder in _folders():
         for manifest in sorted((folder / "manifests").glob("*/*/*/*")):

@@ -18,7 +18,7 @@ from ..files import data_folder, expanded
 from .disk import link_or_copy
 from .errors import StoreError
 from .hub import HubSource
-from .model import Model
+from .model import StoredModel
 from .progress import Progress
 from .source import Source, file_name, is_gguf
 
@@ -32,35 +32,35 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or _root()
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[StoredModel]:
         """Those that are here, and the GGUF files that somebody put into the folder."""
         records = [self._read(folder) for folder in sorted(self.root.glob("*/"))]
-        own = [Model(path.stem, (path,)) for path in self._own()]
+        own = [StoredModel(path.stem, (path,)) for path in self._own()]
         return sorted([model for model in records if model] + own, key=lambda model: model.name)
 
-    def find(self, name: str) -> Model | None:
+    def find(self, name: str) -> StoredModel | None:
         if model := self._read(self._folder(name)):
             return model
-        return next((Model(name, (path,)) for path in self._own() if path.stem == name), None)
+        return next((StoredModel(name, (path,)) for path in self._own() if path.stem == name), None)
 
     def _own(self) -> list[Path]:
         """GGUF files that somebody put here."""
         return sorted(path for path in self.root.glob("*") if is_gguf(path.name) and path.is_file())
 
-    def pull(self, name: str, source: Source, progress: Progress | None = None) -> Model:
+    def pull(self, name: str, source: Source, progress: Progress | None = None) -> StoredModel:
         """Get a model, or what is missing of it; two that pull the same one at once share the work."""
         folder, progress = self._folder(name), progress or Progress(name)
         with self._locked(folder, progress):
             files = source.fetch(folder, progress)
             if files[0].parent != folder:
                 shutil.rmtree(folder, ignore_errors=True)  # where earlier versions of ggrun kept them
-                return Model(name, tuple(files), source)
+                return StoredModel(name, tuple(files), source)
             for path in {*folder.iterdir()} - {*files, folder / _RECORD}:  # of an earlier version, or a pull cut short
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             _write_record(folder, name, files)
-        return Model(name, tuple(files))
+        return StoredModel(name, tuple(files))
 
-    def remove(self, model: Model) -> None:
+    def remove(self, model: StoredModel) -> None:
         """Remove a model, unless others keep it; what Hugging Face's cache keeps may have been pulled."""
         if isinstance(model.keeper, HubSource):
             return model.keeper.remove(model.files)
@@ -74,7 +74,7 @@ class Store:
             (folder / _RECORD).unlink(missing_ok=True)  # from here on it is not here
             shutil.rmtree(folder, ignore_errors=True)
 
-    def copy(self, model: Model, new_name: str, modelfile: str | None = None) -> Model:
+    def copy(self, model: StoredModel, new_name: str, modelfile: str | None = None) -> StoredModel:
         """Another name for the same files, which take no room twice where the file system has hard links.
 
         modelfile: how the model of that name is to be asked, instead of how this one is.
@@ -92,7 +92,7 @@ class Store:
             if modelfile is not None:
                 (folder / _MODELFILE).write_text(modelfile, "utf-8")
             _write_record(folder, new_name, files)
-        return Model(new_name, tuple(files), modelfile=folder / _MODELFILE if modelfile is not None else None)
+        return StoredModel(new_name, tuple(files), modelfile=folder / _MODELFILE if modelfile is not None else None)
 
     def _folder(self, name: str) -> Path:
         """A name that every file system takes, and no two models share."""
@@ -102,14 +102,14 @@ class Store:
         told_apart = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         return self.root / (plain if plain == name else f"{plain}-{told_apart}")
 
-    def _read(self, folder: Path) -> Model | None:
+    def _read(self, folder: Path) -> StoredModel | None:
         try:
             record = json.loads((folder / _RECORD).read_text("utf-8"))
             files = tuple(folder / Path(file).name for file in record["files"])
             if not files or not all(file.is_file() for file in files):
                 return None
             modelfile = folder / _MODELFILE
-            return Model(str(record["name"]), files, modelfile=modelfile if modelfile.is_file() else None)
+            return StoredModel(str(record["name"]), files, modelfile=modelfile if modelfile.is_file() else None)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

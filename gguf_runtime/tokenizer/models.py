@@ -16,7 +16,7 @@ from .vocabulary import TokenizerError, Vocabulary
 from .wordpiece import WordPiece
 
 
-class Kind(NamedTuple):
+class TokenizerKind(NamedTuple):
     """defaults: special tokens where the file names none.
 
     adds_bos, adds_end: whether encoding adds those, unless the file says otherwise; obeys_bos, obeys_end: whether it
@@ -39,11 +39,11 @@ class Kind(NamedTuple):
 _LLAMA = {"bos": 1, "eos": 2, "unknown": 0}
 _BERT = {"bos": 101, "seperator": 102, "unknown": 100}  # spelt as the key is
 _KINDS = {
-    "llama": Kind(_LLAMA, adds_bos=True, pads=True),
-    "bert": Kind(_BERT, True, True, False, False, end="seperator", adds_sep=True, pads=True, pads_itself=True),
-    "t5": Kind({"eos": 1, "unknown": 2}, adds_end=True, pads=False, pads_itself=True),
-    "rwkv": Kind({}, obeys_bos=False, obeys_end=False),
-    "plamo2": Kind(_LLAMA, obeys_bos=False, obeys_end=False),
+    "llama": TokenizerKind(_LLAMA, adds_bos=True, pads=True),
+    "bert": TokenizerKind(_BERT, True, True, False, False, end="seperator", adds_sep=True, pads=True, pads_itself=True),
+    "t5": TokenizerKind({"eos": 1, "unknown": 2}, adds_end=True, pads=False, pads_itself=True),
+    "rwkv": TokenizerKind({}, obeys_bos=False, obeys_end=False),
+    "plamo2": TokenizerKind(_LLAMA, obeys_bos=False, obeys_end=False),
 }
 _PRE_TOKENIZED = ("gpt2", "gemma4")
 
@@ -60,7 +60,7 @@ class TokenModel(Protocol):
         ...
 
 
-def find(metadata: Mapping[str, Value]) -> tuple[Kind, Vocabulary, TokenModel]:
+def find(metadata: Mapping[str, Value]) -> tuple[TokenizerKind, Vocabulary, TokenModel]:
     """What a file's metadata describe. Raises TokenizerError, GGUFError."""
     name = metadata.get("tokenizer.ggml.model")
     if not isinstance(name, str) or (name not in _KINDS and name not in _PRE_TOKENIZED):
@@ -69,7 +69,7 @@ def find(metadata: Mapping[str, Value]) -> tuple[Kind, Vocabulary, TokenModel]:
     if name in _PRE_TOKENIZED:
         pre = pretokenizers.find(name if name == "gemma4" else metadata.get("tokenizer.ggml.pre"))
         defaults = {} if name == "gemma4" else {"bos": pre.bos_id, "eos": 11}
-        kind = Kind(defaults, pre.add_bos or pre.needs_bos, obeys_bos=not pre.needs_bos, adds_sep=pre.add_sep)
+        kind = TokenizerKind(defaults, pre.add_bos or pre.needs_bos, obeys_bos=not pre.needs_bos, adds_sep=pre.add_sep)
         vocabulary = Vocabulary(metadata, kind.defaults)
         return kind, vocabulary, BytePairEncoding(vocabulary, metadata, pre)
     kind = _KINDS[name]

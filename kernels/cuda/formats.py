@@ -29,7 +29,7 @@ class Plane(NamedTuple):
     pieces: int = 1
 
 
-class Format(NamedTuple):
+class TileFormat(NamedTuple):
     """A type: a block of `columns` takes n_bytes in a file; a tile has `step` columns.
 
     in_runs: a lane's unit is no run of columns, but a half of each of four (formats.cuh, Runs256).
@@ -57,9 +57,9 @@ class Format(NamedTuple):
         return TILE_ROWS * self.row_bytes
 
 
-def _of(name: str, step: int, *planes: Plane, in_runs: bool = False) -> tuple[str, Format]:
+def _of(name: str, step: int, *planes: Plane, in_runs: bool = False) -> tuple[str, TileFormat]:
     kind = BY_NAME[name]
-    return name, Format(kind.columns, kind.bytes, step, planes, in_runs)
+    return name, TileFormat(kind.columns, kind.bytes, step, planes, in_runs)
 
 
 FORMATS = dict([
@@ -90,7 +90,7 @@ FORMATS = dict([
     _of("TQ2_0", 256, Plane(0, 64), Plane(64, 2), in_runs=True),
     _of("MXFP4", 128, Plane(1, 16), Plane(0, 1)),
     _of("NVFP4", 256, Plane(4, 32, 4, 2), Plane(0, 4)),
-    ("F16", Format(32, 64, 128, (Plane(0, 64, 4, 4),))),  # what single numbers become
+    ("F16", TileFormat(32, 64, 128, (Plane(0, 64, 4, 4),))),  # what single numbers become
 ])  # fmt: skip
 #: Types that become halves, as retile.cu calls them.
 RETILED = {
@@ -99,18 +99,18 @@ RETILED = {
 }  # fmt: skip
 
 
-def plane_bytes(form: Format, plane: Plane, n_tiles: int) -> int:
+def plane_bytes(form: TileFormat, plane: Plane, n_tiles: int) -> int:
     """Bytes of a plane of so many tiles."""
     return n_tiles * TILE_ROWS * (form.step // form.columns) * plane.size
 
 
-def tiled_bytes(form: Format, n_rows: int, n_columns: int) -> int:
+def tiled_bytes(form: TileFormat, n_rows: int, n_columns: int) -> int:
     """Bytes of a matrix in tiles, the last ones filled up with zeros."""
     n_steps = -(-n_columns // form.step)
     return -(-n_rows // TILE_ROWS) * n_steps * form.tile_bytes
 
 
-def tile(form: Format, blocks: np.ndarray, out: np.ndarray) -> None:
+def tile(form: TileFormat, blocks: np.ndarray, out: np.ndarray) -> None:
     """Put a matrix into tiles, as retile.cu does. blocks: u8[rows, blocks, bytes]; out: u8[tiled_bytes].
 
     Rows that are missing in the last tiles stay as they are in `out`.

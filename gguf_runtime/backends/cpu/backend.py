@@ -13,16 +13,16 @@ from ...kernels.library import Library, aligned
 from ...kernels.memory import address
 from ...kernels.thread_pool import Program, ThreadPool
 from ...operations import Attention
-from .. import Backend, Batch, Chunk, Device, Result, Settings
+from .. import Backend, Batch, Chunk, Device, PassResult, Settings
 from ..host import HostDevice
 from ..pages import KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from . import operations
 from .buffers import FEW, ROWWISE, Buffers
-from .inputs import Inputs
+from .inputs import CpuInputs
 from .logits import Ranking
-from .plan import Plan
-from .writer import Step, size_of
+from .plan import CpuPlan
+from .writer import KernelCall, size_of
 
 _TASK_ROWS = 48  # rows (heads × tokens) that make a good attention task: they share each key that is loaded
 #: A pass over so few tokens is short, so not to be interrupted; attention is exact, and cut along a long context.
@@ -113,8 +113,9 @@ class CpuBackend(Backend):
         self.windows = WindowMemory(window_layout, window) if windows else None
         self.states = state_memory(graph, operations.state_bytes, "cpu f32")
         self._tables: list[tuple[np.ndarray, np.ndarray]] = []  # of the batch at work
-        self._inputs = Inputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
-        self._plan = Plan(graph, (layout, window_layout), self.states, self._inputs, cpu.buffers(n_ubatch), library.isa)
+        self._inputs = CpuInputs(graph, n_ubatch, _SHORT, _MOST_SPANS, cpu.scratch)
+        layouts, buffers = (layout, window_layout), cpu.buffers(n_ubatch)
+        self._plan = CpuPlan(graph, layouts, self.states, self._inputs, buffers, library.isa)
         others = Ranking.KERNELS if graph.result.rows == "selected" else ()
         library.load([*operations.first_kernels(self._plan), *ThreadPool.KERNELS, *others])
         self._programs: dict[tuple[ThreadPool, int, int, bool], Program] = {}
@@ -122,7 +123,7 @@ class CpuBackend(Backend):
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._task_tokens = max(1, _TASK_ROWS // group + 4 & -8)  # a multiple of 8: tokens in lanes share cache lines
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """The same as run: the result is there."""
         result = self.run(batch, x)
         return lambda: result
@@ -149,7 +150,7 @@ class CpuBackend(Backend):
     def step_cost(self, n_tokens: int) -> float:
         return 0.6 + 0.4 * n_tokens if n_tokens <= ROWWISE else 2 + n_tokens / 6  # measured on all types
 
-    def _program(self, threads: ThreadPool, steps: list[Step]) -> Program:
+    def _program(self, threads: ThreadPool, steps: list[KernelCall]) -> Program:
         calls = [self._cpu.library.get(step.kernel).bind(**step.arguments) for step in steps]
         products = [step.arguments if "n_rows" in step.arguments else {} for step in steps]
         weights = [arguments.get("weights", arguments.get("gate")) for arguments in products]

@@ -9,7 +9,7 @@ import numpy as np
 from ...kernels.isa import Isa
 from ...kernels.layout import COLUMNS, LANES, MOST_TOKENS, PART_BYTES, RECORD_BYTES
 from ...kernels.library import aligned
-from ...memory_plan import Pool
+from ...memory_plan import PlacePool
 
 #: Sizes of batches that differ in their kernels: each number up to ROWWISE, whose tokens are laid along rows of weights
 #: one by one; up to FEW; and more, with which it pays to round weights to bytes first, or to multiply tiles.
@@ -18,7 +18,7 @@ ROWWISE, FEW, MANY = 4, 47, 1 << 30
 ROWWISE_PAIRS = 8
 
 
-class Kind(NamedTuple):
+class BufferKind(NamedTuple):
     """What memory for a value is: numbers of a row, their form, and whether rows are tokens, or pairs of these with
     each of n_used experts of n_experts, which begin a new 16 of lanes (kernels/cpu/routing.py)."""
 
@@ -47,9 +47,9 @@ class Buffers:
 
     def __init__(self, n_ubatch: int, isa: Isa) -> None:
         self._n_ubatch, self._isa = n_ubatch, isa
-        self.pool: Pool[Kind, np.ndarray] = Pool(self._memory)
+        self.pool: PlacePool[BufferKind, np.ndarray] = PlacePool(self._memory)
         self._row_records: dict[int, np.ndarray] = {}
-        self._packed: dict[Kind, np.ndarray] = {}
+        self._packed: dict[BufferKind, np.ndarray] = {}
         self._groups: dict[tuple[int, int], Groups] = {}
         self._partials: dict[int, np.ndarray] = {}
 
@@ -62,7 +62,7 @@ class Buffers:
         """The form of tokens side by side, in batches of a size, that takes the place of one of single tokens."""
         return "bfloat_lanes" if form == "bytes" and size == MANY and self._isa.has_tiles else f"{form[:-1]}_lanes"
 
-    def packed(self, kind: Kind) -> np.ndarray:
+    def packed(self, kind: BufferKind) -> np.ndarray:
         """Memory for records of a plain value."""
         if kind not in self._packed:
             self._packed[kind] = self._memory(kind)
@@ -84,7 +84,7 @@ class Buffers:
             self._partials[size] = aligned(size)
         return self._partials[size]
 
-    def _memory(self, kind: Kind) -> np.ndarray:
+    def _memory(self, kind: BufferKind) -> np.ndarray:
         """Rows for all tokens. Records begin as zeros: kernels may read beyond what is written, not use it."""
         width, form, n_used, n_experts = kind
         if form == "plain":

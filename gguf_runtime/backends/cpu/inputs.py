@@ -16,7 +16,7 @@ from ..ngrams import ngram_rows
 from ..states import NOTHING, Segment, StateMemory, segments
 
 
-class Places(NamedTuple):
+class PagePlaces(NamedTuple):
     """Where a batch's pages are. slots: of each token the page's address and the place in it; blocks: attention's
     tasks."""
 
@@ -24,7 +24,7 @@ class Places(NamedTuple):
     blocks: np.ndarray
 
 
-class Inputs:
+class CpuInputs:
     """Arrays that stay where they are; kernels/cpu/attention.py explains some.
 
     angles: by id of the RopeFrequencies and delay, cos and sin, f32[token][n_rot / 2]. position_scales: by (rate,
@@ -49,7 +49,7 @@ class Inputs:
         sourced = any(isinstance(op, Attention) and op.source for op in graph.ops)
         self.source_blocks = np.zeros((n_tokens if sourced else 0, 9), np.int64)  # of that to source texts
         self.places, self.window_places = (
-            Places(np.zeros((n_tokens, 2), np.int64), np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64))
+            PagePlaces(np.zeros((n_tokens, 2), np.int64), np.zeros((max(n_tokens, n_split * n_spans), 9), np.int64))
             for _ in range(2)
         )
         self.splits = np.zeros((n_split, 4), np.int64)  # those that were cut into spans

@@ -16,11 +16,11 @@ from ..floats import floats
 from ..pages import PageLayout
 from ..states import StateMemory
 from . import forms
-from .buffers import Buffers, Kind
-from .inputs import Inputs, Places
+from .buffers import BufferKind, Buffers
+from .inputs import CpuInputs, PagePlaces
 
 
-class Plan:
+class CpuPlan:
     """Gives every value of a graph its buffer; operations.py, every operation its kernels.
 
     to_rounded: see forms.
@@ -31,7 +31,7 @@ class Plan:
         graph: Graph,
         layouts: tuple[PageLayout, PageLayout],
         states: StateMemory | None,
-        inputs: Inputs,
+        inputs: CpuInputs,
         buffers: Buffers,
         isa: Isa,
     ) -> None:
@@ -50,7 +50,7 @@ class Plan:
         first = graph.ops[0]
         self.input = self.buffer(first.out) if isinstance(first, Input) else None
 
-    def places(self, slot: int) -> tuple[PageLayout, Places]:
+    def places(self, slot: int) -> tuple[PageLayout, PagePlaces]:
         """How pages with a slot are laid out, and where a batch's are."""
         layout, window_layout = self._layouts
         if slot in window_layout.k_offset:
@@ -82,11 +82,11 @@ class Plan:
             self._converted[key] = make(floats(tensor))
         return self._converted[key]
 
-    def _kind(self, item: Fused) -> Kind:
+    def _kind(self, item: Fused) -> BufferKind:
         (value,) = item.makes
         if isinstance(item, GatedExperts):
-            return Kind(value.width, self.form(value), value.heads, self.n_experts(item.gate.route))
-        return Kind(value.size, self.form(value))
+            return BufferKind(value.width, self.form(value), value.heads, self.n_experts(item.gate.route))
+        return BufferKind(value.size, self.form(value))
 
 
 def _in_place(item: Fused) -> Value | None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from ...operations import Op, Value, describe
 from ..errors import PlanError
-from .buffers import FEW, MANY, ROWWISE, Kind
-from .plan import Plan
+from .buffers import FEW, MANY, ROWWISE, BufferKind
+from .plan import CpuPlan
 
 
-class Step(NamedTuple):
+class KernelCall(NamedTuple):
     """A kernel to run; `barrier` where all threads must have finished what came before."""
 
     kernel: str
@@ -26,16 +26,16 @@ def size_of(n_tokens: int) -> int:
     return n_tokens if n_tokens <= ROWWISE else FEW if n_tokens <= FEW else MANY
 
 
-class Writer:
+class CpuWriter:
     """Writes the steps of one variant, keeping account of who reads and writes which memory.
 
     n_tokens, n_logits: sizes of batch (see FEW); split: whether the attention of some tokens is cut into spans.
     """
 
-    def __init__(self, plan: Plan, n_tokens: int, n_logits: int, split: bool) -> None:
+    def __init__(self, plan: CpuPlan, n_tokens: int, n_logits: int, split: bool) -> None:
         self.plan, self.inputs, self.split = plan, plan.inputs, split
         self._n_tokens, self._n_logits = n_tokens, n_logits
-        self.steps: list[Step] = []
+        self.steps: list[KernelCall] = []
         self._held: dict[int, Hashable] = {}  # memory → what of a value it holds
         self._read: set[int] = set()  # memory touched since the threads last met
         self._written: set[int] = set()
@@ -50,7 +50,7 @@ class Writer:
         self._written |= w
         if self.size(of) <= ROWWISE:
             arguments = {name: self.plan.buffers.rowwise(value) for name, value in arguments.items()}
-        self.steps.append(Step(kernel, arguments, barrier))
+        self.steps.append(KernelCall(kernel, arguments, barrier))
 
     def count(self, value: Value) -> np.ndarray:
         """Where a batch tells how many rows a value has."""
@@ -82,7 +82,7 @@ class Writer:
         plan = self.plan
         if plan.form(x) == form:
             return plan.buffer(x)
-        records = plan.buffers.packed(Kind(x.size, form))
+        records = plan.buffers.packed(BufferKind(x.size, form))
         if not self.holds(records, x.number):
             a, kind = plan.buffer(x), self.kind(x, form)
             self.step(

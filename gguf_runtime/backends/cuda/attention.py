@@ -16,7 +16,7 @@ from ..floats import floats
 from .places import Rows
 from .sizes import tiles_of, up
 from .workspace import spans
-from .writer import Writer, unknown
+from .writer import CudaWriter, unknown
 
 _HEAD_ROWS, _ATTENTION_THREADS = 16, 128  # as in attention.cu
 _PROMPT_DIMS, _PROMPT_THREADS, _PROMPT_PLACES = (64, 128), 256, 4  # as in prefill_attention.cu
@@ -55,7 +55,7 @@ class _Heads(NamedTuple):
         return self.op.q.heads // self.op.kv_heads
 
 
-def _rotated(w: Writer, item: RotatedAttention) -> None:
+def _rotated(w: CudaWriter, item: RotatedAttention) -> None:
     op, layout = item.op, w.plan.layout
     rotation = 0, 0, 0
     if item.rope:
@@ -75,25 +75,25 @@ def _rotated(w: Writer, item: RotatedAttention) -> None:
         _many(w, heads)
 
 
-def _form(w: Writer, op: Attention) -> tuple[int, int, np.float32, int]:
+def _form(w: CudaWriter, op: Attention) -> tuple[int, int, np.float32, int]:
     """Window, chunk, cap of scores, which are powers of two, and address of sinks."""
     return op.window, op.chunk, np.float32(op.softcap * _LOG2_E), w.plan.floats(op.sinks) if op.sinks else 0
 
 
-def _types(w: Writer) -> str:
+def _types(w: CudaWriter) -> str:
     return f"{w.plan.layout.types.k}, {w.plan.layout.types.v}"
 
 
-def _plain(w: Writer) -> bool:
+def _plain(w: CudaWriter) -> bool:
     """Whether the cache keeps halves."""
     return _types(w) == "f16, f16"
 
 
-def _batch(w: Writer) -> tuple[int, int, int]:
+def _batch(w: CudaWriter) -> tuple[int, int, int]:
     return w.inputs.n_tokens, w.inputs.tokens, w.inputs.tables
 
 
-def _rotate_and_save(w: Writer, heads: _Heads) -> None:
+def _rotate_and_save(w: CudaWriter, heads: _Heads) -> None:
     """The rotation of queries and keys, and the saving of keys and values."""
     op, (k_width, v_width), n = heads.op, heads.widths, w.sizes.n_tokens
     # a cache that is not plain has a kernel of its own for what goes into it
@@ -109,7 +109,7 @@ def _rotate_and_save(w: Writer, heads: _Heads) -> None:
 
 
 def _save(
-    w: Writer, op: Attention, k: Rows, v: Rows, k_dim: int, v_dim: int, v_head: int, rotation: tuple[int, int, int]
+    w: CudaWriter, op: Attention, k: Rows, v: Rows, k_dim: int, v_dim: int, v_head: int, rotation: tuple[int, int, int]
 ) -> None:
     """Keys, rotated, and values into a cache of any type; v_head: numbers from one head of values to the next."""
     layout = w.plan.layout
@@ -120,7 +120,7 @@ def _save(
     )  # fmt: skip
 
 
-def _few(w: Writer, heads: _Heads, *, alone: bool) -> None:
+def _few(w: CudaWriter, heads: _Heads, *, alone: bool) -> None:
     """Attention of single tokens; of one `alone` queries and keys are rotated and saved there."""
     op, (k_width, v_width), n = heads.op, heads.widths, w.sizes.n_tokens
     own = 2 * 16 * k_width + 1024  # bytes of shared memory that a block has besides: queries, states
@@ -136,7 +136,7 @@ def _few(w: Writer, heads: _Heads, *, alone: bool) -> None:
     )  # fmt: skip
 
 
-def _many(w: Writer, heads: _Heads) -> None:
+def _many(w: CudaWriter, heads: _Heads) -> None:
     """Attention of many tokens of a sequence, or of several, by their tasks."""
     op, (k_width, v_width), inputs, n = heads.op, heads.widths, w.inputs, w.sizes.n_tasks
     tasks = op.q.heads, heads.group, *_form(w, op), *heads.cache, inputs.tasks, inputs.tokens, inputs.tables
@@ -162,7 +162,7 @@ def _places(heads: _Heads, size: int, most: int, room: int) -> int:
     return n
 
 
-def _any(w: Writer, op: Attention) -> None:
+def _any(w: CudaWriter, op: Attention) -> None:
     """Attention with any mask and bias, of heads of any width."""
     if op.keys or op.source or op.summaries is not None:
         raise unknown(op, ", over chosen keys, summaries or a source text,")
@@ -195,7 +195,7 @@ def _bias(op: Attention) -> np.ndarray:
     return np.ascontiguousarray(table[distance_buckets(distances, len(table), op.causal)].T)
 
 
-def _rope(w: Writer, op: Rope) -> None:
+def _rope(w: CudaWriter, op: Rope) -> None:
     x, out, rope = w.floats(op.x), w.floats(op.out), op.frequencies
     turns = w.turns(rope, op.delay)
     w.launch(
@@ -204,7 +204,7 @@ def _rope(w: Writer, op: Rope) -> None:
     )  # fmt: skip
 
 
-LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+LAUNCHES: dict[type[Any], Callable[[CudaWriter, Any], None]] = {
     RotatedAttention: _rotated,
     Attention: _any,
     Rope: _rope,

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph
-from .. import Backend, Batch, Result
+from .. import Backend, Batch, PassResult
 from ..pages import SYSTEM, Heap, KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import state_memory
 from .device import CudaDevice
-from .inputs import Inputs
+from .inputs import CudaInputs
 from .launches import FEW, MAX_LOGITS
-from .plan import Plan
-from .program import Program
+from .plan import CudaPlan
+from .program import CudaProgram
 from .recurrence import state_bytes
 from .upload import Upload
 from .workspace import Workspace, rows_of_few
@@ -40,14 +40,14 @@ class CudaBackend(Backend):
         if graph.kv:
             self.memory = PageMemory(layout, pinned(self._device) if cache_in_ram else on_gpu(self._device))
         self.states = state_memory(graph, state_bytes, "cuda f32", on_gpu(self._device))
-        self._inputs = Inputs(self._device, graph, space.n_rows, n_ctx)
+        self._inputs = CudaInputs(self._device, graph, space.n_rows, n_ctx)
         states = self.states.layout if self.states else None
         with Upload(self._device, graph.tensors) as upload:
-            self._program = Program(Plan(graph, space, layout, states, self._inputs, upload))
+            self._program = CudaProgram(CudaPlan(graph, space, layout, states, self._inputs, upload))
         self._rows, self._width = graph.result.rows, graph.result.size
         self._x: np.ndarray | None = None
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """Start on a batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         n, device = batch.n_tokens, self._device
         few = n <= FEW

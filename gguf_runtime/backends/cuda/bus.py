@@ -9,12 +9,12 @@ from typing import NamedTuple
 from ...graph import Graph
 from ...loader import Tensor
 from ..pages import KvTypes, PageLayout
-from .inputs import Inputs
+from .inputs import CudaInputs
 from .kv_staging import n_pages
-from .launches import Launch, Memory
+from .launches import GpuMemory, Launch
 from .places import fused_for_gpu
-from .plan import Plan
-from .program import Program
+from .plan import CudaPlan
+from .program import CudaProgram
 from .sizes import up
 from .weights import Matrix, matrix_bytes, matrix_of, pieces, tilings
 from .workspace import Workspace, weights_of
@@ -63,7 +63,7 @@ class Bus:
         self._places = cycle(range(2))
         self.unpacked: Cargo | None = None
 
-    def cargo(self, graph: Graph, layout: PageLayout, inputs: Inputs) -> Cargo:
+    def cargo(self, graph: Graph, layout: PageLayout, inputs: CudaInputs) -> Cargo:
         """A layer that comes by this bus; what is made after it arrives in the other place."""
         place = next(self._places)
         return Cargo(graph, place, self._raw[place], self._tiles, self.space, layout, inputs)
@@ -99,7 +99,8 @@ class Cargo:
     """
 
     def __init__(
-        self, graph: Graph, place: int, raw: Memory, tiles: Memory, space: Workspace, layout: PageLayout, inputs: Inputs
+        self, graph: Graph, place: int, raw: GpuMemory, tiles: GpuMemory, space: Workspace, layout: PageLayout,
+        inputs: CudaInputs,
     ) -> None:
         self.place = place
         page_bytes = PageLayout(graph.kv, layout.types).n_bytes
@@ -107,12 +108,12 @@ class Cargo:
         self.sources: list[tuple[int, Tensor]] = []
         self.tilings: list[Launch] = []
         self._tiles, self._raw_at, self._tiles_at = tiles, raw.address, tiles.address
-        self.program = Program(Plan(graph, space, layout, None, inputs, self._matrix))
+        self.program = CudaProgram(CudaPlan(graph, space, layout, None, inputs, self._matrix))
 
     def _matrix(self, tensors: Sequence[Tensor]) -> Matrix:
         """The next places for these tensors, as they arrive and as one matrix in tiles."""
         n_bytes = matrix_bytes(tensors)
-        matrix = matrix_of(tensors, Memory(self._tiles_at, n_bytes, self._tiles.owner))
+        matrix = matrix_of(tensors, GpuMemory(self._tiles_at, n_bytes, self._tiles.owner))
         self._tiles_at += up(n_bytes, _ALIGNED)
         for first_row, piece in pieces(tensors, _WHOLE):
             self.tilings += tilings(piece, self._raw_at, matrix, first_row)

@@ -14,10 +14,10 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...kernels.cuda.source import options, source
-from .. import Result
+from .. import PassResult
 from ..errors import GpuError, GpuMemoryError
 from .driver import can_overlap, launch_overlapping
-from .launches import Launch, Memory, Multiply, Work
+from .launches import GpuMemory, Launch, Multiply, Work
 
 _F16, _F32, _COMPUTE_F32 = 2, 0, 68  # cudaDataType, cublasComputeType
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
@@ -92,7 +92,7 @@ class CudaDevice:
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise GpuMemoryError(f"{self.name} has too little memory left for its work") from error
 
-    def allocate(self, n_bytes: int) -> Memory:
+    def allocate(self, n_bytes: int) -> GpuMemory:
         """Zeroed memory. Raises GpuMemoryError where the GPU has too little."""
         try:
             with self.working():
@@ -103,9 +103,9 @@ class CudaDevice:
             raise GpuMemoryError(
                 f"{self.name} has too little memory: {n_bytes >> 20} MiB asked for, {self.free >> 20} MiB free"
             ) from error
-        return Memory(owner.ptr, n_bytes, owner)
+        return GpuMemory(owner.ptr, n_bytes, owner)
 
-    def upload(self, values: np.ndarray) -> Memory:
+    def upload(self, values: np.ndarray) -> GpuMemory:
         """Memory that holds these numbers."""
         memory, values = self.allocate(values.nbytes), np.ascontiguousarray(values)
         with self.working():
@@ -153,7 +153,7 @@ class CudaDevice:
             whole = data.copy()  # it must be there until the call has read it
             self.copy(to, whole.ctypes.data, whole.nbytes, stream)
 
-    def fetch(self, source: int, n_rows: int, width: int) -> Result:
+    def fetch(self, source: int, n_rows: int, width: int) -> PassResult:
         """What waits for f32[n_rows, width] at this address, and for all that was launched before."""
         result, done = self.pinned(4 * n_rows * width).view(np.float32).reshape(n_rows, width), self.event()
         self.copy(result.ctypes.data, source, result.nbytes)

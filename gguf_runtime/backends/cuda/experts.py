@@ -15,13 +15,13 @@ from .places import GATES, MOST_EXPERTS
 from .sizes import tiles_of
 from .weights import expert_rows
 from .workspace import expert_groups
-from .writer import Writer, unknown
+from .writer import CudaWriter, unknown
 
 _ROWS, _SPLITS = 64, 2  # as in matmul.cuh; fours of warps that share the columns
 _GATINGS = {"softmax": 0, "sigmoid": 1, "sqrt_softplus": 2, "none": 3, "softmax_used": 4}  # Gating in experts.cu
 
 
-def _route(w: Writer, op: Route) -> None:
+def _route(w: CudaWriter, op: Route) -> None:
     n_experts = op.logits.size
     if op.gating not in _GATINGS or n_experts > MOST_EXPERTS or (op.experts and op.experts.type != "I32"):
         raise unknown(op, f" of {n_experts} experts")
@@ -39,13 +39,13 @@ def _numbers(tensor: Tensor) -> np.ndarray:
     return tensor.data.view(np.int32)
 
 
-def _expert_linear(w: Writer, op: ExpertLinear) -> None:
+def _expert_linear(w: CudaWriter, op: ExpertLinear) -> None:
     if op.weight.shape[0] > MOST_EXPERTS:
         raise unknown(op, f" of {op.weight.shape[0]} experts")
     _products(w, op, _groups(w, op), w.plan.floats(op.bias) if op.bias else 0)
 
 
-def _head_linear(w: Writer, op: HeadLinear) -> None:
+def _head_linear(w: CudaWriter, op: HeadLinear) -> None:
     n, n_heads = w.n(op.out), op.weight.shape[0]
     _products(w, op, _Groups(n_heads * tiles_of(n, 8 * _times(n)), 0, 0, 0, n_heads), 0)
 
@@ -60,7 +60,7 @@ class _Groups(NamedTuple):
     n_used: int
 
 
-def _groups(w: Writer, op: ExpertLinear) -> _Groups:
+def _groups(w: CudaWriter, op: ExpertLinear) -> _Groups:
     n_experts, n_used, n, route = op.weight.shape[0], op.route.heads, w.n(op.out), w.floats(op.route)
     if w.one:
         return _Groups(n_used, route.at, 0, 0, n_used)
@@ -75,7 +75,7 @@ def _groups(w: Writer, op: ExpertLinear) -> _Groups:
     return _Groups(n_groups, 0, groups, pairs, n_used)
 
 
-def _products(w: Writer, op: ExpertLinear | HeadLinear, groups: _Groups, bias: int) -> None:
+def _products(w: CudaWriter, op: ExpertLinear | HeadLinear, groups: _Groups, bias: int) -> None:
     matrix, out, times, n_rows = w.plan.matrix([op.weight]), w.floats(op.out), _times(w.n(op.out)), op.weight.shape[1]
     x = w.halves(op.x, matrix.format.step, each=True)
     w.launch(
@@ -85,7 +85,7 @@ def _products(w: Writer, op: ExpertLinear | HeadLinear, groups: _Groups, bias: i
     )  # fmt: skip
 
 
-def _gated(w: Writer, item: GatedExperts) -> None:
+def _gated(w: CudaWriter, item: GatedExperts) -> None:
     gate, up = (w.plan.matrix([op.weight]) for op in (item.gate, item.up))
     out, (heads, _), times = w.rows(item.op.out), item.op.shape, _times(w.n(item.op.out))
     n_rows = item.gate.weight.shape[1]
@@ -109,7 +109,7 @@ def _times(n: int) -> int:
     return 1 if n <= 8 else 2 if n <= 16 else 4
 
 
-def _combine(w: Writer, op: Combine) -> None:
+def _combine(w: CudaWriter, op: Combine) -> None:
     x, out, weights, how = w.floats(op.x), w.floats(op.out), op.weights, (0, 0, 0, 0)
     if weights:
         rows = w.floats(weights)
@@ -122,7 +122,7 @@ def _combine(w: Writer, op: Combine) -> None:
     )  # fmt: skip
 
 
-LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+LAUNCHES: dict[type[Any], Callable[[CudaWriter, Any], None]] = {
     Route: _route,
     ExpertLinear: _expert_linear,
     GatedExperts: _gated,

@@ -13,7 +13,7 @@ from .. import Batch
 from ..cpu import CpuBackend
 from ..pages import PageLayout, PageMemory
 from .bus import Bus, Cargo
-from .inputs import Inputs
+from .inputs import CudaInputs
 from .launches import FEW
 from .workspace import rows_of_few
 
@@ -36,7 +36,7 @@ class Shared:
         n_ctx: int,
     ) -> None:  # fmt: skip
         self.n, self._memory, self._bus, self._device = n, memory, bus, bus.device
-        self._inputs = Inputs(bus.device, layers[-1], FEW, n_ctx)
+        self._inputs = CudaInputs(bus.device, layers[-1], FEW, n_ctx)
         self._turns: list[tuple[CpuBackend | None, Cargo]] = []
         first = 0
         for i in range(n):

@@ -14,7 +14,7 @@ from .. import Batch
 from ..errors import PlanError
 from ..states import NOTHING, Segment, StateMemory, segments
 from .embedding import EmbeddedRows
-from .launches import Memory
+from .launches import GpuMemory
 from .sizes import tiles_of, up
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _TASKS = 16  # of which a multiple is launched: empty ones are at the end
 _MOST_TABLES = 1 << 20  # entries
 
 
-class Inputs:
+class CudaInputs:
     """Addresses on the GPU of what kernels read of a batch, and the writing of it.
 
     n_tokens, n_logits, n_chunks: i32. Of each token: ids; tokens, (position, where its page table begins); ends, how
@@ -39,7 +39,7 @@ class Inputs:
     def __init__(self, device: CudaDevice, graph: Graph, n_ubatch: int, n_ctx: int) -> None:
         group = max((op.q.heads // op.kv_heads for op in graph.ops if isinstance(op, Attention)), default=1)
         self._device, self._group = device, group
-        self.angles: dict[tuple[int, int], Memory] = {}
+        self.angles: dict[tuple[int, int], GpuMemory] = {}
         n_tasks = up(n_ubatch * group // TASK_ROWS + n_ubatch + 1, _TASKS)
         self._most_tables = min(_MOST_TABLES, max(4096, 32 * tiles_of(n_ctx, PAGE)))
         sizes = {"n_tokens": 4, "n_logits": 12, "tokens": 8 * n_ubatch, "ends": 4 * n_ubatch, "ids": 4 * n_ubatch,

@@ -10,7 +10,7 @@ import numpy as np
 from ...kernels.layout import PAGE
 from .. import Batch, Chunk
 from ..pages import PageMemory
-from .launches import Memory
+from .launches import GpuMemory
 
 if TYPE_CHECKING:
     from .device import CudaDevice
@@ -27,7 +27,7 @@ class Mirror:
     page_bytes: of the largest layer.
     """
 
-    def __init__(self, device: CudaDevice, memory: PageMemory, staging: Memory, page_bytes: int) -> None:
+    def __init__(self, device: CudaDevice, memory: PageMemory, staging: GpuMemory, page_bytes: int) -> None:
         self._device, self._memory, self._staging, self._page_bytes = device, memory, staging, page_bytes
         self._n_pages = staging.n_bytes // page_bytes
 

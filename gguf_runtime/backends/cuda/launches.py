@@ -59,7 +59,7 @@ class Sizes(NamedTuple):
     few: bool = True
 
 
-class Memory(NamedTuple):
+class GpuMemory(NamedTuple):
     """Some memory of the GPU, or of the system where the GPU reaches it; `owner` keeps it."""
 
     address: int

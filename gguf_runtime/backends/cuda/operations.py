@@ -8,15 +8,15 @@ from __future__ import annotations
 from ...fusion import Single
 from . import attention, experts, products, recurrence, rows
 from .launches import Sizes, Work
-from .plan import Plan
-from .writer import Writer, unknown
+from .plan import CudaPlan
+from .writer import CudaWriter, unknown
 
 _LAUNCHES = rows.LAUNCHES | products.LAUNCHES | attention.LAUNCHES | experts.LAUNCHES | recurrence.LAUNCHES
 
 
-def write(plan: Plan, sizes: Sizes) -> list[Work]:
+def write(plan: CudaPlan, sizes: Sizes) -> list[Work]:
     """What to launch, in order, for batches of a size. Raises PlanError."""
-    writer = Writer(plan, sizes)
+    writer = CudaWriter(plan, sizes)
     for item in plan.fused:
         key, op = (type(item.op), item.op) if isinstance(item, Single) else (type(item), item)
         if key not in _LAUNCHES:

@@ -147,7 +147,7 @@ def _stride(width: int, halves: bool, heads: int) -> int:
     return heads * up(width // heads, _WHOLE) if halves else width
 
 
-class Kind(NamedTuple):
+class RowsKind(NamedTuple):
     """Of values: bytes of all rows, numbers in a row, whether they are halves, and parts that are filled up each."""
 
     n_bytes: int
@@ -164,17 +164,17 @@ class Place(NamedTuple):
     """Some memory for values of one kind: what their rows are filled up with stays zero."""
 
     offset: int
-    kind: Kind
+    kind: RowsKind
 
 
 class Places:
     """Places of values in one piece of memory, which graphs that run one after another share."""
 
     def __init__(self) -> None:
-        self.pool: memory_plan.Pool[Kind, Place] = memory_plan.Pool(self._more)
+        self.pool: memory_plan.PlacePool[RowsKind, Place] = memory_plan.PlacePool(self._more)
         self.n_bytes = 0
 
-    def _more(self, kind: Kind) -> Place:
+    def _more(self, kind: RowsKind) -> Place:
         place = Place(self.n_bytes, kind)
         self.n_bytes += kind.n_bytes
         return place
@@ -188,12 +188,12 @@ def place(fused: Sequence[Fused], n_rows: int, n_selected: int, places: Places) 
     """
     halves, normed = halves_made(fused), norms_made_by_readers(fused)
 
-    def kind(item: Fused) -> Kind:
+    def kind(item: Fused) -> RowsKind:
         width, of_halves = sum(value.size for value in item.makes), item.makes[0].number in halves
         n = n_selected if item.makes[0].rows == "selected" else n_rows
         heads = item.op.out.heads if isinstance(item, GatedExperts) else 1
         n_bytes = n * _stride(width, of_halves, heads) * (2 if of_halves else 4)
-        return Kind(up(n_bytes, 256), width, of_halves, heads)
+        return RowsKind(up(n_bytes, 256), width, of_halves, heads)
 
     def made_by_reader(item: Fused) -> list[Value]:
         """Who reads a norm may make it itself, from what the norm reads."""

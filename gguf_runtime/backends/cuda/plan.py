@@ -12,14 +12,14 @@ from ...operations import Input, RopeFrequencies
 from ..floats import floats
 from ..pages import PageLayout
 from ..states import StateLayout
-from .inputs import Inputs
+from .inputs import CudaInputs
 from .launches import MAX_LOGITS
 from .places import exact_products, fused_for_gpu, norms_made_by_readers, place
 from .weights import Matrix
 from .workspace import Workspace
 
 
-class Plan:
+class CudaPlan:
     """Gives every value of a graph its rows, and weights their addresses; operations.py, every operation its launches.
 
     input, result: rows of what comes and goes. norms: those that their readers make, if there is one token. exact:
@@ -27,7 +27,7 @@ class Plan:
     """
 
     def __init__(
-        self, graph: Graph, space: Workspace, layout: PageLayout, states: StateLayout | None, inputs: Inputs,
+        self, graph: Graph, space: Workspace, layout: PageLayout, states: StateLayout | None, inputs: CudaInputs,
         matrix: Callable[[Sequence[Tensor]], Matrix],
     ) -> None:  # fmt: skip
         """matrix: gives tensors of one type and width as one matrix on the GPU."""

@@ -8,7 +8,7 @@ from .places import Rows
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs
 from .workspace import PANEL_TOKENS, by_panels
-from .writer import Writer
+from .writer import CudaWriter
 
 _ROWS, _THREADS, _WEIGHT_PLACES = 128, 384, 2  # as in prefill_matmul.cu
 _PANEL, _MOST_PANELS = 256 * 128, 7  # bytes of a panel of 256 tokens; places of them
@@ -16,24 +16,24 @@ _OWN = 2 << 10  # bytes of shared memory of a block beside weights and panels: b
 _LONG, _SHORT = 2.0, 1.2  # what blocks that take 256 and 128 tokens cost
 
 
-def takes(w: Writer, matrices: Sequence[Matrix]) -> bool:
+def takes(w: CudaWriter, matrices: Sequence[Matrix]) -> bool:
     """Whether these kernels are for these matrices."""
     return by_panels(w.device.has_wgmma, [matrix.type for matrix in matrices])
 
 
-def products(w: Writer, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, add: bool) -> None:
+def products(w: CudaWriter, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, add: bool) -> None:
     """x times each of the matrices, for n tokens; results lie side by side in `out`, f32."""
     panels = _panels(w, matrices, x, n)
     for a, b, column in in_pairs(matrices):
         _pair(w, a, b, panels, out._replace(at=out.at + 4 * column), n, add=add)
 
 
-def gate(w: Writer, gate: Matrix, up: Matrix, x: Rows, out: Rows, n: int) -> None:
+def gate(w: CudaWriter, gate: Matrix, up: Matrix, x: Rows, out: Rows, n: int) -> None:
     """silu(x·gate)·(x·up), as halves; both matrices want the same panels."""
     _pair(w, gate, up, _panels(w, [gate, up], x, n), out, n, gate=True)
 
 
-def _panels(w: Writer, matrices: Sequence[Matrix], x: Rows, n: int) -> dict[tuple[int, bool], int]:
+def _panels(w: CudaWriter, matrices: Sequence[Matrix], x: Rows, n: int) -> dict[tuple[int, bool], int]:
     """Have the tokens arranged as the kernel reads them, once for each order of columns: where these lie."""
     n_columns = matrices[0].n_columns
     size = 2 * n_columns * up(w.plan.space.n_rows, PANEL_TOKENS)
@@ -46,7 +46,7 @@ def _panels(w: Writer, matrices: Sequence[Matrix], x: Rows, n: int) -> dict[tupl
 
 
 def _pair(
-    w: Writer, a: Matrix, b: Matrix | None, panels: dict[tuple[int, bool], int], out: Rows, n: int, *,
+    w: CudaWriter, a: Matrix, b: Matrix | None, panels: dict[tuple[int, bool], int], out: Rows, n: int, *,
     add: bool = False, gate: bool = False,
 ) -> None:  # fmt: skip
     device, b_or_a, b_rows = w.device, b or a, b.n_rows if b else 0

@@ -19,7 +19,7 @@ from .places import Rows
 from .sizes import tiles_of, up
 from .weights import Matrix, in_pairs, matrix_type
 from .workspace import by_type
-from .writer import Writer
+from .writer import CudaWriter
 
 _MATVEC_WARPS, _MATVEC_THREADS, _CHUNK, _MATMUL_ROWS = 8, 288, 256, 64  # as in matvec.cu and matmul.cu
 _MATVEC_BLOCKS = 2  # on a processor at a time
@@ -27,7 +27,7 @@ _MATVEC_OWN, _RING_OWN = 3 << 10, 128  # bytes of shared memory of a block besid
 _MOST_STAGES, _FEWER_STAGES = 8, 3  # as in ring.cuh: of a ring that a supplier fills, and of others
 
 
-def _products(w: Writer, item: Products) -> None:
+def _products(w: CudaWriter, item: Products) -> None:
     for exact, linears in groupby(item.linears, lambda op: op.out.number in w.plan.exact):
         if exact:
             for op in linears:
@@ -37,11 +37,11 @@ def _products(w: Writer, item: Products) -> None:
             _write(w, same, w.rows(same[0].out), add=False)
 
 
-def _added(w: Writer, item: AddedProduct) -> None:
+def _added(w: CudaWriter, item: AddedProduct) -> None:
     _write(w, (item.linear,), w.rows(item.out), add=True)
 
 
-def _exact(w: Writer, op: Linear) -> None:
+def _exact(w: CudaWriter, op: Linear) -> None:
     """A product of f32 that is not rounded on the way."""
     x, out, n_rows, n = w.floats(op.x), w.rows(op.out), op.weight.shape[0], w.n(op.x)
     together = 1 if n == 1 else 8  # tokens
@@ -51,7 +51,7 @@ def _exact(w: Writer, op: Linear) -> None:
     )  # fmt: skip
 
 
-def _write(w: Writer, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
+def _write(w: CudaWriter, linears: Sequence[Linear], out: Rows, *, add: bool) -> None:
     matrices = [w.plan.matrix([op.weight for op in group]) for group in by_type(linears)]
     bias, n = _bias(w, linears), w.n(linears[0].x)
     if w.one:
@@ -70,7 +70,7 @@ def _write(w: Writer, linears: Sequence[Linear], out: Rows, *, add: bool) -> Non
             w.launch("add_bias", (tiles_of(width, 256), n), 256, out.at, out.stride, bias, width)
 
 
-def _gate(w: Writer, item: GatedProduct) -> None:
+def _gate(w: CudaWriter, item: GatedProduct) -> None:
     out, width = w.rows(item.op.out), item.op.out.size
     gate, up_ = (w.plan.matrix([op.weight]) for op in (item.gate, item.up))
     if w.one:
@@ -101,17 +101,17 @@ class _Token(NamedTuple):
     eps: float = 0.0
 
 
-def _token(w: Writer, op: Linear) -> _Token:
+def _token(w: CudaWriter, op: Linear) -> _Token:
     if (norm := w.plan.norms.get(op.x.number)) and norm.weight:
         return _Token(w.floats(norm.x).at, w.plan.floats(norm.weight), norm.eps)
     return _Token(_input(w, op).at)
 
 
-def _input(w: Writer, op: Linear) -> Rows:
+def _input(w: CudaWriter, op: Linear) -> Rows:
     return w.halves(op.x, FORMATS[matrix_type(op.weight)].step)
 
 
-def _one(w: Writer, a: Matrix, b: Matrix | None, token: _Token, out: int, bias: int, add: bool) -> None:
+def _one(w: CudaWriter, a: Matrix, b: Matrix | None, token: _Token, out: int, bias: int, add: bool) -> None:
     """One token: a kernel for the rows of a and of b, that makes the norm before, and adds to what is there."""
     n_bytes = _MATVEC_WARPS * max(matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (a, b or a))
     n_stages, shared = _ring(w, a, b or a, n_bytes)
@@ -123,7 +123,7 @@ def _one(w: Writer, a: Matrix, b: Matrix | None, token: _Token, out: int, bias: 
     )  # fmt: skip
 
 
-def _one_gate(w: Writer, gate: Matrix, up: Matrix, token: _Token, out: int) -> None:
+def _one_gate(w: CudaWriter, gate: Matrix, up: Matrix, token: _Token, out: int) -> None:
     sizes = [matrix.format.tile_bytes * _CHUNK // matrix.format.step for matrix in (gate, up)]
     n_stages, shared = _ring(w, gate, up, _MATVEC_WARPS // 2 * sum(sizes))
     grid = (min(tiles_of(gate.n_rows, TILE_ROWS), _MATVEC_BLOCKS * w.device.n_processors),)
@@ -134,7 +134,7 @@ def _one_gate(w: Writer, gate: Matrix, up: Matrix, token: _Token, out: int) -> N
     )  # fmt: skip
 
 
-def _ring(w: Writer, a: Matrix, b: Matrix, stage: int) -> tuple[int, int]:
+def _ring(w: CudaWriter, a: Matrix, b: Matrix, stage: int) -> tuple[int, int]:
     """Places of the ring of a kernel of matvec.cu for two matrices, and its shared memory; stage: bytes of a place.
 
     Raises PlanError where not even one fits.
@@ -148,7 +148,9 @@ def _ring(w: Writer, a: Matrix, b: Matrix, stage: int) -> tuple[int, int]:
     return n_stages, _RING_OWN + n_stages * stage + _token_bytes(a, b)
 
 
-def _few(w: Writer, a: Matrix, b: Matrix | None, x: Rows, count: int, out: Rows, bias: int, add: bool, n: int) -> None:
+def _few(
+    w: CudaWriter, a: Matrix, b: Matrix | None, x: Rows, count: int, out: Rows, bias: int, add: bool, n: int
+) -> None:
     b_rows = b.n_rows if b else 0
     tiles = tiles_of(a.n_rows, _MATMUL_ROWS) + tiles_of(b_rows, _MATMUL_ROWS)
     arguments = (
@@ -160,7 +162,7 @@ def _few(w: Writer, a: Matrix, b: Matrix | None, x: Rows, count: int, out: Rows,
     _matmul(w, f"matmul<{a.type}, {(b or a).type}, {{}}, {splits}>", tiles, splits, arguments, n)
 
 
-def _matmul(w: Writer, name: str, tiles: int, splits: int, arguments: tuple[Argument, ...], n: int) -> None:
+def _matmul(w: CudaWriter, name: str, tiles: int, splits: int, arguments: tuple[Argument, ...], n: int) -> None:
     """Launch a kernel of matmul.cu. Tokens are taken eight at a time, up to four times: {} in its name."""
     times = 1 if n <= 8 else 2 if n <= 16 else 4
     chunks = splits * 2 * 8 * times * 2 * 256  # two for each split, of halves
@@ -168,7 +170,7 @@ def _matmul(w: Writer, name: str, tiles: int, splits: int, arguments: tuple[Argu
     w.launch(name.format(times), (tiles,), 128 * splits, *arguments, shared=max(chunks, sums))
 
 
-def _many(w: Writer, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, *, add: bool) -> None:
+def _many(w: CudaWriter, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, *, add: bool) -> None:
     """Multiply with quantised weights; or unpack as many rows as there is room for, multiply, and so on."""
     if prefill.takes(w, matrices):
         prefill.products(w, matrices, x, out, n, add)
@@ -200,7 +202,7 @@ def _many(w: Writer, matrices: Sequence[Matrix], x: Rows, out: Rows, n: int, *, 
     multiply()
 
 
-def _bias(w: Writer, linears: Sequence[Linear]) -> int:
+def _bias(w: CudaWriter, linears: Sequence[Linear]) -> int:
     if not any(op.bias for op in linears):
         return 0
 
@@ -216,7 +218,7 @@ def _token_bytes(a: Matrix, b: Matrix) -> int:
     return 256 + a.n_columns * 2 * (any(halves) + (not all(halves))) + a.n_columns // 32 + a.n_columns // 4
 
 
-LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+LAUNCHES: dict[type[Any], Callable[[CudaWriter, Any], None]] = {
     Products: _products,
     AddedProduct: _added,
     GatedProduct: _gate,

@@ -15,16 +15,16 @@ from ...operations import Pool, Stateful
 from .launches import FEW, MAX_LOGITS, Launch, Multiply, Sizes
 from .operations import write
 from .places import Rows
-from .plan import Plan
+from .plan import CudaPlan
 from .workspace import rows_of_few
 
 _MOST_SIZES = 64  # for which it is kept what to launch
 
 
-class Program:
+class CudaProgram:
     """A graph on a GPU. input, result: rows of what comes and goes."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: CudaPlan) -> None:
         """Compiles kernels that any batch needs, and has all weights brought. Raises PlanError."""
         self._plan, self._device = plan, plan.device
         self.input: Rows | None = plan.input

@@ -10,7 +10,7 @@ from ...loader import Tensor
 from ...operations import Conv, Pool, Recurrence, Shift, Stateful, Value, describe
 from ..errors import PlanError
 from .sizes import tiles_of
-from .writer import Writer, unknown
+from .writer import CudaWriter, unknown
 
 #: What the inputs and then the weights of each kind are for the kernel.
 _INPUTS = {"ssm": "vdkqab", "delta": "qkvda", "linear": "qkvd", "rwkv6": "qkvda", "rwkv7": "qkvdab"}
@@ -26,7 +26,7 @@ def state_bytes(op: Stateful) -> int:
     return 4 * op.out.size
 
 
-def _conv(w: Writer, op: Conv) -> None:
+def _conv(w: CudaWriter, op: Conv) -> None:
     x, out, (n_columns, taps) = w.floats(op.x), w.floats(op.out), op.weight.shape
     w.launch(
         "conv", (tiles_of(n_columns, 128), w.sizes.n_chunks), 128, x.at, x.stride, w.plan.floats(op.weight),
@@ -34,7 +34,7 @@ def _conv(w: Writer, op: Conv) -> None:
     )  # fmt: skip
 
 
-def _shift(w: Writer, op: Shift) -> None:
+def _shift(w: CudaWriter, op: Shift) -> None:
     x, out, n_columns = w.floats(op.x), w.floats(op.out), op.x.size
     w.launch(
         "shift", (tiles_of(n_columns, 128), w.sizes.n_chunks), 128, x.at, x.stride, out.at, out.stride, n_columns,
@@ -42,7 +42,7 @@ def _shift(w: Writer, op: Shift) -> None:
     )  # fmt: skip
 
 
-def _recurrence(w: Writer, op: Recurrence) -> None:
+def _recurrence(w: CudaWriter, op: Recurrence) -> None:
     if op.kind not in _INPUTS:
         raise unknown(op)
     named, heads, k = _named(op), op.heads, _keys(op)
@@ -60,7 +60,7 @@ def _recurrence(w: Writer, op: Recurrence) -> None:
     )  # fmt: skip
 
 
-def _pool(w: Writer, op: Pool) -> None:
+def _pool(w: CudaWriter, op: Pool) -> None:
     x, out, how = w.floats(op.x), w.floats(op.out), ("mean", "first", "last").index(op.kind)
     w.launch(
         "pool", (tiles_of(op.x.size, 128), w.sizes.n_chunks), 128, x.at, x.stride, out.at, out.stride, op.x.size, how,
@@ -76,7 +76,7 @@ def _keys(op: Recurrence) -> Value:
     return op.inputs[_INPUTS[op.kind].index("k")]
 
 
-def _argument(w: Writer, item: Value | Tensor | None, heads: int) -> tuple[int, int, int]:
+def _argument(w: CudaWriter, item: Value | Tensor | None, heads: int) -> tuple[int, int, int]:
     """Address of an input or a weight, and its numbers from token to token and from head to head."""
     if item is None:
         return 0, 0, 0
@@ -86,14 +86,14 @@ def _argument(w: Writer, item: Value | Tensor | None, heads: int) -> tuple[int, 
     return rows.at, rows.stride, item.size // heads
 
 
-def _states(w: Writer, op: Stateful) -> tuple[int, int, int, int]:
+def _states(w: CudaWriter, op: Stateful) -> tuple[int, int, int, int]:
     """What kernels of states are told of a batch."""
     if not w.plan.states:
         raise PlanError(f"{describe(op)}: layers with a state cannot be streamed to a GPU yet")
     return w.plan.states.offset[op.slot], w.inputs.chunks, w.inputs.segments, w.inputs.n_chunks
 
 
-LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+LAUNCHES: dict[type[Any], Callable[[CudaWriter, Any], None]] = {
     Conv: _conv,
     Shift: _shift,
     Recurrence: _recurrence,

@@ -31,7 +31,7 @@ from ...operations import (
 from .places import GATES, has_one_weight
 from .sizes import tiles_of
 from .weights import matrix_type, n_columns
-from .writer import Writer, unknown
+from .writer import CudaWriter, unknown
 
 #: Functions of elementwise.cuh, by the kinds of Activate and Gate, and how many parameters they take.
 _ACTIVATIONS = {
@@ -49,14 +49,14 @@ class _Operand(NamedTuple):
     column: int = 0
 
     @staticmethod
-    def of(w: Writer, value: Value, out: Value) -> _Operand:
+    def of(w: CudaWriter, value: Value, out: Value) -> _Operand:
         """A value, of which one head, or one column, serves all of `out`."""
         rows = w.floats(value)
         head = value.width if value.heads > 1 or out.heads == 1 else 0
         return _Operand(rows.at, rows.stride, head, int(value.width > 1 or out.width == 1))
 
     @staticmethod
-    def of_weights(w: Writer, tensor: Tensor, out: Value) -> _Operand:
+    def of_weights(w: CudaWriter, tensor: Tensor, out: Value) -> _Operand:
         """Weights for the columns of a head, of all heads, one for each head, or one for all."""
         at, size = w.plan.floats(tensor), math.prod(tensor.shape)
         if tensor.shape == (out.heads, 1):
@@ -67,7 +67,8 @@ class _Operand(NamedTuple):
 
 
 def _over(
-    w: Writer, function: str, out: Value, a: _Operand, b: _Operand | None = None, parameters: tuple[float, ...] = (), *,
+    w: CudaWriter, function: str, out: Value, a: _Operand, b: _Operand | None = None,
+    parameters: tuple[float, ...] = (), *,
     n_columns: int = 0, to_column: int = 0, heads: int = 0, each: int = 1,
 ) -> None:  # fmt: skip
     """out = function(a, b), number by number.
@@ -86,7 +87,7 @@ def _over(
     )  # fmt: skip
 
 
-def _embed(w: Writer, op: Embed) -> None:
+def _embed(w: CudaWriter, op: Embed) -> None:
     kind, width, out, n = matrix_type(op.table), op.out.size, w.rows(op.out), w.sizes.n_tokens
     n_steps = n_columns(op.table) // FORMATS[kind].step
     n_tiles = tiles_of(n, TILE_ROWS) * n_steps
@@ -98,7 +99,7 @@ def _embed(w: Writer, op: Embed) -> None:
         _over(w, "functions::scale", op.out, _Operand.of(w, op.out, op.out), None, (op.scale,))
 
 
-def _norm(w: Writer, op: Norm) -> None:
+def _norm(w: CudaWriter, op: Norm) -> None:
     if w.one and op.out.number in w.plan.norms:
         return  # its readers make it
     x, out, heads, width, n, count = w.floats(op.x), w.rows(op.out), op.x.heads, op.x.width, w.n(op.x), w.count(op.x)
@@ -123,7 +124,7 @@ def _norm(w: Writer, op: Norm) -> None:
     )  # fmt: skip
 
 
-def _activate(w: Writer, op: Activate) -> None:
+def _activate(w: CudaWriter, op: Activate) -> None:
     if op.kind in ("softmax", "sparse", "sinkhorn"):
         _of_heads(w, op)
         return
@@ -132,7 +133,7 @@ def _activate(w: Writer, op: Activate) -> None:
     _over(w, f"functions::{op.kind}", op.out, _Operand.of(w, op.x, op.out), None, op.parameters)
 
 
-def _of_heads(w: Writer, op: Activate) -> None:
+def _of_heads(w: CudaWriter, op: Activate) -> None:
     """Functions of all numbers of a head."""
     x, out, (heads, width), n, count = w.floats(op.x), w.floats(op.out), op.shape, w.n(op.x), w.count(op.x)
     if op.kind == "sinkhorn":
@@ -147,22 +148,22 @@ def _of_heads(w: Writer, op: Activate) -> None:
     w.launch(op.kind, (heads, n), 128, x.at, x.stride, out.at, out.stride, width, *parameters, count)
 
 
-def _gate(w: Writer, op: Gate) -> None:
+def _gate(w: CudaWriter, op: Gate) -> None:
     a, b = _Operand.of(w, op.gate, op.out), _Operand.of(w, op.up, op.out)
     if op.kind not in GATES or (op.limit and op.kind != "clamped_silu"):
         raise unknown(op)
     _over(w, GATES[op.kind], op.out, a, b, (op.limit,))
 
 
-def _add(w: Writer, op: Add) -> None:
+def _add(w: CudaWriter, op: Add) -> None:
     _over(w, "functions::add_scaled", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out), (op.scale,))
 
 
-def _mul(w: Writer, op: Mul) -> None:
+def _mul(w: CudaWriter, op: Mul) -> None:
     _over(w, "functions::mul", op.out, _Operand.of(w, op.a, op.out), _Operand.of(w, op.b, op.out))
 
 
-def _scale(w: Writer, op: Scale) -> None:
+def _scale(w: CudaWriter, op: Scale) -> None:
     """x·factor, ·weight, + bias, one after another."""
     x = _Operand.of(w, op.x, op.out)
     if op.factor != 1 or not (op.weight or op.bias):
@@ -175,7 +176,7 @@ def _scale(w: Writer, op: Scale) -> None:
         _over(w, "functions::add_scaled", op.out, x, _Operand.of_weights(w, op.bias, op.out), (1.0,))
 
 
-def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
+def _scale_by_position(w: CudaWriter, op: ScaleByPosition) -> None:
     x, out = w.floats(op.x), w.floats(op.out)
     w.launch(
         "scale_by_position", (tiles_of(op.x.size, 256), w.n(op.x)), 256, x.at, x.stride, out.at, out.stride, op.x.size,
@@ -183,25 +184,25 @@ def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
     )  # fmt: skip
 
 
-def _slice(w: Writer, op: Slice) -> None:
+def _slice(w: CudaWriter, op: Slice) -> None:
     x = w.floats(op.x)
     _over(w, "functions::copy", op.out, _Operand(x.at + 4 * op.start, x.stride, op.x.width, 1))
 
 
-def _concat(w: Writer, op: Concat) -> None:
+def _concat(w: CudaWriter, op: Concat) -> None:
     for part, column in (op.a, 0), (op.b, op.a.width):
         rows = w.floats(part)
         x = _Operand(rows.at, rows.stride, part.width if part.heads > 1 else 0, 1)
         _over(w, "functions::copy", op.out, x, n_columns=part.width, to_column=column)
 
 
-def _repeat(w: Writer, op: Repeat) -> None:
+def _repeat(w: CudaWriter, op: Repeat) -> None:
     rows = w.floats(op.x)
     x, each = _Operand(rows.at, rows.stride, op.x.width, 1), 1 if op.tiled else op.times
     _over(w, "functions::copy", op.out, x, heads=op.x.heads, each=each)
 
 
-def _select(w: Writer, op: SelectRows) -> None:
+def _select(w: CudaWriter, op: SelectRows) -> None:
     x, out = w.floats(op.x), w.floats(op.out)
     w.launch(
         "gather", (w.n(op.out),), 1024, x.at, x.stride, w.inputs.rows, out.at, out.stride, op.out.size,
@@ -209,11 +210,11 @@ def _select(w: Writer, op: SelectRows) -> None:
     )  # fmt: skip
 
 
-def _nothing(w: Writer, op: Op) -> None:
+def _nothing(w: CudaWriter, op: Op) -> None:
     """The value is there: it came from the stage before, or is the same memory as another."""
 
 
-LAUNCHES: dict[type[Any], Callable[[Writer, Any], None]] = {
+LAUNCHES: dict[type[Any], Callable[[CudaWriter, Any], None]] = {
     Input: _nothing,
     View: _nothing,
     Embed: _embed,

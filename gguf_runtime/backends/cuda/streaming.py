@@ -16,14 +16,14 @@ from typing import cast
 import numpy as np
 
 from ...graph import Graph, join
-from .. import Batch, Chunk, Result, Sequence, in_passes
+from .. import Batch, Chunk, PassResult, Sequence, in_passes
 from ..errors import PlanError
 from ..pages import KvTypes, PageLayout, PageMemory, WindowMemory
 from ..states import StateMemory
 from .backend import pinned
 from .bus import Bus, Cargo, room_for
 from .hybrid_decode import OnCpu, Shared
-from .inputs import Inputs
+from .inputs import CudaInputs
 from .kv_staging import Mirror
 from .launches import FEW
 from .weights import device_bytes
@@ -60,7 +60,7 @@ class StreamingBackend:
         self.memory = PageMemory(self._layout, pinned(self._device)) if whole.kv else None
         self._graphs, self._on_cpu, self._bus, self._n_ctx = layers, on_cpu, bus, n_ctx
         self._cpu = on_cpu(0, len(layers), n_ubatch, self.memory)
-        self._inputs = inputs = Inputs(self._device, whole, bus.space.n_rows, n_ctx)
+        self._inputs = inputs = CudaInputs(self._device, whole, bus.space.n_rows, n_ctx)
         layouts = [PageLayout(graph.kv, types) for graph in layers]  # of a layer's own pages, in the mirror
         page_bytes = max(layout.n_bytes for layout in layouts)
         self._mirror = Mirror(self._device, self.memory, bus.pages, page_bytes) if self.memory else None
@@ -83,7 +83,7 @@ class StreamingBackend:
         """How many layers come over the bus for few tokens."""
         return self._shared.n if self._shared else 0
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """Run one batch of at most n_batch tokens; x: what the stage before gave, f32[n_tokens, width]."""
         result = self._run(batch, x)
         return lambda: result

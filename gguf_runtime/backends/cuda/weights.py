@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, Format, plane_bytes, tile, tiled_bytes
+from ...kernels.cuda.formats import FORMATS, RETILED, TILE_ROWS, TileFormat, plane_bytes, tile, tiled_bytes
 from ...loader import Tensor
 from ..errors import PlanError
 from ..floats import floats
-from .launches import Launch, Memory
+from .launches import GpuMemory, Launch
 
 _STEP = 2 << 20
 _UNITS = {1: "u8", 2: "u16", 4: "u32", 8: "uint2", 16: "uint4"}  # by their bytes
@@ -24,10 +24,10 @@ class Matrix(NamedTuple):
     type: str
     n_rows: int
     n_columns: int
-    memory: Memory
+    memory: GpuMemory
 
     @property
-    def format(self) -> Format:
+    def format(self) -> TileFormat:
         return FORMATS[self.type]
 
     @property
@@ -71,7 +71,7 @@ def n_rows(tensor: Tensor) -> int:
     return tensor.shape[0] if len(tensor.shape) == 2 else math.prod(tensor.shape[:-2]) * expert_rows(tensor)
 
 
-def matrix_of(tensors: Sequence[Tensor], memory: Memory) -> Matrix:
+def matrix_of(tensors: Sequence[Tensor], memory: GpuMemory) -> Matrix:
     """Tensors of one type and width, their rows one after another, as one matrix."""
     return Matrix(matrix_type(tensors[0]), sum(map(n_rows, tensors)), n_columns(tensors[0]), memory)
 

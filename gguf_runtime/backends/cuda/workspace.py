@@ -11,7 +11,7 @@ from ...graph import Graph
 from ...kernels.cuda.formats import FORMATS, TILE_ROWS
 from ...loader import Tensor
 from ...operations import ExpertLinear, HeadLinear, Linear, RopeFrequencies
-from .launches import FEW, MAX_LOGITS, Memory
+from .launches import FEW, MAX_LOGITS, GpuMemory
 from .places import Places, fused_for_gpu, halves_made, place
 from .sizes import up
 from .weights import matrix_type, n_columns
@@ -53,7 +53,7 @@ class Workspace:
         self.places, scratch = _needs(graphs, self.n_rows, device.has_wgmma)
         self.values = device.allocate(self.places.n_bytes)
         self.scratch = {purpose: device.allocate(size) for purpose, size in scratch.items()}
-        self.vectors: dict[str | int, Memory] = {}
+        self.vectors: dict[str | int, GpuMemory] = {}
         self.ropes: list[RopeFrequencies] = []
 
     def rows_of_many(self, n_tokens: int) -> int:

@@ -8,14 +8,14 @@ from ...operations import Op, RopeFrequencies, Value, describe
 from ..errors import PlanError
 from .launches import Argument, Launch, Multiply, Sizes, Work
 from .places import Rows
-from .plan import Plan
+from .plan import CudaPlan
 from .sizes import tiles_of, up
 
 
-class Writer:
+class CudaWriter:
     """Writes the launches of a plan for batches of a size."""
 
-    def __init__(self, plan: Plan, sizes: Sizes) -> None:
+    def __init__(self, plan: CudaPlan, sizes: Sizes) -> None:
         self.plan, self.inputs, self.device, self.sizes = plan, plan.inputs, plan.device, sizes
         self.work: list[Work] = []
         self._packed: tuple[int, int, int] | None = None  # what is in the scratch memory for packed values

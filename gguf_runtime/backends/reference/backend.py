@@ -8,7 +8,7 @@ import numpy as np
 
 from ...graph import Graph
 from ...operations import Input, Value, describe
-from .. import Backend, Batch, Device, Result, Settings
+from .. import Backend, Batch, Device, PassResult, Settings
 from ..errors import PlanError
 from ..host import HostDevice
 from ..pages import WindowMemory
@@ -55,7 +55,7 @@ class ReferenceBackend(Backend):
         self._weights = Weights()
         self.memory, self.states = self._memory.pages, self._memory.states
 
-    def start(self, batch: Batch, x: np.ndarray | None = None) -> Result:
+    def start(self, batch: Batch, x: np.ndarray | None = None) -> PassResult:
         """The result is there when this returns."""
         values = self.values(batch, x)
         result = self._graph.result

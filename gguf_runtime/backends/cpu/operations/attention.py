@@ -11,11 +11,11 @@ from ....kernels.layout import MAX_TASK_ROWS, MOST_DISTANCE, PAGE, SCRATCH, head
 from ....operations import Attention
 from ...biases import alibi_slopes, distance_buckets
 from ...errors import PlanError
-from ..writer import Writer
+from ..writer import CpuWriter
 from .selection import save
 
 
-def _attention(w: Writer, op: Attention) -> None:
+def _attention(w: CpuWriter, op: Attention) -> None:
     _check_heads(op)
     (layout, places), isa = w.plan.places(op.slot), w.plan.isa
     n_heads, head_dim, v_dim = op.q.heads, op.q.width, op.v_width
@@ -54,7 +54,7 @@ def _attention(w: Writer, op: Attention) -> None:
         )  # fmt: skip
 
 
-def _summaries(w: Writer, op: Attention) -> dict[str, Any]:
+def _summaries(w: CpuWriter, op: Attention) -> dict[str, Any]:
     """What the kernel is told of the slot with summaries."""
     if op.summaries is None:
         return {"summaries": 0, "summary_keys": 0, "summary_values": 0, "stride_seen": 0}
@@ -76,7 +76,7 @@ def _slopes(op: Attention) -> np.ndarray | int:
     return alibi_slopes(op.q.heads, op.alibi).astype(np.float32) if op.alibi else 0
 
 
-def _bias(w: Writer, op: Attention) -> np.ndarray | int:
+def _bias(w: CpuWriter, op: Attention) -> np.ndarray | int:
     """f32[heads][2·MOST_DISTANCE + 1], by distance."""
     if not op.bias:
         return 0
@@ -92,4 +92,4 @@ def _check_heads(op: Attention) -> None:
         raise PlanError(f"attention heads of {head_dim} dimensions, {op.q.heads} to {op.kv_heads}: too large")
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Attention: _attention}
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {Attention: _attention}

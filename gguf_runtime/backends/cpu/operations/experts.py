@@ -17,8 +17,8 @@ from ....loader import Tensor
 from ....operations import Combine, ExpertLinear, ExpertScale, HeadLinear, Route, Value
 from ...errors import PlanError
 from .. import forms
-from ..buffers import MANY, ROWWISE, ROWWISE_PAIRS, Groups, Kind, Order
-from ..writer import Writer, unknown
+from ..buffers import MANY, ROWWISE, ROWWISE_PAIRS, BufferKind, Groups, Order
+from ..writer import CpuWriter, unknown
 from .products import check_format, how_to_multiply, row_bytes
 
 _ANY_NUMBER = 1 << 30
@@ -33,7 +33,7 @@ class _Pairs(NamedTuple):
     route: Value | None
 
 
-def _route(w: Writer, op: Route) -> None:
+def _route(w: CpuWriter, op: Route) -> None:
     n = op.logits.size
     if op.gating not in _GATINGS:
         raise unknown(op)
@@ -62,30 +62,30 @@ def _checked_table(table: Tensor, n_experts: int) -> Any:
     return numbers
 
 
-def _vector(w: Writer, tensor: Tensor | None) -> Any:
+def _vector(w: CpuWriter, tensor: Tensor | None) -> Any:
     return w.plan.floats(tensor) if tensor else 0
 
 
-def _expert_linear(w: Writer, op: ExpertLinear) -> None:
+def _expert_linear(w: CpuWriter, op: ExpertLinear) -> None:
     _write_linear(w, op, _pairs(w, op.route), op.bias)
 
 
-def _head_linear(w: Writer, op: HeadLinear) -> None:
+def _head_linear(w: CpuWriter, op: HeadLinear) -> None:
     n = op.weight.shape[0]
     _write_linear(w, op, _Pairs(n, n, None), None)
 
 
-def _pairs(w: Writer, route: Value) -> _Pairs:
+def _pairs(w: CpuWriter, route: Value) -> _Pairs:
     return _Pairs(route.heads, w.plan.n_experts(route), route)
 
 
-def _write_linear(w: Writer, op: ExpertLinear | HeadLinear, pairs: _Pairs, bias: Tensor | None) -> None:
+def _write_linear(w: CpuWriter, op: ExpertLinear | HeadLinear, pairs: _Pairs, bias: Tensor | None) -> None:
     out, vector = w.plan.buffer(op.out), _vector(w, bias)
     arguments = {"experts": op.weight.data, "expert_bytes": _matrix_bytes(op.weight), "bias": vector, "out": out}
     _product(w, "linear", "", pairs, op.x, op.weight, op.out, arguments)
 
 
-def _gated(w: Writer, item: GatedExperts) -> None:
+def _gated(w: CpuWriter, item: GatedExperts) -> None:
     gate, up, op, _ = item
     arguments = {
         "gates": gate.weight.data, "expert_bytes": _matrix_bytes(gate.weight), "gate_bias": _vector(w, gate.bias),
@@ -96,7 +96,7 @@ def _gated(w: Writer, item: GatedExperts) -> None:
 
 
 def _product(
-    w: Writer, name: str, kind: str, pairs: _Pairs, x: Value, weight: Tensor, out: Value, arguments: dict[str, Any]
+    w: CpuWriter, name: str, kind: str, pairs: _Pairs, x: Value, weight: Tensor, out: Value, arguments: dict[str, Any]
 ) -> None:
     """Steps of the kernel `name`: for experts with few pairs, and, where there may be more, with lanes of pairs.
 
@@ -126,7 +126,7 @@ def _product(
         )  # fmt: skip
 
 
-def _in_order(w: Writer, pairs: _Pairs, of: Value) -> Groups:
+def _in_order(w: CpuWriter, pairs: _Pairs, of: Value) -> Groups:
     """Pairs in the experts' order, of as many tokens as `of` has; put in it once."""
     groups = w.plan.buffers.groups(pairs.n_used, pairs.n_experts)
     rows, lanes = groups
@@ -141,11 +141,14 @@ def _in_order(w: Writer, pairs: _Pairs, of: Value) -> Groups:
     return groups
 
 
-def _gathered(w: Writer, x: Value, form: str, kind: str, pairs: _Pairs, order: Order, out: Value) -> np.ndarray:
+def _gathered(w: CpuWriter, x: Value, form: str, kind: str, pairs: _Pairs, order: Order, out: Value) -> np.ndarray:
     """The records of an order's pairs, of a kind; gathered once for all products of the kind, if not made as such."""
     plan, in_lanes = w.plan, kind.endswith("lanes")
     is_made = plan.form(x) == form
-    records = plan.buffer(x) if is_made else plan.buffers.packed(Kind(x.width, form, pairs.n_used, pairs.n_experts))
+    if is_made:
+        records = plan.buffer(x)
+    else:
+        records = plan.buffers.packed(BufferKind(x.width, form, pairs.n_used, pairs.n_experts))
     records = records if in_lanes else plan.buffers.rowwise(records)
     if not is_made and not w.holds(records, (x.number, pairs.route, kind)):
         a, scratch = plan.buffer(x), {"scratch": w.inputs.scratch} if in_lanes else {}
@@ -162,7 +165,7 @@ def _matrix_bytes(weight: Tensor) -> int:
     return weight.data.strides[0] if weight.data.ndim > 1 else weight.n_bytes // weight.shape[0]
 
 
-def _expert_scale(w: Writer, op: ExpertScale) -> None:
+def _expert_scale(w: CpuWriter, op: ExpertScale) -> None:
     if op.weight.shape[0] < w.plan.n_experts(op.route):
         raise PlanError(f"tensor {op.weight.name} has fewer factors than there are experts")
     x, route, out = (w.plan.buffer(value) for value in (op.x, op.route, op.out))
@@ -172,7 +175,7 @@ def _expert_scale(w: Writer, op: ExpertScale) -> None:
     )  # fmt: skip
 
 
-def _combine(w: Writer, op: Combine) -> None:
+def _combine(w: CpuWriter, op: Combine) -> None:
     x, out, weights = w.plan.buffer(op.x), w.plan.buffer(op.out), op.weights
     factors: Any = 0
     if weights:
@@ -186,7 +189,7 @@ def _combine(w: Writer, op: Combine) -> None:
     )  # fmt: skip
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {
     Route: _route,
     ExpertLinear: _expert_linear,
     ExpertScale: _expert_scale,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ....operations import Pool
-from ..writer import Writer
+from ..writer import CpuWriter
 
 
-def _pool(w: Writer, op: Pool) -> None:
+def _pool(w: CpuWriter, op: Pool) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     shared = {"x": x, "out": out, "n_columns": op.out.size, "n_tokens": w.count(op.out)}
     if op.kind == "mean":
@@ -19,4 +19,4 @@ def _pool(w: Writer, op: Pool) -> None:
         w.step("rows.gather", op.out, [x], [out], rows=rows, **shared)
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Pool: _pool}
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {Pool: _pool}

@@ -13,29 +13,29 @@ from ....operations import Linear, Value
 from ...errors import PlanError
 from .. import forms
 from ..buffers import MANY, ROWWISE
-from ..plan import Plan
-from ..writer import Writer
+from ..plan import CpuPlan
+from ..writer import CpuWriter
 
 
-def _linear(w: Writer, op: Linear) -> None:
+def _linear(w: CpuWriter, op: Linear) -> None:
     _write_linear(w, op, add=False)
 
 
-def _added(w: Writer, item: AddedProduct) -> None:
+def _added(w: CpuWriter, item: AddedProduct) -> None:
     _write_linear(w, item.linear._replace(out=item.out), add=True)
 
 
-def _write_linear(w: Writer, op: Linear, *, add: bool) -> None:
+def _write_linear(w: CpuWriter, op: Linear, *, add: bool) -> None:
     bias = w.plan.floats(op.bias) if op.bias else 0
     _product(w, "linear", op.weight, op.x, op.out, weights=op.weight.data, bias=bias, add=add)
 
 
-def _gated(w: Writer, item: GatedProduct) -> None:
+def _gated(w: CpuWriter, item: GatedProduct) -> None:
     gate, up, kind = item.gate, item.up, f":{w.kind_of_lanes(item.op.out)}"
     _product(w, "swiglu", gate.weight, gate.x, item.op.out, kind, gate=gate.weight.data, up=up.weight.data)
 
 
-def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: str = "", **own: Any) -> None:
+def _product(w: CpuWriter, name: str, weight: Tensor, x: Value, out: Value, kind: str = "", **own: Any) -> None:
     """A step of the kernel `name` for one token, or for more; weight: tells the type and shape of all weights."""
     check_format(weight)
     plan, n = w.plan, w.size(x)
@@ -51,7 +51,7 @@ def _product(w: Writer, name: str, weight: Tensor, x: Value, out: Value, kind: s
     w.step(f"{module}.{name}:{weight.type}{suffix}", x, [records], [to], **arguments)
 
 
-def how_to_multiply(plan: Plan, weight: Tensor, size: int) -> str:
+def how_to_multiply(plan: CpuPlan, weight: Tensor, size: int) -> str:
     """How tokens side by side meet weights in batches of a size: the end of a name in kernels/cpu/matmul.py."""
     if size == MANY and plan.isa.has_tiles and (weight.type == "BF16" or weight.type not in FLOATS):
         return ":tiles"
@@ -72,7 +72,7 @@ def row_bytes(tensor: Tensor) -> int:
     return tensor.n_bytes // math.prod(tensor.shape[:-1])
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {
     Linear: _linear,
     AddedProduct: _added,
     GatedProduct: _gated,

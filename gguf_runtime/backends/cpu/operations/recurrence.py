@@ -11,7 +11,7 @@ from ....kernels.layout import SCRATCH
 from ....loader import Tensor
 from ....operations import Conv, EmbedNgrams, Recurrence, Shift, Stateful, Value, describe
 from ...errors import PlanError
-from ..writer import Writer, unknown
+from ..writer import CpuWriter, unknown
 from .products import check_format, row_bytes
 
 
@@ -27,7 +27,7 @@ def state_bytes(op: Stateful) -> int:
     return 4 * heads * n * (-(-width // 16) * 16)
 
 
-def _conv(w: Writer, op: Conv) -> None:
+def _conv(w: CpuWriter, op: Conv) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     taps = op.weight.shape[1]
     weight = w.plan.made(op.weight, "by tap", lambda values: np.ascontiguousarray(values.reshape(-1, taps).T))
@@ -38,7 +38,7 @@ def _conv(w: Writer, op: Conv) -> None:
     )  # fmt: skip
 
 
-def _shift(w: Writer, op: Shift) -> None:
+def _shift(w: CpuWriter, op: Shift) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     w.step(
         "recurrence.shift", op.out, [x], [out], x=x, out=out, n_columns=op.x.size, zeros=w.inputs.zeros,
@@ -46,7 +46,7 @@ def _shift(w: Writer, op: Shift) -> None:
     )  # fmt: skip
 
 
-def _recurrence(w: Writer, op: Recurrence) -> None:
+def _recurrence(w: CpuWriter, op: Recurrence) -> None:
     if op.kind not in _INPUTS:
         raise unknown(op)
     heads, n, width = _shape(op)
@@ -70,7 +70,7 @@ def _recurrence(w: Writer, op: Recurrence) -> None:
     )  # fmt: skip
 
 
-def _embed_ngrams(w: Writer, op: EmbedNgrams) -> None:
+def _embed_ngrams(w: CpuWriter, op: EmbedNgrams) -> None:
     check_format(op.table)
     out, (rows, count) = w.plan.buffer(op.out), w.inputs.ngrams[op.slot]
     w.step(
@@ -98,7 +98,7 @@ def _shape(op: Recurrence) -> tuple[int, int, int]:
     return (1, n, op.heads) if single else (op.heads, n, op.width)
 
 
-def _argument(w: Writer, item: Value | Tensor | None, heads: int) -> tuple[Any, int, int]:
+def _argument(w: CpuWriter, item: Value | Tensor | None, heads: int) -> tuple[Any, int, int]:
     """Memory of an input or a weight, and its numbers from token to token and from head to head."""
     if item is None:
         return 0, 0, 0
@@ -119,7 +119,7 @@ def _by_column(rates: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(-1, 16, n).transpose(0, 2, 1))
 
 
-def _batch(w: Writer, op: Stateful) -> dict[str, Any]:
+def _batch(w: CpuWriter, op: Stateful) -> dict[str, Any]:
     """What all kernels of states are told of a batch."""
     assert w.plan.states
     return {
@@ -128,7 +128,7 @@ def _batch(w: Writer, op: Stateful) -> dict[str, Any]:
     }  # fmt: skip
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {
     Conv: _conv,
     Shift: _shift,
     Recurrence: _recurrence,

@@ -30,7 +30,7 @@ from ....operations import (
 )
 from ...errors import PlanError
 from ..forms import GATES
-from ..writer import Writer, unknown
+from ..writer import CpuWriter, unknown
 from .products import check_format, row_bytes
 
 _ACTIVATIONS = {
@@ -39,7 +39,7 @@ _ACTIVATIONS = {
 }  # fmt: skip
 
 
-def _embed(w: Writer, op: Embed) -> None:
+def _embed(w: CpuWriter, op: Embed) -> None:
     check_format(op.table)
     out, n_rows = w.plan.buffer(op.out), op.table.shape[0]
     numbers = {"token": w.inputs.ids, "position": w.inputs.positions}.get(op.by, w.inputs.cycles.get(n_rows))
@@ -51,7 +51,7 @@ def _embed(w: Writer, op: Embed) -> None:
         over(w, "scale", op.out, op.out, parameters=(op.scale,))
 
 
-def _select(w: Writer, op: SelectRows) -> None:
+def _select(w: CpuWriter, op: SelectRows) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     w.step(
         "rows.gather", op.out, [x], [out],
@@ -59,7 +59,7 @@ def _select(w: Writer, op: SelectRows) -> None:
     )  # fmt: skip
 
 
-def _norm(w: Writer, op: Norm) -> None:
+def _norm(w: CpuWriter, op: Norm) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     vectors = {"weight": op.weight, "bias": op.bias}
     terms = [name for name, tensor in vectors.items() if tensor]
@@ -75,7 +75,7 @@ def _norm(w: Writer, op: Norm) -> None:
     )  # fmt: skip
 
 
-def _gate(w: Writer, op: Gate) -> None:
+def _gate(w: CpuWriter, op: Gate) -> None:
     a, b, out = w.plan.buffer(op.gate), w.plan.buffer(op.up), w.plan.buffer(op.out)
     if op.kind == "clamped_silu":
         over(w, "gate_clamped_silu", op.out, op.gate, second=op.up, parameters=(op.limit,))
@@ -88,7 +88,7 @@ def _gate(w: Writer, op: Gate) -> None:
     )  # fmt: skip
 
 
-def _activate(w: Writer, op: Activate) -> None:
+def _activate(w: CpuWriter, op: Activate) -> None:
     if op.kind in ("softmax", "sparse", "sinkhorn"):
         _row_function(w, op)
         return
@@ -97,7 +97,7 @@ def _activate(w: Writer, op: Activate) -> None:
     over(w, op.kind, op.out, op.x, parameters=op.parameters)
 
 
-def _row_function(w: Writer, op: Activate) -> None:
+def _row_function(w: CpuWriter, op: Activate) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     sizes: dict[str, Any] = {"n_heads": op.out.heads, "n_columns": op.out.width}
     if op.kind == "sparse":
@@ -109,7 +109,7 @@ def _row_function(w: Writer, op: Activate) -> None:
     w.step(f"row_functions.{op.kind}", op.out, [x], [out], x=x, out=out, n_tokens=w.count(op.out), **sizes)
 
 
-def _add(w: Writer, op: Add) -> None:
+def _add(w: CpuWriter, op: Add) -> None:
     if op.scale != 1 or op.a.size != op.b.size:
         over(w, "add", op.out, op.a, second=op.b, parameters=(op.scale,))
         return
@@ -117,12 +117,12 @@ def _add(w: Writer, op: Add) -> None:
     w.step("rows.add", op.out, [a, b], [out], a=a, b=b, out=out, n_columns=op.out.size, n_tokens=w.count(op.out))
 
 
-def _mul(w: Writer, op: Mul) -> None:
+def _mul(w: CpuWriter, op: Mul) -> None:
     a, b = (op.a, op.b) if op.a.width == op.out.width else (op.b, op.a)
     over(w, "mul", op.out, a, second=b)
 
 
-def _scale(w: Writer, op: Scale) -> None:
+def _scale(w: CpuWriter, op: Scale) -> None:
     x = op.x
     for function, tensor, parameters in _terms(op):
         over(w, function, op.out, x, second=tensor, parameters=parameters)
@@ -139,30 +139,30 @@ def _terms(op: Scale) -> Iterator[tuple[str, Tensor | None, tuple[float, ...]]]:
         yield "add", op.bias, (1.0,)
 
 
-def _scale_by_position(w: Writer, op: ScaleByPosition) -> None:
+def _scale_by_position(w: CpuWriter, op: ScaleByPosition) -> None:
     over(w, "mul", op.out, op.x, second=w.inputs.position_scales[op.rate, op.length, op.offset])
 
 
-def _slice(w: Writer, op: Slice) -> None:
+def _slice(w: CpuWriter, op: Slice) -> None:
     over(w, "copy", op.out, op.x, column=op.start)
 
 
-def _concat(w: Writer, op: Concat) -> None:
+def _concat(w: CpuWriter, op: Concat) -> None:
     over(w, "copy", op.out, op.a, n_columns=op.a.width)
     over(w, "copy", op.out, op.b, n_columns=op.b.width, to_column=op.a.width)
 
 
-def copy(w: Writer, out: Value, x: Value) -> None:
+def copy(w: CpuWriter, out: Value, x: Value) -> None:
     """A step that copies a value."""
     over(w, "copy", out, x)
 
 
-def _repeat(w: Writer, op: Repeat) -> None:
+def _repeat(w: CpuWriter, op: Repeat) -> None:
     over(w, "copy", op.out, op.x, each=1 if op.tiled else op.times)
 
 
 def over(
-    w: Writer, function: str, out: Value, a: Value, *, second: Value | Tensor | np.ndarray | None = None,
+    w: CpuWriter, function: str, out: Value, a: Value, *, second: Value | Tensor | np.ndarray | None = None,
     parameters: tuple[float, ...] = (), n_columns: int = 0, column: int = 0, to_column: int = 0, each: int = 1,
 ) -> None:  # fmt: skip
     """A step of elementwise.over: out = function(a, second), number by number.
@@ -184,7 +184,7 @@ def over(
     )  # fmt: skip
 
 
-def _second(w: Writer, second: Value | Tensor | np.ndarray | None, out: Value) -> tuple[Any, int, int, int]:
+def _second(w: CpuWriter, second: Value | Tensor | np.ndarray | None, out: Value) -> tuple[Any, int, int, int]:
     """What `second` is for the kernel: memory, numbers of a token (0: the same for all), heads, numbers of a head."""
     if second is None:
         return 0, 0, 1, 0
@@ -204,7 +204,7 @@ def _from(memory: np.ndarray, column: int) -> np.ndarray:
     return memory.reshape(-1)[column:] if column else memory
 
 
-def _rope(w: Writer, op: Rope) -> None:
+def _rope(w: CpuWriter, op: Rope) -> None:
     x, out = w.plan.buffer(op.x), w.plan.buffer(op.out)
     if x is not out:  # somebody needs it as it was
         over(w, "copy", op.out, op.x)
@@ -216,11 +216,11 @@ def _rope(w: Writer, op: Rope) -> None:
     )  # fmt: skip
 
 
-def _nothing(w: Writer, op: Op) -> None:
+def _nothing(w: CpuWriter, op: Op) -> None:
     """The value is there: it came from the stage before, or is the same memory as another."""
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {
     Input: _nothing,
     View: _nothing,
     Embed: _embed,

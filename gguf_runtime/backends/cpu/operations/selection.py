@@ -8,11 +8,11 @@ from typing import Any
 from ....kernels.layout import PAGE, SCRATCH, head_bytes
 from ....operations import BestKeys, Keep, Value
 from ...errors import PlanError
-from ..writer import Writer
+from ..writer import CpuWriter
 from .rows import copy
 
 
-def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
+def save(w: CpuWriter, slot: int, k: Value, v: Value | None, heads: int, v_dim: int) -> None:
     """Put keys and values into the cache; v is None where values are the first columns of keys, or none (v_dim 0)."""
     if not v and v_dim and heads > 1:
         raise PlanError(f"values that are a part of the keys of {heads} heads: the CPU has no kernel for that yet")
@@ -25,12 +25,12 @@ def save(w: Writer, slot: int, k: Value, v: Value | None, heads: int, v_dim: int
     )  # fmt: skip
 
 
-def _keep(w: Writer, op: Keep) -> None:
+def _keep(w: CpuWriter, op: Keep) -> None:
     save(w, op.slot, op.k, op.v, op.k.heads, w.plan.kv[op.slot].v_dim)
     copy(w, op.out, op.k)
 
 
-def _best_keys(w: Writer, op: BestKeys) -> None:
+def _best_keys(w: CpuWriter, op: BestKeys) -> None:
     (layout, _), n_heads = w.plan.places(op.slot), op.q.heads
     save(w, op.slot, op.k, None, 1, 0)
     if 4 * (PAGE * n_heads + op.n + 16 + w.inputs.most_keys) > SCRATCH:
@@ -45,4 +45,4 @@ def _best_keys(w: Writer, op: BestKeys) -> None:
     )  # fmt: skip
 
 
-STEPS: dict[type[Any], Callable[[Writer, Any], None]] = {Keep: _keep, BestKeys: _best_keys}
+STEPS: dict[type[Any], Callable[[CpuWriter, Any], None]] = {Keep: _keep, BestKeys: _best_keys}
