@@ -80,7 +80,7 @@ class EngineClient(asyncio.SubprocessProtocol):
         return self._ask(receive, Generate, *request)
 
     def embed(self, receive: Callable[[Embedded | Failed], None], *request: Any) -> int:
-        """Have texts embedded or ranked (protocol.Embed)."""
+        """Have texts embedded or ranked (protocol.EmbedTexts)."""
         return self._ask(receive, EmbedTexts, *request)
 
     def cancel(self, id: int) -> None:

@@ -1,7 +1,7 @@
 """What the HTTP process and a model's engine process say to each other: msgpack, each message after its length.
 
-To the engine: first Load, then Generate, Embed and Cancel. From it: Loaded or Failed, then a Step after each step, with
-all that it gave, Embedded for what was embedded, and Failed for a request that cannot be begun.
+To the engine: first Load, then Generate, EmbedTexts and Cancel. From it: Loaded or Failed, then a StepReport after each
+step, with all that it gave, Embedded for what was embedded, and Failed for a request that cannot be begun.
 """
 
 from __future__ import annotations
