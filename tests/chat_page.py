@@ -30,22 +30,22 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Iterator[ChatPeer]:
+def chat_peer() -> Iterator[ChatPeer]:
     peer = ChatPeer()
     yield peer
     peer.close()
 
 
 @pytest.fixture
-def peer(scripted: ChatPeer) -> ChatPeer:
-    scripted.reset()
-    return scripted
+def peer(chat_peer: ChatPeer) -> ChatPeer:
+    chat_peer.reset()
+    return chat_peer
 
 
 @pytest.fixture(scope="module")
-def tabs(browser: Any, scripted: ChatPeer) -> Callable[[str], ChatPage]:
+def tabs(browser: Any, chat_peer: ChatPeer) -> Callable[[str], ChatPage]:
     """A tab for each size, made once."""
-    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), scripted.url))
+    return cache(lambda size: ChatPage(browser.new_context(**SIZES[size], **_EACH), chat_peer.url))
 
 
 @pytest.fixture(params=["desktop", "phone"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_runtime.backends import Batch, Chunk
+from gguf_runtime.backends import Batch, Chunk, KvTypes
 from gguf_runtime.backends.errors import PlanError
 from gguf_runtime.backends.gpus import open_gpus
 from gguf_runtime.backends.reference import ReferenceBackend
@@ -34,7 +34,7 @@ def on_gpu(graph: Graph, n_batch: int = 320, kv: str = "f16"):
     from gguf_runtime.backends.cuda.workspace import Workspace
 
     (device,) = open_gpus(0)
-    return CudaBackend(graph, Workspace(device, [graph], n_batch), n_batch, 4096, kv, kv)
+    return CudaBackend(graph, Workspace(device, [graph], n_batch), n_batch, 4096, KvTypes(kv, kv))
 
 
 @pytest.mark.parametrize("name", CASES)

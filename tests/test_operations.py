@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from gguf_runtime.backends import Batch, Chunk
+from gguf_runtime.backends import Batch, Chunk, KvTypes
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.backends.reference import ReferenceBackend
 from gguf_runtime.graph import Graph
@@ -357,7 +357,7 @@ CASES |= {
 def test_operation(name: str) -> None:
     g = Graph()
     CASES[name](g)
-    wanted, found = run(ReferenceBackend(g, 320)), run(CpuBackend(g, CPU, 320, "f16", "f16"))
+    wanted, found = run(ReferenceBackend(g, 320)), run(CpuBackend(g, CPU, 320, KvTypes()))
     tolerance = 2e-3 if g.kv else 3e-6  # keys and values are halves
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max(), rtol=tolerance)
 
@@ -370,7 +370,7 @@ def test_texts_are_pooled_and_gone_on_with(kind: Literal["mean", "first", "last"
     rng = np.random.default_rng(1)
     for lengths in [1], [300], [2, 1, 40], list(range(1, 24)), [1] * 60:
         texts, rows = [rng.integers(0, N_TOKENS, n).astype(np.int32) for n in lengths], []
-        for backend in ReferenceBackend(g, 320), CpuBackend(g, CPU, 320, "f16", "f16"):
+        for backend in ReferenceBackend(g, 320), CpuBackend(g, CPU, 320, KvTypes()):
             batch = zip(kit.sequences(backend, len(texts)), texts, strict=True)
             rows.append(backend.start(Batch([Chunk(sequence, text) for sequence, text in batch]))())
         assert len(rows[0]) == len(lengths)

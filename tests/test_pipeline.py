@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_runtime import architectures
-from gguf_runtime.backends import Batch, Chunk, PassResult
+from gguf_runtime.backends import Batch, Chunk, KvTypes, PassResult
 from gguf_runtime.backends.cpu import Cpu, CpuBackend
 from gguf_runtime.backends.reference import ReferenceDevice
 from gguf_runtime.engine import Engine
@@ -50,7 +50,7 @@ def pipeline(blocks: list[Graph], *cuts: int, sizes: tuple[int, ...] = ()) -> Pi
     graphs = [join(blocks[first:last]) for first, last in pairwise(ends)]
     sizes = sizes or (64,) * len(graphs)
     stages = zip(graphs, sizes, cycle(CPUS), strict=False)
-    return Pipeline([CpuBackend(graph, cpu, n, "f16", "f16") for graph, n, cpu in stages])
+    return Pipeline([CpuBackend(graph, cpu, n, KvTypes()) for graph, n, cpu in stages])
 
 
 def run(pipeline: Pipeline, size: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def run(pipeline: Pipeline, size: int) -> np.ndarray:
 @pytest.mark.parametrize("n_threads", [1, 3, 9])
 def test_more_threads_than_cores_change_nothing(blocks: list[Graph], wanted: dict[int, np.ndarray], n_threads: int):
     cpu = Cpu(n_threads)  # every order of arrival, and threads that come when all is done
-    backend = CpuBackend(join(blocks), cpu, 64, "f16", "f16")
+    backend = CpuBackend(join(blocks), cpu, 64, KvTypes())
     for size in (1, 50, 1, 64, 1):
         np.testing.assert_array_equal(run(Pipeline([backend]), size), wanted[size])
     cpu.close()

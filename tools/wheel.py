@@ -20,7 +20,7 @@ from gguf_runtime.backends.cpu.buffers import Buffers
 from gguf_runtime.backends.cpu.inputs import CpuInputs
 from gguf_runtime.backends.cpu.logits import Ranking
 from gguf_runtime.backends.cpu.plan import CpuPlan
-from gguf_runtime.backends.pages import PageLayout
+from gguf_runtime.backends.pages import KvTypes, PageLayout
 from gguf_runtime.graph import Graph
 from gguf_runtime.kernels import kernel_cache
 from gguf_runtime.kernels.compilers import Compilers
@@ -38,7 +38,7 @@ TYPES = ("Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16", "F32")
 def names(graph: Graph, isa: Isa) -> list[str]:
     """The kernels that a graph needs."""
     inputs = CpuInputs(graph, 64, 16, 64, np.zeros(1, np.uint8))
-    layouts = PageLayout(graph.kv, "f16", "f16"), PageLayout({}, "f16", "f16")
+    layouts = PageLayout(graph.kv, KvTypes()), PageLayout({}, KvTypes())
     return operations.kernels(CpuPlan(graph, layouts, None, inputs, Buffers(64, isa), isa))
 
 
