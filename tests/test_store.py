@@ -185,13 +185,13 @@ def test_names_that_nothing_can_have(home, name, words):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a user of Windows has a folder")
-def test_a_user_without_a_folder(ggrun):
+def test_a_user_without_a_folder(ggrun, model):
     """As where a container runs with a number that no user has; ~ makes Python say the same."""
     kept = ("GGRUN", "XDG", "HF", "OLLAMA")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(kept)} | {"HOME": "~"}
     done = ggrun("list", env=environment)
     assert done.returncode == 0 and not done.stderr
-    failed(ggrun("cp", "smollm2:135m", "mine", env=environment), os.devnull)
+    failed(ggrun("cp", str(model), "mine", env=environment), os.devnull)
 
 
 def test_a_user_who_is_not_known(ggrun, home, monkeypatch):
