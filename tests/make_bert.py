@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tests.make_model import add_key
+from tests.make_model import add_key, finish
 
 CLS, SEP = 2, 3
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -57,7 +57,4 @@ def write_bert(
         writer.add_tensor(f"{name}.weight", weight.astype(np.float32))
         if not name.endswith(("embd", "types")):
             writer.add_tensor(f"{name}.bias", rng.normal(0, 0.3, shape[0]).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)

@@ -48,6 +48,14 @@ def _teach_gguf() -> None:
 _teach_gguf()
 
 
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added, and close the file."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_model(
     path: str | Path,
     *,
@@ -128,10 +136,7 @@ def write_model(
         weights[name] = _add_tensor(writer, name, data, type_name)
     for name, values in (extra or {}).items():
         weights[name] = _add_tensor(writer, name, _bytes(values.astype(np.float32)), "F32")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return weights
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tests.make_model import BOS, EOS, add_key, make_vocabulary
+from tests.make_model import BOS, EOS, add_key, finish, make_vocabulary
 
 _N_WIDE = 64  # of the feed-forward part, which adds nothing
 _HEAD = 64
@@ -99,10 +99,7 @@ def write_scripted(path: Path) -> None:
     tensors |= {"token_embd.weight": np.eye(len(tokens), n_embd, dtype=np.float32), "output.weight": output}
     for name, values in tensors.items():
         writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def _pieces(script: str, known: set[str]) -> list[str]:

@@ -18,6 +18,7 @@ from gguf_runtime.graph import Graph
 from gguf_runtime.loader import Tensor, open_gguf
 from gguf_runtime.operations import Activate, Attention, BestKeys, Combine, Embed, Linear, Mul, Route, Slice
 from tests import kit
+from tests.make_model import finish
 from tests.paths import needs
 
 #: One of each kind, and how far from llama.cpp's logits it may be; GELU is read from a table of halves there.
@@ -121,10 +122,7 @@ def _latent_model(path: Path, absorbed: bool) -> architectures.Model:
         writer.add_uint32(f"deepseek2.{key}", value)
     for name, values in tensors.items():
         writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return architectures.load(open_gguf(path))
 
 
@@ -144,10 +142,7 @@ def test_a_missing_tensor_is_said(tmp_path: Path) -> None:
     for key in "attention.head_count", "block_count", "context_length", "embedding_length":
         writer.add_uint32(f"gpt2.{key}", 1)
     writer.add_tensor("token_embd.weight", np.ones((4, 1), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     with pytest.raises(ModelError, match="position_embd.weight is missing"):
         architectures.load(open_gguf(path))
 
@@ -174,10 +169,7 @@ def test_factors_of_matrices_and_experts(name: str, tmp_path: Path) -> None:
                 writer.add_tensor(tensor.name.replace("weight", "scale"), factors)
                 writer.add_tensor(tensor.name.replace("weight", "input_scale"), factors)
             writer.add_tensor(tensor.name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     found = kit.run(architectures.load(open_gguf(tmp_path / "scaled.gguf")).graph, record["tokens"], 96)
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
 

@@ -16,7 +16,7 @@ from gguf_runtime.architectures import ModelError
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.loader import GGUFFile, Tensor, open_gguf
 from gguf_runtime.operations import Rope, RopeFrequencies
-from tests.make_model import add_key, write_model
+from tests.make_model import add_key, finish, write_model
 from tests.paths import SHARED, needs
 from tests.reference import llama_logits
 
@@ -209,10 +209,7 @@ def kit(name: str, path: Path, changes: dict[str, Any], scales: dict[str, float]
     for tensor in file.tensors.values():
         factor = next((scale for part, scale in scales.items() if part in tensor.name), 1.0)
         writer.add_tensor(tensor.name, values(tensor) * np.float32(factor))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def values(tensor: Tensor) -> np.ndarray:

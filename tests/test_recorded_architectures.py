@@ -20,6 +20,7 @@ from gguf_runtime.architectures import FAMILIES
 from gguf_runtime.engine import Chunk, Engine
 from gguf_runtime.loader import open_gguf
 from tests import kit
+from tests.make_model import finish
 
 RECORDS: dict[str, Any] = json.loads(Path(__file__).with_name("recorded_architectures.json").read_text())
 TOKENS = np.random.default_rng(3).integers(0, 128, 60)
@@ -50,10 +51,7 @@ def write(architecture: str, path: Path) -> Path:
     writer.add_array("tokenizer.ggml.tokens", [f"t{i}" for i in range(record["tensors"]["token_embd.weight"][0])])
     for name, shape in record["tensors"].items():
         writer.add_tensor(name, values(name, shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
